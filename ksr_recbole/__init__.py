@@ -1,0 +1,1 @@
+"""KSR, the Knowledge-enhanced Sequential Recommender, for RecBole."""

@@ -1,0 +1,79 @@
+"""The command line of ``run_recbole.py``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from ksr_recbole.compat import check_versions, silence_upstream_warnings
+from ksr_recbole.errors import EXIT_STATUS, UserError
+
+USAGE = """\
+usage: python run_recbole.py [--model=KSR] [--dataset=ml-100k]
+                             [--config_files="a.yaml b.yaml"] [--KEY=VALUE ...]
+
+Trains and tests a model on a dataset. Any RecBole config key can be set as --KEY=VALUE;
+the keys of this project are documented in configs/. Often used:
+  --epochs=N --learning_rate=X --seed=N --gpu_id=N   as in RecBole
+  --eval_args.mode=full      select the best epoch by full ranking
+  --kge_method=TransH        TransE, TransH, TransR or TransD
+  --resume                   go on from the newest checkpoint (or --resume=FILE)
+"""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """``--key=value`` arguments as a dict; ``--key`` alone means ``True``.
+
+    Raises:
+        UserError: an argument of another form, or a key given twice.
+    """
+    parsed: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key:
+            raise UserError(f"Cannot read the argument '{argument}'; write it as --key=value.")
+        if not equals and key not in _SWITCHES:
+            raise UserError(f"The argument --{key} needs a value; write it as --{key}=VALUE.")
+        if key in parsed:
+            raise UserError(f"The argument --{key} is given twice; give it once.")
+        parsed[key] = value if equals else "True"
+    return parsed
+
+
+_SWITCHES = {"resume", "trust_checkpoint"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``run_recbole.py`` and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    try:
+        check_versions()
+        silence_upstream_warnings()
+        values = parse_arguments(arguments)
+        # Imported late: RecBole fails to import with the versions refused above.
+        from ksr_recbole.quick_start import run
+
+        run(
+            model=values.pop("model", None),
+            dataset=values.pop("dataset", None),
+            config_file_list=values.pop("config_files", "").split(),
+            config_dict=values,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_STATUS
+    except KeyboardInterrupt as interruption:
+        again = [a for a in arguments if not a.startswith("--resume")]
+        if file := getattr(interruption, "checkpoint", None):
+            again.append(f"--resume={file}")
+        command = shlex.join(["python", "run_recbole.py", *again])
+        print(f"\nInterrupted; what was finished is kept. Go on with: {command}", file=sys.stderr)
+        return INTERRUPTED
+    return 0

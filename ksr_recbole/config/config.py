@@ -1,0 +1,153 @@
+"""RecBole's ``Config``, extended by subclassing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from recbole.config import Config as RecBoleConfig
+
+import dataset_atomic
+from ksr_recbole import registry
+from ksr_recbole.config.keys import CONFIGS, check_keys
+from ksr_recbole.config.options import option
+from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.evaluator import parse_mode
+from ksr_recbole.evaluation.metrics import metric_keys
+
+DATASETS = Path(dataset_atomic.__file__).resolve().parent
+"""Where the atomic files of a dataset are looked for unless ``data_path`` says otherwise."""
+
+
+class Config(RecBoleConfig):
+    """RecBole's configuration with this project's models, YAML files and data folder.
+
+    Priority, lowest first: RecBole's defaults, ``configs/overall.yaml``,
+    ``configs/model/<model>.yaml``, ``configs/dataset/<dataset>.yaml``,
+    ``configs/task/<task>.yaml``, the user's config files, ``config_dict`` (which also carries
+    the command line).  ``eval_args`` given in part keep the other parts of the task's.
+
+    Unlike RecBole's, this class never reads ``sys.argv`` itself: the command line does
+    (:mod:`ksr_recbole.cli`), so that a host program's own flags are not taken for config keys.
+
+    Raises:
+        UserError: unknown model, key or evaluation mode; an unreadable config file.
+    """
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: list[str] | None = None,
+        config_dict: dict[str, Any] | None = None,
+    ) -> None:
+        try:
+            super().__init__(model, dataset, config_file_list, config_dict)
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+            raise UserError(f"RecBole refuses the configuration: {error}") from error
+        option(self, "seed", int, minimum=0, below=2**32)
+
+    def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for file in file_list or []:
+            given = self._read_yaml(Path(file))
+            check_keys(given, file)
+            content.update(given)
+        return _nest(content)
+
+    def _read_yaml(self, path: Path) -> dict[str, Any]:
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=self.yaml_loader)
+        except OSError as error:
+            raise UserError(f"Cannot read config file {path}: {error.strerror}.") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            line = getattr(getattr(error, "problem_mark", None), "line", None)
+            where = f", line {line + 1}" if line is not None else ""
+            raise UserError(f"Config file {path}{where} is not valid YAML.") from error
+        if not isinstance(content or {}, dict):
+            raise UserError(f"Config file {path} must hold `key: value` lines.")
+        return content or {}
+
+    def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
+        check_keys(config_dict or {}, "the command line or config_dict")
+        return _nest(super()._load_variable_config_dict(dict(config_dict or {})))
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}
+
+    def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
+        model = model or self.external_config_dict.get("model", "KSR")
+        dataset = dataset or self.external_config_dict.get("dataset", "ml-100k")
+        if isinstance(model, str):
+            model = registry.model_class(model)
+        return super()._get_model_and_dataset(model, dataset)
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        task = self.external_config_dict.get("task", "next-item")
+        files = [CONFIGS / "overall.yaml"]
+        if registry.is_ours(model):
+            task_file = CONFIGS / "task" / f"{task}.yaml"
+            if not task_file.is_file():
+                known = ", ".join(sorted(f.stem for f in (CONFIGS / "task").glob("*.yaml")))
+                raise UserError(f"There is no task '{task}'; the tasks are: {known}.")
+            files.append(CONFIGS / "pretraining.yaml")
+            files.append(CONFIGS / "model" / f"{model}.yaml")
+            files.append(CONFIGS / "dataset" / f"{dataset}.yaml")
+            files.append(task_file)
+        else:
+            files.append(CONFIGS / "task" / "builtin.yaml")
+        for file in files:
+            if file.is_file():
+                self.internal_config_dict.update(self._read_yaml(file))
+        columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
+        if isinstance(columns, list) and "timestamp" not in columns:
+            columns.append("timestamp")  # the split is by time for every model
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        final = super()._get_final_config_dict()
+        ours, given = (d.get("eval_args") for d in (self.internal_config_dict, final))
+        if isinstance(ours, dict) and isinstance(given, dict):
+            final["eval_args"] = {**ours, **given}
+        return final
+
+    def _set_default_parameters(self) -> None:
+        data_path = self.external_config_dict.get("data_path")
+        if registry.is_ours(self.model):
+            self._check_metrics()
+        super()._set_default_parameters()
+        # RecBole sends ml-100k to its bundled files, whose link is wrong.
+        self.final_config_dict["data_path"] = str(Path(data_path or DATASETS) / self.dataset)
+
+    def _check_metrics(self) -> None:
+        final = self.final_config_dict
+        known = metric_keys(final["metrics"], final["topk"])
+        if str(final["valid_metric"]).lower() not in known:
+            raise UserError(
+                f"Config key valid_metric is {final['valid_metric']}; with these metrics and "
+                f"topk it must be one of: {', '.join(known)}."
+            )
+
+    def _set_eval_neg_sample_args(self, phase: str) -> None:
+        if not registry.is_ours(self.model):
+            super()._set_eval_neg_sample_args(phase)
+            return
+        # Our evaluation draws its own candidates; RecBole's samplers are told to draw none.
+        parse_mode(self.final_config_dict["eval_args"]["mode"][phase])
+        self.final_config_dict[f"{phase}_neg_sample_args"] = {
+            "distribution": "none",
+            "sample_num": "none",
+        }
+
+
+def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+    """Turn ``{"eval_args.mode": "full"}`` into ``{"eval_args": {"mode": "full"}}``."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        head, _, tail = key.partition(".")
+        if tail:
+            nested.setdefault(head, {})[tail] = value
+        else:
+            nested[head] = value
+    return nested

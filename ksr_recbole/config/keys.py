@@ -1,0 +1,69 @@
+"""Which config keys exist, so that a misspelt one is an error instead of being ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+from recbole.utils import (
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    training_arguments,
+)
+
+from ksr_recbole.errors import UserError
+from ksr_recbole.registry import nearest
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+"""Folder of this project's YAML files; every key they set is documented beside it there."""
+
+# Keys that RecBole's code reads and none of its YAML files or argument lists names.
+_READ_BY_RECBOLE = {
+    "model", "dataset", "config_files", "config_file", "encoding", "token_num_threshold",
+    "tail_ratio", "xgb_early_stopping_rounds", "wandb_project", "device",
+    "nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank",
+}  # fmt: skip
+
+
+def _keys_below(folder: Path) -> set[str]:
+    return set().union(*(_keys_of(file) for file in folder.rglob("*.yaml")))
+
+
+def _keys_of(file: Path) -> set[str]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return set(content) if isinstance(content, dict) else set()
+
+
+def yaml_keys(folder: str, name: str) -> set[str]:
+    """Keys that ``configs/<folder>/<name>.yaml`` sets."""
+    return _keys_of(CONFIGS / folder / f"{name}.yaml")
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Every key that RecBole's or this project's YAML files or argument lists name."""
+    properties = Path(find_spec("recbole").submodule_search_locations[0]) / "properties"
+    lists = general_arguments + training_arguments + evaluation_arguments + dataset_arguments
+    return frozenset(_READ_BY_RECBOLE | set(lists) | _keys_below(properties) | _keys_below(CONFIGS))
+
+
+def check_keys(keys: Iterable[str], source: str) -> None:
+    """Refuse a key nobody reads.
+
+    Args:
+        keys: the keys given, dotted ones (``eval_args.mode``) by their first part.
+        source: where they were given, for the sentence.
+
+    Raises:
+        UserError: naming the key and the nearest known one.
+    """
+    for key in keys:
+        if key.split(".")[0] not in known_keys():
+            raise UserError(
+                f"Unknown config key '{key}' in {source}"
+                f"{nearest(key, known_keys()) or '; see configs/ for the keys there are.'}"
+            )

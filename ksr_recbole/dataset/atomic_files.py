@@ -1,0 +1,250 @@
+"""Checking RecBole's atomic files before anything reads them.
+
+RecBole reads atomic files with Pandas and, on a malformed one, stops deep inside Pandas or goes
+on with missing values.  :func:`check_atomic_file` looks at the raw bytes first and says in one
+sentence which line is wrong.  It reads the file block by block, so that its memory does not
+grow with the file, and looks at single lines only once it knows that one is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ksr_recbole.errors import UserError
+
+FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
+"""Types that RecBole knows; a header's columns read ``name:type``."""
+
+BLOCK_BYTES = 1 << 19
+"""Bytes checked at a time; the working arrays are a few times this."""
+
+_NEWLINE, _CARRIAGE_RETURN = 10, 13
+
+_MAX_PLAIN_NUMBER = 32
+"""Longest number, in bytes, that is checked without reading it."""
+
+_NON_DIGIT_WEIGHT = np.full(256, 2, dtype=np.uint8)
+"""By byte: 0 for a digit, 1 for a point, 2 for anything else."""
+_NON_DIGIT_WEIGHT[ord("0") : ord("9") + 1] = 0
+_NON_DIGIT_WEIGHT[ord(".")] = 1
+
+
+def check_atomic_file(
+    path: str | os.PathLike[str],
+    required: Mapping[str, str] | Sequence[str],
+    separator: str = "\t",
+) -> dict[str, str]:
+    """Raise if an atomic file is not what RecBole needs; return its columns otherwise.
+
+    The file must exist, be UTF-8, begin with a header of ``name:type`` columns among which are
+    the required ones, and have at least one row; every row must have as many columns as the
+    header, and no required column may be empty or, if its type is ``float``, not be a finite
+    number.  Lines may end in ``\\n`` or ``\\r\\n``; blank lines at the end are allowed.
+
+    Args:
+        path: the file.
+        required: the names of the columns that must be there, with the type that each must
+            have if it is a mapping.
+        separator: RecBole's ``field_separator``, one character.
+
+    Returns:
+        The type of every column by name, in the file's order.
+
+    Raises:
+        UserError: the first thing that is wrong, with its line number.
+    """
+    path = Path(path)
+    if len(separator.encode()) != 1:
+        raise UserError(
+            f"The field separator of {path} is {separator!r}; set `field_separator` to one "
+            "ASCII character, such as a tab."
+        )
+    try:
+        with path.open("rb") as file:
+            types = _check_header(path, file.readline(), required, separator)
+            n_rows = _check_rows(path, file, types, list(required), separator)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; put the file there or correct the dataset's folder."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); it should be a readable file."
+        ) from error
+    if n_rows == 0:
+        raise UserError(f"{path} has a header but no rows; expected at least one row from line 2.")
+    return types
+
+
+def _check_header(
+    path: Path, line: bytes, required: Mapping[str, str] | Sequence[str], separator: str
+) -> dict[str, str]:
+    """Types by column name from the first line of a file."""
+    if not line.strip(b"\r\n"):
+        problem = "has a blank first line" if line else "is empty"
+        raise UserError(
+            f"{path} {problem}; expected a header such as "
+            f"{separator.join(_example_columns(required))!r} in line 1."
+        )
+    header = _decode(path, line.rstrip(b"\r\n"), first_line=1)
+    if header.startswith("\ufeff"):
+        raise UserError(f"{path} begins with a byte-order mark; save it as UTF-8 without one.")
+    types: dict[str, str] = {}
+    for column in header.split(separator):
+        name, _, field_type = column.partition(":")
+        if not name or field_type not in FIELD_TYPES:
+            raise UserError(
+                f"{path}, line 1: column {column!r} of the header is not `name:type` with a type "
+                f"among {', '.join(FIELD_TYPES)}; correct it, or the separator {separator!r}."
+            )
+        if name in types:
+            raise UserError(f"{path}, line 1: column {name!r} occurs twice; remove one.")
+        types[name] = field_type
+    _check_required(path, types, required)
+    return types
+
+
+def _check_required(
+    path: Path, types: Mapping[str, str], required: Mapping[str, str] | Sequence[str]
+) -> None:
+    for name, example in zip(required, _example_columns(required), strict=True):
+        if name not in types:
+            raise UserError(
+                f"{path}, line 1: the header has no column {name!r} but "
+                f"{', '.join(types)}; add `{example}` or correct the name in the configuration."
+            )
+        if isinstance(required, Mapping) and types[name] != required[name]:
+            raise UserError(
+                f"{path}, line 1: column {name!r} has type {types[name]!r}; "
+                f"expected `{example}`, so correct the header."
+            )
+
+
+def _example_columns(required: Mapping[str, str] | Sequence[str]) -> list[str]:
+    """Required columns as a header would write them."""
+    if isinstance(required, Mapping):
+        return [f"{name}:{field_type}" for name, field_type in required.items()]
+    return [f"{name}:{'float' if name == 'timestamp' else 'token'}" for name in required]
+
+
+def _check_rows(
+    path: Path, file: BinaryIO, types: Mapping[str, str], required: Sequence[str], separator: str
+) -> int:
+    """Check everything below the header and return the number of rows."""
+    names = list(types)
+    line = 2
+    for block in _blocks(file):
+        _decode(path, block, first_line=line)
+        starts, ends = _field_bounds(path, block, len(types), line, separator)
+        for name in required:
+            column = names.index(name)
+            field = starts[:, column], ends[:, column]
+            _check_not_empty(path, name, *field, line)
+            if types[name] == "float":
+                _check_numeric(path, name, block, *field, line)
+        line += len(starts)
+    return line - 2
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The rest of a file as blocks of whole lines, without blank lines at the end.
+
+    Blank lines are held back until a line follows them: those in the middle of a file belong
+    to the next block, where they are found to have too few columns.
+    """
+    rest = b""
+    while chunk := file.read(BLOCK_BYTES):
+        text = rest + chunk
+        # Bytes that may still turn out to be a blank end are kept for the next round.
+        cut = text.rfind(b"\n", 0, len(text.rstrip(b"\r\n"))) + 1
+        if cut:
+            yield text[:cut]
+        rest = text[cut:]
+    if last := rest.rstrip(b"\r\n"):
+        yield last + b"\n"
+
+
+def _decode(path: Path, data: bytes, first_line: int) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; "
+            "convert the file to UTF-8."
+        ) from None
+
+
+def _field_bounds(
+    path: Path, block: bytes, n_columns: int, first_line: int, separator: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where every field begins and ends (exclusive), each ``int64 [n_lines, n_columns]``."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    stops = np.flatnonzero((data == ord(separator)) | (data == _NEWLINE))
+    ends_line = data[stops] == _NEWLINE
+    # In a well-formed block every n_columns-th stop, and no other, is the end of a line.
+    expected = np.zeros(len(stops), dtype=bool)
+    expected[n_columns - 1 :: n_columns] = True
+    wrong = np.flatnonzero(ends_line != expected)
+    if len(wrong):
+        row = int(np.count_nonzero(ends_line[: wrong[0]]))
+        found = block.split(b"\n", row + 1)[row].count(separator.encode()) + 1
+        raise UserError(
+            f"{path}, line {first_line + row}: {_count(found, 'column')} found where the header "
+            f"has {n_columns}; correct the line, or the separator {separator!r}."
+        )
+    starts = np.concatenate([[0], stops[:-1] + 1]).reshape(-1, n_columns)
+    ends = stops.reshape(-1, n_columns).copy()
+    # Of "\r\n" the "\r" is not part of the last field; an empty last field may start the block.
+    ends[:, -1] -= (ends[:, -1] > starts[:, -1]) & (data[ends[:, -1] - 1] == _CARRIAGE_RETURN)
+    return starts, ends
+
+
+def _check_not_empty(
+    path: Path, name: str, starts: np.ndarray, ends: np.ndarray, first_line: int
+) -> None:
+    empty = np.flatnonzero(starts == ends)
+    if len(empty):
+        raise UserError(
+            f"{path}, line {first_line + empty[0]}: column {name!r} is empty; "
+            "fill it in or remove the line."
+        )
+
+
+def _check_numeric(
+    path: Path, name: str, block: bytes, starts: np.ndarray, ends: np.ndarray, first_line: int
+) -> None:
+    """Whether a column, each field ``block[starts[k]:ends[k]]``, holds finite numbers."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    lengths = ends - starts
+    # Digits with at most one point are a number: sum up the others, byte by byte of all fields.
+    weight = np.zeros(len(starts), dtype=np.uint8)
+    for k in range(min(lengths.max(), _MAX_PLAIN_NUMBER)):
+        # Clipped, as a field shorter than k at the end of the block ends beyond it.
+        weight += _NON_DIGIT_WEIGHT.take(data.take(starts + k, mode="clip")) * (k < lengths)
+    is_plain = (weight <= 1) & (weight < lengths) & (lengths <= _MAX_PLAIN_NUMBER)
+    for row in np.flatnonzero(~is_plain):
+        text = block[starts[row] : ends[row]].decode()
+        if not _is_finite_number(text):
+            raise UserError(
+                f"{path}, line {first_line + row}: {text!r} in column {name!r} is not a finite "
+                "number; correct the value or remove the line."
+            )
+
+
+def _is_finite_number(text: str) -> bool:
+    try:
+        # float() also reads "1_000", which Pandas does not.
+        return "_" not in text and math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

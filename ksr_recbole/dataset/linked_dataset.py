@@ -1,0 +1,83 @@
+"""A knowledge-based RecBole dataset in which several items may share one entity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from recbole.data.dataset import KnowledgeBasedDataset
+
+from ksr_recbole.dataset.atomic_files import check_atomic_file
+from ksr_recbole.errors import UserError
+
+
+class LinkedDataset(KnowledgeBasedDataset):
+    """RecBole's knowledge-based dataset with checked files and many-to-one links.
+
+    RecBole's item-entity map is one to one and gives a linked item and its entity one id.
+    Here :attr:`item_entities` tells the entity of every item, so that two items (a film listed
+    twice, a book's editions) can share one.
+
+    Attributes:
+        item_entities: entity id of every item id, ``int64 [n_items]``.
+
+    Raises:
+        UserError: a missing, empty or malformed atomic file, or nothing left after filtering.
+    """
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        folder = Path(dataset_path)
+        separator = self.config["field_separator"]
+        needed = {
+            "inter": {self.uid_field: "token", self.iid_field: "token", self.time_field: "float"},
+            "kg": dict.fromkeys(
+                (self.head_entity_field, self.relation_field, self.tail_entity_field), "token"
+            ),
+            "link": {self.iid_field: "token", self.entity_field: "token"},
+        }
+        for suffix, columns in needed.items():
+            check_atomic_file(folder / f"{token}.{suffix}", columns, separator)
+        super()._load_data(token, dataset_path)
+
+    def _data_filtering(self) -> None:
+        super()._data_filtering()
+        if len(self.inter_feat) == 0:
+            raise UserError(
+                f"No interaction with a linked item is left in {self.dataset_path} after "
+                f"filtering; check that the item ids of {self.dataset_name}.link are those of "
+                f"{self.dataset_name}.inter and its entities occur in {self.dataset_name}.kg."
+            )
+
+    def _filter_link(self) -> None:
+        """Keep links between an item with interactions and an entity with triples.
+
+        Unlike RecBole's, an entity stays linked as long as one of its items does.
+        """
+        items, entities = self._get_rec_item_token(), self._get_entity_token()
+        self.item2entity = {
+            item: entity
+            for item, entity in self.item2entity.items()
+            if item in items and entity in entities
+        }
+        self.entity2item = {}
+        for item, entity in self.item2entity.items():
+            self.entity2item.setdefault(entity, item)
+        linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
+        self.inter_feat.drop(self.inter_feat.index[~linked], inplace=True)
+
+    def _merge_item_and_entity(self) -> None:
+        """Map ids as RecBole does, and remember the entity of every item.
+
+        The other items of a shared entity pass through RecBole as items without a link (their
+        entity slot is one of RecBole's "virtual" entities) and :attr:`item_entities` points
+        them to the entity they share.
+        """
+        links = self.item2entity
+        self.item2entity = {item: entity for entity, item in self.entity2item.items()}
+        super()._merge_item_and_entity()
+        self.item2entity = links
+        item_id = self.field2token_id[self.iid_field]
+        entity_id = self.field2token_id[self.entity_field]
+        self.item_entities = np.arange(len(item_id))
+        for item, entity in links.items():
+            self.item_entities[item_id[item]] = entity_id[entity]

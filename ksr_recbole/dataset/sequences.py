@@ -1,0 +1,139 @@
+"""Users' interaction sequences as flat arrays, and where training, validation and test end.
+
+Everything that needs a history (the training loader, pretraining, negative sampling,
+evaluation, explanation) reads these two objects; nothing expands prefixes or pads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Phase = Literal["train", "valid", "test"]
+
+
+def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row number and position within the row of every cell of a ragged array.
+
+    Args:
+        lengths: cells per row, shape ``[n_rows]``.
+
+    Returns:
+        ``(row, position)``, both of shape ``[lengths.sum()]``.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.cumsum(lengths) - lengths
+    return rows, np.arange(len(rows)) - starts[rows]
+
+
+@dataclass(frozen=True)
+class UserSequences:
+    """Every user's whole interaction sequence in time order (Sec. 3 of the paper).
+
+    User ``u``'s sequence is ``items[offsets[u]:offsets[u + 1]]``; user 0 is RecBole's
+    padding user and has an empty one.  Memory is O(number of interactions).
+
+    Attributes:
+        items: item ids, 1-based as in RecBole, ``int64 [n_interactions]``.
+        timestamps: as in the ``.inter`` file, ``float64 [n_interactions]``.
+        offsets: ``int64 [n_users + 1]``, ``n_users`` counting the padding user.
+        n_items: number of item ids, counting padding (RecBole's ``item_num``).
+        order: row of the ``.inter`` frame that each interaction came from,
+            ``int64 [n_interactions]``.
+    """
+
+    items: np.ndarray
+    timestamps: np.ndarray
+    offsets: np.ndarray
+    n_items: int
+    order: np.ndarray
+
+    @classmethod
+    def from_interactions(
+        cls,
+        users: np.ndarray,
+        items: np.ndarray,
+        timestamps: np.ndarray,
+        n_users: int,
+        n_items: int,
+    ) -> UserSequences:
+        """Sort interactions by user, then time; equal timestamps keep the file's order."""
+        order = np.lexsort((timestamps, users))  # a stable sort
+        counts = np.bincount(users, minlength=n_users)
+        return cls(
+            items=np.ascontiguousarray(items[order], dtype=np.int64),
+            timestamps=np.ascontiguousarray(timestamps[order], dtype=np.float64),
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            n_items=int(n_items),
+            order=order,
+        )
+
+    @property
+    def n_users(self) -> int:
+        """Number of user ids, counting padding."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Interactions per user, ``int64 [n_users]``."""
+        return np.diff(self.offsets)
+
+    def spans(self, users: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Flat indices of positions ``start[k]..end[k]`` (exclusive) of ``users[k]``, in order."""
+        rows, positions = ragged_positions(np.maximum(end - start, 0))
+        return (self.offsets[users] + start)[rows] + positions
+
+
+@dataclass(frozen=True)
+class Split:
+    """How far each user's sequence belongs to training and to validation.
+
+    Positions ``[0, train_end)`` are training, ``[train_end, valid_end)`` validation and
+    ``[valid_end, length)`` test; a task (Sec. 5.1) only decides these two ends.
+
+    Attributes:
+        train_end: ``int64 [n_users]``.
+        valid_end: ``int64 [n_users]``.
+        name: short name of the task, part of cache keys (``"next-item"``).
+    """
+
+    train_end: np.ndarray
+    valid_end: np.ndarray
+    name: str
+
+    def history_end(self, phase: Phase) -> np.ndarray:
+        """Number of interactions the model may read in ``phase``, ``int64 [n_users]``."""
+        return self.valid_end if phase == "test" else self.train_end
+
+    def training_interactions(self, sequences: UserSequences) -> tuple[np.ndarray, np.ndarray]:
+        """Flat indices into ``sequences.items`` of all training interactions, and their users.
+
+        Returns:
+            ``(indices, users)``, each ``int64 [n]``, users ascending and in time order.
+        """
+        users = np.arange(sequences.n_users)
+        indices = sequences.spans(users, np.zeros_like(self.train_end), self.train_end)
+        return indices, np.repeat(users, self.train_end)
+
+    def target_range(
+        self, phase: Literal["valid", "test"], sequences: UserSequences
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """First and last-but-one position of the targets of ``phase``, each ``[n_users]``."""
+        if phase == "valid":
+            return self.train_end, self.valid_end
+        return self.valid_end, sequences.lengths
+
+
+def leave_one_out(sequences: UserSequences) -> Split:
+    """Next-item split (Sec. 5.1): the last item is the test, the one before validation.
+
+    As in RecBole's ``LS: valid_and_test``, a user with two interactions has no validation
+    item and a user with one has neither.
+    """
+    lengths = sequences.lengths
+    valid_end = np.where(lengths >= 2, lengths - 1, lengths)
+    train_end = np.where(lengths >= 3, lengths - 2, valid_end)
+    return Split(train_end=train_end, valid_end=valid_end, name="next-item")

@@ -1,0 +1,13 @@
+"""The one exception a user is meant to read."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend, told in one sentence.
+
+    The sentence names the file, line, key or value at fault, what was expected, and how to
+    fix it.  Command lines print it and exit with :data:`EXIT_STATUS`, without a traceback.
+    """
+
+
+EXIT_STATUS = 2
+"""Exit status of a command that ended in a :class:`UserError`."""

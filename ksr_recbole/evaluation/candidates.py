@@ -1,0 +1,220 @@
+"""The sampled items each positive is ranked against (Sec. 5.1, "Task Settings").
+
+"For each positive item in the test set, we pair it with 100 sampled items that the user has
+not interacted with [...], 50 items are sampled randomly, while the rest 50 items are sampled
+according to the popularity."
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
+from ksr_recbole.errors import UserError
+
+EvalPhase = Literal["valid", "test"]
+
+# Rows drawn at once; bounds the memory at about this many booleans per item.  The result does
+# not depend on it.
+_BLOCK_ROWS = 2048
+# Rows given a random key for every item at once (8 bytes a key).
+_KEY_ROWS = 256
+# Items proposed per item wanted, before falling back on a key for every item.
+_PROPOSALS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateSets:
+    """Every positive of a phase with the negatives it is ranked against.
+
+    A user with several positives (next-session) has several rows, each with negatives of its
+    own; rows are in user order and, within a user, in time order.
+
+    Attributes:
+        users: ``int64 [P]``.
+        positives: item ids, ``int64 [P]``.
+        negatives: item ids, ``int64 [P, n_uniform + n_popular]``: first the uniform ones, then
+            the popular ones, each in the order drawn.
+    """
+
+    users: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the three arrays in hexadecimal: equal if and only if the sets are."""
+        digest = hashlib.sha256(repr(self.negatives.shape).encode())
+        for array in (self.users, self.positives, self.negatives):
+            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+
+def phase_targets(
+    sequences: UserSequences, split: Split, phase: EvalPhase
+) -> tuple[np.ndarray, np.ndarray]:
+    """The positives of ``phase``: ``(users, items)``, each ``int64 [P]``, users ascending.
+
+    An item a user has twice among the targets is one positive: the ground truth is a set.
+    """
+    start, end = split.target_range(phase, sequences)
+    users = np.arange(sequences.n_users)
+    items = sequences.items[sequences.spans(users, start, end)]
+    owners = np.repeat(users, np.maximum(end - start, 0))
+    _, first = np.unique(owners * sequences.n_items + items, return_index=True)
+    first.sort()  # back to time order within each user
+    return owners[first], items[first]
+
+
+def training_popularity(sequences: UserSequences, split: Split) -> np.ndarray:
+    """Training interactions of every item over all users, ``int64 [n_items]``."""
+    users = np.arange(sequences.n_users)
+    spans = sequences.spans(users, np.zeros_like(users), split.train_end)
+    return np.bincount(sequences.items[spans], minlength=sequences.n_items)
+
+
+def draw_candidates(
+    sequences: UserSequences,
+    split: Split,
+    phase: EvalPhase,
+    seed: int,
+    n_uniform: int = 50,
+    n_popular: int = 50,
+) -> CandidateSets:
+    """Draw the negatives of every positive of ``phase``, the same for every model.
+
+    The negatives of a row are all different, and the user has interacted with none of them in
+    any phase.  First the uniform ones are drawn without replacement; then the popular ones,
+    without replacement from the items that remain, each with probability proportional to its
+    number of training interactions (validation and test are not looked at).  Where fewer
+    items with a training interaction remain than are wanted, all of them are drawn and the
+    rest comes uniformly from the items without one.
+
+    The draw depends on the data, the split's name, the phase and ``seed`` only.
+
+    Raises:
+        UserError: a user has too few items he or she never interacted with.
+    """
+    users, positives = phase_targets(sequences, split, phase)
+    _check_enough_items(sequences, users, n_uniform + n_popular)
+    uniform_weights = np.ones(sequences.n_items, dtype=np.int64)
+    uniform_weights[0] = 0  # padding
+    text = f"{split.name}/{phase}/{seed}"
+    entropy = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+    seeds = np.random.SeedSequence(entropy).spawn(2)
+    uniform = _Urn(uniform_weights, n_uniform, seeds[0])
+    popular = _Urn(training_popularity(sequences, split), n_popular, seeds[1])
+
+    negatives = np.empty((len(users), n_uniform + n_popular), dtype=np.int64)
+    for rows, taken in _blocks(sequences, users):
+        negatives[rows, :n_uniform] = uniform.draw(taken)
+        negatives[rows, n_uniform:] = popular.draw(taken)
+    return CandidateSets(users=users, positives=positives, negatives=negatives)
+
+
+def _check_enough_items(sequences: UserSequences, users: np.ndarray, wanted: int) -> None:
+    owners = np.repeat(np.arange(sequences.n_users), sequences.lengths)
+    pairs = np.unique(owners * sequences.n_items + sequences.items)
+    distinct = np.bincount(pairs // sequences.n_items, minlength=sequences.n_users)
+    available = sequences.n_items - 1 - distinct[users]
+    if len(users) and available.min() < wanted:
+        row = int(available.argmin())
+        raise UserError(
+            f"User number {users[row]} (RecBole's internal id) has only {available[row]} of the "
+            f"{sequences.n_items - 1} items left without an interaction, but {wanted} negatives "
+            "per positive are to be drawn; "
+            "ask for fewer in eval_args: mode (such as uni10pop10), or rank all items with full."
+        )
+
+
+def _blocks(sequences: UserSequences, users: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of rows, each with ``taken``: items not to draw, ``bool [rows, n_items]``."""
+    for begin in range(0, len(users), _BLOCK_ROWS):
+        block = users[begin : begin + _BLOCK_ROWS]
+        lengths = sequences.lengths[block]
+        taken = np.zeros((len(block), sequences.n_items), dtype=bool)
+        taken[:, 0] = True  # padding
+        rows, _ = ragged_positions(lengths)
+        taken[rows, sequences.items[sequences.spans(block, np.zeros_like(lengths), lengths)]] = True
+        yield slice(begin, begin + len(block)), taken
+
+
+class _Urn:
+    """Draws ``n`` different items per row, one after another, by weight and exactly.
+
+    Drawing with replacement and passing over what was already drawn, or is ``taken``, is
+    drawing without replacement.  A fixed number of proposals serves nearly every row; a row
+    they leave short goes on from the items it has left by exponential keys (Efraimidis and
+    Spirakis 2006: the smallest of ``Exp(1) / weight`` are such a draw), which needs a key per
+    item but always ends.  Both generators are read row after row, so that how rows are cut
+    into blocks does not show.
+
+    Args:
+        weights: ``int64 [n_items]``; items of weight 0 come last, uniformly.
+        n: items per row.
+        seed: where the randomness comes from.
+    """
+
+    def __init__(self, weights: np.ndarray, n: int, seed: np.random.SeedSequence) -> None:
+        proposals, keys = seed.spawn(2)
+        self._proposal_rng = np.random.default_rng(proposals)
+        self._key_rng = np.random.default_rng(keys)
+        self._weights = weights
+        self._cumulative = np.cumsum(weights)
+        self._n = n
+
+    def draw(self, taken: np.ndarray) -> np.ndarray:
+        """Items drawn, ``int64 [rows, n]``; they are marked in ``taken`` ``[rows, n_items]``."""
+        chosen = np.zeros((len(taken), self._n), dtype=np.int64)
+        filled = self._propose(taken, chosen)
+        short = np.flatnonzero(filled < self._n)
+        for begin in range(0, len(short), _KEY_ROWS):
+            rows = short[begin : begin + _KEY_ROWS]
+            drawn = self._smallest_keys(taken[rows])
+            wanted = np.arange(self._n) >= filled[rows, None]
+            row, column = np.nonzero(wanted)
+            chosen[rows[row], column] = drawn[row, column - filled[rows][row]]
+        taken[np.arange(len(taken))[:, None], chosen] = True
+        return chosen
+
+    def _propose(self, taken: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Fill ``chosen`` from the left; return how many items each row got, ``[rows]``."""
+        total = self._cumulative[-1]
+        if total == 0 or self._n == 0:
+            return np.zeros(len(taken), dtype=np.int64)
+        uniform = self._proposal_rng.random((len(taken), _PROPOSALS * self._n))
+        # total is far below 2**53, hence uniform * total < total and an item is always found
+        items = np.searchsorted(self._cumulative, uniform * total, side="right")
+        rows = np.arange(len(taken))[:, None]
+        accepted = ~taken[rows, items] & _first_in_row(items)
+        place = np.cumsum(accepted, axis=1)
+        row, column = np.nonzero(accepted & (place <= self._n))
+        chosen[row, place[row, column] - 1] = items[row, column]
+        taken[row, items[row, column]] = True
+        return np.minimum(place[:, -1], self._n)
+
+    def _smallest_keys(self, taken: np.ndarray) -> np.ndarray:
+        """The ``n`` items of smallest key, in order of their keys, ``int64 [rows, n]``."""
+        keys = self._key_rng.standard_exponential(taken.shape)
+        keys /= np.maximum(self._weights, 1)
+        keys[:, self._weights == 0] += 1e6  # behind every item with a weight
+        keys[taken] = np.inf
+        smallest = np.argpartition(keys, self._n - 1, axis=1)[:, : self._n]
+        order = np.argsort(np.take_along_axis(keys, smallest, axis=1), axis=1)
+        return np.take_along_axis(smallest, order, axis=1)
+
+
+def _first_in_row(items: np.ndarray) -> np.ndarray:
+    """Whether a cell's item does not occur further left in its row, ``bool [rows, columns]``."""
+    order = np.argsort(items, axis=1, kind="stable")
+    ordered = np.take_along_axis(items, order, axis=1)
+    new = np.ones(items.shape, dtype=bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.empty_like(new)
+    np.put_along_axis(first, order, new, axis=1)
+    return first

@@ -1,0 +1,261 @@
+"""Scores a model's users in batches and ranks their positives: sampled (Sec. 5.1) or full."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from recbole.utils import set_color
+from tqdm import tqdm
+
+from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
+from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.candidates import CandidateSets, EvalPhase, phase_targets
+from ksr_recbole.evaluation.metrics import (
+    check_scores,
+    joint_ranks,
+    parse_metrics,
+    parse_topk,
+    places_within_users,
+    rank_of_positives,
+    ranking_metrics,
+)
+
+
+@dataclass(frozen=True)
+class EvalMode:
+    """What the positives are ranked against.
+
+    Attributes:
+        kind: ``"sampled"`` negatives, or all items (``"full"``).
+        n_uniform: negatives per positive drawn uniformly.
+        n_popular: negatives per positive drawn by popularity.
+    """
+
+    kind: Literal["sampled", "full"]
+    n_uniform: int = 0
+    n_popular: int = 0
+
+
+def parse_mode(text: str) -> EvalMode:
+    """Read RecBole's ``eval_args: mode``: ``uni50pop50`` (the paper's), ``uni100``, ``full``.
+
+    Raises:
+        UserError: anything else, telling what is possible.
+    """
+    name = str(text).strip().lower()
+    if name == "full":
+        return EvalMode("full")
+    match = re.fullmatch(r"(?:uni([1-9][0-9]*))?(?:pop([1-9][0-9]*))?", name)
+    if not name or match is None:
+        raise UserError(
+            f"eval_args: mode: {text!r} is not a mode known here; use uniN, popN or uniNpopM with "
+            "the numbers of negatives per positive (uni50pop50 as in the paper), or full."
+        )
+    return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0))
+
+
+class SequenceScorer(Protocol):
+    """A model as the evaluation sees it: users' histories in, scores of items out.
+
+    Both methods read, for user ``users[b]``, the positions ``[0, history_end[b])`` of his or
+    her sequence and run the model over it once.  Scores may lie on any device.
+    """
+
+    def score_candidates(
+        self, users: np.ndarray, history_end: np.ndarray, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores ``[B, C]`` of item ids ``candidates`` (``int64 [B, C]``, on the CPU).
+
+        Cells with item 0 (padding) are ignored, whatever their score.
+        """
+        ...
+
+    def score_all(self, users: np.ndarray, history_end: np.ndarray) -> torch.Tensor:
+        """Scores ``[B, n_items]`` of every item id; the padding item's is ignored."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class EvalResult:
+    """Metrics of a phase, and the ranks they come from.
+
+    Attributes:
+        metrics: means over users by RecBole's name (``"ndcg@10"``), unrounded.
+        users: user of each positive, ascending, ``int64 [P]``.
+        ranks: rank of each positive in its user's list, ``int64 [P]``.
+    """
+
+    metrics: dict[str, float]
+    users: np.ndarray
+    ranks: np.ndarray
+
+
+@torch.no_grad()
+def evaluate_sampled(
+    scorer: SequenceScorer,
+    candidates: CandidateSets,
+    sequences: UserSequences,
+    split: Split,
+    phase: EvalPhase,
+    metrics: Sequence[str],
+    topk: Sequence[int],
+    batch_size: int,
+    show_progress: bool = False,
+) -> EvalResult:
+    """Rank each positive among its candidates; a user's positives share one joint list.
+
+    Every user is scored once, whatever the number of his or her positives.
+
+    Args:
+        candidates: as :func:`~ksr_recbole.evaluation.candidates.draw_candidates` gave them
+            for the same ``sequences``, ``split`` and ``phase``.
+        batch_size: positives scored at once.
+
+    Raises:
+        UserError: a score is NaN, a metric or cut is unknown, or nobody has a positive.
+    """
+    metrics, topk = parse_metrics(metrics), parse_topk(topk)
+    users, negatives = candidates.users, candidates.negatives
+    lists = np.concatenate([candidates.positives[:, None], negatives], axis=1)
+    history_end = split.history_end(phase)
+    ranks = np.zeros(len(users), dtype=np.int64)
+    batches = _user_batches(users, history_end, batch_size)
+    for batch_users, rows in _progress(batches, show_progress):
+        real = rows >= 0
+        items = np.where(real[:, :, None], lists[rows], 0).reshape(len(rows), -1)
+        scores = scorer.score_candidates(
+            batch_users, history_end[batch_users], torch.from_numpy(items)
+        )
+        _check_shape(scores, items.shape)
+        values = _to_numpy(scores).reshape(*rows.shape, -1)[real]
+        positive, negative, kept = values[:, 0], values[:, 1:], rows[real]
+        if rows.shape[1] == 1:
+            ranks[kept] = rank_of_positives(positive, negative)
+        else:
+            ranks[kept] = joint_ranks(users[kept], positive, negatives[kept], negative)
+    return EvalResult(ranking_metrics(users, ranks, metrics, topk), users, ranks)
+
+
+@torch.no_grad()
+def evaluate_full(
+    scorer: SequenceScorer,
+    sequences: UserSequences,
+    split: Split,
+    phase: EvalPhase,
+    metrics: Sequence[str],
+    topk: Sequence[int],
+    batch_size: int,
+    show_progress: bool = False,
+) -> EvalResult:
+    """Rank each positive among all items except padding and those of the user's history.
+
+    A positive competes even if the history holds it too (a repeat), and a user's positives
+    are never negatives: they stand in one list, as in :func:`evaluate_sampled`.
+
+    Raises:
+        UserError: a score is NaN, a metric or cut is unknown, or nobody has a positive.
+    """
+    metrics, topk = parse_metrics(metrics), parse_topk(topk)
+    users, positives = phase_targets(sequences, split, phase)
+    history_end = split.history_end(phase)
+    ranks = np.zeros(len(users), dtype=np.int64)
+    batches = _user_batches(users, history_end, batch_size)
+    for batch_users, rows in _progress(batches, show_progress):
+        ends = history_end[batch_users]
+        scores = scorer.score_all(batch_users, ends)
+        _check_shape(scores, (len(batch_users), sequences.n_items))
+        owner, column = np.nonzero(rows >= 0)
+        kept = rows[owner, column]
+        negative = _negative_mask(sequences, batch_users, ends)
+        negative[owner, positives[kept]] = False
+        ahead, own = _count_ahead(scores, negative, owner, positives[kept], batch_size)
+        ranks[kept] = 1 + ahead + places_within_users(owner, -own)
+    return EvalResult(ranking_metrics(users, ranks, metrics, topk), users, ranks)
+
+
+def _negative_mask(
+    sequences: UserSequences, users: np.ndarray, history_end: np.ndarray
+) -> np.ndarray:
+    """Items that are neither padding nor in the user's history, ``bool [B, n_items]``."""
+    negative = np.ones((len(users), sequences.n_items), dtype=bool)
+    negative[:, 0] = False
+    rows, _ = ragged_positions(history_end)
+    spans = sequences.spans(users, np.zeros_like(history_end), history_end)
+    negative[rows, sequences.items[spans]] = False
+    return negative
+
+
+def _count_ahead(
+    scores: torch.Tensor, negative: np.ndarray, owner: np.ndarray, items: np.ndarray, chunk: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Negatives that score at least as much as each positive, by counting (no sort).
+
+    Args:
+        scores: ``[B, n_items]``.
+        negative: which items are the user's negatives, ``bool [B, n_items]``.
+        owner: row of ``scores`` of each positive, ``int64 [P]``.
+        items: the positives, ``int64 [P]``.
+        chunk: positives compared at once.
+
+    Returns:
+        ``(ahead, own)``: the counts, ``int64 [P]``, and the positives' scores, ``[P]``.
+    """
+    if torch.isnan(scores[:, 1:]).any():  # seen on the device; only then copied to be counted
+        check_scores(_to_numpy(scores[:, 1:]))
+    row = torch.from_numpy(owner).to(scores.device)
+    own = scores[row, torch.from_numpy(items).to(scores.device)]
+    mask = torch.from_numpy(negative).to(scores.device)
+    ahead = [
+        ((scores[r] >= s[:, None]) & mask[r]).sum(dim=1)
+        for r, s in zip(row.split(chunk), own.split(chunk), strict=True)
+    ]
+    return torch.cat(ahead).cpu().numpy(), _to_numpy(own)
+
+
+def _user_batches(
+    users: np.ndarray, history_end: np.ndarray, batch_size: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut the users of ``users`` ``[P]`` (ascending) into batches of at most ``batch_size`` rows.
+
+    Users with as many positives, and with histories as long, go together, so that neither
+    needs much padding; the longest come first, so that a batch too large fails at once.
+
+    Returns:
+        Per batch its users ``int64 [B]`` and their rows of ``users``, ``int64 [B, R]``, -1
+        where a user has fewer than ``R``.  A single user may exceed ``batch_size``.
+    """
+    unique, starts, counts = np.unique(users, return_index=True, return_counts=True)
+    order = np.lexsort((unique, -history_end[unique], -counts))
+    batches = []
+    begin = 0
+    while begin < len(order):
+        most = counts[order[begin]]
+        chosen = order[begin : begin + max(1, batch_size // most)]
+        column = np.arange(most)
+        rows = np.where(column < counts[chosen, None], starts[chosen, None] + column, -1)
+        batches.append((unique[chosen], rows))
+        begin += len(chosen)
+    return batches
+
+
+def _progress(
+    batches: list[tuple[np.ndarray, np.ndarray]], show: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches, behind RecBole's progress bar."""
+    title = set_color("Evaluate   ", "pink")
+    yield from tqdm(batches, ncols=100, desc=title, disable=not show)
+
+
+def _to_numpy(scores: torch.Tensor) -> np.ndarray:
+    """Scores as float64 on the CPU; every narrower float goes into it exactly."""
+    return scores.detach().to("cpu", torch.float64).numpy()
+
+
+def _check_shape(scores: torch.Tensor, wanted: tuple[int, ...]) -> None:
+    if tuple(scores.shape) != tuple(wanted):
+        raise ValueError(f"the scorer gave scores of shape {tuple(scores.shape)}, not {wanted}")

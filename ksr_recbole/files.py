@@ -1,0 +1,66 @@
+"""Writing files so that a reader never meets a half-written one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ksr_recbole.errors import UserError
+
+
+@contextmanager
+def replacing(*targets: str | os.PathLike[str]) -> Iterator[tuple[Path, ...]]:
+    """Yield one temporary path per target and rename them all at the end.
+
+    The temporary files lie beside their targets, so that the rename stays within one file
+    system.  If the block raises (or is interrupted), the temporaries are removed and the
+    targets are left as they were.
+
+    Raises:
+        UserError: a folder cannot be created or written, or the disk is full.
+    """
+    finals = tuple(Path(target) for target in targets)
+    temporaries = tuple(p.with_name(f".{p.name}.{os.getpid()}.tmp") for p in finals)
+    try:
+        for final in finals:
+            final.parent.mkdir(parents=True, exist_ok=True)
+        yield temporaries
+        for temporary, final in zip(temporaries, finals, strict=True):
+            os.replace(temporary, final)
+    except OSError as error:
+        where = error.filename or finals[0]
+        raise UserError(
+            f"Cannot write {where}: {error.strerror or error}; "
+            "choose a folder you may write to, on a disk with free space."
+        ) from error
+    finally:
+        for temporary in temporaries:
+            with suppress(OSError):  # there may be no folder to look in
+                temporary.unlink()
+
+
+def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:
+    """Create ``folder`` if need be and make sure that files can be written in it.
+
+    Args:
+        folder: the folder.
+        key: the config key that named it, for the sentence.
+
+    Raises:
+        UserError: it cannot be created or written.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+    except OSError as error:
+        raise UserError(
+            f"Cannot write in the folder {path} ({key}): {error.strerror}; "
+            f"choose another with --{key}=FOLDER or make room."
+        ) from error
+    return path

@@ -1,0 +1,169 @@
+"""Arrays on disk under a key made of everything they depend on.
+
+A cache file is a safetensors file; unlike pickle it cannot run code when read.  Its header says
+in words what the arrays were made with and holds one checksum over all of it, so a truncated,
+altered or misnamed file is noticed and made again, never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from ksr_recbole.files import replacing
+
+logger = getLogger(__name__)
+
+
+class DamagedFileError(Exception):
+    """A file of arrays is not what was asked for; the message says why, in a few words."""
+
+
+def content_key(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of ``parts`` as hexadecimal digits.
+
+    Args:
+        parts: any nesting of mappings, sequences, strings, numbers, booleans, ``None`` and
+            numpy arrays.  Arrays count by their bytes, type and shape; the order of a mapping
+            does not count.
+    """
+    text = json.dumps(dict(parts), default=_plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for."""
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        digest = hashlib.sha256(value.tobytes()).hexdigest()
+        return {"array": digest, "dtype": value.dtype.str, "shape": list(value.shape)}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a cache key")
+
+
+def write_arrays(
+    path: str | os.PathLike[str], key: str, arrays: Mapping[str, np.ndarray], meta: Any
+) -> None:
+    """Write named arrays whole or not at all.
+
+    Args:
+        path: the file.
+        key: what :func:`read_arrays` must be given to accept the file.
+        arrays: the arrays, by name.
+        meta: what a reader may want to know about them (JSON values).
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    header = {"key": key, "meta": json.dumps(meta, default=_plain, sort_keys=True)}
+    payload = to_safetensors(arrays, {**header, "sha256": _checksum(arrays, header)})
+    with replacing(path) as (temporary,):
+        temporary.write_bytes(payload)
+
+
+def read_arrays(path: str | os.PathLike[str], key: str) -> dict[str, np.ndarray]:
+    """Read what :func:`write_arrays` wrote under ``key``.
+
+    Raises:
+        DamagedFileError: the file cannot be read, is damaged, or belongs to another key.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise DamagedFileError(f"it cannot be read ({str(error).splitlines()[0]})") from error
+    checksum = header.pop("sha256", None)
+    if checksum is None or checksum != _checksum(arrays, header):
+        raise DamagedFileError("its checksum does not match its content")
+    if header["key"] != key:
+        raise DamagedFileError("it was made from other data, settings or seed")
+    return arrays
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> str:
+    return content_key({"arrays": dict(arrays), "header": dict(header)})
+
+
+class VectorCache:
+    """A folder of cache files, one per kind of vectors and key.
+
+    Args:
+        folder: the folder; created when something is saved.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def path(self, kind: str, key: str) -> Path:
+        """File of ``kind`` under ``key``; the first 16 digits of a key tell it from others."""
+        return self.folder / f"{kind}-{key[:16]}.safetensors"
+
+    def partial_path(self, kind: str, key: str) -> Path:
+        """File for a trainer's state while these vectors are being trained."""
+        return self.path(kind, key).with_suffix(".partial")
+
+    def load(
+        self, kind: str, key: str, expected_shapes: Mapping[str, Sequence[int]]
+    ) -> dict[str, np.ndarray] | None:
+        """Arrays saved under ``key``, or ``None`` if they have to be made.
+
+        A file that is there but cannot be used is told in one warning.
+
+        Args:
+            kind: what the vectors are (``"ml-100k-TransE"``).
+            key: from :func:`content_key`.
+            expected_shapes: shape of every array, by name.
+        """
+        path = self.path(kind, key)
+        if not path.exists():
+            return None
+        try:
+            arrays = read_arrays(path, key)
+            _check_shapes(arrays, expected_shapes)
+        except DamagedFileError as error:
+            logger.warning(f"Making {path} again: {error}.")
+            return None
+        return arrays
+
+    def save(
+        self, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    ) -> Path:
+        """Keep ``arrays`` under ``key`` and remove the partial file, no longer needed.
+
+        Args:
+            kind: as in :meth:`load`.
+            key: as in :meth:`load`.
+            arrays: the arrays, by name.
+            meta: settings to be read by people, written into the file's header.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        path = self.path(kind, key)
+        write_arrays(path, key, arrays, {"kind": kind, **meta})
+        self.partial_path(kind, key).unlink(missing_ok=True)
+        return path
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]]) -> None:
+    found = {name: tuple(array.shape) for name, array in arrays.items()}
+    wanted = {name: tuple(shape) for name, shape in expected.items()}
+    if found != wanted:
+        raise DamagedFileError(f"it holds {_told(found)} instead of {_told(wanted)}")
+
+
+def _told(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in sorted(shapes.items()))

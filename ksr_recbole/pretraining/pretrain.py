@@ -1,0 +1,245 @@
+"""Pretrains what a run needs and does not have: KB embeddings and item embeddings.
+
+Results are cached under a key made of the data they come from, the settings and the seed, so a
+second run, another model or another trial of a search finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from logging import getLogger
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ksr_recbole.config import option
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.errors import UserError
+from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
+from ksr_recbole.pretraining.cache import VectorCache, content_key
+from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
+from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
+
+
+@dataclass(frozen=True)
+class PretrainedVectors:
+    """The vectors a model starts from, by RecBole's ids (row 0 is padding).
+
+    Attributes:
+        items: BPR item embeddings :math:`q_i`, ``float32 [n_items, D]``.
+        entities: KB embeddings :math:`e_i`, ``float32 [n_entities, E]``.
+        relations: relation embeddings :math:`r_a`, ``float32 [n_relations, E]``.
+        notes: one line on where each came from.
+    """
+
+    items: np.ndarray
+    entities: np.ndarray
+    relations: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+
+def pretrained_vectors(config: Any, dataset: KGSequenceDataset) -> PretrainedVectors:
+    """Vectors given by ``pretrain_path``, from the cache, or trained now, in this order.
+
+    Args:
+        config: the run's configuration; ``configs/pretraining.yaml`` documents the keys.
+        dataset: a built dataset; of its interactions only the training part is read.
+
+    Raises:
+        UserError: given vectors do not fit, or the cache folder cannot be written.
+    """
+    vectors = getattr(dataset, "pretrained", None)
+    if vectors is None:
+        notes: list[str] = []
+        entities, relations = _kb_embeddings(config, dataset, notes)
+        items = _item_embeddings(config, dataset, notes)
+        vectors = PretrainedVectors(items, entities, relations, notes)
+        for note in notes:
+            getLogger().info(f"Pretrained: {note}")
+        dataset.pretrained = vectors
+        _export(config, dataset, vectors)
+    return vectors
+
+
+def _kb_embeddings(
+    config: Any, dataset: KGSequenceDataset, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    size = option(config, "kg_embedding_size", int, minimum=1)
+    tokens = {
+        "ent": dataset.field2id_token[dataset.entity_field],
+        "rel": dataset.field2id_token[dataset.relation_field],
+    }
+    given = {suffix: _given(config, suffix) for suffix in tokens}
+    if all(given.values()):
+        notes.append(f"KB embeddings read from {given['ent']} and {given['rel']}")
+        return _read_kb(given, tokens, dataset, size)
+    if any(given.values()):
+        raise UserError(
+            f"The folder {config['pretrain_path']} (pretrain_path) has only one of "
+            f"{dataset.dataset_name}.ent and {dataset.dataset_name}.rel; give both or neither."
+        )
+    settings = kge_settings(config)
+    shapes = {"entity": (dataset.entity_num, size), "relation": (dataset.relation_num, size)}
+
+    def train(checkpoint: Path) -> dict[str, np.ndarray]:
+        embeddings = train_kge(
+            dataset.triples,
+            dataset.entity_num,
+            dataset.relation_num,
+            settings,
+            config["seed"],
+            device=str(config["device"]),
+            show_progress=config["show_progress"],
+            checkpoint=checkpoint,
+        )
+        return {"entity": embeddings.entity, "relation": embeddings.relation}
+
+    parts = {"triples": dataset.triples, "settings": asdict(settings), "seed": config["seed"]}
+    found = _cached(
+        config, f"{dataset.dataset_name}-{settings.method}", parts, shapes, train, notes
+    )
+    return found["entity"], found["relation"]
+
+
+def kge_settings(config: Any) -> KGESettings:
+    """How the KB embeddings are trained, from the config keys ``kge_*``."""
+    return KGESettings(
+        method=option(config, "kge_method", str, choices=METHODS),
+        dim=option(config, "kg_embedding_size", int, minimum=1),
+        epochs=option(config, "kge_epochs", int, minimum=1),
+        batch_size=option(config, "kge_batch_size", int, minimum=1),
+        learning_rate=option(config, "kge_learning_rate", float, minimum=0),
+        loss=option(config, "kge_loss", str, choices=("margin", "nssa")),
+        margin=option(config, "kge_margin", float, minimum=0),
+        negatives=option(config, "kge_negatives", int, minimum=1),
+        norm=option(config, "kge_norm", int, choices=(1, 2)),
+    )
+
+
+def bpr_settings(config: Any) -> BPRSettings:
+    """How the item embeddings are trained, from the config keys ``bpr_*``."""
+    return BPRSettings(
+        dim=option(config, "embedding_size", int, minimum=1),
+        epochs=option(config, "bpr_epochs", int, minimum=1),
+        learning_rate=option(config, "bpr_learning_rate", float, minimum=0),
+        regularization=option(config, "bpr_regularization", float, minimum=0),
+    )
+
+
+def _read_kb(
+    given: dict[str, Path], tokens: dict[str, np.ndarray], dataset: KGSequenceDataset, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read .ent and .rel; .ent is keyed by entities or, as RecBole's KSR wants it, by items."""
+    key = "kg_embedding_size"
+    entities = np.zeros((dataset.entity_num, size), np.float32)
+    item_tokens = dataset.field2id_token[dataset.iid_field][1:]
+    if first_tokens_are(given["ent"], item_tokens):
+        vectors = read_vectors(given["ent"], item_tokens, size, key)
+        entities[dataset.item_entities[1:]] = vectors
+    else:
+        used = np.unique(dataset.triples[:, [0, 2]])
+        entities[used] = read_vectors(given["ent"], tokens["ent"][used], size, key)
+    relations = np.zeros((dataset.relation_num, size), np.float32)
+    used = np.unique(dataset.triples[:, 1])
+    relations[used] = read_vectors(given["rel"], tokens["rel"][used], size, key)
+    return entities, relations
+
+
+def _item_embeddings(config: Any, dataset: KGSequenceDataset, notes: list[str]) -> np.ndarray:
+    size = option(config, "embedding_size", int, minimum=1)
+    tokens = dataset.field2id_token[dataset.iid_field]
+    given = _given(config, "bpr")
+    if given:
+        notes.append(f"item embeddings read from {given}")
+        read = read_vectors(given, tokens[1:], size, "embedding_size")
+        return np.concatenate([np.zeros((1, size), np.float32), read])
+    settings = bpr_settings(config)
+    sequences = dataset.sequences
+    indices, users = dataset.split.training_interactions(sequences)
+    items = sequences.items[indices]
+
+    def train(checkpoint: Path) -> dict[str, np.ndarray]:
+        vectors = train_bpr(
+            users,
+            items,
+            sequences.n_users,
+            sequences.n_items,
+            settings,
+            config["seed"],
+            show_progress=config["show_progress"],
+            checkpoint=checkpoint,
+        )
+        return {"item": vectors.item}
+
+    parts = {
+        "users": users,
+        "items": items,
+        "n_items": sequences.n_items,
+        "split": dataset.split.name,
+        "settings": asdict(settings),
+        "seed": config["seed"],
+    }
+    shapes = {"item": (sequences.n_items, size)}
+    return _cached(config, f"{dataset.dataset_name}-BPR", parts, shapes, train, notes)["item"]
+
+
+def _cached(
+    config: Any,
+    kind: str,
+    parts: dict[str, Any],
+    shapes: dict[str, tuple[int, ...]],
+    train: Callable[[Path], dict[str, np.ndarray]],
+    notes: list[str],
+) -> dict[str, np.ndarray]:
+    """Vectors from the cache, or trained and put there."""
+    cache = VectorCache(config["pretrain_dir"])
+    key = content_key(parts)
+    path = cache.path(kind, key)
+    found = cache.load(kind, key, shapes)
+    if found is not None:
+        notes.append(f"{kind} from the cache {path}")
+        return found
+    start = perf_counter()
+    getLogger().info(f"Pretraining {kind}")
+    found = train(cache.partial_path(kind, key))
+    readable = {name: v for name, v in parts.items() if not isinstance(v, np.ndarray)}
+    cache.save(kind, key, found, readable)
+    notes.append(f"{kind} trained in {perf_counter() - start:.1f} s, kept in {path}")
+    return found
+    start = perf_counter()
+    getLogger().info(f"Pretraining {kind}")
+    found = train(cache.path(kind, key).with_suffix(".partial"))
+    readable = {name: v for name, v in parts.items() if not isinstance(v, np.ndarray)}
+    cache.save(kind, key, found, readable)
+    notes.append(
+        f"{kind} trained in {perf_counter() - start:.1f} s, kept in {cache.path(kind, key)}"
+    )
+    return found
+
+
+def _given(config: Any, suffix: str) -> Path | None:
+    """``<pretrain_path>/<dataset>.<suffix>`` if the user gave it."""
+    folder = config["pretrain_path"]
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise UserError(f"The folder {folder} (pretrain_path) does not exist.")
+    path = Path(folder) / f"{config['dataset']}.{suffix}"
+    return path if path.is_file() else None
+
+
+def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors) -> None:
+    """Write atomic files for RecBole's KSR and GRU4RecKG, which key entities by their items."""
+    if config["pretrain_export_path"] is None:
+        return
+    base = Path(config["pretrain_export_path"]) / dataset.dataset_name
+    items = dataset.field2id_token[dataset.iid_field][1:]
+    relations = dataset.field2id_token[dataset.relation_field][1:]
+    entity_of_item = vectors.entities[dataset.item_entities[1:]]
+    write_vectors(f"{base}.ent", "ent_id", "ent_emb", items, entity_of_item)
+    write_vectors(f"{base}.rel", "rel_id", "rel_emb", relations, vectors.relations[1:])
+    write_vectors(f"{base}.bpr", "bpr_id", "bpr_emb", items, vectors.items[1:])
+    getLogger().info(f"Vectors written to {base}.ent, .rel and .bpr")

@@ -1,0 +1,84 @@
+"""What both trainers share: going on after an interruption, and random numbers of their own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging import getLogger
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+
+from ksr_recbole.pretraining.cache import DamagedFileError, read_arrays, write_arrays
+
+SAVE_SECONDS = 10.0
+"""A partial result is kept this often, so an interruption costs at most this and one epoch."""
+
+
+class PartialTraining:
+    """Keeps the state at the end of an epoch in a file, to go on from after Ctrl-C.
+
+    The file is a cache file (no pickle), written whole or not at all.
+
+    Args:
+        path: the file, or ``None`` to keep nothing.
+        key: made of data, settings and seed; a file of another key is not gone on from.
+    """
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self.path = path
+        self.key = key
+        self._last_save = monotonic()
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """State kept by an earlier run, or ``None`` to start anew."""
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            state = read_arrays(self.path, self.key)
+        except DamagedFileError as error:
+            logger = getLogger(__name__)
+            logger.warning(f"Starting anew instead of going on from {self.path}: {error}.")
+            return None
+        getLogger(__name__).info(f"Going on after epoch {int(state['epoch'])}, from {self.path}")
+        return state
+
+    def due(self) -> bool:
+        """Whether it is time to keep a state again."""
+        return self.path is not None and monotonic() - self._last_save >= SAVE_SECONDS
+
+    def save(self, epoch: int, state: Mapping[str, np.ndarray]) -> None:
+        """Keep the state after ``epoch`` epochs.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if self.path is not None:
+            content = {**state, "epoch": np.array(epoch)}
+            write_arrays(self.path, self.key, content, {"epoch": epoch})
+            self._last_save = monotonic()
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of one epoch, so that an epoch draws the same numbers in a resumed training."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+@contextmanager
+def own_random_numbers(device: str) -> Iterator[None]:
+    """Leave Python's, numpy's and torch's generators as they were found.
+
+    PyKEEN seeds all three.  Were they left so, a model trained after pretraining would start
+    from other weights than one that finds its vectors in the cache.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    on_gpu = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=on_gpu):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

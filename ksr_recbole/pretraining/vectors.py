@@ -1,0 +1,165 @@
+"""Vectors in RecBole's atomic files, to bring them from elsewhere and to hand them on.
+
+Such a file has one column ``...:token`` and one ``...:float_seq`` of numbers separated by
+spaces.  RecBole's KSR and GRU4RecKG copy the first rows of the vectors to their items, so the
+entities of :func:`write_vectors` are keyed by item and read with this configuration (without
+``rel`` for GRU4RecKG)::
+
+    load_col:
+      inter: [user_id, item_id, timestamp]
+      kg: [head_id, relation_id, tail_id]
+      link: [item_id, entity_id]
+      ent: [ent_id, ent_emb]
+      rel: [rel_id, rel_emb]
+    additional_feat_suffix: [ent, rel]
+    alias_of_item_id: [ent_id]
+    alias_of_relation_id: [rel_id]
+    preload_weight: {ent_id: ent_emb, rel_id: rel_emb}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from ksr_recbole.errors import UserError
+from ksr_recbole.files import replacing
+
+
+def read_vectors(
+    path: str | os.PathLike[str],
+    tokens: Sequence[str],
+    dim: int | None = None,
+    key: str = "kg_embedding_size",
+) -> np.ndarray:
+    """Vectors of ``tokens`` from an atomic file, in their order; other lines are checked too.
+
+    Args:
+        path: the file.
+        tokens: whose vectors are needed.
+        dim: numbers a vector must have, or ``None`` for as many as the first line has.
+        key: config key that says ``dim``, for the error message.
+
+    Returns:
+        ``float32 [len(tokens), dim]``.
+
+    Raises:
+        UserError: the file cannot be read, a line is malformed, a token occurs twice or is
+            missing, or the vectors have another size than ``dim``.
+    """
+    rows = _read_rows(path)
+    found = next(iter(rows.values())).size if rows else dim
+    if dim is not None and found != dim:
+        raise UserError(
+            f"The vectors in {path} have {found} numbers but {key} is {dim}; "
+            f"set --{key}={found} or give vectors of size {dim}."
+        )
+    missing = [str(token) for token in tokens if str(token) not in rows]
+    if missing:
+        examples = ", ".join(missing[:3])
+        raise UserError(
+            f"{path} has no vector for {len(missing)} of {len(tokens)} needed tokens, "
+            f"for example {examples}; add them to the file."
+        )
+    vectors = np.zeros((len(tokens), found or 0), np.float32)
+    for row, token in enumerate(tokens):
+        vectors[row] = rows[str(token)]
+    return vectors
+
+
+def first_tokens_are(path: str | os.PathLike[str], tokens: Sequence[str], lines: int = 100) -> bool:
+    """Whether all of the first ``lines`` tokens of an atomic file of vectors are in ``tokens``.
+
+    Raises:
+        UserError: the file cannot be read or a line is malformed.
+    """
+    known = set(map(str, tokens))
+    return all(token in known for token in list(_read_rows(path))[:lines])
+
+
+def _read_rows(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Vector of every token in the file, ``float32 [dim]`` each."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            token_column, vector_column, n_columns = _columns(path, file.readline())
+            rows: dict[str, np.ndarray] = {}
+            size = None
+            for number, line in enumerate(file, start=2):
+                cells = line.rstrip("\r\n").split("\t")
+                if len(cells) != n_columns:
+                    raise UserError(
+                        f"{path} line {number} has {len(cells)} columns instead of {n_columns}; "
+                        "separate columns by one tab."
+                    )
+                token = cells[token_column]
+                if token in rows:
+                    raise UserError(
+                        f"{path} line {number} gives a second vector for {token}; keep one."
+                    )
+                rows[token] = _vector(path, number, cells[vector_column], size)
+                size = rows[token].size
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}; give a readable file.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
+    return rows
+
+
+def _columns(path: str | os.PathLike[str], header: str) -> tuple[int, int, int]:
+    """Position of the token and of the vector column, and the number of columns."""
+    types = [name.rpartition(":")[2] for name in header.rstrip("\r\n").split("\t")]
+    if types.count("token") != 1 or types.count("float_seq") != 1:
+        raise UserError(
+            f"{path} line 1 must name one column of type token and one of type float_seq, "
+            "such as ent_id:token and ent_emb:float_seq separated by a tab."
+        )
+    return types.index("token"), types.index("float_seq"), len(types)
+
+
+def _vector(path: str | os.PathLike[str], number: int, cell: str, size: int | None) -> np.ndarray:
+    """The numbers in a cell, of which there must be ``size`` (if it is known) and at least one."""
+    try:
+        vector = np.array([float(word) for word in cell.split()], np.float32)
+    except ValueError as error:
+        word = str(error).partition(": ")[2]
+        raise UserError(
+            f"{path} line {number} has {word} where a number should be; "
+            "write numbers separated by spaces."
+        ) from error
+    if not np.isfinite(vector).all():
+        raise UserError(
+            f"{path} line {number} has a number that is not finite in float32; correct it."
+        )
+    if vector.size == 0 or (size is not None and vector.size != size):
+        wanted = "at least 1" if size is None else str(size)
+        raise UserError(f"{path} line {number} has {vector.size} numbers instead of {wanted}.")
+    return vector
+
+
+def write_vectors(
+    path: str | os.PathLike[str],
+    id_field: str,
+    vector_field: str,
+    tokens: Sequence[str],
+    vectors: np.ndarray,
+) -> None:
+    """Write an atomic file of vectors, whole or not at all.
+
+    Args:
+        path: the file.
+        id_field: name of the token column (``"ent_id"``).
+        vector_field: name of the vector column (``"ent_emb"``).
+        tokens: one per row.
+        vectors: ``float32 [len(tokens), dim]``; reading gives back the same numbers.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    # repr of a float32 is its shortest decimal that reads back to the same float32
+    words = np.asarray(vectors, np.float32).astype(str)
+    with replacing(path) as (temporary,), open(temporary, "w", encoding="utf-8") as file:
+        file.write(f"{id_field}:token\t{vector_field}:float_seq\n")
+        for token, row in zip(tokens, words, strict=True):
+            file.write(f"{token}\t{' '.join(row)}\n")

@@ -1,0 +1,45 @@
+"""Finding a dataset's atomic files, converting the bundled one the first time."""
+
+from __future__ import annotations
+
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from dataset_atomic.ml_100k import convert_ml_100k
+from dataset_atomic.table1 import describe_table1
+from ksr_recbole.config.config import DATASETS
+from ksr_recbole.errors import UserError
+from ksr_recbole.registry import nearest
+
+CONVERTERS = {"ml-100k": convert_ml_100k}
+"""Datasets that can be made from what is installed."""
+
+
+def available_datasets() -> list[str]:
+    """Names of the datasets in ``dataset_atomic/``, and of those that a run converts itself."""
+    folders = {path.name for path in DATASETS.iterdir() if (path / f"{path.name}.inter").is_file()}
+    return sorted(folders | set(CONVERTERS))
+
+
+def prepare_atomic_files(config: Any) -> str:
+    """Make sure the atomic files are there and return the dataset's Table-1 line.
+
+    Raises:
+        UserError: an unknown dataset, or one whose files are not where they are looked for.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    if not (folder / f"{name}.inter").is_file() and folder == DATASETS / name:
+        if name not in CONVERTERS:
+            known = available_datasets()
+            raise UserError(
+                f"There is no dataset named '{name}'{nearest(name, known) or ';'} the datasets "
+                f"are {', '.join(known)}; for your own, put {name}.inter, .kg and .link into "
+                f"{folder}, or into FOLDER/{name} and add --data_path=FOLDER."
+            )
+        report = CONVERTERS[name](folder)
+        for line in report.lines():
+            getLogger().info(line)
+    if not folder.is_dir():
+        raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
+    return describe_table1(folder, name).line()

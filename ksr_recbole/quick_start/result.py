@@ -1,0 +1,95 @@
+"""What a run leaves: a JSON file that can reproduce it, and a summary a person can read."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ksr_recbole.compat import WANTED
+from ksr_recbole.files import replacing
+from ksr_recbole.trainer.checkpoint import plain
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git revision of this run."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in WANTED},
+        "machine": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "gpu": device,
+        "git_revision": _git_revision(),
+        "command": sys.argv,
+    }
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """All config values as JSON can hold them."""
+    return plain(config.final_config_dict)
+
+
+def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
+    """Write ``result`` to ``<folder>/<model>-<dataset>-<time>.json``, whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    path = Path(folder) / f"{result['model']}-{result['dataset']}-{stamp}.json"
+    with replacing(path) as (temporary,):
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def summary(result: dict[str, Any], path: Path) -> str:
+    """The result as a few lines of text."""
+    lines = [
+        f"{result['model']} on {result['table1']}",
+        *(f"  pretrained  {note}" for note in result["pretraining"]),
+        f"  best epoch  {result['best_epoch'] + 1} of {result['epochs_trained']} trained, "
+        f"by {result['valid_metric']} on validation ({result['eval_mode']})",
+        "",
+        *_metric_table(result["metrics"], result["metric_decimal_place"]),
+        "",
+        "  seconds     "
+        + ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()),
+        f"  peak memory {result['peak_memory_mib']:.0f} MiB",
+        f"  model       {result['checkpoint']}",
+        f"  result      {path}",
+    ]
+    return "\n".join(lines)
+
+
+def _metric_table(metrics: dict[str, dict[str, dict[str, float]]], decimals: int) -> list[str]:
+    shown = [name for name in next(iter(metrics.values()))["valid"] if name not in _CUT_WHOLE]
+    head = "  " + " " * 24 + "".join(f"{name.upper():>{decimals + 6}}" for name in shown)
+    rows = [
+        f"  {mode:<14}{phase:<10}"
+        + "".join(f"{values[name]:>{decimals + 6}.{decimals}f}" for name in shown)
+        for mode, phases in metrics.items()
+        for phase, values in phases.items()
+    ]
+    return [head, *rows]
+
+
+_CUT_WHOLE = {"map@10", "mrr@10"}  # the whole-list values stand beside them

@@ -1,0 +1,82 @@
+"""Checkpoints of this package's models: tensors and plain values, loaded without pickle."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ksr_recbole.errors import UserError
+from ksr_recbole.files import replacing
+
+FORMAT = 1
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON would hold it; what JSON does not know becomes its string."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def save(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as (temporary,):
+        try:
+            torch.save({"format": FORMAT, **content}, temporary)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise UserError(
+                f"Cannot write checkpoint {path}: {str(error).splitlines()[0]}; "
+                "make room or choose another folder with --checkpoint_dir=FOLDER."
+            ) from error
+
+
+def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint written by :func:`save`, with ``weights_only=True``.
+
+    Raises:
+        UserError: the file is missing, damaged, or no checkpoint of this package.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"Checkpoint {path} does not exist; give the path of a saved model.")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"Checkpoint {path} is damaged or not a checkpoint of this package; "
+            "delete it and train again, or give another."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f"Checkpoint {path} is not of format {FORMAT}, the one this version writes; "
+            "train again with this version."
+        )
+    return content
+
+
+def newest(folder: str | os.PathLike[str], model: str, dataset: str) -> Path:
+    """The newest checkpoint of ``model`` on ``dataset`` in ``folder``.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(
+        Path(folder).glob(f"{model}-{dataset}-*.pth"), key=lambda path: path.stat().st_mtime_ns
+    )
+    if not found:
+        raise UserError(
+            f"There is no checkpoint {model}-{dataset}-*.pth in {folder} to resume from; "
+            "leave --resume out to start anew."
+        )
+    return found[-1]

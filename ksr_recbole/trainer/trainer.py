@@ -1,0 +1,294 @@
+"""Trains and evaluates sequence models; extends RecBole's KGTrainer."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.trainer import KGTrainer
+from recbole.utils import calculate_valid_score, get_local_time, set_color
+
+from ksr_recbole.config import option
+from ksr_recbole.dataset.dataloader import SequenceEvalData, SequenceTrainLoader
+from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates
+from ksr_recbole.evaluation.evaluator import (
+    EvalResult,
+    evaluate_full,
+    evaluate_sampled,
+    parse_mode,
+)
+from ksr_recbole.evaluation.scorer import ModelScorer
+from ksr_recbole.trainer import checkpoint
+
+LEARNERS = ("adagrad", "adam", "adamw", "sgd", "rmsprop")
+"""Optimizers of RecBole's trainer that work with dense gradients."""
+
+MAY_DIFFER = frozenset(
+    {"epochs", "stopping_step", "results_dir", "pretrain_dir", "pretrain_export_path"}
+    | {"resume", "trust_checkpoint", "eval_batch_size", "metric_decimal_place", "memory_backend"}
+)
+"""Config keys that may change when a run is resumed."""
+
+
+class SequenceTrainer(KGTrainer):
+    """RecBole's trainer over whole sequences, with the paper's evaluation and exact resuming.
+
+    One checkpoint file holds the best model so far and everything needed to go on from the
+    last finished epoch; it is rewritten after every epoch, whole or not at all.
+
+    Args:
+        config: the run's configuration.
+        model: a sequence model of this package.
+        fingerprint: fingerprint of the dataset, kept in checkpoints.
+        keys: config keys that a checkpoint must agree on with the run that resumes it.
+    """
+
+    def __init__(
+        self, config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
+    ) -> None:
+        # RecBole would take Adam for a name it does not know.
+        option(config, "learner", str, choices=LEARNERS)
+        option(config, "learning_rate", float, minimum=0)
+        option(config, "epochs", int, minimum=1)
+        super().__init__(config, model)
+        self._fingerprint = fingerprint
+        self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
+        self.saved_model_file = os.path.join(
+            self.checkpoint_dir, f"{config['model']}-{config['dataset']}-{get_local_time()}.pth"
+        )
+        self.best_epoch = -1
+        self.epochs_trained = 0
+        self.finished = False
+        self._best_state: dict[str, torch.Tensor] | None = None
+        self.drawn_candidates: dict[tuple[str, str], CandidateSets] = {}
+        rec, kg = (option(config, k, int, minimum=0) for k in ("train_rec_step", "train_kg_step"))
+        if kg and config["freeze_kg"]:
+            raise UserError("Config key train_kg_step is set, which needs freeze_kg: False.")
+        if rec + kg == 0:
+            raise UserError("Config keys train_rec_step and train_kg_step are both 0.")
+
+    # Training -------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train_data: SequenceTrainLoader,
+        valid_data: SequenceEvalData | None = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
+        """Train to the best validation score, as RecBole's ``fit``.
+
+        An interruption (Ctrl-C) leaves a checkpoint of the last finished epoch.
+
+        Raises:
+            UserError: the loss is not a number, or the checkpoint cannot be written.
+        """
+        if self.finished:
+            return self.best_valid_score, self.best_valid_result
+        self._validates = bool(valid_data) and self.eval_step > 0
+
+        def after_evaluation(epoch: int, score: float) -> None:
+            if saved:
+                self._write(epoch)
+            if callback_fn:
+                callback_fn(epoch, score)
+
+        if saved and self.start_epoch == 0:
+            self._write(-1)  # an interrupted first epoch can be resumed too
+        try:
+            result = super().fit(
+                train_data, valid_data, verbose, saved, show_progress, after_evaluation
+            )
+        except KeyboardInterrupt as interruption:
+            interruption.checkpoint = self.saved_model_file if saved else None
+            raise
+        self.finished = True
+        if saved:
+            self._write(self.epochs_trained - 1)
+        return result
+
+    def _train_epoch(
+        self,
+        train_data: SequenceTrainLoader,
+        epoch_idx: int,
+        loss_func: Any = None,
+        show_progress: bool = False,
+    ) -> Any:
+        train_data.set_epoch(epoch_idx)
+        loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        self.epochs_trained = epoch_idx + 1
+        return loss
+
+    def _check_nan(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"The training loss became {loss.item()} in epoch {self.epochs_trained}; "
+                "lower learning_rate (or check the vectors given by pretrain_path)."
+            )
+
+    # Evaluation -----------------------------------------------------------------------------
+
+    def _valid_epoch(
+        self, valid_data: SequenceEvalData, show_progress: bool = False
+    ) -> tuple[float, dict[str, float]]:
+        result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        # Select on the exact score; round only what is shown.
+        decimals = self.config["metric_decimal_place"]
+        shown = OrderedDict((name, round(value, decimals)) for name, value in result.items())
+        return calculate_valid_score(result, self.valid_metric), shown
+
+    def evaluate(
+        self,
+        eval_data: SequenceEvalData | None,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> OrderedDict[str, float] | None:
+        """Metrics of ``eval_data`` in its mode, unrounded; ``None`` without data.
+
+        Raises:
+            UserError: the checkpoint is damaged, a metric is unknown or a score is NaN.
+        """
+        if not eval_data:
+            return None
+        if load_best_model:
+            self.load_best(model_file or self.saved_model_file)
+        result = self.rank(eval_data, eval_data.mode, show_progress)
+        return OrderedDict(result.metrics)
+
+    def rank(self, data: SequenceEvalData, mode: str, show_progress: bool = False) -> EvalResult:
+        """Evaluate the current model on ``data`` in ``mode``, with every positive's rank."""
+        self.model.eval()
+        dataset = data.dataset
+        scorer = ModelScorer(self.model, self.config, dataset.sequences)
+        common = {
+            "sequences": dataset.sequences,
+            "split": dataset.split,
+            "phase": data.phase,
+            "metrics": self.config["metrics"],
+            "topk": self.config["topk"],
+            "batch_size": option(self.config, "eval_batch_size", int, minimum=1),
+            "show_progress": show_progress,
+        }
+        if parse_mode(mode).kind == "full":
+            return evaluate_full(scorer, **common)
+        return evaluate_sampled(scorer, self.candidates(data, mode), **common)
+
+    def candidates(self, data: SequenceEvalData, mode: str) -> CandidateSets:
+        """The candidates of a phase, drawn once per dataset, split and seed."""
+        key = (data.phase, mode)
+        if key not in self.drawn_candidates:
+            parsed = parse_mode(mode)
+            self.drawn_candidates[key] = draw_candidates(
+                data.dataset.sequences,
+                data.dataset.split,
+                data.phase,
+                self.config["seed"],
+                parsed.n_uniform,
+                parsed.n_popular,
+            )
+        return self.drawn_candidates[key]
+
+    # Checkpoints ----------------------------------------------------------------------------
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """Called by RecBole's ``fit`` when the model is the best so far."""
+        if epoch < 0:  # RecBole's fit with no epoch left to train: nothing new to keep
+            return
+        self.best_epoch = epoch
+        trained = self._trained_names()
+        self._best_state = {
+            name: value.clone() if name in trained else value  # what is frozen needs no copy
+            for name, value in self.model.state_dict().items()
+        }
+        if not self._validates:  # fit calls back only after a validation
+            self._write(epoch)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")
+
+    def _trained_names(self) -> list[str]:
+        return [name for name, p in self.model.named_parameters() if p.requires_grad]
+
+    def _write(self, epoch: int) -> None:
+        state = self.model.state_dict()
+        content = {
+            "model": self.config["model"],
+            "dataset": self.config["dataset"],
+            "data": self._fingerprint,
+            "settings": self._settings,
+            "epoch": epoch,
+            "best_epoch": self.best_epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": checkpoint.plain(self.best_valid_result),
+            "finished": self.finished,
+            "state_dict": self._best_state or state,
+            "last": {
+                "state_dict": {name: state[name] for name in self._trained_names()},
+                "optimizer": self.optimizer.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if self.gpu_available else [],
+            },
+        }
+        checkpoint.save(self.saved_model_file, content)
+
+    def load_best(self, path: str | Path) -> None:
+        """Load the best model of a checkpoint into the model."""
+        content = checkpoint.load(path, self.device)
+        self._check_same_run(path, content)
+        self.model.load_state_dict(content["state_dict"])
+
+    def resume_checkpoint(self, resume_file: str | Path) -> None:
+        """Go on from the last finished epoch of a checkpoint, exactly as if never stopped.
+
+        Raises:
+            UserError: the file is damaged, or of other data or settings.
+        """
+        content = checkpoint.load(resume_file, self.device)
+        self._check_same_run(resume_file, content)
+        self.saved_model_file = str(resume_file)
+        self.model.load_state_dict(content["state_dict"])
+        if content["best_epoch"] >= 0:
+            self._best_state = content["state_dict"]
+        last = content["last"]
+        self.model.load_state_dict(last["state_dict"], strict=False)
+        self.optimizer.load_state_dict(last["optimizer"])
+        torch.set_rng_state(last["rng"].cpu())
+        if last["cuda_rng"] and self.gpu_available:
+            torch.cuda.set_rng_state_all([state.cpu() for state in last["cuda_rng"]])
+        self.start_epoch = self.epochs_trained = content["epoch"] + 1
+        self.best_epoch = content["best_epoch"]
+        self.cur_step = content["cur_step"]
+        self.best_valid_score = content["best_valid_score"]
+        self.best_valid_result = content["best_valid_result"]
+        # With more epochs allowed now than then, only early stopping is final.
+        stopped = self.cur_step > self.stopping_step or self.start_epoch >= self.epochs
+        self.finished = content["finished"] and stopped
+        self.logger.info(f"Resuming from {resume_file} after epoch {content['epoch']}")
+
+    def _check_same_run(self, path: str | Path, content: dict[str, Any]) -> None:
+        for key in ("model", "dataset"):
+            if content[key] != self.config[key]:
+                raise UserError(
+                    f"Checkpoint {path} is of {key} {content[key]}, "
+                    f"but this run is of {self.config[key]}."
+                )
+        if content["data"] != self._fingerprint:
+            raise UserError(
+                f"Checkpoint {path} was trained on other {content['dataset']} files than those "
+                f"in {self.config['data_path']}; give the same data or train anew."
+            )
+        given = content["settings"]
+        for key in sorted(set(given) | set(self._settings)):
+            if given.get(key) != self._settings.get(key):
+                raise UserError(
+                    f"Checkpoint {path} was trained with {key} = {given.get(key)}, but this run "
+                    f"has {self._settings.get(key)}; give the same or train anew."
+                )

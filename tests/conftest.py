@@ -1,0 +1,41 @@
+"""Fixtures: a small generated dataset, and configurations that keep their output below tmp_path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ksr_recbole.compat import silence_upstream_warnings
+from ksr_recbole.config import Config
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from tests.toy import toy_values, write_toy
+
+silence_upstream_warnings()
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RecBole writes log/ and log_tensorboard/ into the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def toy_folder(tmp_path: Path) -> Path:
+    """Folder with the toy dataset, to be given as ``data_path``."""
+    return write_toy(tmp_path / "data")
+
+
+@pytest.fixture
+def toy_config(toy_folder: Path) -> Callable[..., Config]:
+    """``toy_config(key=value, ...)`` gives a configuration of KSR on the toy dataset."""
+    return lambda **changes: Config("KSR", "toy", None, toy_values(toy_folder, **changes))
+
+
+@pytest.fixture
+def toy_dataset(toy_config: Callable[..., Config]) -> KGSequenceDataset:
+    """The toy dataset, built."""
+    dataset = KGSequenceDataset(toy_config())
+    dataset.build()
+    return dataset

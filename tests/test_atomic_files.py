@@ -1,0 +1,137 @@
+"""Every malformed atomic file ends in one sentence that names the file and the line."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ksr_recbole.dataset import atomic_files
+from ksr_recbole.dataset.atomic_files import check_atomic_file
+from ksr_recbole.errors import UserError
+
+INTER = {"user_id": "token", "item_id": "token", "timestamp": "float"}
+HEADER = b"user_id:token\titem_id:token\ttimestamp:float\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(content: bytes):
+        path = tmp_path / "x.inter"
+        path.write_bytes(content)
+        return path
+
+    return write_file
+
+
+def complaint(path, required=INTER, **options) -> str:
+    """The sentence, after checking that it is one and names the file."""
+    with pytest.raises(UserError) as raised:
+        check_atomic_file(path, required, **options)
+    sentence = str(raised.value)
+    assert str(path) in sentence
+    assert sentence.endswith(".") and ". " not in sentence and "\n" not in sentence
+    return sentence
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b"1\t2\t3\n4\t5\t6\n",
+        b"1\t2\t3\n4\t5\t6",
+        b"1\t2\t3\n4\t5\t6\n\n\n",
+        b"1\t2\t3.5\r\n4\t5\t6\r\n",
+        b"1\t2\t3\r\n4\t5\t6\r\n\r\n",
+        b"a b\t\xc3\xa9\t-1e9\nc\td\t.5\n",
+        b"1\t2\t" + b"0" * 60 + b"1\n4\t5\t+7.0\n",
+    ],
+)
+def test_good_files(write, rows):
+    assert check_atomic_file(write(HEADER + rows), INTER) == INTER
+    windows_header = HEADER.replace(b"\n", b"\r\n")
+    assert check_atomic_file(write(windows_header + rows), list(INTER)) == INTER
+
+
+def test_other_columns_may_be_empty_and_anything(write):
+    path = write(b"item_id:token\ttags:token_seq\tv:float_seq\tx:float\n1\t\t1 2\tn/a\n")
+    types = check_atomic_file(path, ["item_id"])
+    assert types == {"item_id": "token", "tags": "token_seq", "v": "float_seq", "x": "float"}
+
+
+def test_another_separator(write):
+    path = write(HEADER.replace(b"\t", b",") + b"1,2,3\n")
+    assert check_atomic_file(path, INTER, separator=",") == INTER
+    assert "separator '\\t'" in complaint(path)
+    assert "field_separator" in complaint(path, separator="::")
+
+
+def test_missing_file_and_folder(tmp_path):
+    assert "does not exist" in complaint(tmp_path / "none.inter")
+    assert "cannot be read" in complaint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", ["is empty", "user_id:token\\titem_id:token\\ttimestamp:float"]),
+        (b"\n1\t2\t3\n", ["blank first line"]),
+        (HEADER, ["no rows"]),
+        (HEADER + b"\n\r\n", ["no rows"]),
+        (b"1\t2\t3\n", ["line 1", "'1'", "token, token_seq, float, float_seq"]),
+        (b"user_id:int\n1\n", ["line 1", "'user_id:int'"]),
+        (b"user_id:token\tuser_id:token\n1\t2\n", ["line 1", "'user_id'", "twice"]),
+        (
+            b"user_id:token\titem_id:token\n1\t2\n",
+            ["line 1", "no column 'timestamp' but user_id, item_id", "`timestamp:float`"],
+        ),
+        (
+            HEADER.replace(b"float", b"token") + b"1\t2\t3\n",
+            ["line 1", "'timestamp' has type 'token'", "`timestamp:float`"],
+        ),
+        (b"\xef\xbb\xbf" + HEADER + b"1\t2\t3\n", ["byte-order mark"]),
+        (HEADER[:4] + b"\xff" + HEADER[4:], ["line 1", "0xff", "UTF-8"]),
+        (HEADER + b"1\t2\t3\n\xe9\t2\t3\n", ["line 3", "0xe9", "UTF-8"]),
+        (HEADER + b"1\t2\t3\n1\t2\n", ["line 3", "2 columns found", "has 3"]),
+        (HEADER + b"1\t2\t3\n1\t2\t3\t4\n1\n", ["line 3", "4 columns found"]),
+        (HEADER + b"1\t2\n3\t4\t5\t6\n", ["line 2", "2 columns found"]),
+        (HEADER + b"1\t2\t3\n\n1\t2\t3\n", ["line 3", "1 column found"]),
+        (HEADER + b"1\t2\t3\n1\t\t3\n", ["line 3", "'item_id' is empty"]),
+        (HEADER + b"1\t2\t3\n1\t2\t\r\n", ["line 3", "'timestamp' is empty"]),
+        (HEADER + b"1\t2\t3\n1\t2\t1998-03-01\n", ["line 3", "'1998-03-01'", "'timestamp'"]),
+        (HEADER + b"1\t2\tnan\n", ["line 2", "'nan'"]),
+        (HEADER + b"1\t2\t1_0\n", ["line 2", "'1_0'"]),
+        (HEADER + b"1\t2\t.\n", ["line 2", "'.'"]),
+        (HEADER + b"1\t2\t1.2.3\n", ["line 2", "'1.2.3'"]),
+        (HEADER + b"1\t2\t" + b"9" * 400 + b"\n", ["line 2", "finite"]),
+    ],
+)
+def test_bad_files(write, content, expected):
+    sentence = complaint(write(content))
+    for fragment in expected:
+        assert fragment in sentence
+
+
+def test_a_list_requires_names_of_any_type(write):
+    path = write(HEADER.replace(b"float", b"token") + b"1\t2\tx\n")
+    assert check_atomic_file(path, list(INTER))["timestamp"] == "token"
+    assert "`rating:token`" in complaint(path, ["rating"])
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 40, 1 << 20])
+def test_lines_are_counted_across_blocks(write, monkeypatch, block_bytes):
+    monkeypatch.setattr(atomic_files, "BLOCK_BYTES", block_bytes)
+    random.seed(0)
+    rows = [f"{random.randrange(10**6)}\té{k}\t{k}".encode() for k in range(60)]
+    good = HEADER + b"\r\n".join(rows) + b"\n\n\n\n"
+    check_atomic_file(write(good), INTER)
+    for bad, expected in [
+        (b"1\t2", "2 columns found"),
+        (b"1\t2\tx", "'x'"),
+        (b"\t2\t3", "'user_id' is empty"),
+        (b"1\t\xff\t3", "0xff"),
+        (b"", "1 column found"),
+    ]:
+        for at in (0, 31, 58):
+            lines = [*rows[:at], bad, *rows[at + 1 :]]
+            sentence = complaint(write(HEADER + b"\n".join(lines) + b"\n"))
+            assert f"line {at + 2}:" in sentence and expected in sentence

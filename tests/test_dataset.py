@@ -1,0 +1,238 @@
+"""Sequences, split, links and batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ksr_recbole.dataset.dataloader import CHUNK_START, SequenceTrainLoader, data_preparation
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.dataset.negatives import NegativeSampler
+from ksr_recbole.dataset.sequences import UserSequences, leave_one_out, ragged_positions
+from ksr_recbole.errors import UserError
+
+
+def sequences_of(*users: list[int], n_items: int = 50) -> UserSequences:
+    """Sequences of users 1, 2, ...; item by item in time order."""
+    owners = np.repeat(np.arange(1, len(users) + 1), [len(u) for u in users])
+    items = np.concatenate([np.asarray(u, dtype=np.int64) for u in users])
+    times = np.arange(len(items), dtype=float)
+    return UserSequences.from_interactions(owners, items, times, len(users) + 1, n_items)
+
+
+def test_sequences_are_in_time_order_and_ties_keep_file_order():
+    users = np.array([2, 1, 2, 1, 2, 2])
+    items = np.array([5, 6, 7, 8, 9, 4])
+    times = np.array([3.0, 2.0, 1.0, 2.0, 3.0, 3.0])
+    sequences = UserSequences.from_interactions(users, items, times, 3, 10)
+    assert sequences.items.tolist() == [6, 8, 7, 5, 9, 4]
+    assert sequences.offsets.tolist() == [0, 0, 2, 6]
+    assert sequences.order.tolist() == [1, 3, 2, 0, 4, 5]
+
+
+def test_times_one_second_apart_are_told_apart():
+    """As float32, as RecBole stores them, these timestamps are equal."""
+    times = np.array([978300020.0, 978300019.0])
+    assert np.float32(times[0]) == np.float32(times[1])
+    sequences = UserSequences.from_interactions(np.ones(2, int), np.array([1, 2]), times, 2, 3)
+    assert sequences.items.tolist() == [2, 1]
+
+
+def test_leave_one_out_of_every_length():
+    sequences = sequences_of([1], [1, 2], [1, 2, 3], [1, 2, 3, 4])
+    split = leave_one_out(sequences)
+    assert split.train_end.tolist() == [0, 1, 1, 1, 2]
+    assert split.valid_end.tolist() == [0, 1, 1, 2, 3]
+
+
+def test_ragged_positions_with_empty_rows():
+    rows, positions = ragged_positions(np.array([2, 0, 3]))
+    assert rows.tolist() == [0, 0, 2, 2, 2]
+    assert positions.tolist() == [0, 1, 0, 1, 2]
+
+
+def test_dataset_keeps_every_interaction_once_and_in_order(toy_dataset, toy_folder):
+    lines = (toy_folder / "toy" / "toy.inter").read_text().splitlines()[1:]
+    assert len(toy_dataset.sequences.items) == len(lines)
+    tokens = [line.split("\t") for line in lines]
+    user_id = toy_dataset.field2token_id["user_id"]
+    item_id = toy_dataset.field2token_id["item_id"]
+    for user in ("u0", "u7"):
+        mine = [t for t in tokens if t[0] == user]
+        mine.sort(key=lambda t: int(t[2]))  # stable, as required of ties
+        begin, end = toy_dataset.sequences.offsets[user_id[user] :][:2]
+        assert toy_dataset.sequences.items[begin:end].tolist() == [item_id[t[1]] for t in mine]
+
+
+def test_views_hold_the_interactions_of_their_phase(toy_config):
+    dataset = KGSequenceDataset(toy_config())
+    train, valid, test = dataset.build()
+    n_users = dataset.user_num - 1
+    assert len(valid) == len(test) == n_users
+    assert len(train) + 2 * n_users == len(dataset.sequences.items)
+    users, items = (test.inter_feat[f].numpy() for f in ("user_id", "item_id"))
+    assert (
+        items.tolist() == dataset.sequences.items[dataset.sequences.offsets[users + 1] - 1].tolist()
+    )
+
+
+@pytest.mark.parametrize("dataset_class", [LinkedDataset, KGSequenceDataset])
+def test_two_items_of_one_entity_both_point_to_it(toy_config, toy_folder, dataset_class):
+    dataset = dataset_class(toy_config())
+    item_id = dataset.field2token_id["item_id"]
+    shared = dataset.item_entities[[item_id["i1"], item_id["i2"]]]
+    assert shared[0] == shared[1]
+    assert dataset.field2id_token["entity_id"][shared[0]] == "e1"
+    kg = (toy_folder / "toy" / "toy.kg").read_text().splitlines()[1:]
+    entity = dataset.field2id_token["entity_id"]
+    relation = dataset.field2id_token["relation_id"]
+    fields = [np.asarray(dataset.kg_feat[f]) for f in ("head_id", "relation_id", "tail_id")]
+    triples = {f"{entity[h]}\t{relation[r]}\t{entity[t]}" for h, r, t in zip(*fields, strict=True)}
+    assert triples == set(kg)
+    links = (toy_folder / "toy" / "toy.link").read_text().splitlines()[1:]
+    for item, its_entity in (line.split("\t") for line in links):
+        if item in item_id:
+            assert entity[dataset.item_entities[item_id[item]]] == its_entity
+
+
+def test_attributes_are_relations_with_items_as_heads(toy_dataset):
+    names = toy_dataset.field2id_token["relation_id"][toy_dataset.attributes]
+    assert sorted(names) == ["film.country", "film.director", "film.genre"]
+
+
+def test_attributes_can_be_named(toy_config):
+    dataset = KGSequenceDataset(toy_config(attributes=["film.director", "genre.films"]))
+    names = dataset.field2id_token["relation_id"][dataset.attributes]
+    assert names.tolist() == ["film.director", "genre.films"]
+    dataset = KGSequenceDataset(toy_config(attributes=["film.directr"]))
+    with pytest.raises(UserError, match=r"film\.directr.*did you mean film\.director"):
+        _ = dataset.attributes
+
+
+def test_fingerprint_changes_with_the_data(toy_config, toy_folder):
+    def fingerprint() -> str:
+        dataset = KGSequenceDataset(toy_config())
+        dataset.build()
+        return dataset.fingerprint
+
+    before = fingerprint()
+    assert before == fingerprint()
+    path = toy_folder / "toy" / "toy.kg"
+    path.write_text(path.read_text().replace("e5\tfilm.country\tc2", "e5\tfilm.country\tc1"))
+    assert fingerprint() != before
+
+
+def test_another_split_than_leave_one_out_is_refused(toy_config):
+    dataset = KGSequenceDataset(toy_config(eval_args={"order": "RO"}))
+    with pytest.raises(UserError, match="eval_args"):
+        dataset.build()
+
+
+# Batches ------------------------------------------------------------------------------------
+
+
+def test_chunks_of_a_user_follow_each_other(toy_config, toy_dataset):
+    previous = None
+    for batch in SequenceTrainLoader(toy_config(chunk_length=4), toy_dataset):
+        users, start = batch["user_id"], int(batch[CHUNK_START][0])
+        assert (batch[CHUNK_START] == start).all()
+        if start:
+            assert torch.equal(users, previous[0][: len(users)])
+            assert start == previous[1] + 4
+        previous = users, start
+
+
+def test_batches_depend_on_seed_and_epoch_alone(toy_config, toy_dataset):
+    def batches(epoch: int, **changes) -> list[torch.Tensor]:
+        loader = SequenceTrainLoader(toy_config(**changes), toy_dataset)
+        loader.set_epoch(epoch)
+        list(loader)  # what was iterated before must not matter
+        return [torch.cat([b["item_id_list"].ravel(), b["neg_item_id"].ravel()]) for b in loader]
+
+    def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+        return len(first) == len(second) and all(map(torch.equal, first, second))
+
+    assert same(batches(0), batches(0))
+    assert not same(batches(0), batches(1))
+    assert not same(batches(0), batches(0, seed=1))
+
+
+def test_length_of_the_loader_is_its_number_of_batches(toy_config, toy_dataset):
+    for chunk_length in (3, 100):
+        loader = SequenceTrainLoader(toy_config(chunk_length=chunk_length), toy_dataset)
+        assert len(loader) == len(list(loader))
+
+
+def test_no_held_out_item_is_in_a_training_batch(toy_config):
+    dataset = KGSequenceDataset(toy_config())
+    train_data, *_ = data_preparation(toy_config(), dataset)
+    sequences, split = dataset.sequences, dataset.split
+    for batch in train_data:
+        for user, start, length, items, targets in zip(
+            *(
+                batch[f].tolist()
+                for f in ("user_id", CHUNK_START, "item_length", "item_id_list", "item_id")
+            ),
+            strict=True,
+        ):
+            begin = sequences.offsets[user] + start
+            assert start + length < split.train_end[user]
+            assert items[:length] == sequences.items[begin : begin + length].tolist()
+            assert targets[:length] == sequences.items[begin + 1 : begin + 1 + length].tolist()
+            assert not any(items[length:]) and not any(targets[length:])
+
+
+# Negatives ----------------------------------------------------------------------------------
+
+
+def sampler_of(sequences, distribution="uniform"):
+    indices, users = leave_one_out(sequences).training_interactions(sequences)
+    return NegativeSampler(users, sequences.items[indices], sequences.n_items, distribution)
+
+
+def test_negatives_are_never_items_of_the_users_training(toy_dataset):
+    sequences, split = toy_dataset.sequences, toy_dataset.split
+    users = np.repeat(np.arange(1, sequences.n_users), 200)
+    for distribution in ("uniform", "popularity"):
+        sampler = sampler_of(sequences, distribution)
+        drawn = sampler.sample(users, 3, np.random.default_rng(0))
+        assert drawn.shape == (len(users), 3)
+        assert drawn.min() >= 1 and drawn.max() < sequences.n_items
+        for user in range(1, sequences.n_users):
+            begin = sequences.offsets[user]
+            seen = sequences.items[begin : begin + split.train_end[user]]
+            assert not np.isin(drawn[users == user], seen).any()
+
+
+def test_held_out_items_can_be_negatives():
+    """Keeping them out would tell the model about validation and test."""
+    sequences = sequences_of([1, 2, 3, 4], n_items=6)
+    sampler = sampler_of(sequences)
+    drawn = sampler.sample(np.ones(500, int), 1, np.random.default_rng(0))
+    assert set(drawn.ravel().tolist()) == {3, 4, 5}
+
+
+def test_popular_negatives_follow_training_counts():
+    users = [[1, 9, 8, 8], [1, 9, 8, 8], [1, 9, 8, 8], [2, 9, 7, 7], [5, 6, 4, 4]]
+    sequences = sequences_of(*users, n_items=10)
+    sampler = sampler_of(sequences, "popularity")
+    drawn = sampler.sample(np.full(20_000, 5), 1, np.random.default_rng(0)).ravel()
+    counts = np.bincount(drawn, minlength=10) / len(drawn)
+    # Training (two items a user) has 9 four times, 1 three times, 2 once; 5 and 6 are user 5's.
+    np.testing.assert_allclose(counts[[9, 1, 2]], [4 / 8, 3 / 8, 1 / 8], atol=0.02)
+    assert counts[[7, 8]].sum() == 0  # held out only
+
+
+def test_a_user_with_one_item_left_gets_it():
+    sequences = sequences_of([1, 2, 3, 5, 5, 5], n_items=5 + 1)
+    sampler = sampler_of(sequences, "popularity")
+    drawn = sampler.sample(np.ones(50, int), 2, np.random.default_rng(0))
+    assert set(drawn.ravel().tolist()) == {4}
+
+
+def test_a_user_who_has_seen_everything_is_refused():
+    sequences = sequences_of([1, 2, 3, 1, 1], n_items=4)
+    with pytest.raises(UserError, match="every item"):
+        sampler_of(sequences)

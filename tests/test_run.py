@@ -1,0 +1,468 @@
+"""Whole runs: what they return and leave, resuming, determinism, and every bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ksr_recbole import cli
+from ksr_recbole.compat import WANTED, check_versions
+from ksr_recbole.config import Config
+from ksr_recbole.errors import UserError
+from ksr_recbole.quick_start import run
+from ksr_recbole.trainer import checkpoint
+from ksr_recbole.trainer.trainer import SequenceTrainer
+from tests.toy import toy_values, write_toy
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def toy_run(folder: Path, **changes) -> dict:
+    return run("KSR", "toy", None, toy_values(folder, **changes))
+
+
+def toy_command(folder: Path, *extra: str) -> list[str]:
+    values = toy_values(folder)
+    values["eval_args.mode"] = values.pop("eval_args")["mode"]
+    return ["--dataset=toy", *(f"--{key}={value}" for key, value in values.items()), *extra]
+
+
+def failure(capsys, arguments: list[str]) -> str:
+    """Run the command line, expect one sentence on stderr and a non-zero status; return it."""
+    status = cli.main(arguments)
+    error = capsys.readouterr().err.strip().splitlines()
+    assert status != 0
+    errors = [line for line in error if line.startswith("error: ")]
+    assert len(errors) == 1, error
+    assert not any("Traceback" in line for line in error)
+    return errors[0]
+
+
+# What a run leaves --------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_result_that_can_be_reproduced(toy_folder, capsys):
+    result = toy_run(toy_folder)
+    stored = json.loads(Path(result["result_file"]).read_text())
+    assert stored["metrics"] == result["metrics"]
+    assert set(stored["metrics"]) == {"uni5pop5", "full"}
+    for phases in stored["metrics"].values():
+        for phase in ("valid", "test"):
+            assert {"map", "mrr", "hit@10", "ndcg@10"} <= set(phases[phase])
+    assert stored["seed"] == 2020 and stored["environment"]["packages"]["torch"]
+    assert set(stored["seconds"]) == {"data", "pretraining", "training", "test"}
+    assert stored["config"]["gamma"] == 10.0
+    shown = capsys.readouterr().err
+    assert "toy: 436 interactions, 60 linked items, 30 users" in shown
+    assert "peak memory" in shown and result["result_file"] in shown
+    # RecBole's result dict, for its users
+    assert result["test_result"] == stored["metrics"]["uni5pop5"]["test"]
+    assert result["best_valid_result"]["mrr"] == pytest.approx(result["best_valid_score"])
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_one_others(toy_folder, tmp_path):
+    first = toy_run(toy_folder)
+    again = toy_run(toy_folder, pretrain_dir=str(tmp_path / "anew"))
+    other = toy_run(toy_folder, seed=7)
+    assert first["metrics"] == again["metrics"]
+    assert first["candidates"] == again["candidates"]
+    assert first["metrics"] != other["metrics"]
+    assert first["candidates"] != other["candidates"]
+
+
+def test_training_learns_what_can_be_learnt(tmp_path):
+    folder = write_toy(tmp_path / "cycle", n_users=200, cycle=True)
+    values = {"bpr_epochs": 60, "learner": "adam", "epochs": 40}
+    result = toy_run(folder, **values, learning_rate=0.01, stopping_step=40)
+    # Chance is an MRR of 0.27 among 11 candidates.
+    assert result["test_result"]["mrr"] > 0.8
+    assert result["metrics"]["full"]["test"]["mrr"] > 0.5
+
+
+def test_the_second_run_finds_the_vectors_in_the_cache(toy_folder):
+    first, second = toy_run(toy_folder), toy_run(toy_folder)
+    assert all("trained" in note for note in first["pretraining"])
+    assert all("cache" in note for note in second["pretraining"])
+
+
+def test_a_damaged_cache_is_rebuilt_with_a_line_saying_why(toy_folder, caplog):
+    first = toy_run(toy_folder)
+    for file in (toy_folder / "pretrained").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-7])
+    second = toy_run(toy_folder)
+    assert all("trained" in note for note in second["pretraining"])
+    assert first["metrics"] == second["metrics"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value_matrix": "shared"},
+        {"freeze_item": False, "freeze_kg": False},
+        {"project_entities": True},
+        {"loss_type": "CE", "train_neg_sample_args": None},
+        {"freeze_kg": False, "train_kg_step": 1, "epochs": 4},
+        {"eval_args": {"mode": "full"}},
+        {"eval_args": {"mode": {"valid": "uni10", "test": "pop5"}}},
+        {"chunk_length": 3},
+        {"num_layers": 2, "dropout_prob": 0.3, "learner": "adam"},
+        {"kge_method": "TransH"},
+        {"valid_metric": "NDCG@10", "metrics": ["NDCG", "Recall", "Precision"]},
+    ],
+)
+def test_every_option_runs(toy_folder, changes):
+    assert 0 <= toy_run(toy_folder, **changes)["best_valid_score"] <= 1
+
+
+def test_exported_vectors_can_be_given_back(toy_folder, tmp_path):
+    out = tmp_path / "vectors"
+    first = toy_run(toy_folder, pretrain_export_path=str(out))
+    second = toy_run(toy_folder, pretrain_path=str(out), pretrain_dir=str(tmp_path / "unused"))
+    assert all("read from" in note for note in second["pretraining"])
+    assert first["metrics"] == second["metrics"]
+
+
+def test_a_recbole_model_runs_on_the_same_files(toy_folder, tmp_path):
+    values = toy_values(toy_folder, eval_args={"mode": "full"}, metrics=["MRR"], topk=[10])
+    values["valid_metric"] = "MRR@10"
+    for model in ("BPR", "CKE"):
+        result = run(model, "toy", None, dict(values))
+        assert 0 <= result["test_result"]["mrr@10"] <= 1
+
+
+# No leak ------------------------------------------------------------------------------------
+
+
+def test_held_out_interactions_change_neither_pretraining_nor_training(tmp_path):
+    """Replace all held-out items of most users: everything learnt must stay the same."""
+    models = []
+    for number, replace in enumerate((False, True)):
+        folder = write_toy(tmp_path / str(number))
+        _rewrite(folder / "toy" / "toy.inter", replace)
+        result = toy_run(folder, epochs=2)
+        models.append({**checkpoint.load(result["checkpoint"]), "test": result["test_result"]})
+    for name, tensor in models[0]["last"]["state_dict"].items():
+        assert torch.equal(tensor, models[1]["last"]["state_dict"][name]), name
+    for name in ("item_embedding.weight", "entity_embedding.weight"):
+        assert torch.equal(models[0]["state_dict"][name], models[1]["state_dict"][name]), name
+    assert models[0]["test"] != models[1]["test"]
+
+
+def _rewrite(path: Path, replace: bool) -> None:
+    """Let two new users name all items first, so that item ids stay; maybe replace held-out items.
+
+    RecBole numbers items as they first occur in the file, held out or not.
+    """
+    header, *lines = path.read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    for user in {row[0] for row in rows} if replace else ():
+        mine = [k for k, row in enumerate(rows) if row[0] == user]
+        seen = {rows[k][1] for k in mine}
+        unseen = [f"i{n}" for n in range(1, 61) if f"i{n}" not in seen]
+        for index, item in zip(mine[-2:], unseen, strict=False):
+            rows[index][1] = item
+    first = [[f"a{n // 30}", f"i{n + 1}", str(n)] for n in range(60)]
+    path.write_text("\n".join([header, *("\t".join(row) for row in first + rows)]) + "\n")
+
+
+# Resuming -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_resuming_gives_exactly_the_uninterrupted_run(toy_folder, tmp_path, monkeypatch, dropout):
+    common = {"epochs": 5, "dropout_prob": dropout, "learner": "adam"}
+    whole = toy_run(toy_folder, **common, checkpoint_dir=str(tmp_path / "whole"))
+    train_epoch = SequenceTrainer._train_epoch
+
+    def interrupted(self, data, epoch, *rest, **named):
+        if epoch == 3:
+            train_epoch(self, data, epoch, *rest, **named)  # work of the epoch that is lost
+            raise KeyboardInterrupt
+        return train_epoch(self, data, epoch, *rest, **named)
+
+    monkeypatch.setattr(SequenceTrainer, "_train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        toy_run(toy_folder, **common)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert Path(stopped.value.checkpoint).is_file()
+    resumed = toy_run(toy_folder, **common, resume=True)
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["best_epoch"] == whole["best_epoch"]
+    final = [checkpoint.load(r["checkpoint"])["last"]["state_dict"] for r in (whole, resumed)]
+    for name, tensor in final[0].items():
+        assert torch.equal(tensor, final[1][name]), name
+
+
+def test_an_interrupted_first_epoch_can_be_resumed(toy_folder, monkeypatch, tmp_path):
+    whole = toy_run(toy_folder)
+
+    def stop(*_args, **_named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SequenceTrainer, "_train_epoch", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        toy_run(toy_folder)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    resumed = toy_run(toy_folder, resume=stopped.value.checkpoint)
+    assert resumed["metrics"] == whole["metrics"]
+
+
+def test_more_epochs_can_be_added_to_a_finished_run(toy_folder, tmp_path):
+    whole = toy_run(toy_folder, epochs=4, checkpoint_dir=str(tmp_path / "whole"))
+    toy_run(toy_folder, epochs=2)
+    longer = toy_run(toy_folder, epochs=4, resume=True)
+    assert longer["metrics"] == whole["metrics"]
+    assert longer["epochs_trained"] == 4
+
+
+def test_checkpoints_load_without_pickle(toy_folder):
+    content = torch.load(toy_run(toy_folder)["checkpoint"], weights_only=True)
+    assert content["model"] == "KSR"
+
+
+def test_ctrl_c_on_the_command_line_says_how_to_go_on(toy_folder, monkeypatch, capsys):
+    def stop(*_args, **_named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SequenceTrainer, "_train_epoch", stop)
+    assert cli.main(toy_command(toy_folder)) == 130
+    hint = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "--resume=" in hint and str(toy_folder / "saved") in hint
+
+
+# Bad input ----------------------------------------------------------------------------------
+
+
+def test_unknown_model_lists_the_known_ones(capsys):
+    error = failure(capsys, ["--model=KRS"])
+    assert "'KRS'" in error and "did you mean KSR?" in error and "GRU4Rec" in error
+
+
+def test_unknown_dataset_lists_the_known_ones(capsys):
+    error = failure(capsys, ["--dataset=ml-100"])
+    assert "'ml-100'" in error and "did you mean ml-100k?" in error
+
+
+def test_misspelt_key_suggests_the_nearest(capsys, tmp_path):
+    error = failure(capsys, ["--learnign_rate=0.1"])
+    assert "'learnign_rate'" in error and "did you mean learning_rate?" in error
+    file = tmp_path / "mine.yaml"
+    file.write_text("gama: 5\n")
+    error = failure(capsys, [f"--config_files={file}"])
+    assert "'gama'" in error and str(file) in error and "gamma" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["KSR"], "'KSR'"),
+        (["--epochs"], "--epochs"),
+        (["--seed=1", "--seed=2"], "twice"),
+        (["--config_files=absent.yaml"], "absent.yaml"),
+        (["--task=next-song"], "next-item"),
+    ],
+)
+def test_malformed_command_line(capsys, arguments, part):
+    assert part in failure(capsys, arguments)
+
+
+@pytest.mark.parametrize("content", ["a: [1\n", "- 1\n- 2\n", "\ttab: 1\n"])
+def test_broken_config_file(capsys, tmp_path, content):
+    file = tmp_path / "broken.yaml"
+    file.write_text(content)
+    assert "broken.yaml" in failure(capsys, [f"--config_files={file}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("--gamma=much", "gamma"),
+        ("--embedding_size=0", "embedding_size"),
+        ("--value_matrix=public", "private, shared"),
+        ("--eval_args.mode=uni", "uni50pop50"),
+        ("--metrics=['MRR','Hitt']", "did you mean hit?"),
+        ("--topk=[0]", "topk"),
+        ("--train_batch_size=-1", "train_batch_size"),
+        ("--kge_method=TransX", "TransE, TransH, TransR"),
+        ("--train_kg_step=1", "freeze_kg"),
+        ("--seed=-3", "seed"),
+        ("--valid_metric=Recall", "valid_metric"),
+        ("--loss_type=hinge", "loss_type"),
+        ("--learner=5", "learner"),
+        ("--eval_args.mode=uni500", "uni10pop10"),
+    ],
+)
+def test_bad_value(capsys, toy_folder, change, part):
+    command = [a for a in toy_command(toy_folder) if a.split("=")[0] != change.split("=")[0]]
+    assert part in failure(capsys, [*command, change])
+
+
+@pytest.mark.parametrize("suffix", ["inter", "kg", "link"])
+@pytest.mark.parametrize("how", ["missing", "empty", "header only", "columns", "no header"])
+def test_bad_atomic_file(capsys, toy_folder, suffix, how):
+    path = toy_folder / "toy" / f"toy.{suffix}"
+    lines = path.read_text().splitlines()
+    if how == "missing":
+        path.unlink()
+    else:
+        changed = {
+            "empty": [],
+            "header only": lines[:1],
+            "columns": [*lines[:4], "one\ttwo\tthree\tfour\tfive", *lines[4:]],
+            "no header": lines[1:],
+        }[how]
+        path.write_text("".join(f"{line}\n" for line in changed))
+    error = failure(capsys, toy_command(toy_folder))
+    assert f"toy.{suffix}" in error
+    if how == "columns":
+        assert "line 5" in error
+    assert not list((toy_folder / "results").glob("*"))
+
+
+def test_timestamp_that_is_no_number(capsys, toy_folder):
+    path = toy_folder / "toy" / "toy.inter"
+    lines = path.read_text().splitlines()
+    lines[6] = lines[6].rsplit("\t", 1)[0] + "\tyesterday"
+    path.write_text("\n".join(lines) + "\n")
+    error = failure(capsys, toy_command(toy_folder))
+    assert "toy.inter" in error and "line 7" in error and "yesterday" in error
+
+
+def test_no_linked_item_left(capsys, toy_folder):
+    path = toy_folder / "toy" / "toy.link"
+    path.write_text(path.read_text().replace("\te", "\tother").replace("other", "e", 1))
+    assert "linked item" in failure(capsys, toy_command(toy_folder))
+
+
+@pytest.mark.parametrize("key", ["embedding_size", "kg_embedding_size"])
+def test_size_that_does_not_fit_given_vectors(capsys, toy_folder, tmp_path, key):
+    toy_run(toy_folder, pretrain_export_path=str(tmp_path / "vectors"))
+    command = [a for a in toy_command(toy_folder) if not a.startswith(f"--{key}=")]
+    extra = [f"--pretrain_path={tmp_path / 'vectors'}", f"--{key}=6"]
+    error = failure(capsys, [*command, *extra])
+    assert key in error and "6" in error
+
+
+@pytest.mark.parametrize("key", ["checkpoint_dir", "results_dir", "pretrain_dir"])
+def test_output_folder_that_cannot_be_written(capsys, toy_folder, tmp_path, key):
+    blocked = tmp_path / "a-file"
+    blocked.write_text("")
+    command = [a for a in toy_command(toy_folder) if not a.startswith(f"--{key}=")]
+    error = failure(capsys, [*command, f"--{key}={blocked / 'below'}"])
+    assert key in error and "a-file" in error
+
+
+def test_disk_that_fills_up_while_a_checkpoint_is_written(toy_folder, monkeypatch):
+    before = toy_run(toy_folder)
+    content = Path(before["checkpoint"]).read_bytes()
+
+    def full(_content, path, **_named):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        toy_run(toy_folder, resume=True, epochs=9)
+    assert Path(before["checkpoint"]).read_bytes() == content
+    assert not list((toy_folder / "saved").glob(".*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "missing", "foreign"])
+def test_damaged_checkpoint(capsys, toy_folder, tmp_path, damage):
+    path = Path(toy_run(toy_folder)["checkpoint"])
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "foreign":
+        torch.save({"weights": torch.zeros(3)}, path)
+    else:
+        damaged = {"truncated": content[:1000], "garbage": b"no" * 999, "empty": b""}
+        path.write_bytes(damaged[damage])
+    assert path.name in failure(capsys, [*toy_command(toy_folder), f"--resume={path}"])
+
+
+def test_checkpoint_of_other_settings_or_data(capsys, toy_folder):
+    path = toy_run(toy_folder)["checkpoint"]
+    command = [*toy_command(toy_folder), f"--resume={path}"]
+    assert "gamma" in failure(capsys, [*command, "--gamma=3"])
+    inter = toy_folder / "toy" / "toy.inter"
+    inter.write_text("".join(inter.read_text().splitlines(keepends=True)[:-1]))
+    assert "other toy files" in failure(capsys, command)
+
+
+def test_resume_without_a_checkpoint(capsys, toy_folder):
+    assert "no checkpoint" in failure(capsys, [*toy_command(toy_folder), "--resume"])
+
+
+def test_a_pickled_checkpoint_is_loaded_only_when_trusted(toy_folder, tmp_path):
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_trainer
+
+    from ksr_recbole.compat import with_checkpoint_rule
+    from ksr_recbole.registry import model_class
+
+    values = toy_values(toy_folder, eval_args={"mode": "full"}, metrics=["MRR"], epochs=1)
+    values["valid_metric"] = "MRR@10"
+    config = Config("BPR", "toy", None, values)
+    train, valid, test = data_preparation(config, create_dataset(config))
+    model = model_class("BPR")(config, train._dataset)
+    trainer_class = with_checkpoint_rule(get_trainer(config["MODEL_TYPE"], "BPR"))
+    trainer = trainer_class(config, model)
+    trainer.fit(train, valid)
+    assert trainer.evaluate(test)  # written by this run
+    stranger = trainer_class(config, model)
+    with pytest.raises(UserError, match="trust_checkpoint"):
+        stranger.evaluate(test, model_file=trainer.saved_model_file)
+    config["trust_checkpoint"] = True
+    assert stranger.evaluate(test, model_file=trainer.saved_model_file)
+
+
+def test_wrong_version_is_one_sentence(monkeypatch, capsys):
+    from importlib import metadata
+
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda p: "3.0.1" if p == "pandas" else real(p))
+    with pytest.raises(UserError, match=r"pandas 3\.0\.1 was found, but pandas.*is wanted"):
+        check_versions()
+    assert "pandas 3.0.1" in failure(capsys, ["--model=KSR"])
+
+
+def test_requirements_satisfy_the_start_up_check():
+    pinned = dict(
+        line.split("==")
+        for line in (ROOT / "requirements.txt").read_text().split("\n")
+        if "==" in line and not line.startswith("#")
+    )
+    for package, wanted in WANTED.items():
+        assert wanted.contains(pinned[package]), package
+
+
+def test_the_script_itself(toy_folder, tmp_path):
+    """``run_recbole.py`` in a process of its own, from another folder."""
+    command = [sys.executable, str(ROOT / "run_recbole.py"), *toy_command(toy_folder)]
+    environment = {**os.environ, "PYTHONWARNINGS": ""}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    refused = subprocess.run(
+        [*command, "--nonsense=1"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: Unknown config key 'nonsense'")
+
+
+def test_numbers_in_results_are_not_rounded(toy_folder):
+    metrics = toy_run(toy_folder)["test_result"]
+    assert any(round(value, 4) != value for value in metrics.values())
+    assert all(np.isfinite(value) for value in metrics.values())
