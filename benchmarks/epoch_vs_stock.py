@@ -72,6 +72,11 @@ def stock(options: argparse.Namespace, folder: Path) -> float:
     target.mkdir()
     for file in folder.glob(f"{options.dataset}.*"):
         shutil.copy(file, target / f"{name}{file.suffix}")
+    link = target / f"{name}.link"
+    header, *links = link.read_text(encoding="utf-8").splitlines()
+    one_each = {line.split("\t")[1]: line for line in reversed(links)}
+    # It crashes on two items of one entity, so it does without the second of each pair.
+    link.write_text("\n".join([header, *one_each.values()]) + "\n", encoding="utf-8")
     columns = {
         "inter": ["user_id", "item_id", "timestamp"],
         "kg": ["head_id", "relation_id", "tail_id"],

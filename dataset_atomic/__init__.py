@@ -1,0 +1,5 @@
+"""Converters from public data to RecBole atomic files, and (not in git) the files they write.
+
+MovieLens-100k comes inside the ``recbole`` package; its terms of use ask to cite Harper and
+Konstan 2015 and forbid redistribution, so that only the crosswalk of ids is kept here.
+"""

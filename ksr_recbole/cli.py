@@ -69,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_STATUS
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
+        return EXIT_STATUS
     except KeyboardInterrupt as interruption:
         again = [a for a in arguments if not a.startswith("--resume")]
         if file := getattr(interruption, "checkpoint", None):

@@ -1,266 +1,583 @@
-"""KB embeddings, BPR vectors, their cache, and vectors from files."""
+"""Pretraining: both trainers, the cache, and vectors in atomic files."""
 
 from __future__ import annotations
 
+import json
+import logging
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import torch
+from safetensors import safe_open
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.pretraining import progress
+from ksr_recbole.pretraining import bpr, kge, progress
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.cache import VectorCache, content_key
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
-from ksr_recbole.pretraining.progress import PartialTraining
-from ksr_recbole.pretraining.vectors import read_vectors, write_vectors
+from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
+
+N_ENTITIES, N_RELATIONS = 64, 4
 
 
-@pytest.fixture
-def triples() -> np.ndarray:
-    """60 heads; relation 1 leads to one of 5 tails, relation 2 to another of 5."""
-    heads = np.arange(1, 61)
-    first = np.stack([heads, np.full(60, 1), 61 + heads % 5], axis=1)
-    second = np.stack([heads, np.full(60, 2), 66 + heads % 5], axis=1)
-    return np.concatenate([first, second]).astype(np.int64)
+def toy_kg() -> np.ndarray:
+    """Heads 1..50 with relation 1 to one of 5 tails and relation 2 to one of 4.
+
+    Entities 60.. and relation 3 do not occur.
+    """
+    heads = np.arange(1, 51)
+    first = np.stack([heads, np.full(50, 1), 51 + heads % 5], axis=1)
+    second = np.stack([heads, np.full(50, 2), 56 + heads % 4], axis=1)
+    return np.concatenate([first, second])
 
 
-def settings(**changes) -> KGESettings:
-    return KGESettings(**{"dim": 8, "epochs": 4, "batch_size": 40, **changes})
-
-
-# KB embeddings ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_finite_vectors_of_its_size(triples, method):
-    vectors = train_kge(triples, 73, 4, settings(method=method), 0, show_progress=False)
-    assert vectors.entity.shape == (73, 8) and vectors.relation.shape == (4, 8)
-    assert vectors.entity.dtype == vectors.relation.dtype == np.float32
-    assert np.isfinite(vectors.entity).all() and np.isfinite(vectors.relation).all()
-    # Padding and what no triple names
-    assert not vectors.entity[[0, 71, 72]].any() and not vectors.relation[[0, 3]].any()
-    assert vectors.entity[1:71].any(axis=1).all()
-
-
-def test_trans_e_puts_true_tails_near(triples):
-    trained = train_kge(triples, 71, 3, settings(epochs=100), 0, show_progress=False)
-    expected = trained.entity[triples[:, 0]] + trained.relation[triples[:, 1]]
-    distance = np.abs(expected[:, None, :] - trained.entity[None, 61:71]).sum(-1)
-    true = distance[np.arange(len(triples)), triples[:, 2] - 61]
-    rank = 1 + (distance < true[:, None]).sum(1)
-    assert rank.mean() < 2  # of 10 values; 5.5 by chance
-
-
-def test_the_same_seed_gives_the_same_kb_vectors_and_no_other_generator_moves(triples):
-    np.random.seed(3)
-    before = np.random.get_state()[1].copy()
-    first, again, other = (
-        train_kge(triples, 71, 3, settings(), seed, show_progress=False) for seed in (0, 0, 1)
+def train_toy(settings: KGESettings, seed: int = 1, checkpoint: Path | None = None):
+    return train_kge(
+        toy_kg(),
+        N_ENTITIES,
+        N_RELATIONS,
+        settings,
+        seed,
+        show_progress=False,
+        checkpoint=checkpoint,
     )
-    np.testing.assert_array_equal(first.entity, again.entity)
-    assert not np.array_equal(first.entity, other.entity)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
-@pytest.fixture
-def interrupted(monkeypatch):
-    """Make training keep its state after every epoch, and stop after the second one."""
-    save = PartialTraining.save
+SHORT_KGE = KGESettings(dim=6, epochs=6, batch_size=32)
 
-    def save_and_stop(self, epoch, state):
+
+def block_interactions() -> tuple[np.ndarray, np.ndarray]:
+    """Users 1..20 choose among items 1..10, users 21..40 among items 11..20."""
+    generator = np.random.default_rng(0)
+    users = np.repeat(np.arange(1, 41), 6)
+    items = np.concatenate(
+        [
+            generator.choice(10, 6, replace=False) + (1 if user <= 20 else 11)
+            for user in range(1, 41)
+        ]
+    )
+    return users, items
+
+
+def train_blocks(settings: BPRSettings, seed: int = 1, checkpoint: Path | None = None):
+    users, items = block_interactions()
+    return train_bpr(
+        users, items, 42, 22, settings, seed, show_progress=False, checkpoint=checkpoint
+    )
+
+
+SHORT_BPR = BPRSettings(dim=8, epochs=6)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
+    """Keep every epoch and press Ctrl-C after the given number of them."""
+    save = progress.PartialTraining.save
+
+    def save_then_interrupt(self, epoch, state):
         save(self, epoch, state)
-        if epoch == 2:
+        if epoch == saves:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(progress, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(PartialTraining, "save", save_and_stop)
-    return monkeypatch.undo
+    monkeypatch.setattr(progress.PartialTraining, "save", save_then_interrupt)
 
 
-def test_interrupted_kb_training_goes_on_exactly(triples, tmp_path, interrupted, caplog):
-    given = {"show_progress": False, "checkpoint": tmp_path / "kge.partial"}
-    with pytest.raises(KeyboardInterrupt):
-        train_kge(triples, 71, 3, settings(), 0, **given)
-    interrupted()
-    caplog.set_level("INFO")
-    resumed = train_kge(triples, 71, 3, settings(), 0, **given)
-    assert "Going on after epoch 2" in caplog.text
-    whole = train_kge(triples, 71, 3, settings(), 0, show_progress=False)
-    np.testing.assert_array_equal(resumed.entity, whole.entity)
-    np.testing.assert_array_equal(resumed.relation, whole.relation)
+# KB embeddings
 
 
-@pytest.mark.parametrize("how", ["damaged", "other settings"])
-def test_a_useless_partial_training_is_started_anew(triples, tmp_path, interrupted, caplog, how):
-    file = tmp_path / "kge.partial"
-    other = settings(margin=2.0) if how == "other settings" else settings()
-    with pytest.raises(KeyboardInterrupt):
-        train_kge(triples, 71, 3, other, 0, show_progress=False, checkpoint=file)
-    interrupted()
-    if how == "damaged":
-        file.write_bytes(file.read_bytes()[:500])
-    resumed = train_kge(triples, 71, 3, settings(), 0, show_progress=False, checkpoint=file)
-    whole = train_kge(triples, 71, 3, settings(), 0, show_progress=False)
-    np.testing.assert_array_equal(resumed.entity, whole.entity)
-    assert "Starting anew" in caplog.text
+@pytest.mark.parametrize("method", METHODS)
+def test_kge_shapes_and_unused_ids(method):
+    found = train_toy(replace(SHORT_KGE, method=method, epochs=2))
+    assert found.entity.shape == (N_ENTITIES, 6) and found.entity.dtype == np.float32
+    assert found.relation.shape == (N_RELATIONS, 6) and found.relation.dtype == np.float32
+    assert np.isfinite(found.entity).all() and np.isfinite(found.relation).all()
+    used = np.unique(toy_kg()[:, [0, 2]])
+    assert (np.abs(found.entity).sum(1) > 0).nonzero()[0].tolist() == used.tolist()
+    assert (np.abs(found.relation).sum(1) > 0).nonzero()[0].tolist() == [1, 2]
 
 
-def test_interrupted_bpr_goes_on_exactly(tmp_path, interrupted):
-    users, items = blocks()
-    given = {"show_progress": False, "checkpoint": tmp_path / "bpr.partial"}
-    with pytest.raises(KeyboardInterrupt):
-        train_bpr(users, items, 41, 41, BPRSettings(8, 5), 0, **given)
-    interrupted()
-    resumed = train_bpr(users, items, 41, 41, BPRSettings(8, 5), 0, **given)
-    whole = train_bpr(users, items, 41, 41, BPRSettings(8, 5), 0, show_progress=False)
-    np.testing.assert_array_equal(resumed.item, whole.item)
+@pytest.mark.parametrize("method", METHODS)
+def test_kge_is_deterministic(method):
+    settings = replace(SHORT_KGE, method=method, epochs=2)
+    first, second, other = train_toy(settings), train_toy(settings), train_toy(settings, seed=2)
+    assert np.array_equal(first.entity, second.entity)
+    assert np.array_equal(first.relation, second.relation)
+    assert not np.array_equal(first.entity, other.entity)
 
 
-def test_a_diverging_training_is_told(triples):
-    with pytest.raises(UserError, match="kge_learning_rate"):
-        train_kge(triples, 71, 3, settings(margin=float("inf")), 0, show_progress=False)
-
-
-# BPR ----------------------------------------------------------------------------------------
-
-
-def blocks() -> tuple[np.ndarray, np.ndarray]:
-    """40 users, 40 items; users 1-20 know items 1-20 only, the others the others."""
-    rng = np.random.default_rng(0)
-    users, items = [], []
-    for user in range(1, 41):
-        base = 0 if user <= 20 else 20
-        known = rng.choice(np.arange(1, 21), 10, replace=False) + base
-        users += [user] * 10
-        items += known.tolist()
-    return np.array(users), np.array(items)
-
-
-def test_bpr_puts_items_of_the_same_users_together():
-    users, items = blocks()
-    chosen = BPRSettings(dim=8, epochs=150)
-    vectors = train_bpr(users, items, 41, 41, chosen, 0, show_progress=False)
-    assert vectors.item.shape == vectors.user.shape == (41, 8)
-    assert vectors.item.dtype == np.float32 and not vectors.item[0].any()
-    scores = vectors.user[1:] @ vectors.item[1:].T
-    inside = (scores[:20, :20].mean() + scores[20:, 20:].mean()) / 2
-    outside = (scores[:20, 20:].mean() + scores[20:, :20].mean()) / 2
-    assert inside > outside + 1
-
-
-def test_the_same_seed_gives_the_same_item_vectors():
-    users, items = blocks()
-    first, again, other = (
-        train_bpr(users, items, 41, 41, BPRSettings(8, 3), seed, show_progress=False).item
-        for seed in (0, 0, 1)
+@pytest.mark.parametrize("loss", ["nssa", "margin"])
+def test_transe_ranks_true_tails_above_random_ones(loss):
+    settings = KGESettings(
+        dim=16, epochs=60, batch_size=32, learning_rate=0.03, loss=loss, margin=4.0
     )
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
+    found = train_toy(settings)
+    triples = toy_kg()
+    wanted = found.entity[triples[:, 0]] + found.relation[triples[:, 1]]
+    distance = np.abs(wanted[:, None] - found.entity[None, 1:60]).sum(-1)
+    true = distance[np.arange(len(triples)), triples[:, 2] - 1]
+    assert (true[:, None] < distance).mean() > 0.95
+    assert np.allclose(np.linalg.norm(found.entity[1:60], axis=1), 1, atol=1e-5)
 
 
-# Cache --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", METHODS)
+def test_resumed_kge_equals_uninterrupted(method, tmp_path, monkeypatch):
+    settings = replace(SHORT_KGE, method=method)
+    whole = train_toy(settings)
+    checkpoint = tmp_path / "kg.partial"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train_toy(settings, checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == ["kg.partial"]
+    monkeypatch.setattr(kge.PartialTraining, "due", lambda self: False)
+    epochs_seen = []
+    monkeypatch.setattr(kge, "epoch_seed", lambda seed, epoch: seen(epochs_seen, seed, epoch))
+    resumed = train_toy(settings, checkpoint=checkpoint)
+    assert epochs_seen[0] == 2
+    assert np.array_equal(whole.entity, resumed.entity)
+    assert np.array_equal(whole.relation, resumed.relation)
 
-ARRAYS = {"item": np.arange(6, dtype=np.float32).reshape(3, 2)}
-SHAPES = {"item": (3, 2)}
-KEY = content_key({"seed": 1})
+
+def seen(epochs: list[int], seed: int, epoch: int) -> int:
+    epochs.append(epoch)
+    return progress.epoch_seed(seed, epoch)
 
 
-def test_the_cache_gives_back_what_it_was_given(tmp_path):
-    cache = VectorCache(tmp_path / "below")
-    assert cache.load("BPR", KEY, SHAPES) is None
-    cache.save("BPR", KEY, ARRAYS, {"epochs": 3})
-    np.testing.assert_array_equal(cache.load("BPR", KEY, SHAPES)["item"], ARRAYS["item"])
-    assert [p.suffix for p in (tmp_path / "below").iterdir()] == [".safetensors"]
-    assert set(load_file(cache.path("BPR", KEY))) == {"item"}  # readable by anyone, no pickle
+def test_finished_kge_is_not_trained_again(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "kg.partial"
+    first = train_toy(SHORT_KGE, checkpoint=checkpoint)
+    from pykeen.training import SLCWATrainingLoop
+
+    monkeypatch.delattr(SLCWATrainingLoop, "_process_batch")
+    again = train_toy(SHORT_KGE, checkpoint=checkpoint)
+    assert np.array_equal(first.entity, again.entity)
+
+
+def test_resume_shows_progress(tmp_path, monkeypatch, capfd):
+    checkpoint = tmp_path / "kg.partial"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train_toy(SHORT_KGE, checkpoint=checkpoint)
+    train_kge(toy_kg(), N_ENTITIES, N_RELATIONS, SHORT_KGE, 1, checkpoint=checkpoint)
+    shown = capfd.readouterr().err
+    assert "TransE" in shown and "6/6" in shown and "Warning" not in shown
+
+
+@pytest.mark.parametrize("spoil", ["damaged", "other seed"])
+def test_a_partial_training_that_does_not_fit_is_not_gone_on_from(spoil, tmp_path, caplog):
+    checkpoint = tmp_path / "kg.partial"
+    train_toy(SHORT_KGE, seed=2 if spoil == "other seed" else 1, checkpoint=checkpoint)
+    if spoil == "damaged":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    with caplog.at_level(logging.WARNING):
+        found = train_toy(SHORT_KGE, checkpoint=checkpoint)
+    assert np.array_equal(found.entity, train_toy(SHORT_KGE).entity)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"Starting anew instead of going on from {checkpoint}: ")
+
+
+def test_kge_leaves_random_numbers_and_logging_alone():
+    train_toy(SHORT_KGE)  # imports are done
+    logging.getLogger("pykeen").setLevel(logging.INFO)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    train_toy(SHORT_KGE)
+    assert states[0] == random.getstate()
+    assert states[1] == np.random.get_state()[1].tolist()
+    assert states[2] == torch.get_rng_state().tolist()
+    assert logging.getLogger("pykeen").level == logging.INFO
+
+
+def test_kge_without_triples_is_zeros():
+    found = train_kge(np.zeros((0, 3), np.int64), 5, 2, SHORT_KGE, 1, show_progress=False)
+    assert found.entity.shape == (5, 6) and not found.entity.any()
+    assert found.relation.shape == (2, 6) and not found.relation.any()
+
+
+def test_unknown_method():
+    with pytest.raises(UserError, match="kge_method is 'TransX'; it must be one of: TransE"):
+        train_toy(replace(SHORT_KGE, method="TransX"))
+
+
+def test_checkpoint_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write"):
+        train_toy(SHORT_KGE, checkpoint=tmp_path / "file" / "kg.partial")
+
+
+# BPR item embeddings
+
+
+def test_bpr_ranks_items_of_the_same_block_together():
+    found = train_blocks(BPRSettings(dim=16, epochs=200, learning_rate=0.05))
+    assert found.item.shape == (22, 16) and found.item.dtype == np.float32
+    assert found.user.shape == (42, 16) and found.user.dtype == np.float32
+    scores = found.user @ found.item.T
+    assert scores[1:21, 1:11].mean() > scores[1:21, 11:21].mean() + 1
+    assert scores[21:41, 11:21].mean() > scores[21:41, 1:11].mean() + 1
+    unit = found.item[1:21, :-1] / np.linalg.norm(found.item[1:21, :-1], axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    within = (cosine[:10, :10].sum() + cosine[10:, 10:].sum() - 20) / 180
+    assert within > cosine[:10, 10:].mean() + 0.3
+
+
+def test_bpr_rows_that_do_not_occur_are_zeros():
+    found = train_blocks(SHORT_BPR)
+    assert np.flatnonzero(~found.item.any(1)).tolist() == [0, 21]
+    assert np.flatnonzero(~found.user.any(1)).tolist() == [0, 41]
+    assert (found.user[1:41, -1] == 1).all()  # times the item's bias
+
+
+def test_bpr_is_deterministic():
+    first, second = train_blocks(SHORT_BPR), train_blocks(SHORT_BPR)
+    assert np.array_equal(first.item, second.item) and np.array_equal(first.user, second.user)
+    assert not np.array_equal(first.item, train_blocks(SHORT_BPR, seed=2).item)
+
+
+def test_resumed_bpr_equals_uninterrupted(tmp_path, monkeypatch):
+    whole = train_blocks(SHORT_BPR)
+    checkpoint = tmp_path / "bpr.partial"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train_blocks(SHORT_BPR, checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == ["bpr.partial"]
+    epochs_seen = []
+    monkeypatch.setattr(bpr, "epoch_seed", lambda seed, epoch: seen(epochs_seen, seed, epoch))
+    resumed = train_blocks(SHORT_BPR, checkpoint=checkpoint)
+    assert epochs_seen == [2, 3, 4, 5]
+    assert np.array_equal(whole.item, resumed.item) and np.array_equal(whole.user, resumed.user)
+
+
+def test_bpr_leaves_random_numbers_alone():
+    np.random.seed(3)
+    before = np.random.get_state()[1].tolist()
+    train_blocks(SHORT_BPR)
+    assert before == np.random.get_state()[1].tolist()
+
+
+def test_bpr_of_nothing_and_of_one_column():
+    nothing = np.zeros(0, np.int64)
+    found = train_bpr(nothing, nothing, 3, 4, SHORT_BPR, 1, show_progress=False)
+    assert found.item.shape == (4, 8) and not found.item.any()
+    with pytest.raises(UserError, match="embedding_size is 1; BPR needs at least 2 columns"):
+        train_blocks(BPRSettings(dim=1))
+
+
+# Keys
+
+
+def parts() -> dict:
+    return {
+        "triples": np.arange(6).reshape(2, 3),
+        "split": "next-item",
+        "settings": {"dim": 50, "rate": 0.01, "norm": None},
+        "seed": 1,
+    }
+
+
+def test_key_ignores_order_and_python_containers():
+    key = content_key(parts())
+    assert len(key) == 64 and key == content_key(dict(reversed(parts().items())))
+    assert content_key({"a": (1, np.int64(2))}) == content_key({"a": [1, 2]})
+    assert content_key({"p": Path("x")}) == content_key({"p": "x"})
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "flipped", "empty", "garbage", "other key", "shape"]
-)
-def test_a_cache_file_that_does_not_fit_is_not_used_and_told(tmp_path, caplog, damage):
-    cache = VectorCache(tmp_path)
-    cache.save("BPR", KEY, ARRAYS, {})
-    path = cache.path("BPR", KEY)
-    content = path.read_bytes()
-    shapes = {"item": (4, 2)} if damage == "shape" else SHAPES
-    if damage == "other key":
-        other = content_key({"seed": 2})
-        cache.save("BPR", other, ARRAYS, {})
-        cache.path("BPR", other).replace(path)
-    elif damage != "shape":
-        flipped = content[:-1] + bytes([content[-1] ^ 1])
-        damaged = {
-            "truncated": content[:-3],
-            "flipped": flipped,
-            "empty": b"",
-            "garbage": b"x" * 99,
-        }
-        path.write_bytes(damaged[damage])
-    assert cache.load("BPR", KEY, shapes) is None
-    assert len(caplog.records) == 1 and str(path) in caplog.text
-
-
-def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
-    cache = VectorCache(tmp_path)
-    cache.save("BPR", KEY, ARRAYS, {})
-
-    def stop(*_given):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ksr_recbole.files.os.replace", stop)
-    with pytest.raises(KeyboardInterrupt):
-        cache.save("BPR", KEY, {"item": ARRAYS["item"] + 1}, {})
-    monkeypatch.undo()
-    np.testing.assert_array_equal(cache.load("BPR", KEY, SHAPES)["item"], ARRAYS["item"])
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_the_key_depends_on_every_part():
-    parts = {"triples": np.arange(6), "seed": 1, "settings": {"epochs": 3, "names": ["a", "b"]}}
-    key = content_key(parts)
-    assert key == content_key(dict(reversed(parts.items())))
-    changed = [
-        {**parts, "seed": 2},
-        {**parts, "triples": np.arange(6)[::-1]},
-        {**parts, "triples": np.arange(6).reshape(2, 3)},
-        {**parts, "triples": np.arange(6, dtype=np.int32)},
-        {**parts, "settings": {"epochs": 4, "names": ["a", "b"]}},
-        {**parts, "settings": {"epochs": 3, "names": ["b", "a"]}},
-        {**parts, "more": None},
-    ]
-    assert len({key, *map(content_key, changed)}) == len(changed) + 1
-
-
-# Vectors from files -------------------------------------------------------------------------
-
-
-def test_vectors_survive_a_file_unchanged(tmp_path):
-    rng = np.random.default_rng(0)
-    vectors = (rng.normal(size=(4, 3)) * 10.0 ** rng.integers(-30, 30, (4, 3))).astype(np.float32)
-    path = tmp_path / "toy.ent"
-    write_vectors(path, "ent_id", "ent_emb", list("abcd"), vectors)
-    assert path.read_text().splitlines()[0] == "ent_id:token\tent_emb:float_seq"
-    np.testing.assert_array_equal(read_vectors(path, list("dab"), 3, "size"), vectors[[3, 0, 1]])
-
-
-@pytest.mark.parametrize(
-    ("lines", "part"),
+    "change",
     [
-        (["id:token\tv:float_seq", "a\t1 2", "b\t1 2 3"], "line 3 has 3 numbers"),
-        (["id:token\tv:float_seq", "a\t1 2", "b\t1 two"], "line 3"),
-        (["id:token\tv:float_seq", "a\t1 2", "b\t1 nan"], "not finite"),
-        (["id:token\tv:float_seq", "a\t1 2"], "no vector for 1 of 2"),
-        (["id:token\tv:float_seq", "a\t1 2", "a\t1 2", "b\t1 2"], "second vector for a"),
-        (["id:token\tv:float", "a\t1", "b\t2"], "float_seq"),
-        (["id:token\tv:float_seq", "a\t1 2\t3", "b\t1 2"], "line 2"),
-        ([], "line 1"),
+        {"triples": np.arange(6).reshape(3, 2)},
+        {"triples": np.arange(6, dtype=np.int32).reshape(2, 3)},
+        {"triples": np.arange(6)[::-1].reshape(2, 3)},
+        {"split": "next-session"},
+        {"settings": {"dim": 51, "rate": 0.01, "norm": None}},
+        {"settings": {"dim": 50, "rate": 0.02, "norm": None}},
+        {"settings": {"dim": 50, "rate": 0.01, "norm": 1}},
+        {"seed": 2},
+        {"more": 0},
     ],
 )
-def test_a_bad_vector_file_is_one_sentence(tmp_path, lines, part):
-    path = Path(tmp_path / "toy.ent")
-    path.write_text("".join(f"{line}\n" for line in lines))
-    with pytest.raises(UserError) as error:
-        read_vectors(path, ["a", "b"], 2, "kg_embedding_size")
-    assert part in str(error.value) and "toy.ent" in str(error.value)
+def test_every_part_changes_the_key(change):
+    assert content_key(parts()) != content_key({**parts(), **change})
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, np.array([None, "a"], dtype=object)])
+def test_what_has_no_content_cannot_be_part_of_a_key(value):
+    with pytest.raises(TypeError, match="cannot be part of a cache key"):
+        content_key({"value": value})
+
+
+# Cache
+
+KEY, OTHER_KEY = content_key({"a": 1}), content_key({"a": 2})
+ARRAYS = {
+    "entity": np.arange(6, dtype=np.float32).reshape(3, 2) / 7,
+    "relation": np.ones((2, 2), np.float32),
+}
+SHAPES = {"entity": (3, 2), "relation": (2, 2)}
+
+
+@pytest.fixture
+def cache(tmp_path) -> VectorCache:
+    found = VectorCache(tmp_path / "new" / "folder")
+    found.save("KG", KEY, ARRAYS, {"settings": {"dim": 2}, "folder": Path("x")})
+    return found
+
+
+def refusal(cache: VectorCache, caplog, key: str = KEY, shapes: dict | None = None) -> str:
+    """The one warning of a load that must come to nothing."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert cache.load("KG", key, shapes or SHAPES) is None
+    assert len(caplog.records) == 1 and caplog.records[0].levelno == logging.WARNING
+    assert "\n" not in caplog.messages[0]
+    return caplog.messages[0]
+
+
+def test_cache_round_trip(cache, caplog):
+    found = cache.load("KG", KEY, SHAPES)
+    assert found.keys() == ARRAYS.keys() and not caplog.messages
+    for name, array in ARRAYS.items():
+        assert np.array_equal(found[name], array) and found[name].dtype == array.dtype
+    assert cache.path("KG", KEY).name == f"KG-{KEY[:16]}.safetensors"
+    assert [path.name for path in cache.folder.iterdir()] == [cache.path("KG", KEY).name]
+    with safe_open(cache.path("KG", KEY), framework="numpy") as file:
+        assert json.loads(file.metadata()["meta"])["settings"] == {"dim": 2}
+
+
+def test_absent_is_silent(cache, caplog):
+    assert cache.load("KG", OTHER_KEY, SHAPES) is None
+    assert cache.load("BPR", KEY, SHAPES) is None
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("left", [0, 4, 8, 100, -1])
+def test_truncated_cache(cache, caplog, left):
+    path = cache.path("KG", KEY)
+    path.write_bytes(path.read_bytes()[:left])
+    assert refusal(cache, caplog).startswith(f"Making {path} again: it cannot be read (")
+
+
+def test_any_flipped_byte_is_noticed(cache, caplog):
+    path = cache.path("KG", KEY)
+    content = path.read_bytes()
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    for position in range(len(content)):
+        # the padding spaces after the header's last brace carry nothing
+        if position < header_end and not content[position:header_end].strip():
+            continue
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(bytes(damaged))
+        assert "again: it" in refusal(cache, caplog), position
+
+
+def test_cache_of_another_key(cache, caplog):
+    cache.path("KG", KEY).rename(cache.path("KG", OTHER_KEY))
+    assert "it was made from other data, settings or seed" in refusal(cache, caplog, OTHER_KEY)
+
+
+@pytest.mark.parametrize(
+    "shapes", [{"entity": (3, 4), "relation": (2, 2)}, {"entity": (3, 2)}, {**SHAPES, "item": (1,)}]
+)
+def test_cache_of_another_shape(cache, caplog, shapes):
+    assert "it holds entity 3x2, relation 2x2 instead of entity" in refusal(
+        cache, caplog, shapes=shapes
+    )
+
+
+def test_safetensors_file_of_someone_else(cache, caplog):
+    from safetensors.numpy import save_file
+
+    save_file(ARRAYS, cache.path("KG", KEY))
+    assert "its checksum does not match" in refusal(cache, caplog)
+
+
+def test_folder_in_place_of_a_cache_file(cache, caplog):
+    cache.path("KG", OTHER_KEY).mkdir()
+    assert "it cannot be read" in refusal(cache, caplog, OTHER_KEY)
+
+
+def test_interrupted_save_leaves_the_old_file(cache, monkeypatch):
+    before = cache.path("KG", KEY).read_bytes()
+
+    def write_half(self, content):
+        with open(self, "wb") as file:
+            file.write(content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        cache.save("KG", KEY, {"entity": np.zeros(3, np.float32)}, {})
+    assert cache.path("KG", KEY).read_bytes() == before
+    assert len(list(cache.folder.iterdir())) == 1
+
+
+def test_save_removes_the_partial_file(cache):
+    partial = cache.partial_path("KG", KEY)
+    assert partial == cache.path("KG", KEY).with_suffix(".partial")
+    partial.write_bytes(b"")
+    cache.save("KG", KEY, ARRAYS, {})
+    assert not partial.exists()
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^Cannot write .*; choose a folder"):
+        VectorCache(tmp_path / "file").save("KG", KEY, ARRAYS, {})
+
+
+def test_no_pickle():
+    folder = Path(kge.__file__).parent
+    for name in ("bpr", "cache", "kge", "progress", "vectors"):
+        source = (folder / f"{name}.py").read_text()
+        for call in ("import pickle", "torch.load", "torch.save", "np.load", "np.save", "joblib"):
+            assert call not in source, (name, call)
+
+
+# Vectors in atomic files
+
+
+def test_vectors_round_trip_exactly(tmp_path):
+    generator = np.random.default_rng(0)
+    bits = generator.integers(0, 2**32, 4000, dtype=np.uint32).view(np.float32)
+    limits = [0.0, -0.0, 1e-45, np.finfo(np.float32).max, np.finfo(np.float32).tiny, 0.1, 1 / 3]
+    numbers = np.concatenate([bits[np.isfinite(bits)], np.array(limits, np.float32)])
+    vectors = numbers[: len(numbers) // 5 * 5].reshape(-1, 5)
+    tokens = [f"dbr:Élan_({k}), 'x'" for k in range(len(vectors))]
+    path = tmp_path / "new" / "kg.ent"
+    write_vectors(path, "ent_id", "ent_emb", tokens, vectors)
+    assert path.read_text(encoding="utf-8").startswith("ent_id:token\tent_emb:float_seq\n")
+    order = generator.permutation(len(tokens))
+    found = read_vectors(path, [tokens[k] for k in order], 5)
+    assert found.dtype == np.float32 and found.tobytes() == vectors[order].tobytes()
+    assert [p.name for p in path.parent.iterdir()] == ["kg.ent"]
+
+
+def atomic_file(
+    folder: Path, *lines: str, header: str = "item_id:token\tbpr_emb:float_seq"
+) -> Path:
+    path = folder / "given.bpr"
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_columns_are_found_by_type(tmp_path):
+    header = "e:float_seq\tname:token_seq\tid:token"
+    path = atomic_file(tmp_path, "1 2\ta b\tx", "3 4.5e-1\tc\ty", header=header)
+    assert read_vectors(path, ["y", "x"]).tolist() == [[3, np.float32(0.45)], [1, 2]]
+    assert first_tokens_are(path, ["x", "y", "z"]) and not first_tokens_are(path, ["x"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (["a\t1 2"], "has no vector for 4 of 5 needed tokens, for example b, c, d; add"),
+        (["a\t1 2", "b\t1 2", "a\t3 4"], "line 4 gives a second vector for a; keep one"),
+        (["a\t1 2", "b\t1 2 3"], "line 3 has 3 numbers instead of 2"),
+        (["a\t"], "line 2 has 0 numbers instead of at least 1"),
+        (["a\t1 2", "b\t1 two"], "line 3 has 'two' where a number should be"),
+        (["a\t1 nan"], "line 2 has a number that is not finite"),
+        (["a\t1 1e39"], "line 2 has a number that is not finite"),
+        (["a\t1 2\tx"], "line 2 has 3 columns instead of 2; separate columns by one tab"),
+        (["a 1 2"], "line 2 has 1 columns instead of 2"),
+        (["a\t1 2 3"], "have 3 numbers but embedding_size is 2; set --embedding_size=3 or give"),
+        ([], "has no vector for 5 of 5 needed tokens, for example a, b, c"),
+    ],
+)
+def test_sentences_about_given_vectors(tmp_path, lines, sentence):
+    path = atomic_file(tmp_path, *lines)
+    with pytest.raises(UserError) as caught:
+        read_vectors(path, list("abcde"), 2, key="embedding_size")
+    assert sentence in str(caught.value) and str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "header", ["a:token", "a\tb", "a:token\tb:token", "a:token\tb:float_seq\tc:float_seq", ""]
+)
+def test_sentence_about_the_header(tmp_path, header):
+    path = atomic_file(tmp_path, "a\t1 2", header=header)
+    with pytest.raises(UserError, match="line 1 must name one column of type token and one of"):
+        read_vectors(path, ["a"])
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path):
+    with pytest.raises(UserError, match=r"Cannot read .*none\.ent: No such file"):
+        read_vectors(tmp_path / "none.ent", ["a"])
+    with pytest.raises(UserError, match="Cannot read"):
+        read_vectors(tmp_path, ["a"])
+    (tmp_path / "latin").write_bytes("item_id:token\te:float_seq\né\t1\n".encode("latin-1"))
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        read_vectors(tmp_path / "latin", ["é"])
+    with pytest.raises(UserError, match="Cannot write"):
+        write_vectors(tmp_path / "latin" / "x", "a", "b", ["a"], np.ones((1, 1)))
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "kg.ent"
+    write_vectors(path, "a", "b", ["x"], np.ones((1, 2)))
+    before = path.read_bytes()
+
+    def tokens():
+        yield "y"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_vectors(path, "a", "b", tokens(), np.zeros((2, 2)))
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("model", ["KSR", "GRU4RecKG"])
+def test_stock_recbole_loads_written_vectors(tmp_path, model):
+    """The configuration in the docstring of vectors.py, and RecBole's own models."""
+    from recbole.config import Config
+    from recbole.data import create_dataset
+    from recbole.utils import get_model
+
+    base = tmp_path / "tiny" / "tiny"
+    items, relations = [f"i{k}" for k in range(12)], ["made_by", "likes"]
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(12, 8)).astype(np.float32)
+    relation_vectors = generator.normal(size=(2, 8)).astype(np.float32)
+    write_vectors(f"{base}.ent", "ent_id", "ent_emb", items, vectors)
+    write_vectors(f"{base}.rel", "rel_id", "rel_emb", relations, relation_vectors)
+    rows = [f"u{u}\ti{(3 * u + t) % 12}\t{t}" for u in range(8) for t in range(6)]
+    tables = {
+        "inter": ["user_id:token\titem_id:token\ttimestamp:float", *rows],
+        "link": ["item_id:token\tentity_id:token", *(f"{i}\te{i}" for i in items)],
+        "kg": ["head_id:token\trelation_id:token\ttail_id:token"]
+        + [f"e{i}\t{relations[k % 2]}\tv{k % 3}" for k, i in enumerate(items)],
+    }
+    for suffix, lines in tables.items():
+        Path(f"{base}.{suffix}").write_text("\n".join(lines) + "\n")
+    settings = {
+        "data_path": str(tmp_path),
+        "load_col": {
+            "inter": ["user_id", "item_id", "timestamp"],
+            "kg": ["head_id", "relation_id", "tail_id"],
+            "link": ["item_id", "entity_id"],
+            "ent": ["ent_id", "ent_emb"],
+            "rel": ["rel_id", "rel_emb"],
+        },
+        "additional_feat_suffix": ["ent", "rel"],
+        "alias_of_item_id": ["ent_id"],
+        "alias_of_relation_id": ["rel_id"],
+        "preload_weight": {"ent_id": "ent_emb", "rel_id": "rel_emb"},
+        "embedding_size": 8,
+        "kg_embedding_size": 8,
+        "train_neg_sample_args": None,
+        "use_gpu": False,
+        "save_dataset": False,
+    }
+    config = Config(model=model, dataset="tiny", config_dict=settings)
+    dataset = create_dataset(config)
+    built = get_model(model)(config, dataset)
+    ids = dataset.token2id("item_id", np.array(items))
+    assert np.array_equal(built.entity_embedding.weight[ids].detach().numpy(), vectors)
+    ids = dataset.token2id("relation_id", np.array(relations))
+    loaded = dataset.get_preload_weight("rel_id")[ids]
+    assert np.array_equal(loaded.astype(np.float32), relation_vectors)

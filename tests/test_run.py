@@ -361,6 +361,11 @@ def test_output_folder_that_cannot_be_written(capsys, toy_folder, tmp_path, key)
     assert key in error and "a-file" in error
 
 
+def test_current_folder_that_cannot_hold_a_log(capsys, toy_folder):
+    Path("log").write_text("in the way of RecBole's log folder")
+    assert "log" in failure(capsys, toy_command(toy_folder))
+
+
 def test_disk_that_fills_up_while_a_checkpoint_is_written(toy_folder, monkeypatch):
     before = toy_run(toy_folder)
     content = Path(before["checkpoint"]).read_bytes()

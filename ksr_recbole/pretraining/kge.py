@@ -171,6 +171,7 @@ def _train(
             f"PyKEEN cannot create its folder {error.filename}: {error.strerror}; "
             "set the environment variable PYSTOW_HOME to a folder you may write to."
         ) from error
+    logging.getLogger("pykeen").setLevel(logging.ERROR)  # its import sets another level
     n_entities, n_relations = triples[:, [0, 2]].max() + 1, triples[:, 1].max() + 1
     factory = CoreTriplesFactory(torch.from_numpy(triples), int(n_entities), int(n_relations))
     model = _model(settings, factory, seed).to(device)

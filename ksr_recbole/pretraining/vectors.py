@@ -121,7 +121,8 @@ def _columns(path: str | os.PathLike[str], header: str) -> tuple[int, int, int]:
 def _vector(path: str | os.PathLike[str], number: int, cell: str, size: int | None) -> np.ndarray:
     """The numbers in a cell, of which there must be ``size`` (if it is known) and at least one."""
     try:
-        vector = np.array([float(word) for word in cell.split()], np.float32)
+        with np.errstate(over="ignore"):  # told below
+            vector = np.array([float(word) for word in cell.split()], np.float32)
     except ValueError as error:
         word = str(error).partition(": ")[2]
         raise UserError(

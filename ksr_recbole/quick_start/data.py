@@ -38,7 +38,7 @@ def prepare_atomic_files(config: Any) -> str:
                 f"{folder}, or into FOLDER/{name} and add --data_path=FOLDER."
             )
         report = CONVERTERS[name](folder)
-        for line in report.lines():
+        for line in report.lines()[:-1]:  # the last one is the Table-1 line returned below
             getLogger().info(line)
     if not folder.is_dir():
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")

@@ -19,6 +19,7 @@ from ksr_recbole.config.keys import yaml_keys
 from ksr_recbole.dataset.dataloader import SequenceEvalData, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.data import prepare_atomic_files
@@ -95,6 +96,11 @@ def _run_sequence_model(config: Config, saved: bool) -> dict[str, Any]:
         getLogger().info(table1)
         dataset = KGSequenceDataset(config)
         train_data, valid_data, test_data = data_preparation(config, dataset)
+        if not (len(train_data) and valid_data and test_data):
+            raise UserError(
+                f"No user of {config['dataset']} has the four interactions that training, "
+                "validation and test need; give longer sequences."
+            )
         _to_log_file(str(dataset))
     with stages("pretraining"):
         vectors = pretrained_vectors(config, dataset)
@@ -107,26 +113,12 @@ def _run_sequence_model(config: Config, saved: bool) -> dict[str, Any]:
         if saved:
             trainer.load_best(trainer.saved_model_file)
         metrics = _evaluate_modes(config, trainer, valid_data, test_data)
-    mode = test_data.mode
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
         "table1": table1,
-        "best_valid_score": float(trainer.best_valid_score),
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": metrics[valid_data.mode]["valid"],
-        "test_result": metrics[mode]["test"],
-        "metrics": metrics,
-        "valid_metric": config["valid_metric"],
-        "metric_decimal_place": config["metric_decimal_place"],
-        "eval_mode": valid_data.mode,
-        "best_epoch": trainer.best_epoch,
-        "epochs_trained": trainer.epochs_trained,
+        **_scores(config, trainer, metrics),
         "pretraining": vectors.notes,
-        "candidates": {
-            f"{phase}/{name}": sets.fingerprint
-            for (phase, name), sets in trainer.drawn_candidates.items()
-        },
         "data_fingerprint": dataset.fingerprint,
         "seconds": stages.seconds,
         "peak_memory_mib": peak_memory_mib(),
@@ -138,6 +130,27 @@ def _run_sequence_model(config: Config, saved: bool) -> dict[str, Any]:
     path = write_result(config["results_dir"], result)
     getLogger().info("\n" + summary(result, path))
     return {**result, "result_file": str(path)}
+
+
+def _scores(config: Config, trainer: SequenceTrainer, metrics: dict[str, Any]) -> dict[str, Any]:
+    """RecBole's result dict, the metrics in all modes, and what they were computed on."""
+    mode = config["eval_args"]["mode"]
+    return {
+        "best_valid_score": float(trainer.best_valid_score),
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": metrics[mode["valid"]]["valid"],
+        "test_result": metrics[mode["test"]]["test"],
+        "metrics": metrics,
+        "valid_metric": config["valid_metric"],
+        "metric_decimal_place": config["metric_decimal_place"],
+        "eval_mode": mode["valid"],
+        "best_epoch": trainer.best_epoch,
+        "epochs_trained": trainer.epochs_trained,
+        "candidates": {
+            f"{phase}/{name}": sets.fingerprint
+            for (phase, name), sets in trainer.drawn_candidates.items()
+        },
+    }
 
 
 def make_trainer(config: Config, dataset: KGSequenceDataset) -> SequenceTrainer:
@@ -167,7 +180,6 @@ def _evaluate_modes(
         mode: {
             data.phase: trainer.rank(data, mode, config["show_progress"]).metrics
             for data in (valid_data, test_data)
-            if data
         }
         for mode in dict.fromkeys(modes)
     }
