@@ -37,7 +37,7 @@ def save(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
             torch.save({"format": FORMAT, **content}, temporary)
         except RuntimeError as error:  # how torch reports a full disk
             raise UserError(
-                f"Cannot write checkpoint {path}: {str(error).splitlines()[0]}; "
+                f"Cannot write checkpoint {path}, most likely because the disk is full; "
                 "make room or choose another folder with --checkpoint_dir=FOLDER."
             ) from error
 
