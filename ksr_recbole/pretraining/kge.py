@@ -171,7 +171,7 @@ def _train(
             f"PyKEEN cannot create its folder {error.filename}: {error.strerror}; "
             "set the environment variable PYSTOW_HOME to a folder you may write to."
         ) from error
-    logging.getLogger("pykeen").setLevel(logging.ERROR)  # its import sets another level
+    logging.getLogger("pykeen").setLevel(logging.ERROR)  # after its import, which sets another
     n_entities, n_relations = triples[:, [0, 2]].max() + 1, triples[:, 1].max() + 1
     factory = CoreTriplesFactory(torch.from_numpy(triples), int(n_entities), int(n_relations))
     model = _model(settings, factory, seed).to(device)
@@ -268,10 +268,9 @@ def _restore(loop: Any, partial: PartialTraining) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Mute PyKEEN's remarks, and its full garbage collection after every epoch."""
+    """Mute warnings and PyKEEN's full garbage collection after every epoch; keep its log level."""
     logger = logging.getLogger("pykeen")
     level = logger.level
-    logger.setLevel(logging.ERROR)
     gc.freeze()  # it took 0.2 s of each epoch, looking at objects that only imports made
     try:
         with warnings.catch_warnings():
