@@ -43,10 +43,13 @@ class Funnel:
 
     def step(self, reason: str, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
         """Note that ``after`` is what ``reason`` left of ``before``, and return ``after``."""
-        if before.height > after.height:
-            count = before.height - after.height
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.drop(reason, before.height - after.height)
         return after
+
+    def drop(self, reason: str, count: int) -> None:
+        """Note that ``count`` rows were dropped for a reason."""
+        if count:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def line(self) -> str:
         """``.kg: 91,631 rows in, 6 dropped (infrequent relation), 91,625 rows out``."""
@@ -96,7 +99,7 @@ def default_min_triples(n_triples: int) -> int:
 
 
 def filter_to_fixed_point(
-    data: LinkedData, *, k_core: int, min_triples: int
+    data: LinkedData, *, k_core: int, min_triples: int, hops: int = 1
 ) -> tuple[LinkedData, LinkedFunnels, int]:
     """Apply the rules of the module's docstring until they remove nothing.
 
@@ -106,6 +109,7 @@ def filter_to_fixed_point(
         data: what the source offers.
         k_core: users and items with fewer interactions are removed.
         min_triples: relations with fewer triples are removed.
+        hops: triples further than this from the items' entities are removed.
 
     Returns:
         What is left (possibly nothing), why the rest is not, and how many rounds it took.
@@ -120,13 +124,13 @@ def filter_to_fixed_point(
     data, rounds = LinkedData(data.inter, data.link, kg), 0
     while True:
         before, rounds = data.sizes, rounds + 1
-        data = _filter_once(data, funnels, k_core, min_triples)
+        data = _filter_once(data, funnels, k_core, min_triples, hops)
         if data.sizes == before:
             return data, funnels, rounds
 
 
 def _filter_once(
-    data: LinkedData, funnels: LinkedFunnels, k_core: int, min_triples: int
+    data: LinkedData, funnels: LinkedFunnels, k_core: int, min_triples: int, hops: int
 ) -> LinkedData:
     inter, link, kg = data.inter, data.link, data.kg
     entities = pl.concat([kg["head_id"], kg["tail_id"]])
@@ -135,16 +139,36 @@ def _filter_once(
     inter = funnels.inter.step(
         "item without an entity", inter, _where(inter, "item_id", link["item_id"])
     )
-    in_core = (pl.len().over("user_id") >= k_core) & (pl.len().over("item_id") >= k_core)
-    inter = funnels.inter.step(f"outside the {k_core}-core", inter, inter.filter(in_core))
+    inter = funnels.inter.step(f"outside the {k_core}-core", inter, _dense(inter, k_core))
     link = funnels.link.step("item not in .inter", link, _where(link, "item_id", inter["item_id"]))
 
-    touches = _is_in("head_id", link["entity_id"]) | _is_in("tail_id", link["entity_id"])
-    kg = funnels.kg.step("beyond one step of the items", kg, kg.filter(touches))
+    reason = f"beyond {'one step' if hops == 1 else f'{hops} steps'} of the linked items"
+    kg = funnels.kg.step(reason, kg, _within(kg, link["entity_id"], hops))
     is_frequent = pl.len().over("relation_id") >= min_triples
     reason = f"relation with fewer than {min_triples:,} triples"
     kg = funnels.kg.step(reason, kg, kg.filter(is_frequent))
     return LinkedData(inter, link, kg)
+
+
+def core_of(inter: pl.DataFrame, k_core: int) -> pl.DataFrame:
+    """The ``k``-core: the most interactions whose users and items all have at least ``k``."""
+    while (dense := _dense(inter, k_core)).height < inter.height:
+        inter = dense
+    return inter
+
+
+def _dense(inter: pl.DataFrame, k_core: int) -> pl.DataFrame:
+    enough = (pl.len().over("user_id") >= k_core) & (pl.len().over("item_id") >= k_core)
+    return inter.filter(enough)
+
+
+def _within(kg: pl.DataFrame, entities: pl.Series, hops: int) -> pl.DataFrame:
+    """The triples that ``hops`` steps from the entities reach."""
+    for hop in range(1, hops + 1):
+        near = kg.filter(_is_in("head_id", entities) | _is_in("tail_id", entities))
+        if hop < hops:
+            entities = pl.concat([near["head_id"], near["tail_id"].rename("head_id")]).unique()
+    return near
 
 
 def relation_table(kg: pl.DataFrame, link: pl.DataFrame) -> AtomicTable:

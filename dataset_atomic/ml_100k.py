@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import (
-    SEPARATOR,
-    AtomicTable,
-    atomic_path,
-    read_atomic,
-    write_atomic_files,
+from dataset_atomic.atomic import SEPARATOR, AtomicTable, atomic_path, read_atomic
+from dataset_atomic.convert import (
+    ConversionReport,
+    Material,
+    Options,
+    convert,
+    ensure_free,
 )
-from dataset_atomic.filtering import (
-    Funnel,
-    LinkedData,
-    default_min_triples,
-    filter_to_fixed_point,
-    relation_table,
-)
-from dataset_atomic.table1 import Table1, describe_table1
+from dataset_atomic.filtering import Funnel
+from dataset_atomic.raw.interactions import Period, read_interactions
+from dataset_atomic.raw.links import read_links
+from dataset_atomic.raw.stream import TextFormat, read_table
+from dataset_atomic.sources import SOURCES, find_in, movie_table
 from ksr_recbole.errors import UserError
 
 NAME = "ml-100k"
@@ -46,109 +43,69 @@ REQUIRED_COLUMNS = {
 }
 """Source files by suffix, and the columns that the conversion needs of them."""
 
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What a conversion did.
-
-    Attributes:
-        folder: where the atomic files are.
-        k_core: users and items with fewer interactions were dropped.
-        min_triples: relations with fewer triples were dropped.
-        rounds: how often the rules were applied, the last time without effect.
-        funnels: rows in, dropped and out per table.
-        shared_entities: entities that more than one item is linked to.
-        attributes: relations that are attributes of the items.
-        table1: the statistics of the written files.
-    """
-
-    folder: Path
-    k_core: int
-    min_triples: int
-    rounds: int
-    funnels: tuple[Funnel, ...]
-    shared_entities: int
-    attributes: tuple[str, ...]
-    table1: Table1
-
-    def lines(self) -> list[str]:
-        """The report for people, ending in the Table-1 line."""
-        return [
-            *(funnel.line() for funnel in self.funnels),
-            f"{self.k_core}-core, relations of at least {self.min_triples:,} triples, "
-            f"fixed point after {self.rounds} rounds, "
-            f"{self.shared_entities} entities shared by several items",
-            f"{len(self.attributes)} attributes: {', '.join(self.attributes)}",
-            f"written to {self.folder}",
-            self.table1.line(),
-        ]
+_INTER = TextFormat(
+    {f"{name}:{kind}": name for name, kind in REQUIRED_COLUMNS["inter"].items()}, header=True
+)
+_GENRES = tuple(
+    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy "  # noqa: SIM905
+    "Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War Western".split(" ")
+)
+_U_ITEM = TextFormat(
+    ("item_id", "title", "release_date", "video_date", "url", *_GENRES),
+    separator="|",
+    encoding="latin-1",
+    optional=frozenset(["release_date", "video_date", "url"]),
+)
+_U_USER = TextFormat(("user_id", "age", "gender", "occupation", "zip_code"), separator="|")
 
 
 def convert_ml_100k(
     out_dir: str | os.PathLike[str],
     *,
-    k_core: int = 10,
-    min_triples: int | None = None,
+    options: Options | None = None,
+    raw: Path | None = None,
+    link: Path | None = None,
+    kg: list[Path] | None = None,
     source_dir: str | os.PathLike[str] | None = None,
 ) -> ConversionReport:
     """Write ml-100k as the paper prepares its datasets (Sec. 5.1).
 
-    Written are ``ml-100k.inter``, ``.kg``, ``.link``, ``.item``, ``.user`` and ``.relation``
-    (see :func:`dataset_atomic.filtering.relation_table`), all or none of them.  Rows and
-    columns keep the source's order.
+    Written are ``ml-100k.inter`` (in the order of time), ``.kg``, ``.link``, ``.item``, ``.user``
+    and ``.relation`` (see :func:`dataset_atomic.filtering.relation_table`), all or none of them.
 
     Args:
         out_dir: folder to write to; RecBole wants it to be called ``ml-100k``.
-        k_core: users and items with fewer interactions are dropped.
-        min_triples: relations with fewer triples are dropped; by default
-            :func:`dataset_atomic.filtering.default_min_triples` of the source's triples.
-        source_dir: folder with the five source files; by default that in the RecBole wheel.
+        options: see :class:`dataset_atomic.convert.Options`.
+        raw: a folder with ``u.data`` and ``u.item``; by default the wheel's atomic files.
+        link: a link file by MovieLens ids, such as ``ml2fb.txt``; by default the wheel's.
+        kg: the knowledge graph; by default the wheel's.
+        source_dir: folder with the five atomic files; by default that in the RecBole wheel.
 
     Raises:
-        UserError: a source file is missing or malformed, nothing is left, or the folder cannot
-            be written.
+        UserError: a source file is missing or malformed, nothing is left, or the folder is not
+            empty or cannot be written.
     """
-    for key, value in (("k_core", k_core), ("min_triples", min_triples)):
-        if value is not None and value < 1:
-            raise UserError(f"`{key}` is {value}; expected a whole number of at least 1.")
+    options = options or Options()
+    ensure_free(out_dir, options)
     folder = Path(source_dir) if source_dir is not None else bundled_folder()
-    source = {
-        suffix: read_atomic(atomic_path(folder, NAME, suffix), required)
-        for suffix, required in REQUIRED_COLUMNS.items()
+    needed = (["link"] if link is None else []) + (["kg"] if kg is None else [])
+    needed += list(REQUIRED_COLUMNS)[:3] if raw is None else []
+    bundled = {
+        suffix: read_atomic(atomic_path(folder, NAME, suffix), REQUIRED_COLUMNS[suffix])
+        for suffix in needed
     }
-    if min_triples is None:
-        min_triples = default_min_triples(source["kg"].frame.n_unique())
-
-    linking = Funnel(".link", source["item"].frame.height)
-    link = correct_link(source["item"].frame, source["link"].frame, read_crosswalk(), linking)
-    data, funnels, rounds = filter_to_fixed_point(
-        LinkedData(source["inter"].frame, link, source["kg"].frame),
-        k_core=k_core,
-        min_triples=min_triples,
-    )
-    if data.link.is_empty():
-        raise UserError(
-            f"No linked item of {atomic_path(folder, NAME, 'link')} is left after filtering with "
-            f"k_core={k_core} and min_triples={min_triples}; lower them or check the source files."
-        )
-    linking.dropped |= funnels.link.dropped
-    tables = _tables_of(source, data)
-    write_atomic_files(out_dir, NAME, tables)
-    return ConversionReport(
-        folder=Path(out_dir),
-        k_core=k_core,
-        min_triples=min_triples,
-        rounds=rounds,
-        funnels=(
-            funnels.inter,
-            linking,
-            funnels.kg,
-            *(_restriction(suffix, source, tables) for suffix in ("item", "user")),
-        ),
-        shared_entities=int((data.link["entity_id"].value_counts()["count"] > 1).sum()),
-        attributes=_attributes(tables["relation"]),
-        table1=describe_table1(out_dir, NAME),
-    )
+    if raw is None:
+        ratings, layout = atomic_path(folder, NAME, "inter"), _INTER
+        side = {suffix: bundled[suffix] for suffix in ("item", "user")}
+    else:
+        ratings, layout = SOURCES[NAME].ratings_file(raw), SOURCES[NAME].layout
+        side = _raw_side(ratings.parent)
+    pairs = read_links(link).frame if link is not None else bundled["link"].frame
+    linking = Funnel(".link", side["item"].frame.height)
+    linked = correct_link(side["item"].frame, pairs, read_crosswalk(), linking)
+    inter = read_interactions(ratings, layout, linked["item_id"], options.period or Period())
+    material = Material(NAME, inter, linked, linking, side, inter.notes)
+    return convert(material, kg or [atomic_path(folder, NAME, "kg")], out_dir, options)
 
 
 def bundled_folder() -> Path:
@@ -192,35 +149,14 @@ def correct_link(
     return linked.select("item_id", "entity_id")
 
 
-def _tables_of(source: dict[str, AtomicTable], data: LinkedData) -> dict[str, AtomicTable]:
-    """The tables to write, by suffix."""
-    items, users = source["item"], source["user"]
-    relation = relation_table(data.kg, data.link)
-    if not _attributes(relation):
-        raise UserError(
-            "None of the relations left in the graph has items as heads, so the memory would have "
-            "no attribute; check that .kg holds the entities of .link as head_id."
-        )
-    keep_item = pl.col("item_id").is_in(data.link["item_id"].implode())
-    keep_user = pl.col("user_id").is_in(data.inter["user_id"].unique().implode())
-    return {
-        "inter": source["inter"].with_frame(data.inter),
-        "kg": source["kg"].with_frame(data.kg),
-        "link": AtomicTable(data.link, REQUIRED_COLUMNS["link"]),
-        "item": items.with_frame(items.frame.filter(keep_item)),
-        "user": users.with_frame(users.frame.filter(keep_user)),
-        "relation": relation,
-    }
-
-
-def _attributes(relation: AtomicTable) -> tuple[str, ...]:
-    return tuple(relation.frame.filter(pl.col("attribute") == "1")["relation_id"])
-
-
-def _restriction(
-    suffix: str, source: dict[str, AtomicTable], tables: dict[str, AtomicTable]
-) -> Funnel:
-    """What was dropped of a side table."""
-    funnel = Funnel(f".{suffix}", source[suffix].frame.height)
-    funnel.step("not in .inter", source[suffix].frame, tables[suffix].frame)
-    return funnel
+def _raw_side(folder: Path) -> dict[str, AtomicTable]:
+    """The tables of ``u.item`` and, if it is there, ``u.user``."""
+    films = read_table(folder / "u.item", _U_ITEM)
+    flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in _GENRES]
+    genre = pl.concat_str(flags, separator="|", ignore_nulls=True)
+    side = {"item": movie_table(films.with_columns(genre=genre))}
+    users = find_in(folder, ("u.user",))
+    if users is not None:
+        types = dict.fromkeys(_U_USER.columns, "token")
+        side["user"] = AtomicTable(read_table(users, _U_USER).select(*types), types)
+    return side

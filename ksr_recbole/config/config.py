@@ -24,7 +24,7 @@ class Config(RecBoleConfig):
     """RecBole's configuration with this project's models, YAML files and data folder.
 
     Priority, lowest first: RecBole's defaults, ``configs/overall.yaml``,
-    ``configs/model/<model>.yaml``, ``configs/dataset/<dataset>.yaml``,
+    ``configs/model/<model>.yaml``, ``configs/dataset/default.yaml`` and ``<dataset>.yaml``,
     ``configs/task/<task>.yaml``, the user's config files, ``config_dict`` (which also carries
     the command line).  ``eval_args`` given in part keep the other parts of the task's.
 
@@ -94,6 +94,7 @@ class Config(RecBoleConfig):
                 raise UserError(f"There is no task '{task}'; the tasks are: {known}.")
             files.append(CONFIGS / "pretraining.yaml")
             files.append(CONFIGS / "model" / f"{model}.yaml")
+            files.append(CONFIGS / "dataset" / "default.yaml")
             files.append(CONFIGS / "dataset" / f"{dataset}.yaml")
             files.append(task_file)
         else:

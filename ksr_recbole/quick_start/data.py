@@ -6,7 +6,9 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from dataset_atomic.convert import Options
 from dataset_atomic.ml_100k import convert_ml_100k
+from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.config.config import DATASETS
 from ksr_recbole.errors import UserError
@@ -17,9 +19,9 @@ CONVERTERS = {"ml-100k": convert_ml_100k}
 
 
 def available_datasets() -> list[str]:
-    """Names of the datasets in ``dataset_atomic/``, and of those that a run converts itself."""
+    """Names of the datasets in ``dataset_atomic/`` and of those with a converter."""
     folders = {path.name for path in DATASETS.iterdir() if (path / f"{path.name}.inter").is_file()}
-    return sorted(folders | set(CONVERTERS))
+    return sorted(folders | set(CONVERTERS) | set(SOURCES))
 
 
 def prepare_atomic_files(config: Any) -> str:
@@ -30,6 +32,11 @@ def prepare_atomic_files(config: Any) -> str:
     """
     name, folder = config["dataset"], Path(config["data_path"])
     if not (folder / f"{name}.inter").is_file() and folder == DATASETS / name:
+        if name not in CONVERTERS and name in SOURCES:
+            raise UserError(
+                f"The dataset {name} has not been converted to {folder} yet: {how_to_get(name)}; "
+                f"or, with its atomic files in FOLDER/{name}, add --data_path=FOLDER."
+            )
         if name not in CONVERTERS:
             known = available_datasets()
             raise UserError(
@@ -37,9 +44,11 @@ def prepare_atomic_files(config: Any) -> str:
                 f"are {', '.join(known)}; for your own, put {name}.inter, .kg and .link into "
                 f"{folder}, or into FOLDER/{name} and add --data_path=FOLDER."
             )
-        report = CONVERTERS[name](folder)
-        for line in report.lines()[:-1]:  # the last one is the Table-1 line returned below
+        # What is there without its .inter is no dataset, so that nothing of value is replaced.
+        report = CONVERTERS[name](folder, options=Options(overwrite=True))
+        for line in report.lines():
             getLogger().info(line)
+        return report.table1.line()
     if not folder.is_dir():
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
     return describe_table1(folder, name).line()

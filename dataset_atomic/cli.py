@@ -1,0 +1,172 @@
+"""The command line of ``python -m dataset_atomic``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset_atomic.convert import (
+    ConversionReport,
+    Options,
+    convert,
+    convert_source,
+    ensure_free,
+    find_links,
+    material_of,
+)
+from dataset_atomic.describe import describe
+from dataset_atomic.fetch import fetch
+from dataset_atomic.ml_100k import convert_ml_100k
+from dataset_atomic.raw.interactions import Period, read_interactions
+from dataset_atomic.raw.stream import TextFormat
+from dataset_atomic.sources import SOURCES
+from ksr_recbole.errors import EXIT_STATUS, UserError
+
+HERE = Path(__file__).resolve().parent
+
+CSV = "csv"
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    try:
+        given = _parser().parse_args(arguments)
+        given.run(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_STATUS
+    except KeyboardInterrupt:
+        print("\nInterrupted; what was there before is unchanged.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_atomic",
+        description="From raw public data to RecBole's atomic files (.inter .kg .link .item "
+        ".entity .relation), as Sec. 5.1 of the KSR paper prepares them.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_convert(commands.add_parser("convert", help="write the atomic files of a dataset"))
+    command = commands.add_parser("describe", help="say what a folder of atomic files holds")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.set_defaults(run=_describe)
+    command = commands.add_parser("fetch", help="download the public raw files of a dataset")
+    command.add_argument("name", metavar="NAME", help=", ".join([*SOURCES, "freebase"]))
+    command.add_argument("--raw", type=Path, metavar="DIR", help="where to (default raw/NAME)")
+    command.set_defaults(run=_fetch)
+    return parser
+
+
+def _add_convert(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_convert)
+    add = command.add_argument
+    add("name", metavar="NAME", help=", ".join([*SOURCES, CSV]))
+    add("--raw", type=Path, metavar="DIR", help="folder of the raw files (csv: the file)")
+    add("--link", type=Path, metavar="FILE", help="lines of an item, a tab and its entity")
+    add("--kg", type=Path, metavar="PATH", action="append",
+        help="knowledge graph: a folder with hop1.kg, triples separated by tabs, N-Triples or a "
+        "Freebase dump, .gz or not; can be given several times")  # fmt: skip
+    add("--names", type=Path, metavar="FILE", help="lines of an entity, a tab and its name")
+    add("--out", type=Path, metavar="DIR", help="default: dataset_atomic/NAME")
+    add("--overwrite", action="store_true", help="replace the dataset in the output folder")
+    rules = command.add_argument_group("filtering (defaults are the paper's)")
+    add = rules.add_argument
+    add("--k-core", type=int, metavar="K", help="10; amazon-book 3")
+    few = "of a relation; default: 0.1 %% of the triples, 5,000 (the paper's) at most"
+    add("--min-triples", type=int, metavar="N", help=few)
+    add("--hops", type=int, default=1, metavar="N", help="steps from the linked entities (1)")
+    add("--drop-repeats", action="store_true", help="keep a user's first use of an item only")
+    add("--first-year", type=int, metavar="YEAR", help="ml-20m: 2005")
+    add("--last-year", type=int, metavar="YEAR", help="ml-20m: 2015")
+    add("--last-days", type=int, metavar="N", help="before the last timestamp; lfm-1b: 365")
+    table = command.add_argument_group("csv only: --raw is the file of interactions")
+    add = table.add_argument
+    add("--dataset", metavar="NAME", help="name of the dataset")
+    add("--user", default="user_id", metavar="COLUMN")
+    add("--item", default="item_id", metavar="COLUMN")
+    add("--time", default="timestamp", metavar="COLUMN")
+    add("--rating", metavar="COLUMN", help="kept if given")
+    add("--separator", default=",", metavar="S", help="between columns (,); \\t is a tab")
+    add("--columns", metavar="A,B,...", help="names of the columns of a file without a header")
+
+
+def _convert(given: argparse.Namespace) -> None:
+    options = Options(
+        k_core=given.k_core,
+        min_triples=given.min_triples,
+        hops=given.hops,
+        drop_repeats=given.drop_repeats,
+        period=_period(given),
+        names=given.names,
+        overwrite=given.overwrite,
+    )
+    report = _converted(given, options)
+    for line in [*report.lines(), report.table1.line()]:
+        print(line)
+    if given.name in SOURCES:
+        print(f"Licences: {SOURCES[given.name].licence}")
+
+
+def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:
+    name = given.name
+    if name == CSV:
+        return _convert_csv(given, options)
+    if name not in SOURCES:
+        raise UserError(
+            f"There is no converter '{name}'; expected one of {', '.join([*SOURCES, CSV])} (csv is "
+            "for your own data)."
+        )
+    out = given.out or HERE / name
+    if name == "ml-100k":
+        return convert_ml_100k(out, options=options, raw=given.raw, link=given.link, kg=given.kg)
+    if given.raw is None:
+        raise UserError(f"`convert {name}` needs the raw files; give their folder with --raw=DIR.")
+    return convert_source(
+        SOURCES[name], given.raw, out, link=given.link, kg=given.kg, options=options
+    )
+
+
+def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionReport:
+    if given.raw is None or given.dataset is None:
+        raise UserError("`convert csv` needs --raw=FILE and --dataset=NAME (what to call it).")
+    out = given.out or HERE / given.dataset
+    ensure_free(out, options)
+    wanted = {given.user: "user_id", given.item: "item_id", given.time: "timestamp"}
+    if given.rating:
+        wanted[given.rating] = "rating"
+    separator = given.separator.replace("\\t", "\t")
+    if len(separator.encode()) != 1:
+        raise UserError(f"--separator is {separator!r}; expected one ASCII character, or \\t.")
+    columns: dict[str, str] | tuple[str, ...] = wanted
+    if given.columns:
+        columns = tuple(wanted.get(name, f"\0{name}") for name in given.columns.split(","))
+        missing = [raw for raw, name in wanted.items() if name not in columns]
+        if missing:
+            raise UserError(f"--columns={given.columns} does not name the column '{missing[0]}'.")
+    layout = TextFormat(columns, separator, quoted=True, header=not given.columns)
+    links = find_links(given.dataset, given.link, given.kg or [])
+    inter = read_interactions(given.raw, layout, links.frame["item_id"], options.period or Period())
+    material = material_of(given.dataset, inter, links, {})
+    return convert(material, given.kg, out, options)
+
+
+def _period(given: argparse.Namespace) -> Period | None:
+    """What was asked for; ``None`` leaves the source's own."""
+    values = (given.first_year, given.last_year, given.last_days)
+    return Period(*values) if any(value is not None for value in values) else None
+
+
+def _describe(given: argparse.Namespace) -> None:
+    for line in describe(given.folder):
+        print(line)
+
+
+def _fetch(given: argparse.Namespace) -> None:
+    for line in fetch(given.name, given.raw or Path("raw") / given.name):
+        print(line)

@@ -1,0 +1,389 @@
+"""From raw interactions, links and a knowledge graph to RecBole's atomic files (Sec. 5.1)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from dataset_atomic.atomic import AtomicTable, atomic_path, write_atomic_files
+from dataset_atomic.filtering import (
+    Funnel,
+    LinkedData,
+    core_of,
+    default_min_triples,
+    filter_to_fixed_point,
+    relation_table,
+)
+from dataset_atomic.raw.interactions import Interactions, Period, read_interactions
+from dataset_atomic.raw.iris import shorten
+from dataset_atomic.raw.links import Links, read_links
+from dataset_atomic.raw.stream import TextFormat, first_line, read_table
+from dataset_atomic.raw.triples import TRIPLE, NameSpool, scan_triples
+from dataset_atomic.sources import Source, find_in
+from dataset_atomic.table1 import Table1, describe_table1
+from ksr_recbole.errors import UserError
+
+SUFFIXES = ("inter", "kg", "link", "item", "user", "relation", "entity")
+"""Atomic files that a conversion may write."""
+
+LINK_TYPES = {"item_id": "token", "entity_id": "token"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to convert; the defaults are the paper's (Sec. 5.1).
+
+    Attributes:
+        k_core: users and items with fewer interactions are dropped; the source's by default.
+        min_triples: relations with fewer triples are dropped; by default
+            :func:`dataset_atomic.filtering.default_min_triples` of the triples within reach.
+        hops: steps from the linked entities.
+        drop_repeats: keep the first interaction of a user with an item only.
+        period: which times count; the source's by default.
+        names: a file of names, see :func:`read_names`, beside those in the graph.
+        overwrite: replace what is in the output folder.
+
+    Raises:
+        UserError: a number below 1.
+    """
+
+    k_core: int | None = None
+    min_triples: int | None = None
+    hops: int = 1
+    drop_repeats: bool = False
+    period: Period | None = None
+    names: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for key in ("k_core", "min_triples", "hops"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"`{key}` is {value}; expected a whole number of at least 1.")
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did.
+
+    Attributes:
+        folder: where the atomic files are.
+        k_core: users and items with fewer interactions were dropped.
+        min_triples: relations with fewer triples were dropped.
+        rounds: how often the rules were applied, the last time without effect.
+        funnels: rows in, dropped and out per table.
+        shared_entities: entities that more than one item is linked to.
+        attributes: relations that are attributes of the items.
+        table1: the statistics of the written files.
+        notes: what else was decided, in sentences.
+    """
+
+    folder: Path
+    k_core: int
+    min_triples: int
+    rounds: int
+    funnels: tuple[Funnel, ...]
+    shared_entities: int
+    attributes: tuple[str, ...]
+    table1: Table1
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The report for people, but for the Table-1 line."""
+        return [
+            *(funnel.line() for funnel in self.funnels),
+            *self.notes,
+            f"{self.k_core}-core, relations of at least {self.min_triples:,} triples, "
+            f"fixed point after {self.rounds} rounds, "
+            f"{self.shared_entities:,} entities shared by several items",
+            f"{len(self.attributes)} attributes: {', '.join(self.attributes)}",
+            f"written to {self.folder}",
+        ]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a conversion works on, read but for the graph.
+
+    Attributes:
+        name: of the dataset.
+        inter: the linked interactions and their funnel.
+        link: ``item_id``, ``entity_id``.
+        linking: the links' funnel so far.
+        side: further tables by suffix, restricted to the items or users that are left.
+        notes: what was decided so far.
+    """
+
+    name: str
+    inter: Interactions
+    link: pl.DataFrame
+    linking: Funnel
+    side: dict[str, AtomicTable] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def convert_source(
+    source: Source,
+    raw: Path,
+    out_dir: str | os.PathLike[str],
+    *,
+    link: Path | None = None,
+    kg: list[Path] | None = None,
+    options: Options | None = None,
+) -> ConversionReport:
+    """Convert a public dataset from its raw folder.
+
+    Args:
+        source: see :data:`dataset_atomic.sources.SOURCES`.
+        raw: the folder of the raw files.
+        out_dir: folder to write to; RecBole wants it to be called like the dataset.
+        link: the link file; by default KB4Rec's in the raw folder, or that of the graph's folder.
+        kg: the knowledge graph; by default a known one in the raw folder.
+        options: see :class:`Options`.
+
+    Raises:
+        UserError: a file is missing or malformed, nothing is left, the output folder is not empty
+            or cannot be written.
+    """
+    options = options or Options()
+    ensure_free(out_dir, options)
+    ratings = source.ratings_file(raw)
+    graphs = kg or [path for path in [find_in(raw, source.kg)] if path]
+    links = find_links(source.name, link or find_in(raw, (source.link,)), graphs)
+    inter = read_interactions(
+        ratings, source.layout, links.frame["item_id"], options.period or source.period
+    )
+    items = source.items(raw)
+    material = material_of(source.name, inter, links, {"item": items} if items else {})
+    return convert(material, graphs, out_dir, options, default_k_core=source.k_core)
+
+
+def find_links(name: str, link: Path | None, graphs: list[Path]) -> Links:
+    """The links of a file, or of a graph's folder.
+
+    Raises:
+        UserError: there is no graph or no link, or the file is malformed.
+    """
+    if not graphs:
+        raise UserError(
+            f"There is no knowledge graph for {name}; give one with --kg=PATH (a folder with "
+            "hop1.kg, triples separated by tabs, N-Triples or a Freebase dump, .gz or not)."
+        )
+    if link is None:
+        link = next((path / "link.kg" for path in graphs if (path / "link.kg").is_file()), None)
+    if link is None:
+        raise UserError(
+            f"There is no link file for {name}; give one with --link=FILE (lines of an item, a "
+            "tab, and its entity, such as KB4Rec's)."
+        )
+    return read_links(link)
+
+
+def material_of(
+    name: str, inter: Interactions, links: Links, side: dict[str, AtomicTable]
+) -> Material:
+    """Put together what was read, and say what the links are like.
+
+    Raises:
+        UserError: no interaction is with a linked item.
+    """
+    if inter.frame.is_empty():
+        seen = ", ".join(repr(item) for item in inter.example_items)
+        linked = ", ".join(repr(item) for item in links.frame["item_id"].head(3))
+        raise UserError(
+            f"No interaction of {name} is left: {inter.funnel.line()}. Items seen in the "
+            f"interactions: {seen}; in the links: {linked}. Check that both use the same ids, and "
+            "the period."
+        )
+    funnel = Funnel(".link", links.rows_in)
+    funnel.drop("repeated link", links.repeated)
+    funnel.drop("item already linked by an earlier line", links.contradicting)
+    notes = list(inter.notes)
+    if links.contradicting:
+        notes.append(
+            f"{links.contradicting:,} links contradict an earlier one; the first of an item counts"
+        )
+    return Material(name, inter, links.frame, funnel, side, tuple(notes))
+
+
+def convert(
+    material: Material,
+    graphs: list[Path],
+    out_dir: str | os.PathLike[str],
+    options: Options,
+    *,
+    default_k_core: int = 10,
+) -> ConversionReport:
+    """Scan the graph around the linked items, filter to the fixed point, and write."""
+    k_core = options.k_core or default_k_core
+    notes = list(material.notes)
+    inter, inter_funnel = _without_repeats(material, options)
+    # Whatever the graph holds, nothing outside this core can be left: fewer seeds to look for.
+    core = core_of(inter, k_core)
+    if core.is_empty():
+        raise UserError(
+            f"No linked item of {material.name} is left in the {k_core}-core of its "
+            f"{inter.height:,} interactions with linked items (k_core={k_core}); lower it."
+        )
+    link = material.link.with_columns(pl.col("item_id").cast(pl.Categorical))
+    seeds = link.filter(pl.col("item_id").is_in(core["item_id"].unique().implode()))["entity_id"]
+    with tempfile.TemporaryDirectory(prefix="dataset_atomic-") as spool_folder:
+        spool = NameSpool(Path(spool_folder))
+        scan = scan_triples(graphs, seeds, hops=options.hops, names=spool)
+        graph = Funnel(".kg", scan.rows_in, scan.dropped)
+        min_triples = options.min_triples or default_min_triples(scan.kg.n_unique())
+        data, funnels, rounds = filter_to_fixed_point(
+            LinkedData(inter, link, scan.kg),
+            k_core=k_core,
+            min_triples=min_triples,
+            hops=options.hops,
+        )
+        if data.link.is_empty():
+            raise UserError(_nothing_left(material, scan.kg, k_core, min_triples))
+        entities = pl.concat(
+            [data.link["entity_id"], *(data.kg[end].rename("entity_id") for end in TRIPLE[::2])]
+        ).unique(maintain_order=True)
+        names = _names(entities, spool, options.names)
+    for funnel, later in (
+        (inter_funnel, funnels.inter), (material.linking, funnels.link), (graph, funnels.kg)
+    ):  # fmt: skip
+        for reason, count in later.dropped.items():
+            funnel.drop(reason, count)
+    if inter_funnel.rows_in and (tied := _share_of_ties(data.inter)):
+        notes.append(f"{tied:.1%} of the interactions share their timestamp with the user's others")
+    tables = _tables_of(material, data, names)
+    restrictions = [_restriction(s, material.side[s], tables[s]) for s in material.side]
+    if names.height:
+        notes.append(f".entity: names for {names.height:,} of {len(entities):,} entities")
+    write_atomic_files(out_dir, material.name, tables)
+    _remove_stale(out_dir, material.name, tables)
+    return ConversionReport(
+        folder=Path(out_dir),
+        k_core=k_core,
+        min_triples=min_triples,
+        rounds=rounds,
+        funnels=(inter_funnel, material.linking, graph, *restrictions),
+        shared_entities=int((data.link["entity_id"].value_counts()["count"] > 1).sum()),
+        attributes=attribute_names(tables["relation"]),
+        table1=describe_table1(out_dir, material.name),
+        notes=tuple(notes),
+    )
+
+
+def ensure_free(out_dir: str | os.PathLike[str], options: Options) -> None:
+    """Refuse a folder with something in it, unless it may be replaced.
+
+    Raises:
+        UserError: it is not empty.
+    """
+    folder = Path(out_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose a folder with --out=FOLDER.")
+    if folder.is_dir() and not options.overwrite and any(folder.iterdir()):
+        raise UserError(
+            f"The folder {folder} is not empty; add --overwrite to replace the dataset in it, or "
+            "choose another with --out=FOLDER."
+        )
+
+
+def read_names(path: Path) -> pl.DataFrame:
+    """``entity_id`` and ``name`` from lines of an entity, a tab, its name, or ``.entity``."""
+    is_atomic = first_line(path).startswith(b"entity_id:token")
+    columns = {"entity_id:token": "entity_id", "name:token_seq": "name"}
+    layout = TextFormat(columns if is_atomic else ("entity_id", "name"), header=is_atomic)
+    table = read_table(path, layout).select(shorten("entity_id"), "name")
+    return table.unique("entity_id", keep="first", maintain_order=True)
+
+
+def attribute_names(relation: AtomicTable) -> tuple[str, ...]:
+    """Relations that the ``.relation`` table calls attributes."""
+    return tuple(relation.frame.filter(pl.col("attribute") == "1")["relation_id"])
+
+
+def _without_repeats(material: Material, options: Options) -> tuple[pl.DataFrame, Funnel]:
+    """The interactions in the order of time; of equal times, in the file's."""
+    frame = material.inter.frame.sort("timestamp", maintain_order=True)
+    funnel = material.inter.funnel
+    if options.drop_repeats:
+        first = frame.unique(["user_id", "item_id"], keep="first", maintain_order=True)
+        frame = funnel.step("repeated (user, item)", frame, first)
+    return frame, funnel
+
+
+def _nothing_left(material: Material, kg: pl.DataFrame, k_core: int, min_triples: int) -> str:
+    linked = ", ".join(repr(entity) for entity in material.link["entity_id"].head(3))
+    seen = ", ".join(repr(entity) for entity in kg["head_id"].unique(maintain_order=True).head(3))
+    return (
+        f"No linked item of {material.name} is left after filtering with k_core={k_core} and "
+        f"min_triples={min_triples}. Entities of the links: {linked}; seen in the graph beside "
+        f"them: {seen or 'none'}. Check that both use the same ids, or lower the two options."
+    )
+
+
+def _share_of_ties(inter: pl.DataFrame) -> float:
+    tied = inter.select((pl.len().over("user_id", "timestamp") > 1).mean())
+    return float(tied.item() or 0.0)
+
+
+def _names(entities: pl.Series, spool: NameSpool, given: Path | None) -> pl.DataFrame:
+    """``entity_id`` and ``name``; a given file goes before the graph's names."""
+    frames = [] if given is None else [read_names(given)]
+    known = pl.concat([*frames, spool.of(entities)]).unique(
+        "entity_id", keep="first", maintain_order=True
+    )
+    names = entities.to_frame("entity_id").join(known, on="entity_id", maintain_order="left")
+    # RecBole reads atomic files with quotes, so that a name must not begin with one.
+    text = pl.col("name").str.replace_all(r"\s+", " ").str.replace_all('"', "'", literal=True)
+    return names.with_columns(text.str.strip_chars()).filter(pl.col("name") != "")
+
+
+def _tables_of(material: Material, data: LinkedData, names: pl.DataFrame) -> dict[str, AtomicTable]:
+    """The tables to write, by suffix."""
+    relation = relation_table(data.kg, data.link)
+    if not attribute_names(relation):
+        raise UserError(
+            "None of the relations left in the graph has items as heads, so the memory would have "
+            "no attribute; check that the graph holds the linked entities as heads."
+        )
+    types = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}
+    inter_types = {name: types[name] for name in types if name in data.inter.columns}
+    items = data.link["item_id"].cast(pl.String)
+    users = data.inter["user_id"].unique().cast(pl.String)
+    side = {}
+    for suffix, table in material.side.items():
+        left = pl.col(f"{suffix}_id").is_in((items if suffix == "item" else users).implode())
+        side[suffix] = table.with_frame(table.frame.filter(left).pipe(_quotes_replaced))
+    tables = {
+        "inter": AtomicTable(data.inter.select(*inter_types), inter_types),
+        "kg": AtomicTable(data.kg, dict.fromkeys(TRIPLE, "token")),
+        "link": AtomicTable(data.link.select(*LINK_TYPES), LINK_TYPES),
+        **side,
+        "relation": relation,
+    }
+    if names.height:
+        tables["entity"] = AtomicTable(names, {"entity_id": "token", "name": "token_seq"})
+    return tables
+
+
+def _quotes_replaced(frame: pl.DataFrame) -> pl.DataFrame:
+    """RecBole reads with quotes: a title that begins with a double quote would swallow lines."""
+    return frame.with_columns(pl.col(pl.String).str.replace_all('"', "'", literal=True))
+
+
+def _restriction(suffix: str, source: AtomicTable, table: AtomicTable) -> Funnel:
+    """What was dropped of a side table."""
+    funnel = Funnel(f".{suffix}", source.frame.height)
+    funnel.step("not in .inter", source.frame, table.frame)
+    return funnel
+
+
+def _remove_stale(
+    out_dir: str | os.PathLike[str], name: str, tables: dict[str, AtomicTable]
+) -> None:
+    """Files of an earlier conversion that this one did not replace do not belong to it."""
+    for suffix in set(SUFFIXES) - set(tables):
+        atomic_path(out_dir, name, suffix).unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""Downloading the public raw files: resumed, checked, and renamed only when complete."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from tqdm import tqdm
+
+from dataset_atomic.sources import FREEBASE_DUMP, RECBOLE_KG, SOURCES
+from ksr_recbole.errors import UserError
+from ksr_recbole.files import ensure_writable
+
+KB4REC_LISTING = "https://api.github.com/repos/RUCDM/KB4Rec/contents/Linkage"
+"""GitHub's list of the link files, with the address, size and git hash of each."""
+
+CHUNK = 1 << 20
+TIMEOUT = (10, 60)
+"""Seconds to wait for a connection and for the next bytes."""
+
+_HASH_LENGTH_MD5 = 32
+
+
+def fetch(name: str, folder: Path) -> list[str]:
+    """Download what is public of a dataset into a folder, and say what is still missing.
+
+    A download that was interrupted goes on where it stopped; a finished one is not repeated.
+
+    Args:
+        name: of a dataset, or ``freebase`` for the dump.
+        folder: where to.
+
+    Returns:
+        Lines to print: files, licences, what to do next.
+
+    Raises:
+        UserError: an unknown name, no network, a checksum that does not fit, no room.
+    """
+    if name != "freebase" and name not in SOURCES:
+        raise UserError(
+            f"There is nothing to fetch for '{name}'; expected one of "
+            f"{', '.join([*SOURCES, 'freebase'])}."
+        )
+    ensure_writable(folder, "raw")
+    if name == "freebase":
+        return [f"{download(FREEBASE_DUMP, folder / 'freebase-rdf-latest.gz')} is complete"]
+    source, lines = SOURCES[name], []
+    lines.append(f"Licences: {source.licence}")
+    if source.archive is None:
+        lines.append(f"{name} cannot be fetched: get {source.download} and put it into {folder}/")
+    else:
+        archive = folder / source.archive.rsplit("/", 1)[-1]
+        is_zip = archive.suffix == ".zip"
+        checksum = md5_beside(source.archive) if is_zip else None
+        download(source.archive, archive, checksum)
+        lines.append(f"{archive} is complete{' (md5 as published)' if checksum else ''}")
+        if is_zip:
+            lines.append(f"unpacked into {unpack(archive)}")
+    lines.append(f"{_link_file(source.link, folder)} is complete (git hash as published)")
+    lines.append(
+        f"Still needed: a knowledge graph, such as {source.kg[0]} from {RECBOLE_KG} put into "
+        f"{folder}/, or the Freebase dump (`fetch freebase --raw {folder}`, tens of GB); then "
+        f"`python -m dataset_atomic convert {name} --raw {folder}`"
+    )
+    return lines
+
+
+def md5_beside(url: str) -> Callable[[Path], bool]:
+    """A check against the md5 that GroupLens publishes beside each archive."""
+    text = _get(f"{url}.md5").text
+    found = re.search(rf"\b[0-9a-f]{{{_HASH_LENGTH_MD5}}}\b", text)
+    if not found:
+        raise UserError(f"{url}.md5 holds no md5 but {text[:60]!r}; try again later.")
+    return lambda path: _digest(path, hashlib.md5(usedforsecurity=False)) == found.group()
+
+
+def git_blob_check(sha: str) -> Callable[[Path], bool]:
+    """A check against the hash under which git, and so GitHub's listing, knows a file."""
+
+    def check(path: Path) -> bool:
+        start = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+        return _digest(path, start) == sha
+
+    return check
+
+
+def download(url: str, target: Path, check: Callable[[Path], bool] | None = None) -> Path:
+    """Download a file, going on from ``<target>.part`` if there is one.
+
+    Args:
+        url: what.
+        target: where to; if it is there and passes the check, nothing is downloaded.
+        check: whether a complete file is right.
+
+    Raises:
+        UserError: no network, an error of the server, or a file that fails the check (which is
+            then removed).
+    """
+    if target.is_file() and (check is None or check(target)):
+        return target
+    part = target.with_name(f"{target.name}.part")
+    done = part.stat().st_size if part.is_file() else 0
+    response = _get(
+        url, {"Range": f"bytes={done}-"} if done else {}, stream=True, complete=done > 0
+    )
+    if response.status_code != 416:  # 416: nothing is left to send
+        _save(response, part, target.name, url)
+    if check is not None and not check(part):
+        part.unlink()
+        raise UserError(f"The checksum of {url} does not fit; it was removed, fetch it again.")
+    os.replace(part, target)
+    return target
+
+
+def unpack(archive: Path) -> Path:
+    """Unpack a zip file beside itself; its members may not lie elsewhere.
+
+    Raises:
+        UserError: it is damaged, or cannot be written.
+    """
+    folder = archive.parent
+    try:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{archive} cannot be unpacked ({error}); fetch it again.") from error
+    return folder
+
+
+def _link_file(name: str, folder: Path) -> Path:
+    listing = _get(KB4REC_LISTING).json()
+    entry = next((entry for entry in listing if entry.get("name") == name), None)
+    if entry is None:
+        raise UserError(f"{KB4REC_LISTING} lists no {name}; download it from KB4Rec by hand.")
+    return download(entry["download_url"], folder / name, git_blob_check(entry["sha"]))
+
+
+def _save(response: requests.Response, part: Path, name: str, url: str) -> None:
+    resumed = response.status_code == 206
+    done = part.stat().st_size if resumed else 0
+    total = int(response.headers.get("Content-Length", 0)) + done or None
+    bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=name)
+    try:
+        with part.open("ab" if resumed else "wb") as file, bar:
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    except requests.RequestException as error:
+        raise UserError(f"{url} broke off ({_reason(error)}); run it again to go on.") from error
+    except OSError as error:
+        raise UserError(f"Cannot write {part}: {error.strerror}; make room and go on.") from error
+    if total is not None and part.stat().st_size < total:
+        raise UserError(f"{url} broke off; run it again to go on.")
+
+
+def _get(
+    url: str, headers: dict[str, str] | None = None, *, stream: bool = False, complete: bool = False
+) -> requests.Response:
+    """A response; with ``complete``, also 416 (the range asked for begins at the end)."""
+    try:
+        response = requests.get(url, headers=headers or {}, stream=stream, timeout=TIMEOUT)
+        if not (complete and response.status_code == 416):
+            response.raise_for_status()
+    except requests.RequestException as error:
+        raise UserError(
+            f"Cannot download {url} ({_reason(error)}); check the network, or download it by hand."
+        ) from error
+    return response
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"the server says {error.response.status_code}"
+    return type(error).__name__
+
+
+def _digest(path: Path, state: hashlib._Hash) -> str:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            state.update(chunk)
+    return state.hexdigest()

@@ -1,0 +1,219 @@
+"""The public datasets: what their raw files are called, look like, and come from.
+
+Nothing raw is in this repository; :attr:`Source.licence` says what the owners ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from dataset_atomic.atomic import AtomicTable
+from dataset_atomic.raw.interactions import Period
+from dataset_atomic.raw.stream import TextFormat, read_table
+from ksr_recbole.errors import UserError
+
+GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+KB4REC = "https://github.com/RUCDM/KB4Rec"
+RECBOLE_KG = "https://github.com/RUCAIBox/RecSysDatasets (KGDatasets)"
+FREEBASE_DUMP = (
+    "https://commondatastorage.googleapis.com/freebase-public/rdf/freebase-rdf-latest.gz"
+)
+
+MOVIELENS_LICENCE = (
+    "MovieLens: for research, no redistribution without permission, no commercial use without "
+    "permission; cite Harper and Konstan 2015 (doi 10.1145/2827872)"
+)
+KB4REC_LICENCE = (
+    "KB4Rec: non-commercial use, no redistribution; cite Zhao et al. 2019 "
+    "(doi 10.1162/dint_a_00008)"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public dataset.
+
+    Attributes:
+        name: of the dataset, its folder and its atomic files.
+        ratings: names under which the file of interactions may lie in the raw folder.
+        layout: of that file.
+        items: makes the ``.item`` table from the raw folder, ``None`` without the files.
+        k_core: of the paper (Sec. 5.1).
+        period: of the paper (Sec. 5.1).
+        download: what to get from where by hand.
+        archive: what ``fetch`` downloads and unpacks, if it can.
+        link: KB4Rec's file that ``fetch`` downloads and that is looked for in the raw folder.
+        kg: names of knowledge graphs that are looked for in the raw folder.
+        licence: what the owners of the data ask for.
+    """
+
+    name: str
+    ratings: tuple[str, ...]
+    layout: TextFormat
+    items: Callable[[Path], AtomicTable | None]
+    download: str
+    licence: str
+    link: str
+    kg: tuple[str, ...] = ()
+    k_core: int = 10
+    period: Period = field(default_factory=Period)
+    archive: str | None = None
+
+    def ratings_file(self, folder: Path) -> Path:
+        """The file of interactions in the raw folder, or in a folder in it.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not folder.is_dir():
+            raise UserError(f"The raw folder {folder} does not exist; give it with --raw=FOLDER.")
+        found = find_in(folder, self.ratings)
+        if found is None:
+            held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+            raise UserError(
+                f"{folder} holds no {' or '.join(self.ratings)} (but {held}); expected the raw "
+                f"files of {self.name}: {self.download}."
+            )
+        return found
+
+
+def find_in(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first of some names in a folder or one level below it."""
+    for name in names:
+        for path in (folder / name, *sorted(folder.glob(f"*/{name}"))):
+            if path.exists():
+                return path
+    return None
+
+
+def movie_table(frame: pl.DataFrame, genre_separator: str = "|") -> AtomicTable:
+    """``item_id``, ``movie_title``, ``release_year`` and ``genre`` from a title with its year.
+
+    Args:
+        frame: ``item_id``, ``title`` such as ``Alien (1979)``, and ``genre``.
+        genre_separator: between genres.
+    """
+    title = pl.col("title").str.strip_chars()
+    year = title.str.extract(r"\((\d{4})[^()]*\)$")
+    genre = pl.col("genre").replace("(no genres listed)", None)
+    table = frame.select(
+        "item_id",
+        movie_title=title.str.replace(r"\s*\(\d{4}[^()]*\)$", ""),
+        release_year=year,
+        genre=genre.str.replace_all(genre_separator, " ", literal=True),
+    )
+    types = ("token", "token_seq", "token", "token_seq")
+    return AtomicTable(table, dict(zip(table.columns, types, strict=True)))
+
+
+def _movies_dat(folder: Path) -> AtomicTable | None:
+    path = find_in(folder, ("movies.dat",))
+    layout = TextFormat(("item_id", "title", "genre"), separator="::", encoding="latin-1")
+    return None if path is None else movie_table(read_table(path, layout))
+
+
+def _movies_csv(folder: Path) -> AtomicTable | None:
+    path = find_in(folder, ("movies.csv",))
+    columns = {"movieId": "item_id", "title": "title", "genres": "genre"}
+    layout = TextFormat(columns, separator=",", quoted=True, header=True)
+    return None if path is None else movie_table(read_table(path, layout))
+
+
+def _tracks(folder: Path) -> AtomicTable | None:
+    path = find_in(folder, ("LFM-1b_tracks.txt", "LFM-1b_tracks.txt.gz"))
+    if path is None:
+        return None
+    layout = TextFormat(("item_id", "title", "artist_id"), optional=frozenset(["title"]))
+    tracks, types = read_table(path, layout), {"item_id": "token", "title": "token_seq"}
+    artists = find_in(folder, ("LFM-1b_artists.txt", "LFM-1b_artists.txt.gz"))
+    if artists is not None:
+        layout = TextFormat(("artist_id", "artist"), optional=frozenset(["artist"]))
+        names = read_table(artists, layout).unique("artist_id", keep="first")
+        tracks = tracks.join(names, on="artist_id", how="left", maintain_order="left")
+        types["artist"] = "token_seq"
+    return AtomicTable(tracks.select(*types), types)
+
+
+def _no_items(folder: Path) -> AtomicTable | None:
+    return None
+
+
+_RATINGS_CSV = TextFormat(
+    {"userId": "user_id", "movieId": "item_id", "rating": "rating", "timestamp": "timestamp"},
+    separator=",",
+    quoted=True,
+    header=True,
+)
+_PLAIN = ("user_id", "item_id", "rating", "timestamp")
+
+
+def _movielens(name: str, **others: object) -> Source:
+    given: dict = {
+        "ratings": ("ratings.csv", "ratings.csv.gz"),
+        "layout": _RATINGS_CSV,
+        "items": _movies_csv,
+        "download": f"{GROUPLENS}/{name}.zip",
+        "archive": f"{GROUPLENS}/{name}.zip",
+        "licence": f"{MOVIELENS_LICENCE}. {KB4REC_LICENCE}",
+        "link": "ml2fb.txt",
+        "kg": ("MovieLens-KG", "freebase-rdf-latest.gz"),
+    }
+    return Source(name=name, **(given | others))
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        _movielens("ml-100k", ratings=("u.data",), layout=TextFormat(_PLAIN), items=_no_items),
+        _movielens(
+            "ml-1m",
+            ratings=("ratings.dat",),
+            layout=TextFormat(_PLAIN, separator="::"),
+            items=_movies_dat,
+        ),
+        _movielens("ml-20m", period=Period(first_year=2005, last_year=2015)),
+        _movielens("ml-latest-small"),
+        Source(
+            name="lfm-1b",
+            ratings=("LFM-1b_LEs.txt", "LFM-1b_LEs.txt.gz"),
+            layout=TextFormat(("user_id", "artist_id", "album_id", "item_id", "timestamp")),
+            items=_tracks,
+            download="LFM-1b.zip from http://www.cp.jku.at/datasets/LFM-1b (on request)",
+            licence=f"LFM-1b: for research; cite Schedl 2016. {KB4REC_LICENCE}",
+            link="lfb2fb.txt",
+            kg=("LFM-1b-KG", "freebase-rdf-latest.gz"),
+            period=Period(last_days=365),
+        ),
+        Source(
+            name="amazon-book",
+            ratings=("ratings_Books.csv", "ratings_Books.csv.gz"),
+            layout=TextFormat(_PLAIN, separator=",", quoted=True),
+            items=_no_items,
+            download="http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+            "ratings_Books.csv",
+            archive="http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+            "ratings_Books.csv",
+            licence=f"Amazon: for research; cite He and McAuley 2016. {KB4REC_LICENCE}",
+            link="ab2fb.txt",
+            kg=("Amazon-book-KG", "freebase-rdf-latest.gz"),
+            k_core=3,
+        ),
+    )
+}
+"""The datasets by name; the paper's four, and two small ones of MovieLens."""
+
+
+def how_to_get(name: str) -> str:
+    """What to download from where and which command converts it, in one sentence."""
+    source = SOURCES[name]
+    fetch = f" (or run `python -m dataset_atomic fetch {name} --raw raw/{name}`)"
+    return (
+        f"download {source.download} and {source.link} from {KB4REC}"
+        f"{fetch if source.archive else ''} and a knowledge graph, such as {source.kg[0]} from "
+        f"{RECBOLE_KG} or {FREEBASE_DUMP}, all into raw/{name}/, then run "
+        f"`python -m dataset_atomic convert {name} --raw raw/{name}`"
+    )
