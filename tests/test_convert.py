@@ -1,0 +1,441 @@
+"""``python -m dataset_atomic convert`` and ``describe`` on small raw files of every format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset_atomic.atomic import read_atomic
+from dataset_atomic.cli import main
+from dataset_atomic.raw import stream
+from dataset_atomic.raw.iris import expand, shorten
+from dataset_atomic.raw.stream import TextFormat, read_blocks, read_table
+from dataset_atomic.raw.timestamps import TimestampReader
+from dataset_atomic.raw.triples import scan_triples
+from ksr_recbole.errors import UserError
+from tests.raw_samples import (
+    FREEBASE,
+    LINKS,
+    NAMES,
+    START,
+    TRIPLES,
+    freebase_lines,
+    ratings,
+    write,
+    write_graph,
+    write_links,
+    write_raw,
+)
+
+SHARED_ML_1M = Path(__file__).resolve().parents[2] / "shared" / "data" / "ml-1m"
+
+LINKED = {item for item, _ in LINKS}
+NEAR = [t for t in TRIPLES if t[0].startswith("m.0") or t[2].startswith("m.0")]
+
+DATASETS = ["ml-1m", "ml-20m", "ml-latest-small", "lfm-1b", "amazon-book"]
+GRAPHS = ["freebase.gz", "ntriples", "tsv", "atomic", "folder"]
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A raw folder of ml-20m with links and a Freebase dump where they are looked for."""
+    folder = write_raw("ml-20m", tmp_path / "raw")
+    write_links(folder / "ml2fb.txt")
+    write_graph("freebase.gz", folder).rename(folder / "freebase-rdf-latest.gz")
+    return folder
+
+
+def convert(name: str, out: Path, *arguments: object) -> int:
+    return main(["convert", name, "--out", str(out), "--k-core=4", *map(str, arguments)])
+
+
+def table(folder: Path, name: str, suffix: str) -> pl.DataFrame:
+    return read_atomic(folder / f"{name}.{suffix}", []).frame
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def expected_inter() -> list[tuple[str, str, int]]:
+    rows = sorted(ratings(), key=lambda row: row[3])
+    return [(u, i, t) for u, i, _, t in rows if i in LINKED]
+
+
+# --- formats ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_dataset(name, tmp_path, capsys):
+    raw = write_raw(name, tmp_path / "raw")
+    link, graph = write_links(tmp_path / "l.txt"), write_graph("tsv", tmp_path)
+    out = tmp_path / name
+    assert convert(name, out, "--raw", raw, "--link", link, "--kg", graph) == 0
+    inter = table(out, name, "inter")
+    found = [(u, i, int(t)) for u, i, t in inter.select("user_id", "item_id", "timestamp").rows()]
+    assert found == expected_inter()
+    assert ("rating" in inter.columns) == (name != "lfm-1b")
+    assert table(out, name, "link").rows() == LINKS
+    assert table(out, name, "kg").rows() == NEAR
+    printed = capsys.readouterr().out
+    assert ".inter: 72 rows in, 12 dropped (item without an entity), 60 rows out" in printed
+    assert "1 entities shared by several items" in printed and "Licences: " in printed
+    assert f"{name}: 60 interactions, 5 linked items, 12 users" in printed
+
+
+def test_titles(tmp_path):
+    for name in ("ml-1m", "ml-20m"):
+        raw = write_raw(name, tmp_path / name)
+        link, graph = write_links(tmp_path / "l.txt"), write_graph("tsv", tmp_path)
+        out = tmp_path / f"{name}-out"
+        assert convert(name, out, "--raw", raw, "--link", link, "--kg", graph) == 0
+        assert table(out, name, "item").row(0) == ("1", "Café 1, The", "1991", "Drama War")
+    raw = write_raw("lfm-1b", tmp_path / "lfm-1b")
+    out = tmp_path / "lfm"
+    assert convert("lfm-1b", out, "--raw", raw, "--link", link, "--kg", graph) == 0
+    assert table(out, "lfm-1b", "item").row(1) == ("2", "Song 2", "The Band")
+
+
+def test_ml_100k_from_its_raw_files(tmp_path, capsys):
+    from dataset_atomic.ml_100k import bundled_folder, convert_ml_100k
+
+    convert_ml_100k(tmp_path / "wheel")
+    source = read_atomic(bundled_folder() / "ml-100k.inter", []).frame
+    films = read_atomic(bundled_folder() / "ml-100k.item", []).frame
+    write(tmp_path / "raw" / "u.data", ["\t".join(row) for row in source.iter_rows()])
+    items = [
+        f"{i}|Film (1990)|01-Jan-1990||http://x|{'|'.join('0' * 18)}|1" for i in films["item_id"]
+    ]
+    write(tmp_path / "raw" / "u.item", items)
+    out = tmp_path / "ml-100k"
+    assert main(["convert", "ml-100k", "--raw", str(tmp_path / "raw"), "--out", str(out)]) == 0
+    for suffix in ("inter", "kg", "link", "relation"):
+        name = f"ml-100k.{suffix}"
+        assert (out / name).read_bytes() == (tmp_path / "wheel" / name).read_bytes()
+    assert table(out, "ml-100k", "item").row(0) == ("1", "Film", "1990", "Western")
+
+
+def test_a_user_s_own_csv(tmp_path):
+    rows = [f'"{u}";{i};{t * 1000}' for u, i, _, t in ratings()]
+    link, graph = write_links(tmp_path / "l.txt"), write_graph("tsv", tmp_path)
+    with_header = write(tmp_path / "a.csv", ["who;what;when", *rows])
+    without = write(tmp_path / "b.csv", rows)
+    shared = ["--link", link, "--kg", graph, "--separator=;", "--dataset=mine"]
+    shared += ["--user=who", "--item=what", "--time=when"]
+    assert convert("csv", tmp_path / "1", "--raw", with_header, *shared) == 0
+    assert convert("csv", tmp_path / "2", "--raw", without, "--columns=who,what,when", *shared) == 0
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    found = [(u, i, int(t)) for u, i, t in table(tmp_path / "1", "mine", "inter").rows()]
+    assert found == expected_inter()
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_every_graph_format_gives_the_same_triples(kind, hops, tmp_path):
+    graph = write_graph(kind, tmp_path)
+    scan = scan_triples([graph], pl.Series([e for _, e in LINKS]), hops=hops)
+    expected = NEAR if hops == 1 else [t for t in TRIPLES if t[0] != "m.zz"]
+    assert sorted(scan.kg.rows()) == sorted(expected)
+    assert scan.rows_in - sum(scan.dropped.values()) == scan.kg.height
+
+
+def test_what_a_dump_drops_is_counted(tmp_path):
+    scan = scan_triples([write_graph("freebase.gz", tmp_path)], pl.Series([e for _, e in LINKS]))
+    assert scan.rows_in == len(freebase_lines())
+    assert scan.dropped == {
+        "literal": 2 * len(NAMES) + 1,
+        "an end is no entity of Freebase (m.* or g.*)": 1,
+        "beyond one step of the linked items": 2,
+    }
+
+
+def reachable(triples, seeds, hops):
+    near = set(seeds)
+    for _ in range(hops - 1):
+        near |= {e for h, _, t in triples if h in near or t in near for e in (h, t)}
+    return [t for t in triples if t[0] in near or t[2] in near]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    triples=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 2), st.integers(0, 9)), min_size=1, unique=True
+    ),
+    hops=st.integers(1, 4),
+)
+def test_hops_agree_with_loops(triples, hops, tmp_path_factory):
+    named = [(f"e{h}", f"r{r}", f"e{t}") for h, r, t in triples]
+    path = write(tmp_path_factory.mktemp("kg") / "k.tsv", ["\t".join(t) for t in named])
+    found = scan_triples([path], pl.Series(["e0", "e1"]), hops=hops)
+    assert sorted(found.kg.rows()) == sorted(reachable(named, ["e0", "e1"], hops))
+    assert found.rows_in - sum(found.dropped.values()) == found.kg.height
+
+
+def test_names_prefer_english(raw, tmp_path):
+    assert convert("ml-20m", tmp_path / "o", "--raw", raw) == 0
+    assert dict(table(tmp_path / "o", "ml-20m", "entity").rows()) == {
+        "m.01": "Alien", "m.d0": "R. 'Rid' Scott", "m.g0": "Épouvante"
+    }  # fmt: skip
+    given_names = write(tmp_path / "names.tsv", ["m.01\tThe Alien", "m.02\tTwo"])
+    assert convert("ml-20m", tmp_path / "p", "--raw", raw, "--names", given_names) == 0
+    names = dict(table(tmp_path / "p", "ml-20m", "entity").rows())
+    assert (names["m.01"], names["m.02"], names["m.g0"]) == ("The Alien", "Two", "Épouvante")
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_any_block_size_gives_the_same_files(raw, tmp_path, monkeypatch, size, capsys):
+    assert convert("ml-20m", tmp_path / "whole", "--raw", raw) == 0
+    whole = capsys.readouterr().out
+    monkeypatch.setattr(stream, "BLOCK_BYTES", size)
+    assert convert("ml-20m", tmp_path / "parts", "--raw", raw) == 0
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert capsys.readouterr().out == whole.replace("/whole", "/parts")
+
+
+def test_ids_of_knowledge_bases_round_trip():
+    iris = ["m.01", "g.11", "dbr:Alien_(film)", "wd:Q42", "Afghan_Luke", "http://x.org/a"]
+    full = expand(pl.Series("e", iris))
+    assert full[0] == f"{FREEBASE}m.01>" and full[2] == "<http://dbpedia.org/resource/Alien_(film)>"
+    assert full.to_frame().select(shorten("e"))["e"].to_list() == iris
+
+
+# --- rules -----------------------------------------------------------------------------------
+
+
+def test_period_repeats_and_links(tmp_path, capsys):
+    raw = write_raw("ml-20m", tmp_path / "raw")
+    with (raw / "ratings.csv").open("a") as file:
+        file.write(f"1,1,5.0,{START + 10**6}\n\n")  # a repetition, and a blank line
+        file.write("1,2,5.0,1000000000\n")  # 2001
+    links = [("1", "m.01"), ("1", "m.02"), ("1", "m.01"), *LINKS[1:]]
+    link, graph = write_links(tmp_path / "l.txt", links), write_graph("tsv", tmp_path)
+    common = ["--raw", raw, "--link", link, "--kg", graph]
+    assert convert("ml-20m", tmp_path / "o", *common, "--drop-repeats") == 0
+    printed = capsys.readouterr().out
+    assert (
+        ".inter: 75 rows in, 1 dropped (blank line), 1 dropped (not in 2005-2015), 12 dropped "
+        "(item without an entity), 1 dropped (repeated (user, item)), 60 rows out"
+    ) in printed
+    assert "1 links contradict an earlier one; the first of an item counts" in printed
+    assert table(tmp_path / "o", "ml-20m", "link").rows() == LINKS
+    assert convert("ml-20m", tmp_path / "p", *common) == 0
+    assert table(tmp_path / "p", "ml-20m", "inter").height == 61
+    assert convert("ml-20m", tmp_path / "q", *common, "--last-days=6", "--k-core=1") == 0
+    last = START + 10**6
+    kept = table(tmp_path / "q", "ml-20m", "inter")["timestamp"].cast(pl.Int64)
+    assert sorted(kept) == sorted(
+        [last, *(t for _, _, t in expected_inter() if t > last - 6 * 86_400)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "form"),
+    [
+        ("978300019", 978300019, "seconds"),
+        ("978300019.7", 978300019, "seconds"),
+        ("9.78300019e8", 978300019, "seconds"),
+        ("978300019123", 978300019, "milliseconds"),
+        ("978300019123456", 978300019, "microseconds"),
+        ("978300019123456789", 978300019, "nanoseconds"),
+        ("2000-12-31 22:00:19", 978300019, "%Y-%m-%d %H:%M:%S%.f"),
+        ("2000-12-31T22:00:19Z", 978300019, "%Y-%m-%dT%H:%M:%S%.fZ"),
+        ("2000-12-31T23:00:19+01:00", 978300019, "%Y-%m-%dT%H:%M:%S%.f%:z"),
+        ("2000-12-31", 978220800, "%Y-%m-%d"),
+    ],
+)
+def test_timestamps(tmp_path, text, seconds, form):
+    path = write(tmp_path / "t", [text] * 3)
+    clock = TimestampReader()
+    (block,) = read_blocks(path, TextFormat(("timestamp",)))
+    assert clock.seconds(block).to_list() == [seconds] * 3
+    assert clock.form == form
+    assert (clock.note() is None) == (form == "seconds")
+
+
+field_text = st.text(
+    st.characters(
+        codec="utf-8", exclude_characters='\t\n\r"\x1f,', exclude_categories=["Cs", "Cc"]
+    ),
+    min_size=1,
+).filter(lambda text: text.strip())
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(rows=st.lists(st.tuples(field_text, field_text), min_size=1), size=st.integers(1, 200),
+       separator=st.sampled_from(["\t", ",", "::"]))  # fmt: skip
+def test_what_is_written_is_read(rows, size, separator, tmp_path_factory):
+    rows = [(a.replace(":", ";"), b.replace(":", ";")) for a, b in rows]
+    rows = [(a.removeprefix("\ufeff") or "x", b) for a, b in rows]
+    path = write(tmp_path_factory.mktemp("t") / "f", [separator.join(row) for row in rows])
+    layout = TextFormat(("a", "b"), separator=separator)
+    frames = [block.frame for block in read_blocks(path, layout, block_bytes=size)]
+    assert pl.concat(frames).rows() == rows
+    assert read_table(path, layout).rows() == rows
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+def complaint(capsys, *arguments: object) -> str:
+    assert main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1
+    return printed
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "expected"),
+    [
+        (1, "userId;movieId;rating;timestamp", "has no column 'userId'"),
+        (1, "1,2,3.5,1300000000", "has no column 'userId'"),
+        (5, "1,2", "2 column(s)"),
+        (5, "1\t2\t3\t4", "1 column(s)"),
+        (5, "1,,3,1300000000", "column 'item_id' is empty"),
+        (5, "1,2,3,yesterday", "'yesterday' is not a timestamp"),
+        (5, "1,2,good,1300000000", "'good' is not a rating"),
+        (5, '1,"2,3,1300000000', "double quote is not closed"),
+        (5, '1,"a\tb",3,1300000000', "holds a tab"),
+        (5, "1,2,3,1300000000000", "is not a timestamp; expected seconds"),
+    ],
+)
+def test_a_malformed_line(raw, tmp_path, capsys, line, text, expected):
+    path = raw / "ratings.csv"
+    lines = path.read_text().split("\n")
+    lines[line - 1] = text
+    path.write_text("\n".join(lines))
+    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--out", tmp_path / "o")
+    assert f"{path}, line {line}:" in sentence and expected in sentence
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_header_in_another_order(raw, tmp_path):
+    assert convert("ml-20m", tmp_path / "o", "--raw", raw) == 0
+    rows = [f"{t},{r},{i},{u}" for u, i, r, t in ratings()]
+    write(raw / "ratings.csv", ["timestamp,rating,movieId,userId", *rows])
+    assert convert("ml-20m", tmp_path / "p", "--raw", raw) == 0
+    assert contents(tmp_path / "o") == contents(tmp_path / "p")
+
+
+def test_blanks_around_ids_and_windows_line_ends(raw, tmp_path, capsys):
+    assert convert("ml-20m", tmp_path / "o", "--raw", raw) == 0
+    path = raw / "ratings.csv"
+    path.write_bytes(
+        b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n1,", b"\n 1 ,").replace(b"\n", b"\r\n")
+    )
+    assert convert("ml-20m", tmp_path / "p", "--raw", raw) == 0
+    assert contents(tmp_path / "o") == contents(tmp_path / "p")
+    assert "6 ids had blanks around them, which were removed" in capsys.readouterr().out
+
+
+def test_damaged_files(raw, tmp_path, capsys):
+    command = ["convert", "ml-20m", "--raw", raw, "--out", tmp_path / "o", "--k-core=4"]
+    dump = raw / "freebase-rdf-latest.gz"
+    whole = dump.read_bytes()
+    dump.write_bytes(whole[:-30])
+    assert f"{dump} is truncated or damaged" in complaint(capsys, *command)
+    dump.write_bytes(b"PK\x03\x04 what is this?")
+    assert "is not a triple" in complaint(capsys, *command)
+    dump.write_bytes(b"")
+    assert f"{dump} is empty" in complaint(capsys, *command)
+    dump.write_bytes(whole)
+    links = raw / "ml2fb.txt"
+    links.write_bytes(b"1\tm.01\n2\tm.\xff\n")
+    assert f"{links}, line 2: byte 0xff is not UTF-8" in complaint(capsys, *command)
+    links.write_text("1 m.01\n")
+    assert f"{links}, line 1: 1 column(s)" in complaint(capsys, *command)
+    write_links(links)
+    (raw / "ratings.csv").write_text("")
+    assert "is empty" in complaint(capsys, *command)
+    assert not (tmp_path / "o").exists()
+
+
+def test_nothing_in_common(raw, tmp_path, capsys):
+    command = ["convert", "ml-20m", "--raw", raw, "--out", tmp_path / "o", "--k-core=4"]
+    write_links(raw / "ml2fb.txt", [(f"movie_{i}", e) for i, e in LINKS])
+    sentence = complaint(capsys, *command)
+    assert "'1', '2', '3'" in sentence and "'movie_1', 'movie_2', 'movie_3'" in sentence
+    write_links(raw / "ml2fb.txt", [(i, f"{e}x") for i, e in LINKS])
+    assert "'m.01x', 'm.02x', 'm.03x'" in complaint(capsys, *command)
+
+
+def test_wrong_folders_and_names(raw, tmp_path, capsys):
+    out = ["--out", tmp_path / "o"]
+    assert "does not exist" in complaint(capsys, "convert", "ml-1m", "--raw", tmp_path / "no", *out)
+    assert "holds no ratings.dat" in complaint(capsys, "convert", "ml-1m", "--raw", raw, *out)
+    assert "needs the raw files" in complaint(capsys, "convert", "ml-1m", *out)
+    assert "There is no converter 'ml-2m'" in complaint(capsys, "convert", "ml-2m", *out)
+    assert "k_core` is 0" in complaint(capsys, "convert", "ml-20m", "--raw", raw, "--k-core=0")
+    (raw / "freebase-rdf-latest.gz").unlink()
+    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, *out)
+    assert "no knowledge graph" in sentence
+    (raw / "ml2fb.txt").unlink()
+    graph = write_graph("tsv", tmp_path)
+    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--kg", graph, *out)
+    assert "no link file" in sentence
+    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--kg", tmp_path, *out)
+    assert "no hop1.kg" in sentence or "no link file" in sentence
+
+
+def test_an_output_folder_with_something_in_it(raw, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "o"
+    assert convert("ml-20m", out, "--raw", raw) == 0
+    before = contents(out)
+    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--out", out)
+    assert "is not empty; add --overwrite" in sentence and contents(out) == before
+    (out / "ml-20m.user").write_text("of an earlier conversion")
+    (out / "notes.txt").write_text("mine")
+    assert convert("ml-20m", out, "--raw", raw, "--overwrite") == 0
+    assert contents(out) == {**before, "notes.txt": b"mine"}
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dataset_atomic.convert.filter_to_fixed_point", interrupted)
+    assert convert("ml-20m", out, "--raw", raw, "--overwrite") == 130
+    assert contents(out) == {**before, "notes.txt": b"mine"}
+
+
+# --- describe --------------------------------------------------------------------------------
+
+
+def test_describe_a_small_dataset(raw, tmp_path, capsys):
+    assert convert("ml-20m", tmp_path / "ml-20m", "--raw", raw) == 0
+    capsys.readouterr()
+    assert main(["describe", str(tmp_path / "ml-20m")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ml-20m: 60 interactions, 5 linked items, 12 users")
+    assert "interactions per user: 5 at least, 5 in the median, 5.0 on average, 5 at most" in lines
+    assert any(line.startswith("sessions per user by day (UTC): ") for line in lines)
+    assert any(line.split() == ["4", "film.film.directed_by,", "attribute,", "reverse", "of",
+                                "film.director.film"] for line in lines)  # fmt: skip
+    assert lines[-1] == "entities without a name: 6 of 9"
+
+
+def test_describe_bad_folders(tmp_path, capsys):
+    assert "does not exist" in complaint(capsys, "describe", tmp_path / "no")
+    assert "should hold one .inter file; found: none" in complaint(capsys, "describe", tmp_path)
+
+
+@pytest.mark.skipif(not SHARED_ML_1M.is_dir(), reason="the shared ml-1m is not here")
+def test_describe_ml_1m(capsys):
+    assert main(["describe", str(SHARED_ML_1M)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "ml-1m: 932,293 interactions, 2,983 linked items, 6,040 users, 28,123 entities, "
+        "17 relations, 111,740 triples"
+    )
+
+
+def test_a_run_says_where_an_absent_dataset_comes_from(tmp_path, monkeypatch):
+    from ksr_recbole.quick_start import data
+
+    monkeypatch.setattr(data, "DATASETS", tmp_path)
+    with pytest.raises(UserError) as raised:
+        data.prepare_atomic_files({"dataset": "ml-1m", "data_path": str(tmp_path / "ml-1m")})
+    sentence = str(raised.value)
+    assert "https://files.grouplens.org/datasets/movielens/ml-1m.zip" in sentence
+    assert "python -m dataset_atomic convert ml-1m --raw raw/ml-1m" in sentence
+    assert "fetch ml-1m" in sentence and "--data_path=FOLDER" in sentence
