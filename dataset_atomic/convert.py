@@ -253,8 +253,6 @@ def convert(
     ):  # fmt: skip
         for reason, count in later.dropped.items():
             funnel.drop(reason, count)
-    if inter_funnel.rows_in and (tied := _share_of_ties(data.inter)):
-        notes.append(f"{tied:.1%} of the interactions share their timestamp with the user's others")
     tables = _tables_of(material, data, names)
     restrictions = [_restriction(s, material.side[s], tables[s]) for s in material.side]
     if names.height:
@@ -305,9 +303,8 @@ def attribute_names(relation: AtomicTable) -> tuple[str, ...]:
 
 
 def _without_repeats(material: Material, options: Options) -> tuple[pl.DataFrame, Funnel]:
-    """The interactions in the order of time; of equal times, in the file's."""
-    frame = material.inter.frame.sort("timestamp", maintain_order=True)
-    funnel = material.inter.funnel
+    """The interactions, and if asked for, only the first of a user with an item."""
+    frame, funnel = material.inter.frame, material.inter.funnel
     if options.drop_repeats:
         first = frame.unique(["user_id", "item_id"], keep="first", maintain_order=True)
         frame = funnel.step("repeated (user, item)", frame, first)
@@ -322,11 +319,6 @@ def _nothing_left(material: Material, kg: pl.DataFrame, k_core: int, min_triples
         f"min_triples={min_triples}. Entities of the links: {linked}; seen in the graph beside "
         f"them: {seen or 'none'}. Check that both use the same ids, or lower the two options."
     )
-
-
-def _share_of_ties(inter: pl.DataFrame) -> float:
-    tied = inter.select((pl.len().over("user_id", "timestamp") > 1).mean())
-    return float(tied.item() or 0.0)
 
 
 def _names(entities: pl.Series, spool: NameSpool, given: Path | None) -> pl.DataFrame:

@@ -158,8 +158,15 @@ def core_of(inter: pl.DataFrame, k_core: int) -> pl.DataFrame:
 
 
 def _dense(inter: pl.DataFrame, k_core: int) -> pl.DataFrame:
-    enough = (pl.len().over("user_id") >= k_core) & (pl.len().over("item_id") >= k_core)
-    return inter.filter(enough)
+    return inter.filter(
+        _is_frequent(inter["user_id"], k_core) & _is_frequent(inter["item_id"], k_core)
+    )
+
+
+def _is_frequent(ids: pl.Series, least: int) -> pl.Series:
+    """Whether each id occurs often enough; counted by code, which needs little memory."""
+    codes = ids.cast(pl.Categorical).to_physical().to_numpy()
+    return pl.Series(np.bincount(codes, minlength=1)[codes] >= least)
 
 
 def _within(kg: pl.DataFrame, entities: pl.Series, hops: int) -> pl.DataFrame:

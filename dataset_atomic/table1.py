@@ -60,7 +60,8 @@ def describe_table1(folder: str | os.PathLike[str], name: str) -> Table1:
             linked.select(linked_items=pl.len()),
             kg.select(triples=pl.len(), relations=pl.col("relation_id").n_unique()),
             entities.select(entities=pl.col("entity").n_unique()),
-        ]
+        ],
+        engine="streaming",
     )
     return Table1(
         name, **{key: n for frame in counts for key, n in frame.row(0, named=True).items()}

@@ -1,0 +1,1 @@
+"""Readers of the raw formats: one job each, block by block, every error with its line."""

@@ -1,0 +1,157 @@
+"""Who used what when, from the raw ratings or listening events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from dataset_atomic.filtering import Funnel
+from dataset_atomic.raw.stream import Block, TextFormat, read_blocks
+from dataset_atomic.raw.timestamps import TimestampReader
+from ksr_recbole.errors import UserError
+
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Period:
+    """Which interactions count by their time.
+
+    Attributes:
+        first_year: the first year (UTC), if any.
+        last_year: the last year (UTC), if any.
+        last_days: only so many days before the file's last timestamp, if any.
+    """
+
+    first_year: int | None = None
+    last_year: int | None = None
+    last_days: int | None = None
+
+    def __str__(self) -> str:
+        years = f"{self.first_year or ''}-{self.last_year or ''}"
+        days = f"the last {self.last_days} days" if self.last_days else ""
+        return " and ".join(part for part in (years.strip("-") and years, days) if part)
+
+    def mask(self, seconds: pl.Series) -> pl.Series:
+        """Whether each timestamp lies within the years."""
+        inside = pl.repeat(True, len(seconds), dtype=pl.Boolean, eager=True)
+        if self.first_year:
+            inside &= seconds >= _start_of(self.first_year)
+        if self.last_year:
+            inside &= seconds < _start_of(self.last_year + 1)
+        return inside
+
+
+def _start_of(year: int) -> int:
+    return int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Interactions of linked items in the order of time; of equal times, in the file's.
+
+    Attributes:
+        frame: ``user_id`` and ``item_id`` (categorical), ``rating`` (float) if the file has it,
+            ``timestamp`` (int64, seconds).
+        funnel: why the others were dropped.
+        notes: what was converted, in sentences.
+        example_items: some of the file's item ids.
+    """
+
+    frame: pl.DataFrame
+    funnel: Funnel
+    notes: tuple[str, ...]
+    example_items: tuple[str, ...]
+
+
+def read_interactions(
+    path: Path,
+    layout: TextFormat,
+    linked: pl.Series,
+    period: Period,
+    translate: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+    *,
+    block_bytes: int | None = None,
+) -> Interactions:
+    """Read interactions, keeping those of linked items within the period.
+
+    Args:
+        path: the file.
+        layout: with the columns ``user_id``, ``item_id``, ``timestamp`` and perhaps ``rating``.
+        linked: ids of the linked items.
+        period: which times count.
+        translate: changes a block's ids, if need be.
+
+    Raises:
+        UserError: a malformed line; an id with a tab or a double quote; nothing in the file.
+    """
+    clock, funnel = TimestampReader(), Funnel(".inter", 0)
+    known = linked.implode()
+    kept, latest, stripped = [], None, 0
+    examples: list[str] = []
+    for block in read_blocks(path, layout, block_bytes=block_bytes):
+        _check_ids(block)
+        frame = block.frame.with_columns(clock.seconds(block))
+        if "rating" in frame.columns:
+            frame = frame.with_columns(_ratings(block))
+        bare = frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
+        if translate is None:
+            stripped += (bare["user_id"] != frame["user_id"]).sum()
+            stripped += (bare["item_id"] != frame["item_id"]).sum()
+        frame = translate(bare) if translate is not None else bare
+        funnel.rows_in += block.frame.height + block.blank_lines
+        if block.blank_lines:
+            funnel.drop("blank line", block.blank_lines)
+        if not examples:
+            examples = frame["item_id"].head(1000).unique(maintain_order=True).head(3).to_list()
+        last = frame["timestamp"].max()
+        latest = last if latest is None else max(latest, last or latest)
+        frame = funnel.step(f"not in {period}", frame, frame.filter(period.mask(frame["timestamp"])))
+        # Known before the k-core: what no entity belongs to need not be held in memory.
+        frame = funnel.step(
+            "item without an entity", frame, frame.filter(pl.col("item_id").is_in(known))
+        )
+        frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest))
+        kept.append(frame.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical)))
+    if not funnel.rows_in:
+        raise UserError(f"{path} is empty; expected {', '.join(layout.columns)} in every line.")
+    frame = pl.concat(kept)
+    kept.clear()  # one copy less while the rows are sorted
+    frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest))
+    frame = frame.sort("timestamp", maintain_order=True)
+    notes = [note for note in (clock.note(),) if note]
+    if stripped:
+        notes.append(f"{stripped:,} ids had blanks around them, which were removed")
+    return Interactions(frame, funnel, tuple(notes), tuple(examples))
+
+
+def _recent(frame: pl.DataFrame, period: Period, latest: int | None) -> pl.DataFrame:
+    if period.last_days is None or latest is None:
+        return frame
+    return frame.filter(pl.col("timestamp") > latest - period.last_days * DAY)
+
+
+def _check_ids(block: Block) -> None:
+    for name in ("user_id", "item_id"):
+        bad = block.frame[name].str.contains(r'[\t"\r\n]')
+        if bad.any():
+            row = int(bad.arg_max() or 0)
+            raise UserError(
+                f"{block.path}, line {block.line_of(row)}: the {name} {block.frame[name][row]!r} "
+                "holds a tab or a double quote, which RecBole's atomic files cannot; rename it."
+            )
+
+
+def _ratings(block: Block) -> pl.Series:
+    values = block.frame["rating"].str.strip_chars().cast(pl.Float32, strict=False)
+    if values.null_count() or not values.is_finite().all():
+        row = int((values.is_null() | ~values.is_finite().fill_null(True)).arg_max() or 0)
+        raise UserError(
+            f"{block.path}, line {block.line_of(row)}: {block.frame['rating'][row]!r} is not a "
+            "rating; expected a number, so correct the value or the order of the columns."
+        )
+    return values

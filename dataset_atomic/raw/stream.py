@@ -1,0 +1,265 @@
+"""Text files of any size as Polars frames, block by block.
+
+A file is read in blocks of whole lines, so that memory does not grow with it; ``.gz`` files are
+decompressed on the way, in a thread beside the parsing.  What Polars cannot parse is looked at
+line by line, but only in the block that holds it, to say which line is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+from tqdm import tqdm
+
+from ksr_recbole.errors import UserError
+
+BLOCK_BYTES = 1 << 24
+"""Bytes of decompressed text that are parsed at a time."""
+
+PROGRESS_BYTES = 1 << 26
+"""Files smaller than this are read without a progress bar."""
+
+_OVERFLOW = "\0overflow"
+_LONGEST_LINE = 1 << 26
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How the lines of a raw file are to be read.
+
+    Attributes:
+        columns: names of the columns from left to right; with a header, the header's names of
+            the columns wanted (``columns[raw] = name``).
+        separator: between columns; of several characters, none may be a tab.
+        quoted: whether fields may be in double quotes, as in CSV.
+        header: whether line 1 names the columns, in any order.
+        encoding: of the file.
+        optional: columns that may be empty.
+    """
+
+    columns: tuple[str, ...] | Mapping[str, str]
+    separator: str = "\t"
+    quoted: bool = False
+    header: bool = False
+    encoding: str = "utf-8"
+    optional: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some lines of a file.
+
+    Attributes:
+        path: the file.
+        first_line: number of the first line, from 1.
+        text: the lines.
+        frame: their columns as ``pl.String``, without the blank lines.
+        blank_lines: how many lines were blank.
+    """
+
+    path: Path
+    first_line: int
+    text: bytes
+    frame: pl.DataFrame
+    blank_lines: int
+
+    def line_of(self, row: int) -> int:
+        """The line number of a row of ``frame``."""
+        filled = (k for k, line in enumerate(self.text.split(b"\n")) if line.strip())
+        return self.first_line + next(k for n, k in enumerate(filled) if n == row)
+
+
+def read_blocks(
+    path: Path, layout: TextFormat, *, block_bytes: int | None = None
+) -> Iterator[Block]:
+    """The file's rows, block by block.
+
+    Raises:
+        UserError: the file is missing, unreadable, truncated or malformed; with its line.
+    """
+    names: list[str] | None = None if layout.header else list(layout.columns)
+    for first_line, text in text_blocks(path, layout.encoding, block_bytes=block_bytes):
+        if names is None:
+            header, _, text = text.partition(b"\n")
+            names = _header_names(path, header.rstrip(b"\r").decode(), layout)
+            first_line += 1
+        yield _parse(path, first_line, text, names, layout)
+
+
+def read_table(path: Path, layout: TextFormat) -> pl.DataFrame:
+    """A file that fits into memory, all at once."""
+    frames = [block.frame for block in read_blocks(path, layout)]
+    if not frames:
+        raise UserError(f"{path} is empty; expected {_expected(layout)}.")
+    return pl.concat(frames)
+
+
+def first_line(path: Path) -> bytes:
+    """The first line that is neither blank nor a comment (``#``); empty if there is none."""
+    for _, text in text_blocks(path, block_bytes=1 << 16):
+        for line in text.split(b"\n"):
+            if line.strip() and not line.startswith(b"#"):
+                return line.rstrip(b"\r")
+    return b""
+
+
+def text_blocks(
+    path: Path, encoding: str = "utf-8", *, block_bytes: int | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """``(number of the first line, whole lines as UTF-8)`` of a plain or gzip file.
+
+    Raises:
+        UserError: the file is missing, unreadable, or its gzip data are damaged.
+    """
+    try:
+        with path.open("rb") as raw, ThreadPoolExecutor(1) as thread:
+            size = path.stat().st_size
+            is_gzip = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+            with tqdm(
+                total=size, unit="B", unit_scale=True, desc=f"Reading {path.name}", delay=1.0,
+                disable=size < PROGRESS_BYTES, leave=False,
+            ) as bar:  # fmt: skip
+                for first_line, text in _whole_lines(path, file, thread, block_bytes):
+                    bar.update(raw.tell() - bar.n)
+                    yield first_line, _to_utf8(path, first_line, text, encoding)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; name the file or folder that holds it.") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is truncated or damaged ({error}); download it again and compare its size."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); expected a readable file."
+        ) from error
+
+
+def _whole_lines(
+    path: Path, file: BinaryIO, thread: ThreadPoolExecutor, block_bytes: int | None
+) -> Iterator[tuple[int, bytes]]:
+    size = block_bytes or BLOCK_BYTES
+    rest, line = b"", 1
+    upcoming = thread.submit(file.read, size)
+    while chunk := upcoming.result():
+        upcoming = thread.submit(file.read, size)
+        text = rest + chunk
+        cut = text.rfind(b"\n") + 1
+        if cut:
+            yield line, text[:cut]
+            line += text.count(b"\n", 0, cut)
+        rest = text[cut:]
+        if len(rest) > max(_LONGEST_LINE, size):
+            raise UserError(
+                f"{path}, line {line}: more than {_LONGEST_LINE >> 20} MiB without a line end; "
+                "expected a text file (if it is an archive, unpack it)."
+            )
+    if rest:
+        yield line, rest + b"\n"
+
+
+def _to_utf8(path: Path, first_line: int, text: bytes, encoding: str) -> bytes:
+    if first_line == 1:
+        text = text.removeprefix(b"\xef\xbb\xbf")
+    return text if encoding == "utf-8" else text.decode(encoding).encode()
+
+
+def _header_names(path: Path, header: str, layout: TextFormat) -> list[str]:
+    """The columns of a file with a header; those that nobody asked for keep their raw name."""
+    wanted = layout.columns
+    assert isinstance(wanted, Mapping)
+    found = [name.strip().strip('"') for name in header.split(layout.separator)]
+    missing = [raw for raw in wanted if raw not in found]
+    if missing:
+        raise UserError(
+            f"{path}, line 1: the header {header[:80]!r} has no column {missing[0]!r}; expected "
+            f"{', '.join(wanted)} separated by {layout.separator!r}, in any order. "
+            "Add the header line or correct the column names or the separator."
+        )
+    repeated = next((raw for raw in wanted if found.count(raw) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{path}, line 1: column {repeated!r} occurs twice; remove one.")
+    return [wanted.get(raw, f"\0{k}") for k, raw in enumerate(found)]
+
+
+def _parse(
+    path: Path, first_line: int, text: bytes, names: list[str], layout: TextFormat
+) -> Block:
+    columns = [*names, _OVERFLOW]
+    separator = "\t" if len(layout.separator) > 1 else layout.separator
+    plain = text if separator == layout.separator else text.replace(layout.separator.encode(), b"\t")
+    # A header of its own tells Polars how many columns to look for in every line.
+    header = separator.join(f"c{k}" for k in range(len(columns)))
+    required = [name for name in names if name[0] != "\0" and name not in layout.optional]
+    try:
+        frame = pl.read_csv(
+            header.encode() + b"\n" + plain,
+            separator=separator,
+            quote_char='"' if layout.quoted else None,
+            infer_schema=False,
+            truncate_ragged_lines=True,
+            new_columns=columns,
+        )
+    except pl.exceptions.PolarsError as error:
+        _explain(path, first_line, text, names, required, layout)
+        raise UserError(f"{path} cannot be parsed: {error}; correct the file.") from error
+    is_blank = pl.all_horizontal(pl.all().is_null())
+    filled = frame.filter(~is_blank) if frame[names[0]].null_count() else frame
+    if sum(filled[name].null_count() for name in required) or filled[_OVERFLOW].count():
+        _explain(path, first_line, text, names, required, layout)
+    wanted = [name for name in names if name[0] != "\0"]
+    blank = frame.height - filled.height
+    return Block(path, first_line, text, filled.select(wanted), blank)
+
+
+def _explain(
+    path: Path,
+    first_line: int,
+    text: bytes,
+    names: list[str],
+    required: list[str],
+    layout: TextFormat,
+) -> None:
+    """Raise for the first line of a block that is not as it should be."""
+    for number, raw in enumerate(text.split(b"\n"), first_line):
+        try:
+            line = raw.rstrip(b"\r").decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: byte 0x{raw[error.start]:02x} is not UTF-8; "
+                "convert the file to UTF-8."
+            ) from None
+        if not line.strip():
+            continue
+        if layout.quoted and line.count('"') % 2:
+            raise UserError(
+                f"{path}, line {number}: a double quote is not closed; close it on the same line."
+            )
+        reader = csv.reader([line], delimiter=layout.separator) if layout.quoted else None
+        fields = next(reader) if reader else line.split(layout.separator)
+        if len(fields) != len(names):
+            raise UserError(
+                f"{path}, line {number}: {len(fields)} column(s) separated by "
+                f"{layout.separator!r} found in {line[:80]!r}, expected {len(names)}; correct the "
+                "line or the separator."
+            )
+        for name, value in zip(names, fields, strict=True):
+            if name in required and not value:
+                raise UserError(
+                    f"{path}, line {number}: column {name!r} is empty; fill it in or remove the "
+                    "line."
+                )
+
+
+def _expected(layout: TextFormat) -> str:
+    names = ", ".join(layout.columns)
+    return f"{len(layout.columns)} ({names}) separated by {layout.separator!r}"

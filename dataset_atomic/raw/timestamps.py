@@ -1,0 +1,90 @@
+"""Timestamps in whatever form the raw data have them, as seconds."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from dataset_atomic.raw.stream import Block
+from ksr_recbole.errors import UserError
+
+UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+"""Units of numeric timestamps, by how many make a second."""
+
+SECONDS_BELOW = 10**11
+"""Seconds of any year that occurs are below this, and milliseconds since 1973 are above."""
+
+DATE_FORMATS = (
+    "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y/%m/%d",
+    "%Y%m%dT%H%M%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%m/%d/%Y",
+)  # fmt: skip
+"""Dates that are recognised; without a zone they are taken as UTC."""
+
+
+class TimestampReader:
+    """Reads one file's timestamps; what the first block is like, all others must be.
+
+    Attributes:
+        form: ``"seconds"`` or another of :data:`UNITS`, or a date format; ``None`` before the
+            first block.
+    """
+
+    def __init__(self) -> None:
+        self.form: str | None = None
+
+    def seconds(self, block: Block, column: str = "timestamp") -> pl.Series:
+        """``int64`` seconds since 1970 of every row.
+
+        Raises:
+            UserError: a value of another form, with its line.
+        """
+        values = block.frame[column].str.strip_chars()
+        if self.form is None and len(values):
+            self.form = _form_of(values)
+        result = _convert(values, self.form or "unknown")
+        if result.null_count():
+            row = int(result.is_null().arg_max() or 0)
+            expected = "a number or a date" if self.form == "unknown" else self.form
+            raise UserError(
+                f"{block.path}, line {block.line_of(row)}: {values[row]!r} is not a timestamp; "
+                f"expected {expected} as in the lines before; correct the value."
+            )
+        return result.rename(column)
+
+    def note(self) -> str | None:
+        """What was converted, or ``None`` if the file has plain seconds."""
+        if self.form in (None, "seconds"):
+            return None
+        return f"timestamps are {self.form} (detected), converted to seconds, UTC"
+
+
+def _form_of(values: pl.Series) -> str:
+    numbers = values.cast(pl.Float64, strict=False)
+    if len(numbers) and numbers.null_count() < len(numbers):
+        magnitude, form = numbers.abs().median() or 0, "seconds"
+        for step, unit in enumerate(UNITS):
+            if magnitude >= SECONDS_BELOW * 1000**(step - 1) and step:
+                form = unit
+        return form
+    fits = {f: len(values) - _convert(values, f).null_count() for f in DATE_FORMATS}
+    best = max(fits, key=fits.__getitem__)
+    return best if fits[best] else "unknown"
+
+
+def _convert(values: pl.Series, form: str) -> pl.Series:
+    """Seconds, null where a value is not of that form."""
+    if form == "unknown":
+        return pl.Series([None] * len(values), dtype=pl.Int64)
+    if form not in UNITS:
+        times = values.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
+        return times.dt.epoch("s")
+    numbers = values.cast(pl.Int64, strict=False)
+    if numbers.null_count():
+        floats = values.cast(pl.Float64, strict=False)
+        floats = floats.set(~floats.is_finite(), None)
+        numbers = numbers.fill_null(floats.cast(pl.Int64, strict=False))
+    low, high = SECONDS_BELOW * UNITS[form] // 1000, min(SECONDS_BELOW * UNITS[form], 2**63 - 1)
+    in_unit = numbers.abs() < high
+    if form != "seconds":
+        in_unit &= numbers.abs() >= low
+    return numbers.set(~in_unit, None) // UNITS[form]
