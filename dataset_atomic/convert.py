@@ -222,15 +222,18 @@ def convert(
     k_core = options.k_core or default_k_core
     notes = list(material.notes)
     inter, inter_funnel = _without_repeats(material, options)
+    n_linked = inter.height
     # Whatever the graph holds, nothing outside this core can be left: fewer seeds to look for.
-    core = core_of(inter, k_core)
-    if core.is_empty():
+    inter = inter_funnel.step(f"outside the {k_core}-core", inter, core_of(inter, k_core))
+    if inter.is_empty():
         raise UserError(
             f"No linked item of {material.name} is left in the {k_core}-core of its "
-            f"{inter.height:,} interactions with linked items (k_core={k_core}); lower it."
+            f"{n_linked:,} interactions with linked items (k_core={k_core}); lower it."
         )
-    link = material.link.with_columns(pl.col("item_id").cast(pl.Categorical))
-    seeds = link.filter(pl.col("item_id").is_in(core["item_id"].unique().implode()))["entity_id"]
+    all_links = material.link.with_columns(pl.col("item_id").cast(pl.Categorical))
+    in_core = pl.col("item_id").is_in(inter["item_id"].unique().implode())
+    link = material.linking.step("item not in .inter", all_links, all_links.filter(in_core))
+    seeds = link["entity_id"]
     with tempfile.TemporaryDirectory(prefix="dataset_atomic-") as spool_folder:
         spool = NameSpool(Path(spool_folder))
         scan = scan_triples(graphs, seeds, hops=options.hops, names=spool)

@@ -104,7 +104,7 @@ def test_an_interrupted_download_goes_on(server, tmp_path):
 def test_a_wrong_checksum(server, tmp_path):
     address, files, _ = server
     files["/x"] = b"not what was published"
-    with pytest.raises(UserError, match="checksum of .*/x does not fit"):
+    with pytest.raises(UserError, match=r"checksum of .*/x does not fit"):
         download(f"{address}/x", tmp_path / "x", git_blob_check("0" * 40))
     assert not list(tmp_path.iterdir())
 

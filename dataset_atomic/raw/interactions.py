@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,9 +72,6 @@ def read_interactions(
     layout: TextFormat,
     linked: pl.Series,
     period: Period,
-    translate: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
-    *,
-    block_bytes: int | None = None,
 ) -> Interactions:
     """Read interactions, keeping those of linked items within the period.
 
@@ -84,7 +80,6 @@ def read_interactions(
         layout: with the columns ``user_id``, ``item_id``, ``timestamp`` and perhaps ``rating``.
         linked: ids of the linked items.
         period: which times count.
-        translate: changes a block's ids, if need be.
 
     Raises:
         UserError: a malformed line; an id with a tab or a double quote; nothing in the file.
@@ -93,16 +88,15 @@ def read_interactions(
     known = linked.implode()
     kept, latest, stripped = [], None, 0
     examples: list[str] = []
-    for block in read_blocks(path, layout, block_bytes=block_bytes):
+    for block in read_blocks(path, layout):
         _check_ids(block)
         frame = block.frame.with_columns(clock.seconds(block))
         if "rating" in frame.columns:
             frame = frame.with_columns(_ratings(block))
         bare = frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
-        if translate is None:
-            stripped += (bare["user_id"] != frame["user_id"]).sum()
-            stripped += (bare["item_id"] != frame["item_id"]).sum()
-        frame = translate(bare) if translate is not None else bare
+        stripped += (bare["user_id"] != frame["user_id"]).sum()
+        stripped += (bare["item_id"] != frame["item_id"]).sum()
+        frame = bare
         funnel.rows_in += block.frame.height + block.blank_lines
         if block.blank_lines:
             funnel.drop("blank line", block.blank_lines)
@@ -110,7 +104,9 @@ def read_interactions(
             examples = frame["item_id"].head(1000).unique(maintain_order=True).head(3).to_list()
         last = frame["timestamp"].max()
         latest = last if latest is None else max(latest, last or latest)
-        frame = funnel.step(f"not in {period}", frame, frame.filter(period.mask(frame["timestamp"])))
+        frame = funnel.step(
+            f"not in {period}", frame, frame.filter(period.mask(frame["timestamp"]))
+        )
         # Known before the k-core: what no entity belongs to need not be held in memory.
         frame = funnel.step(
             "item without an entity", frame, frame.filter(pl.col("item_id").is_in(known))

@@ -55,7 +55,9 @@ def expand(ids: pl.Series) -> pl.Series:
     iri = pl.lit("<") + pl.col(name) + ">"
     for start, prefix in PREFIXES.items():
         matches = (
-            pl.col(name).str.starts_with(prefix) if prefix else pl.col(name).str.contains(r"^[mg]\.")
+            pl.col(name).str.starts_with(prefix)
+            if prefix
+            else pl.col(name).str.contains(r"^[mg]\.")
         )
         full = f"<{start}" + pl.col(name).str.slice(len(prefix)) + ">"
         iri = pl.when(matches).then(full).otherwise(iri)

@@ -191,12 +191,12 @@ def _header_names(path: Path, header: str, layout: TextFormat) -> list[str]:
     return [wanted.get(raw, f"\0{k}") for k, raw in enumerate(found)]
 
 
-def _parse(
-    path: Path, first_line: int, text: bytes, names: list[str], layout: TextFormat
-) -> Block:
+def _parse(path: Path, first_line: int, text: bytes, names: list[str], layout: TextFormat) -> Block:
     columns = [*names, _OVERFLOW]
     separator = "\t" if len(layout.separator) > 1 else layout.separator
-    plain = text if separator == layout.separator else text.replace(layout.separator.encode(), b"\t")
+    plain = (
+        text if separator == layout.separator else text.replace(layout.separator.encode(), b"\t")
+    )
     # A header of its own tells Polars how many columns to look for in every line.
     header = separator.join(f"c{k}" for k in range(len(columns)))
     required = [name for name in names if name[0] != "\0" and name not in layout.optional]

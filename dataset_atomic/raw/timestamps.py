@@ -63,7 +63,7 @@ def _form_of(values: pl.Series) -> str:
     if len(numbers) and numbers.null_count() < len(numbers):
         magnitude, form = numbers.abs().median() or 0, "seconds"
         for step, unit in enumerate(UNITS):
-            if magnitude >= SECONDS_BELOW * 1000**(step - 1) and step:
+            if magnitude >= SECONDS_BELOW * 1000 ** (step - 1) and step:
                 form = unit
         return form
     fits = {f: len(values) - _convert(values, f).null_count() for f in DATE_FORMATS}

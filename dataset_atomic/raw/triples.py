@@ -1,7 +1,7 @@
 """Knowledge graphs of any size: what lies within some steps of the linked entities.
 
 Four formats are told apart by themselves: a folder as RecBole provides (``relation.kg``,
-``hop1.kg``, ..., ``extra.kg``), triples separated by tabs (RecBole's ``.kg`` among them), a Freebase
+``hop1.kg``, ..., ``extra.kg``), triples separated by tabs (such as RecBole's ``.kg``), a Freebase
 RDF dump, and N-Triples; files may be compressed with gzip.
 """
 
@@ -270,7 +270,9 @@ def _sources(paths: Iterable[Path], hop: int, hops: int) -> Iterator[_Source]:
             )
         relations = None
         if (path / "relation.kg").is_file():
-            relations = read_table(path / "relation.kg", TextFormat(("relation_id",)))["relation_id"]
+            relations = read_table(path / "relation.kg", TextFormat(("relation_id",)))[
+                "relation_id"
+            ]
         if (file := path / f"hop{hop}.kg").is_file():
             yield _Source(file, _format_of(file), relations)
         if hop == hops and (file := path / "extra.kg").is_file():
