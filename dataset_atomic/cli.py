@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_STATUS
+    except OSError as error:  # such as no room for the names put aside during a scan
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
+        return EXIT_STATUS
     except KeyboardInterrupt:
         print("\nInterrupted; what was there before is unchanged.", file=sys.stderr)
         return INTERRUPTED

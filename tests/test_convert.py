@@ -399,6 +399,16 @@ def test_an_output_folder_with_something_in_it(raw, tmp_path, capsys, monkeypatc
     assert contents(out) == {**before, "notes.txt": b"mine"}
 
 
+def test_no_room_for_the_names(raw, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dataset_atomic.raw.triples.NameSpool.add", full)
+    out = tmp_path / "o"
+    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--out", out, "--k-core=4")
+    assert "No space left on device" in sentence and not out.exists()
+
+
 # --- describe --------------------------------------------------------------------------------
 
 
