@@ -237,7 +237,6 @@ def convert(
     with tempfile.TemporaryDirectory(prefix="dataset_atomic-") as spool_folder:
         spool = NameSpool(Path(spool_folder))
         scan = scan_triples(graphs, seeds, hops=options.hops, names=spool)
-        graph = Funnel(".kg", scan.rows_in, scan.dropped)
         min_triples = options.min_triples or default_min_triples(scan.kg.n_unique())
         data, funnels, rounds = filter_to_fixed_point(
             LinkedData(inter, link, scan.kg),
@@ -252,7 +251,7 @@ def convert(
         ).unique(maintain_order=True)
         names = _names(entities, spool, options.names)
     for funnel, later in (
-        (inter_funnel, funnels.inter), (material.linking, funnels.link), (graph, funnels.kg)
+        (inter_funnel, funnels.inter), (material.linking, funnels.link), (scan.funnel, funnels.kg)
     ):  # fmt: skip
         for reason, count in later.dropped.items():
             funnel.drop(reason, count)
@@ -267,7 +266,7 @@ def convert(
         k_core=k_core,
         min_triples=min_triples,
         rounds=rounds,
-        funnels=(inter_funnel, material.linking, graph, *restrictions),
+        funnels=(inter_funnel, material.linking, scan.funnel, *restrictions),
         shared_entities=int((data.link["entity_id"].value_counts()["count"] > 1).sum()),
         attributes=attribute_names(tables["relation"]),
         table1=describe_table1(out_dir, material.name),

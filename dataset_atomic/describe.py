@@ -7,10 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from dataset_atomic.atomic import atomic_path, scan_atomic
+from dataset_atomic.raw.interactions import DAY
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.errors import UserError
-
-DAY = 86_400
 
 
 def name_of(folder: Path) -> str:

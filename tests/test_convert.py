@@ -140,13 +140,13 @@ def test_every_graph_format_gives_the_same_triples(kind, hops, tmp_path):
     scan = scan_triples([graph], pl.Series([e for _, e in LINKS]), hops=hops)
     expected = NEAR if hops == 1 else [t for t in TRIPLES if t[0] != "m.zz"]
     assert sorted(scan.kg.rows()) == sorted(expected)
-    assert scan.rows_in - sum(scan.dropped.values()) == scan.kg.height
+    assert scan.funnel.rows_in - sum(scan.funnel.dropped.values()) == scan.kg.height
 
 
 def test_what_a_dump_drops_is_counted(tmp_path):
     scan = scan_triples([write_graph("freebase.gz", tmp_path)], pl.Series([e for _, e in LINKS]))
-    assert scan.rows_in == len(freebase_lines())
-    assert scan.dropped == {
+    assert scan.funnel.rows_in == len(freebase_lines())
+    assert scan.funnel.dropped == {
         "literal": 2 * len(NAMES) + 1,
         "an end is no entity of Freebase (m.* or g.*)": 1,
         "beyond one step of the linked items": 2,
@@ -172,7 +172,7 @@ def test_hops_agree_with_loops(triples, hops, tmp_path_factory):
     path = write(tmp_path_factory.mktemp("kg") / "k.tsv", ["\t".join(t) for t in named])
     found = scan_triples([path], pl.Series(["e0", "e1"]), hops=hops)
     assert sorted(found.kg.rows()) == sorted(reachable(named, ["e0", "e1"], hops))
-    assert found.rows_in - sum(found.dropped.values()) == found.kg.height
+    assert found.funnel.rows_in - sum(found.funnel.dropped.values()) == found.kg.height
 
 
 def test_names_prefer_english(raw, tmp_path):

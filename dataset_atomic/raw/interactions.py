@@ -14,6 +14,7 @@ from dataset_atomic.raw.timestamps import TimestampReader
 from ksr_recbole.errors import UserError
 
 DAY = 86_400
+"""Seconds of a day."""
 
 
 @dataclass(frozen=True)

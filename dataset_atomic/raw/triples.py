@@ -8,11 +8,12 @@ RDF dump, and N-Triples; files may be compressed with gzip.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from dataset_atomic.filtering import Funnel
 from dataset_atomic.raw.iris import NAME_PREDICATES, entity_space, expand, is_entity, shorten
 from dataset_atomic.raw.stream import Block, TextFormat, first_line, read_blocks, read_table
 from ksr_recbole.errors import UserError
@@ -33,18 +34,11 @@ class Scan:
 
     Attributes:
         kg: the triples within reach, ``head_id``, ``relation_id``, ``tail_id``, shortened.
-        rows_in: lines read that were not blank.
-        dropped: number of triples by reason.
+        funnel: lines read that were not blank, and why triples were left out.
     """
 
     kg: pl.DataFrame
-    rows_in: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-
-    def drop(self, reason: str, count: int) -> None:
-        """Note that ``count`` triples were left out."""
-        if count:
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
+    funnel: Funnel
 
 
 class NameSpool:
@@ -132,7 +126,8 @@ def scan_triples(
         UserError: a file is missing, truncated or malformed.
     """
     space = entity_space(seeds)
-    scan, kept = Scan(pl.DataFrame(schema=dict.fromkeys(TRIPLE, pl.String))), []
+    kept: list[pl.DataFrame] = []
+    scan = Scan(pl.DataFrame(schema=dict.fromkeys(TRIPLE, pl.String)), Funnel(".kg", 0))
     reached = frontier = seeds.unique()
     previous: pl.Series | None = None
     candidates = 0
@@ -142,7 +137,7 @@ def scan_triples(
             near = reached if source.is_extra else frontier
             far = None if source.is_extra else previous
             spool = names if hop == 1 else None
-            for triples, n in _within(source, near, far, space, scan, spool):
+            for triples, n in _within(source, near, far, space, scan.funnel, spool):
                 found.append(triples)
                 candidates += n
         kept += found
@@ -154,7 +149,7 @@ def scan_triples(
     if kept:
         scan.kg = pl.concat(kept)
     steps = "one step" if hops == 1 else f"{hops} steps"
-    scan.drop(f"beyond {steps} of the linked items", candidates - scan.kg.height)
+    scan.funnel.drop(f"beyond {steps} of the linked items", candidates - scan.kg.height)
     return scan
 
 
@@ -175,7 +170,7 @@ def _within(
     near: pl.Series,
     far: pl.Series | None,
     space: str | None,
-    scan: Scan,
+    funnel: Funnel,
     names: NameSpool | None,
 ) -> Iterator[tuple[pl.DataFrame, int]]:
     """The triples of a file that touch ``near`` but not ``far``, by block.
@@ -183,7 +178,7 @@ def _within(
     With them comes how many triples between entities were looked at, 0 if they were before.
     """
     is_rdf = source.layout in (_RDF_TABS, _LINES)
-    counts = scan if source.is_new else None
+    counts = funnel if source.is_new else None
     if is_rdf:
         near = expand(near.rename("e"))
         far = None if far is None else expand(far.rename("e"))
@@ -213,7 +208,7 @@ def _is_end(entities: pl.Series) -> pl.Expr:
 
 
 def _entities_only(
-    triples: pl.DataFrame, is_rdf: bool, space: str | None, counts: Scan | None
+    triples: pl.DataFrame, is_rdf: bool, space: str | None, counts: Funnel | None
 ) -> pl.DataFrame:
     """The triples between entities, the others noted."""
     no_literal = triples.filter(~pl.col("tail_id").str.starts_with('"'))
