@@ -6,26 +6,95 @@ import pytest
 import torch
 from torch import nn
 
+from ksr_recbole.model import gru as gru_module
 from ksr_recbole.model.gru import run_gru
+from ksr_recbole.model.packing import Packing
+
+LENGTHS = [[4, 4, 2, 1], [4, 3, 2, 1], [4, 4, 4, 4], [4, 1, 0, 0], [1] * 4]
+
+
+def both_results(layers: int, lengths: list[int], dtype: torch.dtype) -> list[list[torch.Tensor]]:
+    """Outputs, final states and gradients of ``nn.GRU`` over each row, and of ours."""
+    torch.manual_seed(0)
+    gru = nn.GRU(3, 5, layers, batch_first=True).to(dtype)
+    inputs = torch.randn(4, 4, 3, dtype=dtype, requires_grad=True)
+    hidden = torch.randn(layers, 4, 5, dtype=dtype, requires_grad=True)
+    packing = Packing.of(torch.tensor(lengths))
+    factor = torch.randn(sum(lengths), 5, dtype=dtype)
+
+    def plain() -> tuple[torch.Tensor, torch.Tensor]:
+        outputs, finals = torch.zeros(4, 4, 5, dtype=dtype), []
+        for row, length in enumerate(lengths):
+            state = hidden[:, row : row + 1]
+            if length:
+                output, state = gru(inputs[row : row + 1, :length], state)
+                outputs = outputs.index_put((torch.tensor(row), torch.arange(length)), output[0])
+            finals.append(state)
+        return packing.pack(outputs), torch.cat(finals, dim=1)
+
+    results = []
+    for run in (plain, lambda: run_gru(gru, packing.pack(inputs), hidden, packing)):
+        outputs, state = run()
+        loss = (outputs * factor).sum() + (state**2).sum()
+        gradients = torch.autograd.grad(loss, [inputs, hidden, *gru.parameters()])
+        results.append([outputs, state, *gradients])
+    return results
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize(
-    "lengths", [[4, 2, 4, 1], [1, 3, 2, 4], [4, 4, 4, 4], [0, 4, 0, 1], [1] * 4]
-)
+@pytest.mark.parametrize("lengths", LENGTHS)
 def test_outputs_states_and_gradients_equal_nn_gru(layers, lengths):
-    torch.manual_seed(0)
-    gru = nn.GRU(3, 5, layers, batch_first=True).double()
-    inputs = torch.randn(4, 4, 3, dtype=torch.float64, requires_grad=True)
-    hidden = torch.randn(layers, 4, 5, dtype=torch.float64, requires_grad=True)
-    valid = torch.arange(4)[None, :] < torch.tensor(lengths)[:, None]
-    whole = torch.tensor(lengths) == 4
-    factor = torch.randn(4, 4, 5, dtype=torch.float64)
-    results = []
-    for run in (lambda: gru(inputs, hidden), lambda: run_gru(gru, inputs, hidden, valid.sum(1))):
-        outputs, state = run()
-        loss = (outputs * factor)[valid].sum() + (state[:, whole] ** 2).sum()
-        gradients = torch.autograd.grad(loss, [inputs, hidden, *gru.parameters()])
-        results.append([outputs[valid], state[:, whole], *gradients])
-    for expected, got in zip(*results, strict=True):
+    for expected, got in zip(*both_results(layers, lengths, torch.float64), strict=True):
         torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_the_fused_step_equals_nn_gru(lengths):
+    pytest.importorskip("numba")
+    for expected, got in zip(*both_results(1, lengths, torch.float32), strict=True):
+        torch.testing.assert_close(got, expected, atol=2e-6, rtol=2e-5)
+
+
+def test_the_fused_step_holds_for_extreme_gates_and_passes_nan_on():
+    pytest.importorskip("numba")
+    gru = nn.GRU(1, 3, batch_first=True)
+    with torch.no_grad():
+        gru.weight_ih_l0.fill_(1.0)
+    packing = Packing.of(torch.ones(6, dtype=torch.int64))
+    inputs = torch.tensor([[-1e30], [-200.0], [-20.0], [20.0], [200.0], [1e30]])
+    hidden = torch.randn(1, 6, 3)
+    with torch.no_grad():
+        got, _ = run_gru(gru, inputs, hidden, packing)
+        expected, _ = gru(inputs[:, None], hidden)
+        torch.testing.assert_close(got, expected[:, 0], atol=2e-6, rtol=0)
+        inputs[2] = float("nan")
+        got, _ = run_gru(gru, inputs, hidden, packing)
+    assert torch.isnan(got[2]).all() and not torch.isnan(got[[0, 1, 3, 4, 5]]).any()
+
+
+def test_without_numba_the_plain_step_computes_the_same(monkeypatch):
+    expected = both_results(2, [4, 3, 2, 1], torch.float32)[0]
+    monkeypatch.setattr(gru_module, "gru_numba", None)
+    got = both_results(2, [4, 3, 2, 1], torch.float32)[1]
+    for one, other in zip(expected, got, strict=True):
+        torch.testing.assert_close(other, one, atol=2e-6, rtol=2e-5)
+
+
+def test_a_second_backward_pass_is_refused():
+    gru, packing = nn.GRU(3, 5, batch_first=True), Packing.of(torch.tensor([2, 1]))
+    outputs, _ = run_gru(gru, torch.randn(3, 3), torch.zeros(1, 2, 5), packing)
+    outputs.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="run it again"):
+        outputs.sum().backward()
+
+
+def test_packing_and_unpacking_restore_rows_in_any_order():
+    lengths = torch.tensor([2, 0, 4, 1])
+    padded = torch.arange(1, 17).reshape(4, 4) * (torch.arange(4) < lengths[:, None])
+    packing = Packing.of(lengths)
+    packed = packing.pack(padded)
+    assert packing.widths == [3, 2, 1, 1]
+    assert packed.tolist() == [9, 1, 13, 10, 2, 11, 12]  # longest first, step by step
+    assert packed[packing.last].tolist() == [12, 2, 13]
+    assert torch.equal(packing.unpack(packed, 4, 4), padded)
+    assert torch.equal(packing.to_rows(packing.to_lanes(padded)), padded)

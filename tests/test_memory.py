@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,18 +13,28 @@ from ksr_recbole.model import memory
 from tests import reference
 
 
-def random_inputs(dtype: torch.dtype = torch.float32, **sizes: int) -> dict[str, torch.Tensor]:
+WIDTHS = [5, 5, 4, 4, 4, 2, 1, 1, 1]
+"""Sequences of 9, 6, 5, 5 and 2 steps."""
+ROWS = sum(WIDTHS)
+
+
+def lane_rows(lane: int) -> list[int]:
+    """Packed rows of a lane's steps."""
+    return [sum(WIDTHS[:t]) + lane for t, width in enumerate(WIDTHS) if lane < width]
+
+
+def random_inputs(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    n, t, a, e = (sizes.get(k, v) for k, v in {"n": 5, "t": 9, "a": 4, "e": 6}.items())
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)
 
     return {
-        "weights": torch.softmax(normal(n, t, a), dim=-1),
-        "entities": normal(n, t, e),
-        "relations": normal(a, e),
-        "values": normal(n, a, e),
+        "weights": torch.softmax(normal(ROWS, 4), dim=-1),
+        "entities": normal(ROWS, 6),
+        "relations": normal(4, 6),
+        "values": normal(6, 4, 6),  # the sixth lane has no step
+        "widths": WIDTHS,
     }
 
 
@@ -30,15 +42,18 @@ def random_inputs(dtype: torch.dtype = torch.float32, **sizes: int) -> dict[str,
 def test_each_kernel_equals_the_reference(backend):
     inputs = random_inputs()
     read, values = memory.write_then_read(**inputs, backend=backend)
-    arrays = {name: tensor.double().numpy() for name, tensor in inputs.items()}
-    for user in range(5):
-        matrix = arrays["values"][user]
-        for step in range(9):
-            updates = arrays["entities"][user, step] + arrays["relations"]  # Eq. 7
+    without_read = {name: value for name, value in inputs.items() if name != "weights"}
+    written = memory.write_all(**without_read, backend=backend)
+    arrays = {name: inputs[name].double().numpy() for name in inputs if name != "widths"}
+    for lane in range(6):
+        matrix = arrays["values"][lane]
+        for row in lane_rows(lane):
+            updates = arrays["entities"][row] + arrays["relations"]  # Eq. 7
             matrix = reference.write(matrix, updates)
-            expected = reference.read(arrays["weights"][user, step], matrix)
-            np.testing.assert_allclose(read[user, step], expected, atol=1e-5)
-        np.testing.assert_allclose(values[user], matrix, atol=1e-5)
+            expected = reference.read(arrays["weights"][row], matrix)
+            np.testing.assert_allclose(read[row], expected, atol=1e-5)
+        np.testing.assert_allclose(values[lane], matrix, atol=1e-5)
+        np.testing.assert_allclose(written[lane], matrix, atol=1e-5)
 
 
 def test_gradient_of_the_weights_is_the_same_in_both_kernels():
@@ -62,15 +77,26 @@ def test_frozen_embeddings_store_no_history_and_trained_ones_do():
     names = ["weights", "entities", "relations", "values"]
     tensors = [inputs[name].detach().requires_grad_() for name in names]
     assert torch.autograd.gradcheck(
-        lambda *given: memory.write_then_read(*given, backend="torch")[0], tensors
+        lambda *given: memory.write_then_read(*given, WIDTHS, backend="torch"), tensors
     )
 
 
-def test_forcing_numba_where_it_cannot_work_is_refused():
+def test_forcing_numba_on_trained_embeddings_is_refused():
     inputs = random_inputs()
     inputs["entities"].requires_grad_()
-    with pytest.raises(UserError, match="memory_backend"):
+    with pytest.raises(UserError, match="memory_backend is numba, which needs freeze_kg"):
         memory.write_then_read(**inputs, backend="numba")
+
+
+def test_forcing_a_backend_of_another_device_is_refused():
+    with pytest.raises(UserError, match="runs on cpu, for which auto, torch and numba"):
+        memory.write_then_read(**random_inputs(), backend="triton")
+
+
+def test_forcing_a_backend_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr(memory, "memory_numba", None)
+    with pytest.raises(UserError, match="numba cannot be imported"):
+        memory.write_then_read(**random_inputs(), backend="numba")
 
 
 def test_without_numba_auto_uses_torch(monkeypatch):

@@ -1,108 +1,120 @@
-"""The GRU of Eq. 1 over sequences of unequal length, without computing on padding.
+"""The GRU of Eq. 1 over packed sequences.
 
-``nn.GRU`` holds the parameters and runs on the GPU (cuDNN).  On the CPU its backward pass is
-built from small operations recorded step by step; here the steps are written out once, all
-sequences still running form one matrix product per step, and the weights' gradients are one
+``nn.GRU`` holds the parameters and runs on the GPU (cuDNN, which knows this layout).  On the
+CPU its backward pass is built from small operations recorded step by step.  Here a step is one
+matrix product and one fused kernel in each direction, and the weights' gradients are one
 product at the end.
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
+from ksr_recbole.model.packing import Packing
 
-def run_gru(gru: nn.GRU, inputs: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a ``batch_first`` GRU over padded sequences.
+try:
+    from ksr_recbole.model import gru_numba
+except ImportError:  # numba is optional; the plain PyTorch version computes the same
+    gru_numba = None
+
+def run_gru(gru: nn.GRU, inputs: Tensor, hidden: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+    """Run a GRU over packed sequences.
 
     Args:
         gru: the layers.
-        inputs: ``[B, T, D]``.
-        hidden: states before the first step, ``[num_layers, B, H]``.
-        lengths: steps of each sequence, ``int64 [B]``, from 0 to ``T``; the rest is padding.
+        inputs: ``[P, D]``, packed.
+        hidden: states before the first step by lane, ``[num_layers, B, H]``.
+        packing: the layout of ``inputs``.
 
     Returns:
-        States of the last layer after each step, ``[B, T, H]`` (undefined on padding), and of
-        all layers after the last step, ``[num_layers, B, H]`` (undefined where a sequence is
-        shorter than ``T``).
+        States of the last layer after each step, ``[P, H]``, packed, and of all layers after
+        each lane's last step, ``[num_layers, B, H]``.
     """
-    if inputs.device.type != "cpu":
-        return gru(inputs, hidden)
-    # Step by step: row k of the packed matrix is lane `lanes[k]` at step `steps[k]`.
-    order = torch.argsort(lengths, descending=True, stable=True)
-    running = lengths[order][None, :] > torch.arange(inputs.shape[1])[:, None]  # [T, B]
-    steps, places = running.nonzero(as_tuple=True)
-    lanes = order[places]
-    widths = [width for width in running.sum(1).tolist() if width]
-    packed, finals = inputs[lanes, steps], []
+    running = packing.widths[0]
+    before, idle = hidden[:, :running].contiguous(), hidden[:, running:]
+    if inputs.device.type == "cpu":
+        outputs, after = _run_on_cpu(gru, inputs, before, packing)
+    else:
+        sequence = PackedSequence(inputs, torch.tensor(packing.widths))
+        (outputs, *_), after = gru(sequence, before)
+    return outputs, after if idle.shape[1] == 0 else torch.cat([after, idle], dim=1)
+
+
+def _run_on_cpu(
+    gru: nn.GRU, packed: Tensor, hidden: Tensor, packing: Packing
+) -> tuple[Tensor, Tensor]:
+    finals = []
     for layer in range(gru.num_layers):
-        weights = [getattr(gru, f"{name}_l{layer}") for name in _PARAMETERS]
-        gates = F.linear(packed, weights[0], weights[2])
-        packed, final = _Steps.apply(gates, hidden[layer][order], weights[1], weights[3], widths)
-        finals.append(torch.empty_like(final).index_copy(0, order, final))
-    outputs = inputs.new_zeros(*inputs.shape[:2], gru.hidden_size)
-    return outputs.index_put((lanes, steps), packed), torch.stack(finals)
-
-
-_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        w_input, w_state, b_input, b_state = (
+            getattr(gru, f"{name}_l{layer}")
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        # Only in the new state's gate does the reset gate come between the two biases.
+        inner = 2 * gru.hidden_size
+        bias = b_input + F.pad(b_state[:inner], (0, gru.hidden_size))
+        gates = F.linear(packed, w_input, bias)
+        keep = torch.is_grad_enabled()
+        packed = _Steps.apply(gates, hidden[layer], w_state, b_state[inner:], packing.widths, keep)
+        finals.append(packed[packing.last])
+    return packed, torch.stack(finals)
 
 
 class _Steps(torch.autograd.Function):
     """The recurrence of one layer over packed rows, in PyTorch's gate order: r, z, n."""
 
     @staticmethod
-    def forward(ctx, gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, widths: list):
-        size, begin = hidden.shape[1], 0
-        state = hidden.clone()
+    def forward(
+        ctx, gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, widths: list, keep: bool
+    ):
+        size = hidden.shape[1]
         outputs = gates.new_empty(len(gates), size)
-        reset_update = gates.new_empty(len(gates), 2 * size)
-        new, from_state = torch.empty_like(outputs), torch.empty_like(outputs)
-        transposed = weight.t()
+        saved = gates.new_empty(len(gates) if keep else 0, 4 * size)
+        product = gates.new_empty(len(hidden), 3 * size)
+        transposed = weight.t().contiguous()
+        cell = _cell(gates)
+        gate, b, output, save, products = map(cell.view, (gates, bias, outputs, saved, product))
+        previous, before, begin = hidden, cell.view(hidden), 0
         for width in widths:
             rows = slice(begin, begin + width)
-            previous = state[:width]
-            recurrent = torch.addmm(bias, previous, transposed)
-            torch.add(gates[rows, : 2 * size], recurrent[:, : 2 * size], out=reset_update[rows])
-            rz = reset_update[rows].sigmoid_()
-            from_state[rows] = recurrent[:, 2 * size :]
-            n = torch.addcmul(
-                gates[rows, 2 * size :], rz[:, :size], from_state[rows], out=new[rows]
-            ).tanh_()
-            torch.lerp(n, previous, rz[:, size:], out=outputs[rows])  # (1 - z) n + z h
-            state[:width] = outputs[rows]
+            torch.mm(previous[:width], transposed, out=product[:width])
+            kept = save[rows] if keep else save
+            cell.forward_step(gate[rows], products, b, before, output[rows], kept)
+            previous, before = outputs[rows], output[rows]
             begin += width
-        ctx.save_for_backward(hidden, weight, outputs, reset_update, new, from_state)
-        ctx.widths = widths
-        return outputs, state
+        ctx.save_for_backward(hidden, weight, outputs)
+        ctx.widths, ctx.saved = widths, saved
+        return outputs
 
     @staticmethod
-    def backward(ctx, outputs_gradient: Tensor, state_gradient: Tensor):
-        hidden, weight, outputs, reset_update, new, from_state = ctx.saved_tensors
+    def backward(ctx, gradient: Tensor):
+        if ctx.saved is None:
+            raise RuntimeError("The gradients have replaced what the GRU saved; run it again.")
+        (hidden, weight, outputs), widths = ctx.saved_tensors, ctx.widths
+        saved, ctx.saved = ctx.saved, None
         size = hidden.shape[1]
-        before = torch.cat([hidden[: ctx.widths[0]], outputs[_previous_rows(ctx.widths)]])
-        reset, update = reset_update[:, :size], reset_update[:, size:]
-        # What does not depend on the running gradient is computed for all steps at once.
-        to_new = (1 - update) * (1 - new * new)
-        to_update = (before - new) * update * (1 - update)
-        to_reset = from_state * reset * (1 - reset)
-        gates_gradient = outputs.new_empty(len(outputs), 3 * size)
-        recurrent_gradient = torch.empty_like(gates_gradient)
-        running = state_gradient.clone()
+        running = torch.zeros_like(hidden)
+        # The order in which the backward step leaves the gradients: n, r, z.
+        reordered = weight.roll(size, 0)
+        cell = _cell(outputs)
+        tensors = (gradient.contiguous(), running, hidden, outputs, saved)
+        grad, run_grad, first, output, save = map(cell.view, tensors)
         begin = len(outputs)
-        for width in reversed(ctx.widths):
-            rows = slice(begin - width, begin)
-            gradient = running[:width].add_(outputs_gradient[rows])
-            step = recurrent_gradient[rows]
-            d_new = torch.mul(gradient, to_new[rows], out=gates_gradient[rows, 2 * size :])
-            torch.mul(d_new, to_reset[rows], out=step[:, :size])
-            torch.mul(gradient, to_update[rows], out=step[:, size : 2 * size])
-            torch.mul(d_new, reset[rows], out=step[:, 2 * size :])
-            torch.addmm(gradient * update[rows], step, weight, out=running[:width])
+        for t in range(len(widths) - 1, -1, -1):
+            width = widths[t]
             begin -= width
-        gates_gradient[:, : 2 * size] = recurrent_gradient[:, : 2 * size]
-        weight_gradient = recurrent_gradient.t() @ before
-        return gates_gradient, running, weight_gradient, recurrent_gradient.sum(0), None
+            rows = slice(begin, begin + width)
+            before = output[begin - widths[t - 1] :][:width] if t else first
+            cell.backward_step(grad[rows], run_grad, before, save[rows])
+            running[:width].addmm_(saved[rows, : 3 * size], reordered)
+        before = torch.cat([hidden, outputs[_previous_rows(widths)]])
+        weight_gradient = (saved[:, : 3 * size].t() @ before).roll(-size, 0)
+        return saved[:, size:], running, weight_gradient, saved[:, :size].sum(0), None, None
 
 
 def _previous_rows(widths: list[int]) -> Tensor:
@@ -111,3 +123,47 @@ def _previous_rows(widths: list[int]) -> Tensor:
         return torch.zeros(0, dtype=torch.int64)
     rows = torch.arange(sum(widths[1:])) + widths[0]
     return rows - torch.repeat_interleave(torch.tensor(widths[:-1]), torch.tensor(widths[1:]))
+
+
+# One step -------------------------------------------------------------------------------------
+
+
+def _cell(tensor: Tensor) -> Any:
+    """The kernels for a tensor's type: ``view``, ``forward_step``, ``backward_step``."""
+    if gru_numba is None or tensor.dtype != torch.float32:
+        return _TORCH
+    return SimpleNamespace(
+        view=lambda t: t.detach().numpy(),
+        forward_step=gru_numba.forward_step,
+        backward_step=gru_numba.backward_step,
+    )
+
+
+def _forward_step(
+    gates: Tensor, product: Tensor, bias: Tensor, before: Tensor, after: Tensor, saved: Tensor
+) -> None:
+    """As :func:`ksr_recbole.model.gru_numba.forward_step`."""
+    n, size = after.shape
+    product, before = product[:n], before[:n]
+    r, z = torch.sigmoid(gates[:, : 2 * size] + product[:, : 2 * size]).split(size, dim=1)
+    s = product[:, 2 * size :] + bias
+    new = torch.tanh(gates[:, 2 * size :] + r * s)
+    torch.lerp(new, before, z, out=after)
+    if len(saved):
+        torch.cat([r, z, new, s], dim=1, out=saved)
+
+
+def _backward_step(gradient: Tensor, running: Tensor, before: Tensor, saved: Tensor) -> None:
+    """As :func:`ksr_recbole.model.gru_numba.backward_step`."""
+    running, before = running[: len(saved)], before[: len(saved)]
+    r, z, n, s = saved.clone().split(before.shape[1], dim=1)
+    total = running + gradient
+    d_new = total * (1 - z) * (1 - n * n)
+    d_update = total * (before - n) * z * (1 - z)
+    torch.cat([d_new * r, d_new * s * r * (1 - r), d_update, d_new], dim=1, out=saved)
+    torch.mul(total, z, out=running)
+
+
+_TORCH = SimpleNamespace(
+    view=lambda t: t.detach(), forward_step=_forward_step, backward_step=_backward_step
+)

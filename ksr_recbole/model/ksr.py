@@ -24,10 +24,14 @@ from ksr_recbole.evaluation.scorer import CANDIDATES
 from ksr_recbole.model.gru import run_gru
 from ksr_recbole.model.layers import tanh_mlp
 from ksr_recbole.model.memory import (
+    BACKENDS,
     attention_weights,
     shared_values,
+    write_all,
     write_then_read,
 )
+from ksr_recbole.model.packing import Packing
+from ksr_recbole.model.scores import sampled_scores
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 
 
@@ -114,9 +118,7 @@ class KSR(KnowledgeRecommender):
         self.loss_type = option(config, "loss_type", str, choices=("BPR", "CE"))
         self.train_batch_size = option(config, "train_batch_size", int, minimum=1)
         self.chunk_length = option(config, "chunk_length", int, minimum=1)
-        self.memory_backend = option(
-            config, "memory_backend", str, choices=("auto", "torch", "numba")
-        )
+        self.memory_backend = option(config, "memory_backend", str, choices=BACKENDS)
         if self.value_matrix == "shared" and (self.project_entities or not self.freeze_kg):
             raise UserError(
                 "Config key value_matrix is shared, which needs freeze_kg: True and "
@@ -136,24 +138,65 @@ class KSR(KnowledgeRecommender):
 
         Returns:
             User preference :math:`p_t = h_t \\oplus m_t` after each step, ``[B, T, H + E]``,
-            and the state after the last column (of no use to rows that ended before it).
+            zero on padding, and the state after each row's last item.
         """
+        packing = Packing.of((item_seq > 0).sum(1))
         state = state or self.initial_state(len(item_seq))
-        inputs = self.dropout(self.item_embedding(item_seq))
-        lengths = (item_seq > 0).sum(1)
-        hidden_states, hidden = run_gru(self.gru, inputs, state.hidden, lengths)  # Eq. 1
+        preference, state = self._read(packing.pack(item_seq), packing, state)
+        return packing.unpack(preference, *item_seq.shape), state
+
+    def _read(
+        self, items: Tensor, packing: Packing, state: SequenceState
+    ) -> tuple[Tensor, SequenceState]:
+        """:meth:`forward` on packed ``items [P]``: preferences ``[P, H + E]``."""
+        state = SequenceState(packing.to_lanes(state.hidden, 1), packing.to_lanes(state.values))
+        inputs = self.dropout(self.item_embedding(items))
+        hidden_states, hidden = run_gru(self.gru, inputs, state.hidden, packing)  # Eq. 1
         weights = self.attention(hidden_states)
         if self.value_matrix == "shared":
             memory, values = weights @ self.shared_value_matrix, state.values  # Eq. 5
         else:
             memory, values = write_then_read(  # Eq. 5 and 7-9
                 weights,
-                self._entity_vectors(item_seq),
+                self._entity_vectors(items),
                 self.relation_embedding(self.attributes),
                 state.values,
+                packing.widths,
                 self.memory_backend,
             )
-        return torch.cat([hidden_states, memory], dim=-1), SequenceState(hidden, values)
+        state = SequenceState(packing.to_rows(hidden, 1), packing.to_rows(values))
+        return torch.cat([hidden_states, memory], dim=-1), state
+
+    def _last_preference(self, item_seq: Tensor, lengths: Tensor) -> Tensor:
+        """:math:`p_t` after each row's last item only, ``[B, H + E]``: one read a row."""
+        packing = Packing.of(lengths)
+        state = self.initial_state(len(item_seq))
+        steps, left = packing.pack(item_seq).split(packing.widths), packing.to_lanes(lengths)
+        # In pieces, so that memory stays bounded however long the longest history is.
+        for start in range(0, len(steps), self.chunk_length):
+            items = torch.cat(steps[start : start + self.chunk_length])
+            piece = Packing.of((left - start).clamp(0, self.chunk_length))
+            state = self._write(items, piece, state)
+        hidden, values = state.hidden[-1], state.values
+        if self.value_matrix == "shared":
+            values = self.shared_value_matrix.expand(len(hidden), -1, -1)
+        memory = torch.einsum("ba,bae->be", self.attention(hidden), values)  # Eq. 5
+        return packing.to_rows(torch.cat([hidden, memory], dim=-1))
+
+    def _write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
+        """States by lane after packed ``items [P]``."""
+        inputs = self.dropout(self.item_embedding(items))
+        _, hidden = run_gru(self.gru, inputs, state.hidden, packing)  # Eq. 1
+        if self.value_matrix == "shared":
+            return SequenceState(hidden, state.values)
+        values = write_all(  # Eq. 7-9
+            self._entity_vectors(items),
+            self.relation_embedding(self.attributes),
+            state.values,
+            packing.widths,
+            self.memory_backend,
+        )
+        return SequenceState(hidden, values)
 
     def initial_state(self, n_users: int) -> SequenceState:
         """Zero GRU states and zero value matrices for ``n_users`` users."""
@@ -202,18 +245,7 @@ class KSR(KnowledgeRecommender):
             item_seq: item ids, ``int64 [B, T]``, padded with 0 at the end.
             lengths: valid columns of each row, at least 1, ``[B]``.
         """
-        preference = self.item_embedding.weight.new_zeros(
-            len(item_seq), self.hidden_size + self.kg_embedding_size
-        )
-        state = None
-        # In pieces, so that memory stays bounded however long the longest history is.
-        for start in range(0, item_seq.shape[1], self.chunk_length):
-            piece = item_seq[:, start : start + self.chunk_length]
-            outputs, state = self.forward(piece, state)
-            last = lengths - 1 - start
-            ends = ((last >= 0) & (last < piece.shape[1])).nonzero()[:, 0]
-            preference[ends] = outputs[ends, last[ends]].to(preference.dtype)
-        return self.user_mlp(preference)
+        return self.user_mlp(self._last_preference(item_seq, lengths))
 
     # Training: Eq. 11 -----------------------------------------------------------------------
 
@@ -223,21 +255,24 @@ class KSR(KnowledgeRecommender):
         The sum is divided by ``train_batch_size``, so that every target weighs the same
         whatever the size of its batch.
         """
-        item_seq, positives = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
-        preference, state = self.forward(item_seq, self._state_of(interaction))
+        packing = Packing.of((interaction[self.ITEM_SEQ] > 0).sum(1))
+        items, positives = (
+            packing.pack(interaction[f]) for f in (self.ITEM_SEQ, self.POS_ITEM_ID)
+        )
+        preference, state = self._read(items, packing, self._state_of(interaction))
         self._carried = state.detach()
-        valid = positives > 0
-        users = self.user_mlp(preference[valid])
+        users = self.user_mlp(preference)
         if self.loss_type == "CE":
-            loss = self._cross_entropy(users, positives[valid])
+            loss = self._cross_entropy(users, positives)
         else:
-            loss = self._pairwise(users, positives[valid], interaction[self.NEG_ITEM_ID][valid])
+            loss = self._pairwise(users, positives, packing.pack(interaction[self.NEG_ITEM_ID]))
         return loss / self.train_batch_size
 
-    def _state_of(self, interaction: Interaction) -> SequenceState | None:
+    def _state_of(self, interaction: Interaction) -> SequenceState:
+        n_users = len(interaction[self.USER_ID])
         if int(interaction[CHUNK_START][0]) == 0:
-            return None
-        return self._carried.first(len(interaction[self.USER_ID]))
+            return self.initial_state(n_users)
+        return self._carried.first(n_users)
 
     def _pairwise(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR loss over sampled negatives, Eq. 11: ``users [P, .]``, ``negatives [P, N]``."""
@@ -247,8 +282,7 @@ class KSR(KnowledgeRecommender):
         else:
             distinct, items = torch.unique(items, return_inverse=True)
             vectors = self.item_vectors(distinct)
-        # F.embedding instead of vectors[items]: its backward pass is many times faster
-        scores = torch.einsum("pd,pnd->pn", users, F.embedding(items, vectors))  # Eq. 10
+        scores = sampled_scores(users, vectors, items)  # Eq. 10
         return -F.logsigmoid(scores[:, :1] - scores[:, 1:]).sum()
 
     def _cross_entropy(self, users: Tensor, positives: Tensor) -> Tensor:
@@ -284,7 +318,7 @@ class KSR(KnowledgeRecommender):
         users = self.user_vectors(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
         items = interaction[CANDIDATES]
         distinct, inverse = torch.unique(items, return_inverse=True)
-        return torch.einsum("bd,bcd->bc", users, self.item_vectors(distinct)[inverse])  # Eq. 10
+        return sampled_scores(users, self.item_vectors(distinct), inverse)  # Eq. 10
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Scores of one item a row: ``item_id [B]`` after ``item_id_list [B, T]``; ``[B]``."""

@@ -8,7 +8,9 @@ attention weights only, at each step by itself.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,8 +21,49 @@ try:
     from ksr_recbole.model import memory_numba
 except ImportError:  # numba is optional; the plain PyTorch version computes the same
     memory_numba = None
+try:
+    from ksr_recbole.model import memory_triton
+except ImportError:  # so is triton
+    memory_triton = None
 
-Backend = Literal["auto", "torch", "numba"]
+Backend = Literal["auto", "torch", "numba", "triton"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+"""Values of the config key ``memory_backend``."""
+
+
+def kernels(backend: Backend, device: torch.device, trained: bool) -> ModuleType | None:
+    """The fused kernels to run with, or ``None`` for plain PyTorch.
+
+    Args:
+        backend: ``"numba"`` (CPU), ``"triton"`` (CUDA), ``"torch"`` (plain), or ``"auto"``: the
+            fused one for the device where it is installed, otherwise plain.
+        device: where the value matrices are.
+        trained: the KB embeddings or the projection need gradients; only plain PyTorch
+            computes those.
+
+    Raises:
+        UserError: ``"numba"`` or ``"triton"`` where it is not installed or not for the device.
+    """
+    wanted = {"cpu": "numba", "cuda": "triton"}.get(device.type, "torch")
+    if backend == "torch":
+        return None
+    if backend != "auto" and backend != wanted:
+        raise UserError(
+            f"Config key memory_backend is {backend}, but the model runs on {device.type}, for "
+            f"which auto, torch{'' if wanted == 'torch' else f' and {wanted}'} are possible."
+        )
+    found = {"numba": memory_numba, "triton": memory_triton}.get(wanted)
+    if backend != "auto" and found is None:
+        raise UserError(
+            f"Config key memory_backend is {backend}, but {backend} cannot be imported; install "
+            "it or use auto or torch."
+        )
+    if backend != "auto" and trained:
+        raise UserError(
+            f"Config key memory_backend is {backend}, which needs freeze_kg: True and "
+            "project_entities: False; use auto or torch."
+        )
+    return None if trained else found
 
 
 def attention_weights(query: Tensor, keys: Tensor, gamma: float) -> Tensor:
@@ -58,43 +101,68 @@ def write_then_read(
     entities: Tensor,
     relations: Tensor,
     values: Tensor,
+    widths: Sequence[int],
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Write the item of each step, then read with that step's weights, for ``T`` steps.
+    """Write the item of each step, then read with that step's weights.
 
-    The read at step ``t`` sees the items up to and including ``t``, as in Sec. 4.3.
+    The read at step ``t`` sees the items up to and including ``t``, as in Sec. 4.3.  Rows are
+    packed, see :mod:`ksr_recbole.model.packing`.
 
     Args:
-        weights: attention weights, ``[B, T, A]``.
-        entities: KB embeddings of the items, ``[B, T, E]``.
+        weights: attention weights, ``[P, A]``.
+        entities: KB embeddings of the items, ``[P, E]``.
         relations: relation embeddings of the attributes, ``[A, E]``.
-        values: value matrices before the first step, ``[B, A, E]``.
-        backend: ``"numba"`` (CPU, frozen KB embeddings), ``"torch"`` (anything), or
-            ``"auto"``: numba where it applies and is installed, otherwise torch.
+        values: value matrices before the first step by lane, ``[B, A, E]``.
+        widths: lanes still running at each step.
+        backend: see :func:`kernels`.
 
     Returns:
-        Attribute-based preference :math:`m_t`, ``[B, T, E]``, and the value matrices after the
-        last step, ``[B, A, E]``.
+        Attribute-based preference :math:`m_t`, ``[P, E]``, and the value matrices after each
+        lane's last step, ``[B, A, E]``.
 
     Raises:
-        UserError: ``backend="numba"`` where it does not apply or is not installed.
+        UserError: a backend that cannot run here.
     """
-    trained = entities.requires_grad or relations.requires_grad or values.requires_grad
-    applies = memory_numba is not None and not trained and weights.device.type == "cpu"
-    if backend == "numba" and not applies:
-        raise UserError(
-            "Config key memory_backend is numba, which needs the numba package, the CPU and "
-            "frozen KB embeddings; use auto or torch."
-        )
-    if applies and backend != "torch":
-        return memory_numba.write_then_read(weights, entities, relations, values)
-    states = []
-    with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-        for entity in entities.unbind(1):
-            values = write(values, entity, relations)
-            states.append(values)
-    history = torch.stack(states, dim=1)  # [B, T, A, E]
-    return torch.einsum("bta,btae->bte", weights, history), values  # Eq. 5
+    kernel = kernels(backend, values.device, _trained(entities, relations, values))
+    if kernel is not None:
+        return kernel.write_then_read(weights, entities, relations, values, widths)
+    reads = []
+    for weight, entity in zip(weights.split(widths), entities.split(widths), strict=True):
+        running = _write_step(values, entity, relations)
+        reads.append(torch.einsum("ba,bae->be", weight, running))  # Eq. 5
+        values = _replace_first(values, running)
+    return torch.cat(reads), values
+
+
+def write_all(
+    entities: Tensor,
+    relations: Tensor,
+    values: Tensor,
+    widths: Sequence[int],
+    backend: Backend = "auto",
+) -> Tensor:
+    """The value matrices after each lane's last step, as :func:`write_then_read`'s second."""
+    kernel = kernels(backend, values.device, _trained(entities, relations, values))
+    if kernel is not None:
+        return kernel.write_all(entities, relations, values, widths)
+    for entity in entities.split(widths):
+        values = _replace_first(values, _write_step(values, entity, relations))
+    return values
+
+
+def _write_step(values: Tensor, entity: Tensor, relations: Tensor) -> Tensor:
+    with torch.set_grad_enabled(_trained(values, entity, relations) and torch.is_grad_enabled()):
+        return write(values[: len(entity)], entity, relations)
+
+
+def _replace_first(values: Tensor, running: Tensor) -> Tensor:
+    """``values`` with its first lanes replaced by those still running."""
+    return running if len(running) == len(values) else torch.cat([running, values[len(running) :]])
+
+
+def _trained(*tensors: Tensor) -> bool:
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 @torch.no_grad()
@@ -114,5 +182,4 @@ def shared_values(entities: Tensor, relations: Tensor, backend: Backend = "auto"
         ``[A, E]``.
     """
     values = entities.new_zeros(1, *relations.shape)
-    weights = entities.new_zeros(1, len(entities), len(relations))
-    return write_then_read(weights, entities[None], relations, values, backend)[1][0]
+    return write_all(entities, relations, values, [1] * len(entities), backend)[0]

@@ -7,6 +7,8 @@ parallel and the result does not depend on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numba import njit, prange
@@ -26,38 +28,56 @@ def _write(values, entity, relations):
 
 
 @njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
-def _read(weights, entities, relations, values, read):
-    for b in prange(entities.shape[0]):
-        for t in range(entities.shape[1]):
-            _write(values[b], entities[b, t], relations)
-            for a in range(relations.shape[0]):
-                for k in range(relations.shape[1]):
-                    read[b, t, k] += weights[b, t, a] * values[b, a, k]  # Eq. 5
+def _write_all(entities, relations, values, begins, lengths):
+    for b in prange(values.shape[0]):
+        for t in range(lengths[b]):
+            _write(values[b], entities[begins[t] + b], relations)
 
 
 @njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
-def _weight_gradient(gradient, entities, relations, values, result):
-    for b in prange(entities.shape[0]):
-        for t in range(entities.shape[1]):
-            _write(values[b], entities[b, t], relations)
+def _read(weights, entities, relations, values, begins, lengths, read):
+    for b in prange(values.shape[0]):
+        for t in range(lengths[b]):
+            row = begins[t] + b
+            _write(values[b], entities[row], relations)
+            read[row] = 0
+            for a in range(relations.shape[0]):
+                for k in range(relations.shape[1]):
+                    read[row, k] += weights[row, a] * values[b, a, k]  # Eq. 5
+
+
+@njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
+def _weight_gradient(gradient, entities, relations, values, begins, lengths, result):
+    for b in prange(values.shape[0]):
+        for t in range(lengths[b]):
+            row = begins[t] + b
+            _write(values[b], entities[row], relations)
             for a in range(relations.shape[0]):
                 total = np.float32(0.0)
                 for k in range(relations.shape[1]):
-                    total += gradient[b, t, k] * values[b, a, k]
-                result[b, t, a] = total
+                    total += gradient[row, k] * values[b, a, k]
+                result[row, a] = total
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to(torch.float32).contiguous().numpy()
 
 
+def _layout(widths: Sequence[int], n_lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """First packed row of each step, and steps of each lane."""
+    counts = np.asarray(widths, dtype=np.int64)
+    begins = np.cumsum(counts) - counts
+    return begins, np.searchsorted(-counts, -np.arange(n_lanes), side="left")
+
+
 class _WriteThenRead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor):
+    def forward(ctx, weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor, layout):
         ctx.save_for_backward(entities, relations, values)
+        ctx.layout = layout
         after = _array(values).copy()
-        read = np.zeros(entities.shape, np.float32)
-        _read(_array(weights), _array(entities), _array(relations), after, read)
+        read = np.empty(entities.shape, np.float32)
+        _read(_array(weights), _array(entities), _array(relations), after, *layout, read)
         after_tensor = torch.from_numpy(after)
         ctx.mark_non_differentiable(after_tensor)
         return torch.from_numpy(read), after_tensor
@@ -65,14 +85,24 @@ class _WriteThenRead(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor, _: Tensor):
         entities, relations, values = ctx.saved_tensors
-        result = np.empty((*entities.shape[:2], relations.shape[0]), np.float32)
-        start = _array(values).copy()
-        _weight_gradient(_array(gradient), _array(entities), _array(relations), start, result)
-        return torch.from_numpy(result), None, None, None
+        result = np.empty((len(entities), len(relations)), np.float32)
+        arrays = (_array(gradient), _array(entities), _array(relations), _array(values).copy())
+        _weight_gradient(*arrays, *ctx.layout, result)
+        return torch.from_numpy(result), None, None, None, None
 
 
 def write_then_read(
-    weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor
+    weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor, widths: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """As :func:`ksr_recbole.model.memory.write_then_read`, in float32 on the CPU."""
-    return _WriteThenRead.apply(weights, entities, relations, values)
+    layout = _layout(widths, len(values))
+    return _WriteThenRead.apply(weights, entities, relations, values, layout)
+
+
+def write_all(
+    entities: Tensor, relations: Tensor, values: Tensor, widths: Sequence[int]
+) -> Tensor:
+    """As :func:`ksr_recbole.model.memory.write_all`, in float32 on the CPU."""
+    after = _array(values).copy()
+    _write_all(_array(entities), _array(relations), after, *_layout(widths, len(after)))
+    return torch.from_numpy(after)

@@ -1,0 +1,103 @@
+"""What the benchmarks share: runs without a log, medians, the machine."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ksr_recbole.compat import check_versions, silence_upstream_warnings
+
+check_versions()
+silence_upstream_warnings()
+
+import torch  # noqa: E402
+
+from ksr_recbole.config import Config  # noqa: E402
+from ksr_recbole.dataset.dataloader import data_preparation  # noqa: E402
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset  # noqa: E402
+from ksr_recbole.quick_start.data import prepare_atomic_files  # noqa: E402
+from ksr_recbole.quick_start.run import make_trainer  # noqa: E402
+
+
+class Bench(NamedTuple):
+    """A model ready to train, with everything it was made of."""
+
+    config: Any
+    dataset: Any
+    train: Any
+    valid: Any
+    test: Any
+    trainer: Any
+
+
+def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser:
+    """Options of every benchmark: the dataset and config values."""
+    result = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    result.add_argument("--dataset", default=dataset)
+    result.add_argument("--data_path", help="folder with a folder of the dataset's name")
+    result.add_argument("--gpu_id", default="", help="a GPU; by default the CPU")
+    result.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="config values")
+    return result
+
+
+def prepare(options: argparse.Namespace, **values: Any) -> Bench:
+    """Load the data, pretrain (or find the cached vectors) and make model and trainer."""
+    given = {"show_progress": False, "gpu_id": options.gpu_id, "state": "WARNING"}
+    given["checkpoint_dir"] = tempfile.mkdtemp()
+    given |= dict(pair.split("=", 1) for pair in options.set) | values
+    if options.data_path:
+        given["data_path"] = options.data_path
+    config = Config("KSR", options.dataset, None, given)
+    print(prepare_atomic_files(config), flush=True)
+    dataset = KGSequenceDataset(config)
+    train, valid, test = data_preparation(config, dataset)
+    return Bench(config, dataset, train, valid, test, make_trainer(config, dataset))
+
+
+def seconds_of(action: Callable[[], Any]) -> float:
+    """Wall-clock seconds of a call, the GPU's work included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = perf_counter()
+    action()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return perf_counter() - start
+
+
+def gemm_peak() -> float:
+    """GFLOP/s of a large float32 matrix product on the CPU, the median of several."""
+    a = torch.randn(2048, 2048)
+    a @ a
+    return 2 * 2048**3 / median(seconds_of(lambda: a @ a) for _ in range(9)) / 1e9
+
+
+def machine() -> str:
+    """One line about where the figures were measured."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{_cpu_name()}, {torch.get_num_threads()} threads, {device}; "
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}"
+    )
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def in_words(values: list[float], unit: str = "s") -> str:
+    """Median and range of measured values."""
+    spread = f"{min(values):.2f}-{max(values):.2f}, {len(values)} runs"
+    return f"{median(values):.2f} {unit} ({spread})"
