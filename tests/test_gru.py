@@ -33,7 +33,13 @@ def both_results(layers: int, lengths: list[int], dtype: torch.dtype) -> list[li
         return packing.pack(outputs), torch.cat(finals, dim=1)
 
     results = []
-    for run in (plain, lambda: run_gru(gru, packing.pack(inputs), hidden, packing)):
+
+    def packed() -> tuple[torch.Tensor, torch.Tensor]:
+        # Each input vector is read by as many steps as stand on it: here by one.
+        index = packing.pack(torch.arange(16).reshape(4, 4))
+        return run_gru(gru, inputs.reshape(16, 3), index, hidden, packing)
+
+    for run in (plain, packed):
         outputs, state = run()
         loss = (outputs * factor).sum() + (state**2).sum()
         gradients = torch.autograd.grad(loss, [inputs, hidden, *gru.parameters()])
@@ -55,6 +61,18 @@ def test_the_fused_step_equals_nn_gru(lengths):
         torch.testing.assert_close(got, expected, atol=2e-6, rtol=2e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_that_share_an_input_add_up_their_gradients(dtype):
+    gru, packing = nn.GRU(3, 5, batch_first=True).to(dtype), Packing.of(torch.tensor([3, 2]))
+    table = torch.randn(2, 3, dtype=dtype, requires_grad=True)
+    index, hidden = torch.tensor([1, 0, 1, 1, 0]), torch.zeros(1, 2, 5, dtype=dtype)
+    gradients = []
+    for inputs, rows in ((table, index), (table[index], torch.arange(5))):
+        outputs, _ = run_gru(gru, inputs, rows, hidden, packing)
+        gradients.append(torch.autograd.grad(outputs.square().sum(), table)[0])
+    torch.testing.assert_close(*gradients)
+
+
 def test_the_fused_step_holds_for_extreme_gates_and_passes_nan_on():
     pytest.importorskip("numba")
     gru = nn.GRU(1, 3, batch_first=True)
@@ -64,11 +82,11 @@ def test_the_fused_step_holds_for_extreme_gates_and_passes_nan_on():
     inputs = torch.tensor([[-1e30], [-200.0], [-20.0], [20.0], [200.0], [1e30]])
     hidden = torch.randn(1, 6, 3)
     with torch.no_grad():
-        got, _ = run_gru(gru, inputs, hidden, packing)
+        got, _ = run_gru(gru, inputs, torch.arange(6), hidden, packing)
         expected, _ = gru(inputs[:, None], hidden)
         torch.testing.assert_close(got, expected[:, 0], atol=2e-6, rtol=0)
         inputs[2] = float("nan")
-        got, _ = run_gru(gru, inputs, hidden, packing)
+        got, _ = run_gru(gru, inputs, torch.arange(6), hidden, packing)
     assert torch.isnan(got[2]).all() and not torch.isnan(got[[0, 1, 3, 4, 5]]).any()
 
 
@@ -82,7 +100,9 @@ def test_without_numba_the_plain_step_computes_the_same(monkeypatch):
 
 def test_a_second_backward_pass_is_refused():
     gru, packing = nn.GRU(3, 5, batch_first=True), Packing.of(torch.tensor([2, 1]))
-    outputs, _ = run_gru(gru, torch.randn(3, 3), torch.zeros(1, 2, 5), packing)
+    outputs, _ = run_gru(
+        gru, torch.randn(3, 3), torch.arange(3), torch.zeros(1, 2, 5), packing
+    )
     outputs.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="run it again"):
         outputs.sum().backward()

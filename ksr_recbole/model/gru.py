@@ -23,14 +23,17 @@ try:
 except ImportError:  # numba is optional; the plain PyTorch version computes the same
     gru_numba = None
 
-def run_gru(gru: nn.GRU, inputs: Tensor, hidden: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+def run_gru(
+    gru: nn.GRU, inputs: Tensor, index: Tensor, hidden: Tensor, packing: Packing
+) -> tuple[Tensor, Tensor]:
     """Run a GRU over packed sequences.
 
     Args:
         gru: the layers.
-        inputs: ``[P, D]``, packed.
+        inputs: input vectors, each once however many steps read it, ``[m, D]``.
+        index: row of ``inputs`` that each step reads, packed, ``int64 [P]``.
         hidden: states before the first step by lane, ``[num_layers, B, H]``.
-        packing: the layout of ``inputs``.
+        packing: the layout of ``index``.
 
     Returns:
         States of the last layer after each step, ``[P, H]``, packed, and of all layers after
@@ -39,90 +42,110 @@ def run_gru(gru: nn.GRU, inputs: Tensor, hidden: Tensor, packing: Packing) -> tu
     running = packing.widths[0]
     before, idle = hidden[:, :running].contiguous(), hidden[:, running:]
     if inputs.device.type == "cpu":
-        outputs, after = _run_on_cpu(gru, inputs, before, packing)
+        outputs, after = _run_on_cpu(gru, inputs, index, before, packing)
     else:
-        sequence = PackedSequence(inputs, torch.tensor(packing.widths))
+        sequence = PackedSequence(inputs[index], torch.tensor(packing.widths))
         (outputs, *_), after = gru(sequence, before)
     return outputs, after if idle.shape[1] == 0 else torch.cat([after, idle], dim=1)
 
 
 def _run_on_cpu(
-    gru: nn.GRU, packed: Tensor, hidden: Tensor, packing: Packing
+    gru: nn.GRU, inputs: Tensor, index: Tensor, hidden: Tensor, packing: Packing
 ) -> tuple[Tensor, Tensor]:
     finals = []
     for layer in range(gru.num_layers):
-        w_input, w_state, b_input, b_state = (
-            getattr(gru, f"{name}_l{layer}")
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        # Only in the new state's gate does the reset gate come between the two biases.
-        inner = 2 * gru.hidden_size
-        bias = b_input + F.pad(b_state[:inner], (0, gru.hidden_size))
-        gates = F.linear(packed, w_input, bias)
-        keep = torch.is_grad_enabled()
-        packed = _Steps.apply(gates, hidden[layer], w_state, b_state[inner:], packing.widths, keep)
-        finals.append(packed[packing.last])
-    return packed, torch.stack(finals)
+        weights = [getattr(gru, f"{name}_l{layer}") for name in _PARAMETERS]
+        outputs = _Layer.apply(inputs, index, hidden[layer], *weights, packing.widths)
+        finals.append(outputs[packing.last])
+        inputs, index = outputs, torch.arange(len(outputs))
+    return outputs, torch.stack(finals)
 
 
-class _Steps(torch.autograd.Function):
-    """The recurrence of one layer over packed rows, in PyTorch's gate order: r, z, n."""
+_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+class _Layer(torch.autograd.Function):
+    """One layer over packed rows, in PyTorch's gate order: r, z, n.
+
+    The input's share of the gates is computed once for each input vector.  A row of the work
+    space belongs to one step of one lane: the parts ``s | r | z | n``, where ``s`` is the
+    state's share of ``n``.  Going backward, they are replaced by their gradients.  So the first
+    three parts become the gradient of the recurrent product (in the order n, r, z) and the
+    last three that of the input's.
+    """
 
     @staticmethod
-    def forward(
-        ctx, gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, widths: list, keep: bool
-    ):
+    def forward(ctx, inputs, index, hidden, w_input, w_state, b_input, b_state, widths):
         size = hidden.shape[1]
-        outputs = gates.new_empty(len(gates), size)
-        saved = gates.new_empty(len(gates) if keep else 0, 4 * size)
-        product = gates.new_empty(len(hidden), 3 * size)
-        transposed = weight.t().contiguous()
-        cell = _cell(gates)
-        gate, b, output, save, products = map(cell.view, (gates, bias, outputs, saved, product))
-        previous, before, begin = hidden, cell.view(hidden), 0
+        # The states before the first step stand before the others, so that what each step
+        # started from is one selection of rows.
+        states = inputs.new_empty(len(hidden) + len(index), size)
+        states[: len(hidden)], outputs = hidden, states[len(hidden) :]
+        work = inputs.new_empty(len(index), 4 * size)
+        product = inputs.new_empty(len(hidden), 3 * size)
+        # Only in the new state's gate does the reset gate come between the two biases.
+        bias = b_input + F.pad(b_state[: 2 * size], (0, size))
+        table = F.linear(inputs, w_input, bias)
+        transposed = w_state.t().contiguous()
+        cell = _cell(inputs)
+        constants = [cell.view(x) for x in (table, product, b_state[2 * size :])]
+        tensors = (index, hidden, outputs, work)
+        indices, before, output, rows_of_work = map(cell.view, tensors)
+        previous, begin = hidden, 0
         for width in widths:
             rows = slice(begin, begin + width)
             torch.mm(previous[:width], transposed, out=product[:width])
-            kept = save[rows] if keep else save
-            cell.forward_step(gate[rows], products, b, before, output[rows], kept)
+            cell.forward_step(
+                *constants, indices[rows], before, output[rows], rows_of_work[rows]
+            )
             previous, before = outputs[rows], output[rows]
             begin += width
-        ctx.save_for_backward(hidden, weight, outputs)
-        ctx.widths, ctx.saved = widths, saved
+        ctx.save_for_backward(inputs, index, hidden, w_input, w_state, states)
+        ctx.widths, ctx.work = widths, work
         return outputs
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
-        if ctx.saved is None:
+    def backward(ctx, gradient):
+        if ctx.work is None:
             raise RuntimeError("The gradients have replaced what the GRU saved; run it again.")
-        (hidden, weight, outputs), widths = ctx.saved_tensors, ctx.widths
-        saved, ctx.saved = ctx.saved, None
-        size = hidden.shape[1]
+        inputs, index, hidden, w_input, w_state, states = ctx.saved_tensors
+        size, widths, work = hidden.shape[1], ctx.widths, ctx.work
+        ctx.work = None
         running = torch.zeros_like(hidden)
-        # The order in which the backward step leaves the gradients: n, r, z.
-        reordered = weight.roll(size, 0)
-        cell = _cell(outputs)
-        tensors = (gradient.contiguous(), running, hidden, outputs, saved)
-        grad, run_grad, first, output, save = map(cell.view, tensors)
-        begin = len(outputs)
+        reordered = w_state.roll(size, 0)
+        cell = _cell(states)
+        tensors = (gradient.contiguous(), running, states[len(hidden) :], hidden, work)
+        grad, run_grad, output, first, rows_of_work = map(cell.view, tensors)
+        begin = len(work)
         for t in range(len(widths) - 1, -1, -1):
             width = widths[t]
             begin -= width
             rows = slice(begin, begin + width)
-            before = output[begin - widths[t - 1] :][:width] if t else first
-            cell.backward_step(grad[rows], run_grad, before, save[rows])
-            running[:width].addmm_(saved[rows, : 3 * size], reordered)
-        before = torch.cat([hidden, outputs[_previous_rows(widths)]])
-        weight_gradient = (saved[:, : 3 * size].t() @ before).roll(-size, 0)
-        return saved[:, size:], running, weight_gradient, saved[:, :size].sum(0), None, None
+            before = output[begin - widths[t - 1] :] if t else first
+            cell.backward_step(grad[rows], run_grad, before, rows_of_work[rows])
+            running[:width].addmm_(work[rows, : 3 * size], reordered)
+        recurrent, gates = work[:, : 3 * size], work[:, size:]
+        bias = work.sum(0)
+        inputs_gradient = None
+        if ctx.needs_input_grad[0]:
+            inputs_gradient = torch.zeros_like(inputs).index_add_(0, index, gates @ w_input)
+        return (
+            inputs_gradient,
+            None,
+            running,
+            gates.t() @ inputs[index],
+            (recurrent.t() @ states[_rows_before(widths)]).roll(-size, 0),
+            bias[size:],
+            bias[: 3 * size].roll(-size, 0),
+            None,
+        )
 
 
-def _previous_rows(widths: list[int]) -> Tensor:
-    """Packed row of the same lane one step earlier, for every row after the first step."""
-    if len(widths) < 2:
-        return torch.zeros(0, dtype=torch.int64)
-    rows = torch.arange(sum(widths[1:])) + widths[0]
-    return rows - torch.repeat_interleave(torch.tensor(widths[:-1]), torch.tensor(widths[1:]))
+def _rows_before(widths: list[int]) -> Tensor:
+    """Row of ``states`` that each packed row started from: its lane's, one step earlier."""
+    counts = torch.tensor([widths[0], *widths[:-1]])
+    shifts = torch.repeat_interleave(counts, torch.tensor(widths))
+    return torch.arange(len(shifts)) + widths[0] - shifts
 
 
 # One step -------------------------------------------------------------------------------------
@@ -140,27 +163,35 @@ def _cell(tensor: Tensor) -> Any:
 
 
 def _forward_step(
-    gates: Tensor, product: Tensor, bias: Tensor, before: Tensor, after: Tensor, saved: Tensor
+    table: Tensor,
+    product: Tensor,
+    bias: Tensor,
+    index: Tensor,
+    before: Tensor,
+    after: Tensor,
+    work: Tensor,
 ) -> None:
     """As :func:`ksr_recbole.model.gru_numba.forward_step`."""
-    n, size = after.shape
-    product, before = product[:n], before[:n]
-    r, z = torch.sigmoid(gates[:, : 2 * size] + product[:, : 2 * size]).split(size, dim=1)
-    s = product[:, 2 * size :] + bias
-    new = torch.tanh(gates[:, 2 * size :] + r * s)
-    torch.lerp(new, before, z, out=after)
-    if len(saved):
-        torch.cat([r, z, new, s], dim=1, out=saved)
+    width, size = after.shape
+    product, before = product[:width], before[:width]
+    s, r, z, n = work.split(size, dim=1)
+    gates = table[index]
+    torch.add(gates[:, :size], product[:, :size], out=r).sigmoid_()
+    torch.add(gates[:, size : 2 * size], product[:, size : 2 * size], out=z).sigmoid_()
+    torch.add(product[:, 2 * size :], bias, out=s)
+    torch.addcmul(gates[:, 2 * size :], r, s, out=n).tanh_()
+    torch.lerp(n, before, z, out=after)  # (1 - z) n + z h
 
 
-def _backward_step(gradient: Tensor, running: Tensor, before: Tensor, saved: Tensor) -> None:
+def _backward_step(gradient: Tensor, running: Tensor, before: Tensor, work: Tensor) -> None:
     """As :func:`ksr_recbole.model.gru_numba.backward_step`."""
-    running, before = running[: len(saved)], before[: len(saved)]
-    r, z, n, s = saved.clone().split(before.shape[1], dim=1)
+    width, size = gradient.shape
+    running, before = running[:width], before[:width]
+    s, r, z, n = work.clone().split(size, dim=1)
     total = running + gradient
     d_new = total * (1 - z) * (1 - n * n)
-    d_update = total * (before - n) * z * (1 - z)
-    torch.cat([d_new * r, d_new * s * r * (1 - r), d_update, d_new], dim=1, out=saved)
+    d_reset, d_update = d_new * s * r * (1 - r), total * (before - n) * z * (1 - z)
+    torch.cat([d_new * r, d_reset, d_update, d_new], dim=1, out=work)
     torch.mul(total, z, out=running)
 
 

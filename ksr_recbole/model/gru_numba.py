@@ -1,10 +1,6 @@
 """One step of the GRU (Eq. 1) beside its matrix product, as fused float32 CPU kernels.
 
-What a step saves for the backward pass stands in one row of ``4 H``: ``r | z | n | s``, where
-``s`` is the state's share of ``n``.  The backward kernel puts the gradients in their place:
-``n * r`` (for the recurrent weights' block of ``n``), ``r``, ``z``, ``n``.  So the first ``3 H``
-columns are the gradient of the recurrent product and the last ``3 H`` that of the gates, and no
-second buffer is needed.
+The layout of ``work`` is that of :mod:`ksr_recbole.model.gru`.
 """
 
 from __future__ import annotations
@@ -77,10 +73,9 @@ def _sigmoid_of_sum(left, right, result):
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _new(gates, r, s, result):
-    for k in range(len(result)):
-        # tanh
-        result[k] = _ONE - _TWO / (_ONE + _exp(_TWO * (gates[k] + r[k] * s[k])))
+def _new(gate, r, s, result):
+    for k in range(len(result)):  # tanh
+        result[k] = _ONE - _TWO / (_ONE + _exp(_TWO * (gate[k] + r[k] * s[k])))
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -90,63 +85,68 @@ def _state(n, z, before, result):
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def _backward_row(total, before, r, z, n, s, running, d_new):
+def _backward_row(total, before, s, r, z, n, running, d_new):
     size = len(total)
     for k in range(size):
         d_new[k] = total[k] * (_ONE - z[k]) * (_ONE - n[k] * n[k])
     for k in range(size):
-        n[k] = total[k] * (before[k] - n[k]) * z[k] * (_ONE - z[k])
-    for k in range(size):
         running[k] = total[k] * z[k]
     for k in range(size):
-        z[k] = d_new[k] * s[k] * r[k] * (_ONE - r[k])
+        z[k] = total[k] * (before[k] - n[k]) * z[k] * (_ONE - z[k])
     for k in range(size):
-        r[k] *= d_new[k]
+        n[k] = d_new[k]
+    for k in range(size):
+        d_new[k] *= r[k]
+    for k in range(size):
+        r[k] = d_new[k] * s[k] * (_ONE - r[k])
     for k in range(size):
         s[k] = d_new[k]
 
 
+@njit(nogil=True)
+def _parts(row, size):
+    return row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
+
+
 @njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
-def forward_step(gates, recurrent, bias, previous, outputs, saved):
+def forward_step(table, product, bias, index, before, after, work):
     """Finish one step of ``n`` lanes.
 
     Args:
-        gates: from the input, with the recurrent bias of ``r`` and ``z``, ``[n, 3 H]``.
-        recurrent: product of the states and the recurrent weights, ``[>= n, 3 H]``.
+        table: the inputs' share of the gates and all biases but ``bias``, ``[m, 3 H]``.
+        product: of the states and the recurrent weights, ``[>= n, 3 H]``.
         bias: recurrent bias of ``n``, ``[H]``.
-        previous: states before, ``[>= n, H]``.
-        outputs: states after, written, ``[n, H]``.
-        saved: written, ``[n, 4 H]``; or ``[0, 4 H]`` when there will be no backward pass.
+        index: row of ``table`` for each lane, ``[n]``.
+        before: states before, ``[>= n, H]``.
+        after: states after, written, ``[n, H]``.
+        work: work space, ``[n, 4 H]``.
     """
-    size = bias.shape[0]
-    scratch = np.empty(4 * size, np.float32)
-    for i in range(outputs.shape[0]):
-        row = saved[i] if saved.shape[0] else scratch
-        r, z, n, s = row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
-        gate, product = gates[i], recurrent[i]
-        _sigmoid_of_sum(gate[:size], product[:size], r)
-        _sigmoid_of_sum(gate[size : 2 * size], product[size : 2 * size], z)
-        _sum(product[2 * size :], bias, s)
+    size = len(bias)
+    for i in range(len(work)):
+        s, r, z, n = _parts(work[i], size)
+        gate = table[index[i]]
+        _sigmoid_of_sum(gate[:size], product[i, :size], r)
+        _sigmoid_of_sum(gate[size : 2 * size], product[i, size : 2 * size], z)
+        _sum(product[i, 2 * size :], bias, s)
         _new(gate[2 * size :], r, s, n)
-        _state(n, z, previous[i], outputs[i])
+        _state(n, z, before[i], after[i])
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
-def backward_step(gradient, running, previous, saved):
-    """Turn what a step saved into its gradients.
+def backward_step(gradient, running, before, work):
+    """Replace one step's gates by their gradients.
 
     Args:
         gradient: of the states after the step, from outside the recurrence, ``[n, H]``.
-        running: the same from the next step; replaced by the part of the gradient of
-            the states before that does not pass through the recurrent weights, ``[>= n, H]``.
-        previous: states before the step, ``[>= n, H]``.
-        saved: replaced by the gradients as described above, ``[n, 4 H]``.
+        running: the same from the next step, ``[>= n, H]``; replaced by the part of the gradient
+            of the states before that does not pass through the recurrent weights.
+        before: states before the step, ``[>= n, H]``.
+        work: work space, ``[n, 4 H]``.
     """
-    size = previous.shape[1]
+    size = gradient.shape[1]
     total = np.empty(size, np.float32)
     d_new = np.empty(size, np.float32)
-    for i in range(saved.shape[0]):
-        row = saved[i]
-        r, z, n, s = row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
+    for i in range(len(work)):
+        s, r, z, n = _parts(work[i], size)
         _sum(running[i], gradient[i], total)
-        _backward_row(total, previous[i], r, z, n, s, running[i], d_new)
+        _backward_row(total, before[i], s, r, z, n, running[i], d_new)

@@ -150,8 +150,8 @@ class KSR(KnowledgeRecommender):
     ) -> tuple[Tensor, SequenceState]:
         """:meth:`forward` on packed ``items [P]``: preferences ``[P, H + E]``."""
         state = SequenceState(packing.to_lanes(state.hidden, 1), packing.to_lanes(state.values))
-        inputs = self.dropout(self.item_embedding(items))
-        hidden_states, hidden = run_gru(self.gru, inputs, state.hidden, packing)  # Eq. 1
+        inputs = self._inputs(items)
+        hidden_states, hidden = run_gru(self.gru, *inputs, state.hidden, packing)  # Eq. 1
         weights = self.attention(hidden_states)
         if self.value_matrix == "shared":
             memory, values = weights @ self.shared_value_matrix, state.values  # Eq. 5
@@ -166,6 +166,14 @@ class KSR(KnowledgeRecommender):
             )
         state = SequenceState(packing.to_rows(hidden, 1), packing.to_rows(values))
         return torch.cat([hidden_states, memory], dim=-1), state
+
+    def _inputs(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The GRU's input vectors ``[m, D]`` and which of them each of ``items [P]`` reads."""
+        if self.training and self.dropout_prob > 0:  # drawn anew at every step
+            index = torch.arange(len(items), device=items.device)
+            return self.dropout(self.item_embedding(items)), index
+        distinct, index = torch.unique(items, return_inverse=True)
+        return self.item_embedding(distinct), index
 
     def _last_preference(self, item_seq: Tensor, lengths: Tensor) -> Tensor:
         """:math:`p_t` after each row's last item only, ``[B, H + E]``: one read a row."""
@@ -185,8 +193,7 @@ class KSR(KnowledgeRecommender):
 
     def _write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
         """States by lane after packed ``items [P]``."""
-        inputs = self.dropout(self.item_embedding(items))
-        _, hidden = run_gru(self.gru, inputs, state.hidden, packing)  # Eq. 1
+        _, hidden = run_gru(self.gru, *self._inputs(items), state.hidden, packing)  # Eq. 1
         if self.value_matrix == "shared":
             return SequenceState(hidden, state.values)
         values = write_all(  # Eq. 7-9
