@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import njit, prange, types
 from numba.extending import intrinsic
 
 _ONE, _TWO = np.float32(1), np.float32(2)
@@ -108,7 +108,7 @@ def _parts(row, size):
     return row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
 def forward_step(table, product, bias, index, before, after, work):
     """Finish one step of ``n`` lanes.
 
@@ -122,7 +122,7 @@ def forward_step(table, product, bias, index, before, after, work):
         work: work space, ``[n, 4 H]``.
     """
     size = len(bias)
-    for i in range(len(work)):
+    for i in prange(len(work)):
         s, r, z, n = _parts(work[i], size)
         gate = table[index[i]]
         _sigmoid_of_sum(gate[:size], product[i, :size], r)
@@ -132,7 +132,7 @@ def forward_step(table, product, bias, index, before, after, work):
         _state(n, z, before[i], after[i])
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
 def backward_step(gradient, running, before, work):
     """Replace one step's gates by their gradients.
 
@@ -144,9 +144,8 @@ def backward_step(gradient, running, before, work):
         work: work space, ``[n, 4 H]``.
     """
     size = gradient.shape[1]
-    total = np.empty(size, np.float32)
-    d_new = np.empty(size, np.float32)
-    for i in range(len(work)):
+    for i in prange(len(work)):
+        total, d_new = np.empty(size, np.float32), np.empty(size, np.float32)
         s, r, z, n = _parts(work[i], size)
         _sum(running[i], gradient[i], total)
         _backward_row(total, before[i], s, r, z, n, running[i], d_new)
