@@ -16,7 +16,7 @@ from safetensors import safe_open
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining import bpr, kge, progress
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
-from ksr_recbole.pretraining.cache import VectorCache, content_key
+from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
 
@@ -321,13 +321,13 @@ SHAPES = {"entity": (3, 2), "relation": (2, 2)}
 
 
 @pytest.fixture
-def cache(tmp_path) -> VectorCache:
-    found = VectorCache(tmp_path / "new" / "folder")
+def cache(tmp_path) -> ArrayCache:
+    found = ArrayCache(tmp_path / "new" / "folder")
     found.save("KG", KEY, ARRAYS, {"settings": {"dim": 2}, "folder": Path("x")})
     return found
 
 
-def refusal(cache: VectorCache, caplog, key: str = KEY, shapes: dict | None = None) -> str:
+def refusal(cache: ArrayCache, caplog, key: str = KEY, shapes: dict | None = None) -> str:
     """The one warning of a load that must come to nothing."""
     caplog.clear()
     with caplog.at_level(logging.INFO):
@@ -427,7 +427,7 @@ def test_save_removes_the_partial_file(cache):
 def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"^Cannot write .*; choose a folder"):
-        VectorCache(tmp_path / "file").save("KG", KEY, ARRAYS, {})
+        ArrayCache(tmp_path / "file").save("KG", KEY, ARRAYS, {})
 
 
 def test_no_pickle():

@@ -82,5 +82,6 @@ def toy_values(folder: Path, **changes: Any) -> dict[str, Any]:
         "checkpoint_dir": str(folder / "saved"),
         "results_dir": str(folder / "results"),
         "pretrain_dir": str(folder / "pretrained"),
+        "data_cache_dir": str(folder / "cache"),
         **changes,
     }

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars
 from recbole.data.dataset import KnowledgeBasedDataset
 
+from ksr_recbole.cache import ArrayCache, content_key
+from ksr_recbole.config import option
+from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.atomic_files import check_atomic_file
 from ksr_recbole.errors import UserError
 
@@ -24,6 +30,54 @@ class LinkedDataset(KnowledgeBasedDataset):
     Raises:
         UserError: a missing, empty or malformed atomic file, or nothing left after filtering.
     """
+
+    def _from_scratch(self) -> None:
+        """Load the atomic files, or what was made of the same files with the same settings."""
+        folder = option(self.config, "data_cache_dir", str, optional=True)
+        plain = not self.config["additional_feat_suffix"] and not self.config["benchmark_filename"]
+        if folder is None or not plain:
+            super()._from_scratch()
+            return
+        self._get_preset()
+        self._get_field_from_config()
+        cache, kind = ArrayCache(folder), f"{self.dataset_name}-data"
+        try:
+            parts = loading.cache_parts(
+                self.config, LinkedDataset.__name__, Path(self.dataset_path), self.dataset_name
+            )
+        except OSError:  # a file is missing or unreadable; loading says which in a sentence
+            super()._from_scratch()
+            return
+        key = content_key(parts)
+        arrays = cache.load(kind, key)
+        if arrays is not None:
+            loading.restore(self, arrays)
+            return
+        super()._from_scratch()
+        if self.user_feat is None and self.item_feat is None:
+            cache.save(kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        """As RecBole's, many times faster where all columns are tokens or numbers."""
+        separator = self.config["field_separator"]
+        with open(filepath, encoding=self.config["encoding"]) as file:
+            header = file.readline()
+        with tempfile.NamedTemporaryFile("w", encoding=self.config["encoding"]) as empty:
+            # RecBole notes the fields and their types from a file that is all header.
+            if "_seq" in header:
+                return super()._load_feat(filepath, source)
+            empty.write(header)
+            empty.flush()
+            frame = super()._load_feat(empty.name, source)
+        if frame is None:
+            return None
+        kinds = dict(column.split(":") for column in header.rstrip("\r\n").split(separator))
+        try:
+            return loading.read_columns(
+                filepath, {name: kinds[name] for name in frame.columns}, separator
+            )
+        except polars.exceptions.PolarsError:
+            return super()._load_feat(filepath, source)
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)

@@ -19,7 +19,7 @@ from ksr_recbole.config import option
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
-from ksr_recbole.pretraining.cache import VectorCache, content_key
+from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
 
@@ -195,7 +195,7 @@ def _cached(
     notes: list[str],
 ) -> dict[str, np.ndarray]:
     """Vectors from the cache, or trained and put there."""
-    cache = VectorCache(config["pretrain_dir"])
+    cache = ArrayCache(config["pretrain_dir"])
     key = content_key(parts)
     path = cache.path(kind, key)
     found = cache.load(kind, key, shapes)

@@ -12,7 +12,7 @@ from time import monotonic
 import numpy as np
 import torch
 
-from ksr_recbole.pretraining.cache import DamagedFileError, read_arrays, write_arrays
+from ksr_recbole.cache import DamagedFileError, read_arrays, write_arrays
 
 SAVE_SECONDS = 10.0
 """A partial result is kept this often, so an interruption costs at most this and one epoch."""

@@ -97,8 +97,8 @@ def _checksum(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> st
     return content_key({"arrays": dict(arrays), "header": dict(header)})
 
 
-class VectorCache:
-    """A folder of cache files, one per kind of vectors and key.
+class ArrayCache:
+    """A folder of cache files, one per kind of content and key.
 
     Args:
         folder: the folder; created when something is saved.
@@ -116,23 +116,24 @@ class VectorCache:
         return self.path(kind, key).with_suffix(".partial")
 
     def load(
-        self, kind: str, key: str, expected_shapes: Mapping[str, Sequence[int]]
+        self, kind: str, key: str, expected_shapes: Mapping[str, Sequence[int]] | None = None
     ) -> dict[str, np.ndarray] | None:
         """Arrays saved under ``key``, or ``None`` if they have to be made.
 
         A file that is there but cannot be used is told in one warning.
 
         Args:
-            kind: what the vectors are (``"ml-100k-TransE"``).
+            kind: what the arrays are (``"ml-100k-TransE"``).
             key: from :func:`content_key`.
-            expected_shapes: shape of every array, by name.
+            expected_shapes: shape of every array, by name, where they are known beforehand.
         """
         path = self.path(kind, key)
         if not path.exists():
             return None
         try:
             arrays = read_arrays(path, key)
-            _check_shapes(arrays, expected_shapes)
+            if expected_shapes is not None:
+                _check_shapes(arrays, expected_shapes)
         except DamagedFileError as error:
             logger.warning(f"Making {path} again: {error}.")
             return None

@@ -1,0 +1,149 @@
+"""Atomic files as data frames, and loaded datasets as arrays for the cache.
+
+RecBole reads atomic files with Pandas' Python parser, which makes a Python object of every
+cell.  :func:`read_columns` reads them with Polars, one object for each different token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from recbole.utils import FeatureSource, FeatureType, dataset_arguments
+
+SETTINGS = (
+    *dataset_arguments,
+    "encoding",
+    "kg_reverse_r",
+    "entity_kg_num_interval",
+    "relation_kg_num_interval",
+)
+"""Config keys that decide what RecBole makes of the atomic files."""
+
+_FORMAT = 1
+_FRAMES = ("inter_feat", "kg_feat")
+_FEATURE_FIELDS = ("field2type", "field2source", "field2seqlen", "field2bucketnum")
+
+
+def read_columns(path: str | os.PathLike[str], types: Mapping[str, str], separator: str) -> Any:
+    """Columns of an atomic file.
+
+    Args:
+        path: the file.
+        types: type of each column wanted, ``token`` or ``float``.
+        separator: RecBole's ``field_separator``.
+
+    Returns:
+        A ``pandas.DataFrame`` with one column for each of ``types``; tokens as Python strings.
+
+    Raises:
+        polars.exceptions.PolarsError: Polars cannot read the file, though Pandas perhaps can.
+    """
+    names = {f"{name}:{kind}": name for name, kind in types.items()}
+    schema = {c: pl.Float64 if c.endswith(":float") else pl.String for c in names}
+    frame = pl.read_csv(path, separator=separator, columns=list(names), schema_overrides=schema)
+    columns = {name: _as_numpy(frame[column]) for column, name in names.items()}
+    return pd.DataFrame(columns, columns=list(types))
+
+
+def _as_numpy(column: pl.Series) -> np.ndarray:
+    if column.dtype != pl.String:
+        return column.to_numpy()
+    tokens = column.drop_nulls().unique(maintain_order=True)
+    codes = column.cast(pl.Enum(tokens)).to_physical().cast(pl.Int64).fill_null(len(tokens))
+    return np.array([*tokens.to_list(), np.nan], dtype=object)[codes.to_numpy()]
+
+
+# The cache ------------------------------------------------------------------------------------
+
+
+def cache_parts(config: Any, kind: str, folder: Path, name: str) -> dict[str, Any]:
+    """What the content of a loaded dataset depends on: the files' bytes and the settings."""
+    digests = {}
+    for suffix in ("inter", "kg", "link"):
+        with (folder / f"{name}.{suffix}").open("rb") as file:
+            digests[suffix] = hashlib.file_digest(file, "sha256").hexdigest()
+    settings = {key: repr(config[key]) for key in SETTINGS}
+    return {"format": _FORMAT, "class": kind, "files": digests, "settings": settings}
+
+
+def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
+    """A loaded dataset that has interactions, triples and links only, as named arrays."""
+    arrays: dict[str, np.ndarray] = {"item_entities": dataset.item_entities}
+    for name in _FRAMES:
+        for field, column in getattr(dataset, name).items():
+            arrays[f"{name}.{field}"] = _compact(column.to_numpy())
+    stored: list[Any] = []
+    tokens = {}
+    for field, array in dataset.field2id_token.items():
+        # Fields of one alias share their tokens.
+        same = [k for k, other in enumerate(stored) if other is array]
+        tokens[field] = same[0] if same else len(stored)
+        if not same:
+            arrays[f"tokens.{len(stored)}"] = _packed(array)
+            stored.append(array)
+    arrays["links"] = _packed([token for pair in dataset.item2entity.items() for token in pair])
+    meta: dict[str, Any] = {"tokens": tokens}
+    meta |= {name: _in_json(getattr(dataset, name)) for name in _FEATURE_FIELDS}
+    meta["alias"] = {name: list(fields) for name, fields in dataset.alias.items()}
+    meta["rest"] = list(dataset._rest_fields)
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    return arrays
+
+
+def restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Give a dataset without content the one that :func:`to_arrays` took from its like."""
+    meta = json.loads(arrays["meta"].tobytes())
+    for name in _FRAMES:
+        fields = [key.removeprefix(f"{name}.") for key in arrays if key.startswith(f"{name}.")]
+        columns = {field: _widened(arrays[f"{name}.{field}"]) for field in fields}
+        order = [field for field in meta["field2type"] if field in columns]
+        setattr(dataset, name, pd.DataFrame(columns, columns=order))
+    dataset.user_feat = dataset.item_feat = None
+    dataset.feat_name_list = list(_FRAMES)
+    dataset.item_entities = arrays["item_entities"]
+    stored = {k: _unpacked(arrays[f"tokens.{k}"]) for k in set(meta["tokens"].values())}
+    ids = {k: {token: n for n, token in enumerate(tokens)} for k, tokens in stored.items()}
+    as_arrays = {k: np.array(tokens) for k, tokens in stored.items()}
+    dataset.field2id_token = {field: as_arrays[k] for field, k in meta["tokens"].items()}
+    dataset.field2token_id = {field: ids[k] for field, k in meta["tokens"].items()}
+    pairs = _unpacked(arrays["links"])
+    dataset.item2entity = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    dataset.entity2item = {}
+    for item, entity in dataset.item2entity.items():
+        dataset.entity2item.setdefault(entity, item)
+    dataset.field2type = {k: FeatureType(v) for k, v in meta["field2type"].items()}
+    dataset.field2source = {k: FeatureSource(v) for k, v in meta["field2source"].items()}
+    dataset.field2seqlen = meta["field2seqlen"]
+    dataset.field2bucketnum = meta["field2bucketnum"]
+    dataset.alias = {name: np.array(fields) for name, fields in meta["alias"].items()}
+    dataset._rest_fields = np.array(meta["rest"])
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    small = values.dtype == np.int64 and len(values) and values.max() < 2**31
+    return values.astype(np.int32) if small else values
+
+
+def _widened(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.int64) if values.dtype == np.int32 else values
+
+
+def _packed(tokens: Any) -> np.ndarray:
+    # A token cannot hold a line end: it came from a line of a file.
+    return np.frombuffer("\n".join(map(str, tokens)).encode(), np.uint8)
+
+
+def _unpacked(data: np.ndarray) -> list[str]:
+    return data.tobytes().decode().split("\n")
+
+
+def _in_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "value", value) for name, value in fields.items()}
