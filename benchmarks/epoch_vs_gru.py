@@ -50,12 +50,12 @@ def main() -> None:
         bench.trainer._train_epoch(bench.train, next(epoch))
 
     ours(), bare()
-    pairs = [
-        (common.seconds_of(ours), common.seconds_of(bare)) for _ in range(options.epochs)
-    ]
+    pairs = [(common.seconds_of(ours), common.seconds_of(bare)) for _ in range(options.epochs)]
     mine, theirs = map(list, zip(*pairs, strict=True))
     n_positions = sum(int((batch[bench.trainer.model.ITEM_SEQ] > 0).sum()) for batch in bench.train)
-    print(f"{n_positions:,} positions an epoch, {n_padded:,} with padding, {len(bench.train)} batches")
+    print(
+        f"{n_positions:,} positions an epoch, {n_padded:,} with padding, {len(bench.train)} batches"
+    )
     print(f"KSR epoch        {common.in_words(mine)}")
     print(f"bare nn.GRU      {common.in_words(theirs)}")
     print(f"KSR / bare GRU   {median(mine) / median(theirs):.2f}")

@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any
 
 import common
-import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 

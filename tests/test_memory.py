@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +13,8 @@ import pytest
 import torch
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.model import memory
+from ksr_recbole.model import fused, memory
 from tests import reference
-
 
 WIDTHS = [5, 5, 4, 4, 4, 2, 1, 1, 1]
 """Sequences of 9, 6, 5, 5 and 2 steps."""
@@ -94,7 +97,7 @@ def test_forcing_a_backend_of_another_device_is_refused():
 
 
 def test_forcing_a_backend_that_is_not_installed_is_refused(monkeypatch):
-    monkeypatch.setattr(memory, "memory_numba", None)
+    monkeypatch.setattr(memory, "fused", lambda *_: None)
     with pytest.raises(UserError, match="numba cannot be imported"):
         memory.write_then_read(**random_inputs(), backend="numba")
 
@@ -102,8 +105,36 @@ def test_forcing_a_backend_that_is_not_installed_is_refused(monkeypatch):
 def test_without_numba_auto_uses_torch(monkeypatch):
     inputs = random_inputs()
     expected, _ = memory.write_then_read(**inputs, backend="torch")
-    monkeypatch.setattr(memory, "memory_numba", None)
+    monkeypatch.setattr(memory, "fused", lambda *_: None)
     torch.testing.assert_close(memory.write_then_read(**inputs)[0], expected)
+
+
+def test_a_missing_package_is_told_once_in_one_line(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "ksr_recbole.model.memory_numba", None)
+    monkeypatch.setitem(sys.modules, "ksr_recbole.model.gru_numba", None)
+    for function in (fused.fused, fused._tell):
+        function.cache_clear()
+    inputs = random_inputs()
+    for _ in range(2):
+        memory.write_then_read(**inputs)
+    monkeypatch.undo()
+    fused.fused.cache_clear()
+    (record,) = caplog.records
+    assert "numba" in record.message and "\n" not in record.message
+    assert memory.kernels("auto", torch.device("cpu"), False) is not None
+
+
+def test_the_triton_kernel_equals_the_plain_version():
+    """On the CPU, in Triton's interpreter, which has to be chosen before Triton is imported."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "tests.triton_in_interpreter"]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        command, env=environment, cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert max(map(float, done.stdout.split())) < 2e-5
 
 
 def test_attention_is_a_softmax_scaled_by_gamma():

@@ -352,9 +352,7 @@ def test_size_that_does_not_fit_given_vectors(capsys, toy_folder, tmp_path, key)
     assert key in error and "6" in error
 
 
-@pytest.mark.parametrize(
-    "key", ["checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir"]
-)
+@pytest.mark.parametrize("key", ["checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir"])
 def test_output_folder_that_cannot_be_written(capsys, toy_folder, tmp_path, key):
     blocked = tmp_path / "a-file"
     blocked.write_text("")

@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from ksr_recbole.model.fused import fused
 from ksr_recbole.model.packing import Packing
 
-try:
-    from ksr_recbole.model import gru_numba
-except ImportError:  # numba is optional; the plain PyTorch version computes the same
-    gru_numba = None
 
 def run_gru(
     gru: nn.GRU, inputs: Tensor, index: Tensor, hidden: Tensor, packing: Packing
@@ -75,6 +73,7 @@ class _Layer(torch.autograd.Function):
     """
 
     @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, inputs, index, hidden, w_input, w_state, b_input, b_state, widths):
         size = hidden.shape[1]
         # The states before the first step stand before the others, so that what each step
@@ -95,9 +94,7 @@ class _Layer(torch.autograd.Function):
         for width in widths:
             rows = slice(begin, begin + width)
             torch.mm(previous[:width], transposed, out=product[:width])
-            cell.forward_step(
-                *constants, indices[rows], before, output[rows], rows_of_work[rows]
-            )
+            cell.forward_step(*constants, indices[rows], before, output[rows], rows_of_work[rows])
             previous, before = outputs[rows], output[rows]
             begin += width
         ctx.save_for_backward(inputs, index, hidden, w_input, w_state, states)
@@ -105,6 +102,7 @@ class _Layer(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @custom_bwd(device_type="cpu")
     def backward(ctx, gradient):
         if ctx.work is None:
             raise RuntimeError("The gradients have replaced what the GRU saved; run it again.")
@@ -153,12 +151,13 @@ def _rows_before(widths: list[int]) -> Tensor:
 
 def _cell(tensor: Tensor) -> Any:
     """The kernels for a tensor's type: ``view``, ``forward_step``, ``backward_step``."""
-    if gru_numba is None or tensor.dtype != torch.float32:
+    kernels = fused("gru") if tensor.dtype == torch.float32 else None
+    if kernels is None:
         return _TORCH
     return SimpleNamespace(
         view=lambda t: t.detach().numpy(),
-        forward_step=gru_numba.forward_step,
-        backward_step=gru_numba.backward_step,
+        forward_step=kernels.forward_step,
+        backward_step=kernels.backward_step,
     )
 
 

@@ -16,7 +16,11 @@ _LOG2E = np.float32(1.44269504088896341)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 # Far enough for float32 to see 0 or 1, and near enough to keep slow denormal numbers away.
 _LOWEST, _HIGHEST = np.float32(-30), np.float32(30)
-_P0, _P1, _P2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
+_P0, _P1, _P2 = (
+    np.float32(1.9875691500e-4),
+    np.float32(1.3981999507e-3),
+    np.float32(8.3334519073e-3),
+)
 _P3, _P4, _P5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(0.5)
 # Added to a number it rounds it, and the sum's lowest bits are the whole number itself.
 _ROUND = np.float32(1.5 * 2**23)

@@ -263,9 +263,7 @@ class KSR(KnowledgeRecommender):
         whatever the size of its batch.
         """
         packing = Packing.of((interaction[self.ITEM_SEQ] > 0).sum(1))
-        items, positives = (
-            packing.pack(interaction[f]) for f in (self.ITEM_SEQ, self.POS_ITEM_ID)
-        )
+        items, positives = (packing.pack(interaction[f]) for f in (self.ITEM_SEQ, self.POS_ITEM_ID))
         preference, state = self._read(items, packing, self._state_of(interaction))
         self._carried = state.detach()
         users = self.user_mlp(preference)

@@ -16,15 +16,7 @@ import torch
 from torch import Tensor
 
 from ksr_recbole.errors import UserError
-
-try:
-    from ksr_recbole.model import memory_numba
-except ImportError:  # numba is optional; the plain PyTorch version computes the same
-    memory_numba = None
-try:
-    from ksr_recbole.model import memory_triton
-except ImportError:  # so is triton
-    memory_triton = None
+from ksr_recbole.model.fused import fused
 
 Backend = Literal["auto", "torch", "numba", "triton"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -52,18 +44,20 @@ def kernels(backend: Backend, device: torch.device, trained: bool) -> ModuleType
             f"Config key memory_backend is {backend}, but the model runs on {device.type}, for "
             f"which auto, torch{'' if wanted == 'torch' else f' and {wanted}'} are possible."
         )
-    found = {"numba": memory_numba, "triton": memory_triton}.get(wanted)
-    if backend != "auto" and found is None:
-        raise UserError(
-            f"Config key memory_backend is {backend}, but {backend} cannot be imported; install "
-            "it or use auto or torch."
-        )
-    if backend != "auto" and trained:
+    if trained and backend != "auto":
         raise UserError(
             f"Config key memory_backend is {backend}, which needs freeze_kg: True and "
             "project_entities: False; use auto or torch."
         )
-    return None if trained else found
+    if trained or wanted == "torch":
+        return None
+    module = fused("memory", wanted)
+    if module is None and backend != "auto":
+        raise UserError(
+            f"Config key memory_backend is {backend}, but {backend} cannot be imported; install "
+            "it or use auto or torch."
+        )
+    return module
 
 
 def attention_weights(query: Tensor, keys: Tensor, gamma: float) -> Tensor:

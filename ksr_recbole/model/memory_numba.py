@@ -99,9 +99,7 @@ def write_then_read(
     return _WriteThenRead.apply(weights, entities, relations, values, layout)
 
 
-def write_all(
-    entities: Tensor, relations: Tensor, values: Tensor, widths: Sequence[int]
-) -> Tensor:
+def write_all(entities: Tensor, relations: Tensor, values: Tensor, widths: Sequence[int]) -> Tensor:
     """As :func:`ksr_recbole.model.memory.write_all`, in float32 on the CPU."""
     after = _array(values).copy()
     _write_all(_array(entities), _array(relations), after, *_layout(widths, len(after)))

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-try:
-    from ksr_recbole.model import scores_numba
-except ImportError:  # numba is optional; the plain PyTorch version computes the same
-    scores_numba = None
+from ksr_recbole.model.fused import fused
 
 
 def sampled_scores(users: Tensor, table: Tensor, items: Tensor) -> Tensor:
@@ -23,8 +20,9 @@ def sampled_scores(users: Tensor, table: Tensor, items: Tensor) -> Tensor:
     Returns:
         ``[P, N]``.
     """
-    fused = scores_numba is not None and users.device.type == "cpu"
-    if fused and users.dtype == table.dtype == torch.float32:
-        return scores_numba.sampled_scores(users, table, items)
+    if users.device.type == "cpu" and users.dtype == table.dtype == torch.float32:
+        kernels = fused("scores")
+        if kernels is not None:
+            return kernels.sampled_scores(users, table, items)
     # F.embedding instead of table[items]: its backward pass is many times faster
     return torch.einsum("pd,pnd->pn", users, F.embedding(items, table))

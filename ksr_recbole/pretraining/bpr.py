@@ -32,8 +32,8 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm import trange
 
-from ksr_recbole.errors import UserError
 from ksr_recbole.cache import content_key
+from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.progress import PartialTraining, epoch_seed
 
 

@@ -37,8 +37,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ksr_recbole.errors import UserError
 from ksr_recbole.cache import content_key
+from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.progress import PartialTraining, epoch_seed, own_random_numbers
 
 METHODS = ("TransE", "TransH", "TransR", "TransD")

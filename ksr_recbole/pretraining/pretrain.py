@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
-from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
 

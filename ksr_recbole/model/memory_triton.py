@@ -1,0 +1,121 @@
+"""GPU kernels of the memory for frozen KB embeddings, in Triton.
+
+One program keeps one lane's value matrix on the chip through all its steps; the backward pass
+runs the writes again instead of storing ``P x A x E`` states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _scan(
+    factors,
+    entities,
+    relations,
+    values,
+    begins,
+    lengths,
+    result,
+    n_attributes,
+    size,
+    block_a: tl.constexpr,
+    block_e: tl.constexpr,
+    reads: tl.constexpr,
+    differentiates: tl.constexpr,
+):
+    lane = tl.program_id(0).to(tl.int64)
+    a, e = tl.arange(0, block_a), tl.arange(0, block_e)
+    inside = (a[:, None] < n_attributes) & (e[None, :] < size)
+    cell = a[:, None] * size + e[None, :]
+    matrix = values + lane * n_attributes * size + cell
+    relation = tl.load(relations + cell, mask=inside, other=0.0)
+    value = tl.load(matrix, mask=inside, other=0.0)
+    n_steps = tl.load(lengths + lane)
+    for step in range(0, n_steps):
+        row = tl.load(begins + step) + lane
+        entity = tl.load(entities + row * size + e, mask=e < size, other=0.0)
+        update = entity[None, :] + relation  # Eq. 7
+        gate = tl.sigmoid(tl.sum(value * update, axis=1))  # Eq. 8
+        value += gate[:, None] * (update - value)  # Eq. 9
+        if reads:
+            weight = tl.load(factors + row * n_attributes + a, mask=a < n_attributes, other=0.0)
+            read = tl.sum(weight[:, None] * value, axis=0)  # Eq. 5
+            tl.store(result + row * size + e, read, mask=e < size)
+        if differentiates:
+            gradient = tl.load(factors + row * size + e, mask=e < size, other=0.0)
+            of_weight = tl.sum(value * gradient[None, :], axis=1)
+            tl.store(result + row * n_attributes + a, of_weight, mask=a < n_attributes)
+    tl.store(matrix, value, mask=inside)
+
+
+def _run(
+    mode: str,
+    factors: Tensor,
+    entities: Tensor,
+    relations: Tensor,
+    values: Tensor,
+    layout: tuple[Tensor, Tensor],
+    result: Tensor,
+) -> Tensor:
+    """Run the scan in ``mode`` and return the value matrices after it, ``[B, A, E]``."""
+    after = values.detach().float().contiguous().clone()
+    n_attributes, size = relations.shape
+    _scan[(len(after),)](
+        *(x.detach().float().contiguous() for x in (factors, entities, relations)),
+        after,
+        *layout,
+        result,
+        n_attributes,
+        size,
+        block_a=triton.next_power_of_2(n_attributes),
+        block_e=triton.next_power_of_2(size),
+        reads=mode == "read",
+        differentiates=mode == "differentiate",
+    )
+    return after
+
+
+def _layout(widths: Sequence[int], values: Tensor) -> tuple[Tensor, Tensor]:
+    """First packed row of each step, and steps of each lane."""
+    counts = torch.tensor(widths)
+    lanes = torch.arange(len(values))
+    lengths = torch.searchsorted(-counts, -lanes)
+    return (counts.cumsum(0) - counts).to(values.device), lengths.to(values.device)
+
+
+class _WriteThenRead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor, layout):
+        ctx.save_for_backward(entities, relations, values)
+        ctx.layout = layout
+        read = torch.empty_like(entities, dtype=torch.float32)
+        after = _run("read", weights, entities, relations, values, layout, read)
+        ctx.mark_non_differentiable(after)
+        return read, after
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor, _: Tensor):
+        entities, relations, values = ctx.saved_tensors
+        result = entities.new_empty(len(entities), len(relations), dtype=torch.float32)
+        _run("differentiate", gradient, entities, relations, values, ctx.layout, result)
+        return result, None, None, None, None
+
+
+def write_then_read(
+    weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor, widths: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """As :func:`ksr_recbole.model.memory.write_then_read`, in float32 on the GPU."""
+    return _WriteThenRead.apply(weights, entities, relations, values, _layout(widths, values))
+
+
+def write_all(entities: Tensor, relations: Tensor, values: Tensor, widths: Sequence[int]) -> Tensor:
+    """As :func:`ksr_recbole.model.memory.write_all`, in float32 on the GPU."""
+    layout = _layout(widths, values)
+    return _run("write", relations, entities, relations, values, layout, relations)
