@@ -26,6 +26,17 @@ from ksr_recbole.dataset.dataloader import data_preparation  # noqa: E402
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset  # noqa: E402
 from ksr_recbole.quick_start.data import prepare_atomic_files  # noqa: E402
 from ksr_recbole.quick_start.run import make_trainer  # noqa: E402
+from ksr_recbole.quick_start.stages import peak_memory_mib  # noqa: E402, F401
+
+
+class Loaded(NamedTuple):
+    """A dataset, split and batched."""
+
+    config: Any
+    dataset: Any
+    train: Any
+    valid: Any
+    test: Any
 
 
 class Bench(NamedTuple):
@@ -41,7 +52,7 @@ class Bench(NamedTuple):
 
 def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser:
     """Options of every benchmark: the dataset and config values."""
-    result = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    result = argparse.ArgumentParser(description=(doc or "benchmark").splitlines()[0])
     result.add_argument("--dataset", default=dataset)
     result.add_argument("--data_path", help="folder with a folder of the dataset's name")
     result.add_argument("--gpu_id", default="", help="a GPU; by default the CPU")
@@ -49,18 +60,29 @@ def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser
     return result
 
 
-def prepare(options: argparse.Namespace, **values: Any) -> Bench:
-    """Load the data, pretrain (or find the cached vectors) and make model and trainer."""
+def load(options: argparse.Namespace, **values: Any) -> Loaded:
+    """Load and split the data."""
     given = {"show_progress": False, "gpu_id": options.gpu_id, "state": "WARNING"}
     given["checkpoint_dir"] = tempfile.mkdtemp()
     given |= dict(pair.split("=", 1) for pair in options.set) | values
     if options.data_path:
         given["data_path"] = options.data_path
     config = Config("KSR", options.dataset, None, given)
-    print(prepare_atomic_files(config), flush=True)
+    table1 = prepare_atomic_files(config)
     dataset = KGSequenceDataset(config)
-    train, valid, test = data_preparation(config, dataset)
-    return Bench(config, dataset, train, valid, test, make_trainer(config, dataset))
+    loaded = Loaded(config, dataset, *data_preparation(config, dataset))
+    print(table1, flush=True)
+    return loaded
+
+
+def ready(loaded: Loaded) -> Bench:
+    """Pretrain (or find the cached vectors) and make model and trainer."""
+    return Bench(*loaded, make_trainer(loaded.config, loaded.dataset))
+
+
+def prepare(options: argparse.Namespace, **values: Any) -> Bench:
+    """:func:`load` and :func:`ready`."""
+    return ready(load(options, **values))
 
 
 def seconds_of(action: Callable[[], Any]) -> float:

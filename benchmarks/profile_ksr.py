@@ -77,7 +77,7 @@ def attribute(events: Iterable[FunctionEvent]) -> dict[str, list[float]]:
     """Forward and backward seconds by stage."""
     seconds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     recorded: dict[int, str] = {}
-    events = list(events)
+    events = sorted(events, key=lambda event: event.time_range.start)
     for event in events:
         if event.name.startswith(STAGE):
             seconds[stage_of(event)][0] += event.cpu_time_total / 1e6
@@ -85,7 +85,8 @@ def attribute(events: Iterable[FunctionEvent]) -> dict[str, list[float]]:
             if outer:
                 seconds[outer][0] -= event.cpu_time_total / 1e6
         elif event.sequence_nr >= 0 and not event.name.startswith(BACKWARD):
-            recorded.setdefault(event.sequence_nr, stage_of(event) or "between stages")
+            # Operations without a gradient carry the number of the next one that has: the last wins.
+            recorded[event.sequence_nr] = stage_of(event) or "between stages"
     for event in events:
         if event.name.startswith(BACKWARD) and event.cpu_parent is None:
             stage = recorded.get(event.sequence_nr, "between stages")

@@ -1,11 +1,12 @@
-"""Scores of a few items a user against their definition."""
+"""Scores of a few items a user, and the softmax over all, against their definitions."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from ksr_recbole.model import scores
+from ksr_recbole.model import losses, scores
+from ksr_recbole.model.losses import softmax_loss
 from ksr_recbole.model.scores import sampled_scores
 
 
@@ -24,5 +25,20 @@ def test_scores_and_gradients_equal_the_definition(kernel, monkeypatch):
     got = sampled_scores(users, table, items)
     torch.testing.assert_close(got, expected)
     gradients = [torch.autograd.grad((s * factor).sum(), [users, table]) for s in (expected, got)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+@pytest.mark.parametrize("piece", [1, 13, 10_000])
+def test_softmax_in_pieces_is_the_cross_entropy(piece, monkeypatch):
+    monkeypatch.setattr(losses, "PIECE", piece)
+    generator = torch.Generator().manual_seed(0)
+    users = (30 * torch.randn(7, 5, generator=generator)).double().requires_grad_()
+    items = torch.randn(4, 5, generator=generator).double().requires_grad_()
+    targets = torch.randint(0, 4, (7,), generator=generator)
+    expected = torch.nn.functional.cross_entropy(users @ items.T, targets, reduction="sum")
+    got = softmax_loss(users, items, targets)
+    torch.testing.assert_close(got, expected)
+    gradients = [torch.autograd.grad(3 * loss, [users, items]) for loss in (expected, got)]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(other, one)

@@ -23,6 +23,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import CANDIDATES
 from ksr_recbole.model.gru import run_gru
 from ksr_recbole.model.layers import tanh_mlp
+from ksr_recbole.model.losses import softmax_loss
 from ksr_recbole.model.memory import (
     BACKENDS,
     attention_weights,
@@ -292,8 +293,7 @@ class KSR(KnowledgeRecommender):
 
     def _cross_entropy(self, users: Tensor, positives: Tensor) -> Tensor:
         """RecBole's ``CE``: softmax over all items instead of sampled negatives."""
-        scores = users @ self.item_vectors()[1:].T
-        return F.cross_entropy(scores, positives - 1, reduction="sum")
+        return softmax_loss(users, self.item_vectors()[1:], positives - 1)
 
     def calculate_kg_loss(self, interaction: Interaction) -> Tensor:
         """TransE loss of one batch of triples, for training the KB embeddings jointly.

@@ -1,0 +1,133 @@
+"""RecBole's own KSR, trained on the same files with the same KB vectors."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import torch
+from recbole.config import Config as RecBoleConfig
+from recbole.data import create_dataset
+from recbole.data import data_preparation as recbole_data_preparation
+from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender.ksr import KSR as StockKSR
+from recbole.trainer import Trainer
+from recbole.utils import init_seed
+
+from ksr_recbole.dataset.sequences import UserSequences, ragged_positions
+
+LONGEST = 50
+"""Items of a history that RecBole keeps (MAX_ITEM_LIST_LENGTH)."""
+
+NEGATIVES = {
+    "distribution": "uniform",
+    "sample_num": 1,
+    "alpha": 1.0,
+    "dynamic": False,
+    "candidate_num": 0,
+}
+"""One negative a target, as in our default."""
+
+_COLUMNS = {
+    "inter": ["user_id", "item_id", "timestamp"],
+    "kg": ["head_id", "relation_id", "tail_id"],
+    "link": ["item_id", "entity_id"],
+    "ent": ["ent_id", "ent_emb"],
+    "rel": ["rel_id", "rel_emb"],
+}
+
+
+def copy_files(bench: common.Bench, export: Path) -> str:
+    """Put the files that stock KSR reads into ``export`` and return its dataset's name.
+
+    ``export`` already has the KB vectors, which ``pretrain_export_path`` wrote there.
+    """
+    name = bench.config["dataset"]
+    # RecBole sends the name ml-100k to its own files, whose link is wrong.
+    copy = f"{name}-linked"
+    target = export / copy
+    target.mkdir(exist_ok=True)
+    for suffix in ("inter", "kg", "link"):
+        shutil.copy(Path(bench.config["data_path"]) / f"{name}.{suffix}", export)
+    for file in export.glob(f"{name}.*"):
+        shutil.copy(file, target / f"{copy}{file.suffix}")
+    link = target / f"{copy}.link"
+    header, *links = link.read_text(encoding="utf-8").splitlines()
+    one_each = {line.split("\t")[1]: line for line in reversed(links)}
+    # It crashes on two items of one entity, so it does without the second of each pair.
+    link.write_text("\n".join([header, *one_each.values()]) + "\n", encoding="utf-8")
+    return copy
+
+
+class Stock:
+    """Stock KSR ready to train.
+
+    Args:
+        bench: our run, whose files and vectors it gets.
+        export: folder with the exported vectors.
+        sizes: the config values both sides share.
+    """
+
+    def __init__(self, bench: common.Bench, export: Path, sizes: dict[str, Any]) -> None:
+        name = copy_files(bench, export)
+        values = {
+            **sizes,
+            "train_neg_sample_args": NEGATIVES if sizes["loss_type"] == "BPR" else None,
+            "show_progress": False,
+            "state": "WARNING",
+            "gpu_id": "",
+            "data_path": str(export),
+            "checkpoint_dir": str(export),
+            "load_col": _COLUMNS,
+            "additional_feat_suffix": ["ent", "rel"],
+            "alias_of_item_id": ["ent_id"],
+            "alias_of_relation_id": ["rel_id"],
+            "preload_weight": {"ent_id": "ent_emb", "rel_id": "rel_emb"},
+            "freeze_kg": True,
+            "MAX_ITEM_LIST_LENGTH": LONGEST,
+            "eval_args": {
+                "split": {"LS": "valid_and_test"},
+                "order": "TO",
+                "group_by": "user",
+                "mode": "full",
+            },
+        }
+        sys.argv = sys.argv[:1]  # RecBole reads it
+        self.config = RecBoleConfig(StockKSR, name, None, values)
+        init_seed(self.config["seed"], True)
+        dataset = create_dataset(self.config)
+        for field, matrix in dataset._preloaded_weight.items():
+            dataset._preloaded_weight[field] = matrix.astype(np.float32)  # it crashes on float64
+        self.train, self.valid, self.test = recbole_data_preparation(self.config, dataset)
+        self.model = StockKSR(self.config, self.train.dataset)
+        self.trainer = Trainer(self.config, self.model)
+        self._to_stock_ids(bench)
+
+    def _to_stock_ids(self, bench: common.Bench) -> None:
+        tokens = bench.dataset.field2id_token["item_id"]
+        known = self.train.dataset.field2token_id["item_id"]
+        self._ids = np.array([known.get(token, 0) for token in tokens])
+        self._ids[0] = 0
+        self.sequences: UserSequences = bench.dataset.sequences
+
+    # What our evaluation asks of a model, so that both are ranked by the same protocol.
+
+    def score_all(self, users: np.ndarray, history_end: np.ndarray) -> torch.Tensor:
+        """Scores of all our items for users' histories, ``[B, n_items]``."""
+        start = np.maximum(history_end - LONGEST, 0)
+        rows, columns = ragged_positions(history_end - start)
+        items = np.zeros((len(users), LONGEST), np.int64)
+        items[rows, columns] = self._ids[
+            self.sequences.items[self.sequences.spans(users, start, history_end)]
+        ]
+        fields = {
+            self.model.ITEM_SEQ: torch.from_numpy(items),
+            self.model.ITEM_SEQ_LEN: torch.from_numpy(history_end - start),
+        }
+        scores = self.model.full_sort_predict(Interaction(fields))[:, self._ids]
+        scores[:, self._ids == 0] = float("-inf")  # items it had to leave out
+        return scores
