@@ -1,8 +1,8 @@
 """CPU kernels of the memory for frozen KB embeddings.
 
-One pass per sequence keeps only the current value matrices; the backward pass runs the writes
-again instead of storing ``B x T x A x E`` states.  Sequences are independent, so they run in
-parallel and the result does not depend on the number of threads.
+One pass per sequence keeps only the current value matrices and, of each step, the gates; with
+them the backward pass runs the writes again instead of storing ``P x A x E`` states.  Sequences
+are independent, so they run in parallel and the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ksr_recbole.model.numba_exp import exp
 
-@njit(inline="always")
-def _write(values, entity, relations):
+
+@njit(inline="always", error_model="numpy")
+def _write(values, entity, relations, gates):
     for a in range(relations.shape[0]):
         agreement = np.float32(0.0)
         for k in range(entity.shape[0]):
             agreement += values[a, k] * (entity[k] + relations[a, k])
-        gate = np.float32(1.0) / (np.float32(1.0) + np.exp(-agreement))  # Eq. 8
+        gate = np.float32(1.0) / (np.float32(1.0) + exp(-agreement))  # Eq. 8
+        gates[a] = gate
         for k in range(entity.shape[0]):
             update = entity[k] + relations[a, k]  # Eq. 7
             values[a, k] = (np.float32(1.0) - gate) * values[a, k] + gate * update  # Eq. 9
@@ -30,16 +33,17 @@ def _write(values, entity, relations):
 @njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
 def _write_all(entities, relations, values, begins, lengths):
     for b in prange(values.shape[0]):
+        gates = np.empty(relations.shape[0], np.float32)
         for t in range(lengths[b]):
-            _write(values[b], entities[begins[t] + b], relations)
+            _write(values[b], entities[begins[t] + b], relations, gates)
 
 
 @njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
-def _read(weights, entities, relations, values, begins, lengths, read):
+def _read(weights, entities, relations, values, begins, lengths, read, gates):
     for b in prange(values.shape[0]):
         for t in range(lengths[b]):
             row = begins[t] + b
-            _write(values[b], entities[row], relations)
+            _write(values[b], entities[row], relations, gates[row])
             read[row] = 0
             for a in range(relations.shape[0]):
                 for k in range(relations.shape[1]):
@@ -47,15 +51,17 @@ def _read(weights, entities, relations, values, begins, lengths, read):
 
 
 @njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
-def _weight_gradient(gradient, entities, relations, values, begins, lengths, result):
+def _weight_gradient(gradient, entities, relations, values, begins, lengths, gates, result):
     for b in prange(values.shape[0]):
         for t in range(lengths[b]):
             row = begins[t] + b
-            _write(values[b], entities[row], relations)
             for a in range(relations.shape[0]):
-                total = np.float32(0.0)
+                total, gate = np.float32(0.0), gates[row, a]
                 for k in range(relations.shape[1]):
-                    total += gradient[row, k] * values[b, a, k]
+                    update = entities[row, k] + relations[a, k]  # Eq. 7
+                    value = (np.float32(1.0) - gate) * values[b, a, k] + gate * update  # Eq. 9
+                    values[b, a, k] = value
+                    total += gradient[row, k] * value
                 result[row, a] = total
 
 
@@ -73,11 +79,13 @@ def _layout(widths: Sequence[int], n_lanes: int) -> tuple[np.ndarray, np.ndarray
 class _WriteThenRead(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor, layout):
-        ctx.save_for_backward(entities, relations, values)
-        ctx.layout = layout
         after = _array(values).copy()
         read = np.empty(entities.shape, np.float32)
-        _read(_array(weights), _array(entities), _array(relations), after, *layout, read)
+        gates = np.empty(weights.shape, np.float32)
+        arrays = (_array(weights), _array(entities), _array(relations))
+        _read(*arrays, after, *layout, read, gates)
+        ctx.save_for_backward(entities, relations, values)
+        ctx.layout = (*layout, gates)
         after_tensor = torch.from_numpy(after)
         ctx.mark_non_differentiable(after_tensor)
         return torch.from_numpy(read), after_tensor
