@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             config, train, _, test = recbole_sequential.load(options, Path(folder), mode)
             trainer = recbole_sequential.trainer(config, train)
-            seconds = common.seconds_of(lambda: trainer.evaluate(test, load_best_model=False))
+            evaluate = partial(trainer.evaluate, test, load_best_model=False)
+            seconds = common.seconds_of(evaluate)
         print(f"RecBole's GRU4Rec, {name:14} {seconds:.2f} s (1 run)", flush=True)
 
 

@@ -471,3 +471,11 @@ def test_numbers_in_results_are_not_rounded(toy_folder):
     metrics = toy_run(toy_folder)["test_result"]
     assert any(round(value, 4) != value for value in metrics.values())
     assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_half_precision_through_recboles_key_trains(toy_folder):
+    plain = toy_run(toy_folder)
+    mixed = toy_run(toy_folder, enable_amp=True)
+    assert mixed["epochs_trained"] == plain["epochs_trained"]
+    for name, value in plain["test_result"].items():
+        assert mixed["test_result"][name] == pytest.approx(value, abs=0.1)
