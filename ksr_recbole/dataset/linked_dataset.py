@@ -62,13 +62,13 @@ class LinkedDataset(KnowledgeBasedDataset):
         separator = self.config["field_separator"]
         with open(filepath, encoding=self.config["encoding"]) as file:
             header = file.readline()
-        with tempfile.NamedTemporaryFile("w", encoding=self.config["encoding"]) as empty:
+        if "_seq" in header:
+            return super()._load_feat(filepath, source)
+        with tempfile.TemporaryDirectory() as folder:
             # RecBole notes the fields and their types from a file that is all header.
-            if "_seq" in header:
-                return super()._load_feat(filepath, source)
-            empty.write(header)
-            empty.flush()
-            frame = super()._load_feat(empty.name, source)
+            empty = Path(folder) / Path(filepath).name
+            empty.write_text(header, encoding=self.config["encoding"])
+            frame = super()._load_feat(str(empty), source)
         if frame is None:
             return None
         kinds = dict(column.split(":") for column in header.rstrip("\r\n").split(separator))
