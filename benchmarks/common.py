@@ -20,6 +20,8 @@ check_versions()
 silence_upstream_warnings()
 
 import torch  # noqa: E402
+from recbole.config import Config as RecBoleConfig  # noqa: E402
+from recbole.utils import init_seed  # noqa: E402
 
 from ksr_recbole.config import Config  # noqa: E402
 from ksr_recbole.dataset.dataloader import data_preparation  # noqa: E402
@@ -28,26 +30,19 @@ from ksr_recbole.quick_start.data import prepare_atomic_files  # noqa: E402
 from ksr_recbole.quick_start.run import make_trainer  # noqa: E402
 from ksr_recbole.quick_start.stages import peak_memory_mib  # noqa: E402, F401
 
-
-class Loaded(NamedTuple):
-    """A dataset, split and batched."""
-
-    config: Any
-    dataset: Any
-    train: Any
-    valid: Any
-    test: Any
+LONGEST = 50
+"""Items of a history that RecBole keeps (MAX_ITEM_LIST_LENGTH)."""
 
 
 class Bench(NamedTuple):
-    """A model ready to train, with everything it was made of."""
+    """A dataset, split and batched, and the trainer of a model on it once there is one."""
 
     config: Any
     dataset: Any
     train: Any
     valid: Any
     test: Any
-    trainer: Any
+    trainer: Any = None
 
 
 def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser:
@@ -60,7 +55,7 @@ def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser
     return result
 
 
-def load(options: argparse.Namespace, **values: Any) -> Loaded:
+def load(options: argparse.Namespace, **values: Any) -> Bench:
     """Load and split the data."""
     given = {"show_progress": False, "gpu_id": options.gpu_id, "state": "WARNING"}
     given["checkpoint_dir"] = tempfile.mkdtemp()
@@ -70,19 +65,37 @@ def load(options: argparse.Namespace, **values: Any) -> Loaded:
     config = Config("KSR", options.dataset, None, given)
     table1 = prepare_atomic_files(config)
     dataset = KGSequenceDataset(config)
-    loaded = Loaded(config, dataset, *data_preparation(config, dataset))
+    loaded = Bench(config, dataset, *data_preparation(config, dataset))
     print(table1, flush=True)
     return loaded
 
 
-def ready(loaded: Loaded) -> Bench:
+def ready(loaded: Bench) -> Bench:
     """Pretrain (or find the cached vectors) and make model and trainer."""
-    return Bench(*loaded, make_trainer(loaded.config, loaded.dataset))
+    return loaded._replace(trainer=make_trainer(loaded.config, loaded.dataset))
 
 
 def prepare(options: argparse.Namespace, **values: Any) -> Bench:
     """:func:`load` and :func:`ready`."""
     return ready(load(options, **values))
+
+
+def recbole_config(model: type, name: str, folder: Path, values: dict[str, Any]) -> Any:
+    """RecBole's own configuration of one of its models on ``folder/name``, and its seed set."""
+    sys.argv = sys.argv[:1]  # RecBole reads it
+    fixed = {
+        "show_progress": False,
+        "state": "WARNING",
+        "gpu_id": "",
+        "data_path": str(folder),
+        "checkpoint_dir": str(folder),
+        "MAX_ITEM_LIST_LENGTH": LONGEST,
+    }
+    split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
+    split |= values.pop("eval_args", {})
+    config = RecBoleConfig(model, name, None, {**fixed, **values, "eval_args": split})
+    init_seed(config["seed"], True)
+    return config
 
 
 def seconds_of(action: Callable[[], Any]) -> float:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401, checks the versions first
-from recbole.config import Config as RecBoleConfig
+import common
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
 from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from recbole.trainer import Trainer
-from recbole.utils import init_seed
 
 from ksr_recbole.config import Config
 from ksr_recbole.quick_start.data import prepare_atomic_files
@@ -29,31 +26,18 @@ def load(options: argparse.Namespace, folder: Path, mode: str = "uni100") -> tup
     (folder / name).mkdir()
     source = Path(ours["data_path"]) / f"{options.dataset}.inter"
     shutil.copy(source, folder / name / f"{name}.inter")
-    sys.argv = sys.argv[:1]  # RecBole reads it
-    config = RecBoleConfig(
+    config = common.recbole_config(
         GRU4Rec,
         name,
-        None,
+        folder,
         {
-            "data_path": str(folder),
-            "checkpoint_dir": str(folder),
             "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
             "embedding_size": 256,
             "hidden_size": 256,
             "train_neg_sample_args": None,
-            "MAX_ITEM_LIST_LENGTH": 50,
-            "show_progress": False,
-            "state": "WARNING",
-            "gpu_id": "",
-            "eval_args": {
-                "split": {"LS": "valid_and_test"},
-                "order": "TO",
-                "group_by": "user",
-                "mode": mode,
-            },
+            "eval_args": {"mode": mode},
         },
     )
-    init_seed(config["seed"], True)
     return config, *recbole_data_preparation(config, create_dataset(config))
 
 

@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import common
@@ -106,8 +106,8 @@ def measure(folder: Path) -> dict[str, float]:
         ]
         return PretrainedVectors(*draws)
 
-    def load(**values: object) -> None:
-        made.append(common.load(options, data_cache_dir=str(folder / "cache"), **values))
+    def load() -> None:
+        made.append(common.load(options, data_cache_dir=str(folder / "cache")))
 
     first = common.seconds_of(load)
     made.clear()
@@ -179,7 +179,7 @@ def main() -> None:
     rows = []
     for shape in [*map(ml_20m, options.millions), ML_1M]:
         row = in_own_process(shape)
-        rows.append(asdict(shape) | row)
+        rows.append(row)
         each = row["epoch"] / row["interactions"] * 1e6
         print(
             f"{shape.name:>14}{row['interactions']:13,}{row['attributes']:11}"

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import common
 import numpy as np
 import torch
-from recbole.config import Config as RecBoleConfig
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender.ksr import KSR as StockKSR
 from recbole.trainer import Trainer
-from recbole.utils import init_seed
 
 from ksr_recbole.dataset.sequences import UserSequences, ragged_positions
-
-LONGEST = 50
-"""Items of a history that RecBole keeps (MAX_ITEM_LIST_LENGTH)."""
 
 NEGATIVES = {
     "distribution": "uniform",
@@ -77,28 +71,14 @@ class Stock:
         values = {
             **sizes,
             "train_neg_sample_args": NEGATIVES if sizes["loss_type"] == "BPR" else None,
-            "show_progress": False,
-            "state": "WARNING",
-            "gpu_id": "",
-            "data_path": str(export),
-            "checkpoint_dir": str(export),
             "load_col": _COLUMNS,
             "additional_feat_suffix": ["ent", "rel"],
             "alias_of_item_id": ["ent_id"],
             "alias_of_relation_id": ["rel_id"],
             "preload_weight": {"ent_id": "ent_emb", "rel_id": "rel_emb"},
             "freeze_kg": True,
-            "MAX_ITEM_LIST_LENGTH": LONGEST,
-            "eval_args": {
-                "split": {"LS": "valid_and_test"},
-                "order": "TO",
-                "group_by": "user",
-                "mode": "full",
-            },
         }
-        sys.argv = sys.argv[:1]  # RecBole reads it
-        self.config = RecBoleConfig(StockKSR, name, None, values)
-        init_seed(self.config["seed"], True)
+        self.config = common.recbole_config(StockKSR, name, export, values)
         dataset = create_dataset(self.config)
         for field, matrix in dataset._preloaded_weight.items():
             dataset._preloaded_weight[field] = matrix.astype(np.float32)  # it crashes on float64
@@ -118,9 +98,9 @@ class Stock:
 
     def score_all(self, users: np.ndarray, history_end: np.ndarray) -> torch.Tensor:
         """Scores of all our items for users' histories, ``[B, n_items]``."""
-        start = np.maximum(history_end - LONGEST, 0)
+        start = np.maximum(history_end - common.LONGEST, 0)
         rows, columns = ragged_positions(history_end - start)
-        items = np.zeros((len(users), LONGEST), np.int64)
+        items = np.zeros((len(users), common.LONGEST), np.int64)
         items[rows, columns] = self._ids[
             self.sequences.items[self.sequences.spans(users, start, history_end)]
         ]

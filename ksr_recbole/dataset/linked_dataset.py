@@ -38,19 +38,17 @@ class LinkedDataset(KnowledgeBasedDataset):
         if folder is None or not plain:
             super()._from_scratch()
             return
-        self._get_preset()
-        self._get_field_from_config()
         cache, kind = ArrayCache(folder), f"{self.dataset_name}-data"
         try:
-            parts = loading.cache_parts(
-                self.config, LinkedDataset.__name__, Path(self.dataset_path), self.dataset_name
-            )
+            parts = loading.cache_parts(self.config, self.dataset_name)
         except OSError:  # a file is missing or unreadable; loading says which in a sentence
             super()._from_scratch()
             return
         key = content_key(parts)
         arrays = cache.load(kind, key)
         if arrays is not None:
+            self._get_preset()
+            self._get_field_from_config()
             loading.restore(self, arrays)
             return
         super()._from_scratch()

@@ -64,14 +64,14 @@ def _as_numpy(column: pl.Series) -> np.ndarray:
 # The cache ------------------------------------------------------------------------------------
 
 
-def cache_parts(config: Any, kind: str, folder: Path, name: str) -> dict[str, Any]:
+def cache_parts(config: Any, name: str) -> dict[str, Any]:
     """What the content of a loaded dataset depends on: the files' bytes and the settings."""
-    digests = {}
+    folder, digests = Path(config["data_path"]), {}
     for suffix in ("inter", "kg", "link"):
         with (folder / f"{name}.{suffix}").open("rb") as file:
             digests[suffix] = hashlib.file_digest(file, "sha256").hexdigest()
     settings = {key: repr(config[key]) for key in SETTINGS}
-    return {"format": _FORMAT, "class": kind, "files": digests, "settings": settings}
+    return {"format": _FORMAT, "files": digests, "settings": settings}
 
 
 def to_arrays(dataset: Any) -> dict[str, np.ndarray]:

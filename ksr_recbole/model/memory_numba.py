@@ -15,6 +15,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from ksr_recbole.model.numba_exp import exp
+from ksr_recbole.model.packing import steps_of_lanes
 
 
 @njit(inline="always", error_model="numpy")
@@ -69,11 +70,8 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to(torch.float32).contiguous().numpy()
 
 
-def _layout(widths: Sequence[int], n_lanes: int) -> tuple[np.ndarray, np.ndarray]:
-    """First packed row of each step, and steps of each lane."""
-    counts = np.asarray(widths, dtype=np.int64)
-    begins = np.cumsum(counts) - counts
-    return begins, np.searchsorted(-counts, -np.arange(n_lanes), side="left")
+def _layout(widths: Sequence[int], n_lanes: int) -> tuple[np.ndarray, ...]:
+    return tuple(part.numpy() for part in steps_of_lanes(widths, n_lanes))
 
 
 class _WriteThenRead(torch.autograd.Function):

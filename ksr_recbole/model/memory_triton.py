@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ksr_recbole.model.packing import steps_of_lanes
+
 
 @triton.jit
 def _scan(
@@ -82,12 +84,8 @@ def _run(
     return after
 
 
-def _layout(widths: Sequence[int], values: Tensor) -> tuple[Tensor, Tensor]:
-    """First packed row of each step, and steps of each lane."""
-    counts = torch.tensor(widths)
-    lanes = torch.arange(len(values))
-    lengths = torch.searchsorted(-counts, -lanes)
-    return (counts.cumsum(0) - counts).to(values.device), lengths.to(values.device)
+def _layout(widths: Sequence[int], values: Tensor) -> tuple[Tensor, ...]:
+    return tuple(part.to(values.device) for part in steps_of_lanes(widths, len(values)))
 
 
 class _WriteThenRead(torch.autograd.Function):

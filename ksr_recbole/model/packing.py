@@ -8,10 +8,18 @@ recurrence therefore reads and writes adjacent rows, and nothing is computed on 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def steps_of_lanes(widths: Sequence[int], n_lanes: int) -> tuple[Tensor, Tensor]:
+    """First packed row of each step, ``int64 [T]``, and steps of each lane, ``int64 [n_lanes]``."""
+    counts = torch.tensor(widths)
+    lengths = torch.searchsorted(-counts, -torch.arange(n_lanes))
+    return counts.cumsum(0) - counts, lengths
 
 
 @dataclass(frozen=True)

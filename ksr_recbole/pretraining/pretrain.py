@@ -209,15 +209,6 @@ def _cached(
     cache.save(kind, key, found, readable)
     notes.append(f"{kind} trained in {perf_counter() - start:.1f} s, kept in {path}")
     return found
-    start = perf_counter()
-    getLogger().info(f"Pretraining {kind}")
-    found = train(cache.path(kind, key).with_suffix(".partial"))
-    readable = {name: v for name, v in parts.items() if not isinstance(v, np.ndarray)}
-    cache.save(kind, key, found, readable)
-    notes.append(
-        f"{kind} trained in {perf_counter() - start:.1f} s, kept in {cache.path(kind, key)}"
-    )
-    return found
 
 
 def _given(config: Any, suffix: str) -> Path | None:

@@ -55,9 +55,10 @@ def run(
         UserError: anything the user can mend.
     """
     config = Config(model, dataset, config_file_list, config_dict)
-    for key in ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir"):
-        if key != "data_cache_dir" or config[key] is not None:
-            ensure_writable(config[key], key)
+    for key in ("checkpoint_dir", "results_dir", "pretrain_dir"):
+        ensure_writable(config[key], key)
+    if config["data_cache_dir"] is not None:
+        ensure_writable(config["data_cache_dir"], "data_cache_dir")
     init_seed(config["seed"], config["reproducibility"])
     with _logging(config):
         _to_log_file(str(config))
