@@ -25,7 +25,7 @@ from recbole.utils import init_seed  # noqa: E402
 
 from ksr_recbole.config import Config  # noqa: E402
 from ksr_recbole.dataset.dataloader import data_preparation  # noqa: E402
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset  # noqa: E402
+from ksr_recbole.dataset.kg_sequence_dataset import load_dataset  # noqa: E402
 from ksr_recbole.quick_start.data import prepare_atomic_files  # noqa: E402
 from ksr_recbole.quick_start.run import make_trainer  # noqa: E402
 from ksr_recbole.quick_start.stages import peak_memory_mib  # noqa: E402, F401
@@ -64,7 +64,7 @@ def load(options: argparse.Namespace, **values: Any) -> Bench:
         given["data_path"] = options.data_path
     config = Config("KSR", options.dataset, None, given)
     table1 = prepare_atomic_files(config)
-    dataset = KGSequenceDataset(config)
+    dataset = load_dataset(config)
     loaded = Bench(config, dataset, *data_preparation(config, dataset))
     print(table1, flush=True)
     return loaded

@@ -19,7 +19,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ksr_recbole.dataset.dataloader import SequenceTrainLoader
-from ksr_recbole.model import ksr
+from ksr_recbole.model import gru_recommender, ksr
 from ksr_recbole.model.packing import Packing
 
 STAGE = "stage: "
@@ -42,12 +42,12 @@ def label_stages(bench: common.Bench) -> None:
     """Name the stages of an epoch."""
     model = bench.trainer.model
     label(Packing, "of", "batch, packing")
-    label(ksr, "run_gru", "GRU (Eq. 1)")
+    label(gru_recommender, "run_gru", "GRU (Eq. 1)")
     label(model, "attention", "attention (Eq. 6)")
     label(ksr, "write_then_read", "memory (Eq. 5, 7-9)")
     label(model.user_mlp, "forward", "user MLP (Eq. 10)")
     label(model, "item_vectors", "item MLP (Eq. 10)")
-    label(model, "_pairwise", "scores, loss (Eq. 10-11)")
+    label(model, "scores", "scores, loss (Eq. 10-11)")
     label(model, "_cross_entropy", "scores, loss (Eq. 10-11)")
     label(bench.trainer.optimizer, "step", "optimizer")
     batches = SequenceTrainLoader.__iter__

@@ -88,7 +88,8 @@ def main() -> None:
 
 def reach(bench: common.Bench, name: str, best: float, theirs: float, pretraining: float) -> None:
     """Train ours until it is as good as ``best`` and print the ratio to stock's seconds."""
-    scorer = ModelScorer(bench.trainer.model, bench.config, bench.dataset.sequences)
+    sequences, split = bench.dataset.sequences, bench.dataset.split
+    scorer = ModelScorer(bench.trainer.model, bench.config, sequences, split)
 
     def quality() -> float:
         bench.trainer.model.eval()

@@ -1,20 +1,57 @@
-"""The one table of models this package adds to RecBole."""
+"""The one table of models that run under the paper's protocol, and the names RecBole knows."""
 
 from __future__ import annotations
 
 import ast
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from ksr_recbole.errors import UserError
 
-MODELS: dict[str, str] = {
-    "KSR": "ksr_recbole.model.ksr:KSR",
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the comparison; ``configs/model/<name>.yaml`` holds its options.
+
+    Attributes:
+        target: ``module:class``.
+        needs_kg: whether it reads the knowledge graph (Table 2).
+    """
+
+    target: str
+    needs_kg: bool = True
+
+
+_GRU = "ksr_recbole.model.gru_recommender:GRU"
+_KSR = "ksr_recbole.model.ksr:KSR"
+_GENERAL = "recbole.model.general_recommender"
+
+MODELS: dict[str, Entry] = {
+    "BPR": Entry(f"{_GENERAL}.bpr:BPR", needs_kg=False),
+    "NeuMF": Entry(f"{_GENERAL}.neumf:NeuMF", needs_kg=False),
+    "CKE": Entry("recbole.model.knowledge_aware_recommender.cke:CKE"),
+    "FPMC": Entry("recbole.model.sequential_recommender.fpmc:FPMC", needs_kg=False),
+    "RUM_I": Entry("ksr_recbole.model.rum:RUMItem"),
+    "RUM_F": Entry("ksr_recbole.model.rum:RUMFeature"),
+    "GRU": Entry(_GRU, needs_kg=False),
+    "GRU++": Entry(_GRU, needs_kg=False),
+    "GRU_F": Entry(_GRU),
+    "KSR": Entry(_KSR),
+    "KSR-paper": Entry(_KSR),
+    "GRU++-trained": Entry(_GRU, needs_kg=False),
+    "GRU_F-trained": Entry(_GRU),
 }
-"""Model name to ``module:class``; these take precedence over RecBole's models of that name."""
+"""Model name to entry; these take precedence over RecBole's models of that name."""
+
+PAPER_MODELS = ("BPR", "NeuMF", "CKE", "FPMC", "RUM_I", "RUM_F", "GRU", "GRU++", "GRU_F", "KSR")
+"""The ten methods of Table 3, in its order (NeuMF is RecBole's name of NCF)."""
+
+VARIANTS = ("KSR-paper", "GRU++-trained", "GRU_F-trained")
+"""KSR in exactly the paper's setting, and baselines with the freedom that KSR's default has."""
 
 _RECBOLE_FAMILIES = (
     "general_recommender",
@@ -51,19 +88,24 @@ def recbole_models() -> list[str]:
     return sorted(set(names), key=str.lower)
 
 
-def is_ours(model: str) -> bool:
-    """Whether ``model`` is one of this package's models."""
+def under_protocol(model: str) -> bool:
+    """Whether ``model`` runs on our sequences, split, candidates and metrics."""
     return model in MODELS
 
 
+def needs_kg(model: str) -> bool:
+    """Whether a model of :data:`MODELS` reads the knowledge graph."""
+    return MODELS[model].needs_kg
+
+
 def model_class(name: str) -> type:
-    """The class of one of this package's models or of RecBole's.
+    """The class of a model of :data:`MODELS` or of one of RecBole's.
 
     Raises:
         UserError: no such model; the sentence lists the known ones.
     """
-    if is_ours(name):
-        module, attribute = MODELS[name].split(":")
+    if under_protocol(name):
+        module, attribute = MODELS[name].target.split(":")
         return getattr(import_module(module), attribute)
     from recbole.utils import get_model
 
@@ -71,6 +113,6 @@ def model_class(name: str) -> type:
     if name not in builtin:
         raise UserError(
             f"There is no model named '{name}'{nearest(name, [*MODELS, *builtin])} "
-            f"Known models: {', '.join(MODELS)} (this project); {', '.join(builtin)} (RecBole)."
+            f"Known models: {', '.join(MODELS)} (compared here); {', '.join(builtin)} (RecBole)."
         )
     return get_model(name)

@@ -10,8 +10,15 @@ from ksr_recbole.dataset.dataloader import CHUNK_START, SequenceTrainLoader, dat
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.negatives import NegativeSampler
-from ksr_recbole.dataset.sequences import UserSequences, leave_one_out, ragged_positions
+from ksr_recbole.dataset.sequences import (
+    UserSequences,
+    leave_one_out,
+    leave_one_session_out,
+    ragged_positions,
+)
 from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.candidates import draw_candidates
+from ksr_recbole.evaluation.scorer import ModelScorer
 
 
 def sequences_of(*users: list[int], n_items: int = 50) -> UserSequences:
@@ -45,6 +52,88 @@ def test_leave_one_out_of_every_length():
     split = leave_one_out(sequences)
     assert split.train_end.tolist() == [0, 1, 1, 1, 2]
     assert split.valid_end.tolist() == [0, 1, 1, 2, 3]
+
+
+def timed(*users: list[float]) -> UserSequences:
+    """Sequences of users 1, 2, ... with these timestamps, in hours."""
+    owners = np.repeat(np.arange(1, len(users) + 1), [len(u) for u in users])
+    times = np.concatenate([np.asarray(u, dtype=float) for u in users]) * 3600
+    items = np.arange(1, len(times) + 1)
+    return UserSequences.from_interactions(owners, items, times, len(users) + 1, 99)
+
+
+@pytest.mark.parametrize(
+    ("hours", "train_end", "valid_end"),
+    [
+        ([1], 1, 1),  # one session: training only
+        ([1, 2, 3], 3, 3),
+        ([1, 2, 25], 2, 2),  # two: the last is the test, and there is no validation
+        ([1, 25, 26, 49], 1, 3),
+        ([1, 2, 25, 49, 73, 74], 3, 4),
+        ([23.5, 24, 24, 47.9, 48], 1, 4),  # midnight begins a new day, ties stay together
+        ([0, 24, 48], 1, 2),
+    ],
+)
+def test_the_last_session_is_the_test(hours, train_end, valid_end):
+    for sequences in (timed(hours), timed([1, 30], hours, [5, 50, 500])):
+        split = leave_one_session_out(sequences, 86_400)
+        user = 1 if sequences.n_users == 2 else 2
+        assert (split.train_end[user], split.valid_end[user]) == (train_end, valid_end)
+        assert split.train_end[0] == split.valid_end[0] == 0  # padding
+    assert split.name == "next-session"
+
+
+def test_a_session_can_be_of_any_length():
+    split = leave_one_session_out(timed([0, 1, 2, 3, 4, 5]), 2 * 3600)
+    assert (split.train_end[1], split.valid_end[1]) == (2, 4)
+
+
+def test_train_ratio_keeps_the_latest_training_interactions(toy_config):
+    whole = KGSequenceDataset(toy_config())
+    whole.build()
+    part = KGSequenceDataset(toy_config(train_ratio=0.4))
+    train, valid, test = part.build()
+    split, lengths = part.split, part.sequences.lengths
+    kept = split.train_end - split.train_start
+    assert np.array_equal(split.train_end, whole.split.train_end)
+    assert np.array_equal(kept[1:], np.ceil(whole.split.train_end[1:] * 0.4 - 1e-9))
+    assert len(train.inter_feat) == kept.sum() and kept[1:].min() >= 1
+    assert len(valid.inter_feat) + len(test.inter_feat) == (lengths - split.train_end).sum()
+    drawn = [
+        draw_candidates(d.sequences, d.split, "test", 7, 5, 5).fingerprint for d in (whole, part)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_nothing_left_out_by_train_ratio_is_read(toy_config):
+    config = toy_config(train_ratio=0.4)
+    dataset = KGSequenceDataset(config)
+    train, _, _ = data_preparation(config, dataset)
+    split, sequences = dataset.split, dataset.sequences
+    kept = {(u, i) for i, u in zip(*split.training_interactions(sequences), strict=True)}
+    allowed = {(u, sequences.items[i]) for u, i in kept}
+    for batch in train:
+        for row, user in enumerate(batch["user_id"].tolist()):
+            items = {i for i in batch["item_id_list"][row].tolist() if i}
+            assert {(user, i) for i in items} <= allowed
+    users = np.arange(1, sequences.n_users)
+    history = ModelScorer(None, config, sequences, split).history(users, split.train_end[1:])
+    for row, user in enumerate(users):
+        start = sequences.offsets[user] + split.train_start[user]
+        end = sequences.offsets[user] + split.train_end[user]
+        read = history["item_id_list"][row][: int(history["item_length"][row])]
+        assert read.tolist() == sequences.items[start:end].tolist()
+
+
+@pytest.mark.parametrize("changes", [{"train_ratio": 0}, {"train_ratio": 1.5}])
+def test_train_ratio_out_of_bounds(toy_config, changes):
+    with pytest.raises(UserError, match="train_ratio"):
+        KGSequenceDataset(toy_config(**changes)).build()
+
+
+def test_session_length_must_be_positive(toy_config):
+    with pytest.raises(UserError, match="session_length is 0"):
+        KGSequenceDataset(toy_config(task="next-session", session_length=0)).build()
 
 
 def test_ragged_positions_with_empty_rows():

@@ -18,6 +18,8 @@ from tests.models import make_model, reference_parameters, training_batch
 ITEMS = [[3, 1, 7, 7, 2, 9], [4, 5], [2, 8, 6, 1]]
 NEGATIVES = [[[11, 12], [10, 9], [4, 4], [30, 31], [40, 1]], [[5, 6]], [[20, 21], [9, 3], [7, 50]]]
 
+USERS = torch.arange(1, len(ITEMS) + 1)
+
 
 def padded(sequences: list[list[int]]) -> torch.Tensor:
     rows = [torch.tensor(sequence) for sequence in sequences]
@@ -61,7 +63,12 @@ def test_scores_equal_the_reference(model):
     lengths = torch.tensor([len(sequence) for sequence in ITEMS])
     candidates = torch.tensor([[1, 2, 3], [9, 9, 60], [5, 6, 7]])
     batch = Interaction(
-        {"item_id_list": padded(ITEMS), "item_length": lengths, CANDIDATES: candidates}
+        {
+            "user_id": USERS,
+            "item_id_list": padded(ITEMS),
+            "item_length": lengths,
+            CANDIDATES: candidates,
+        }
     )
     scores, everything = model.score_candidates(batch), model.full_sort_predict(batch)
     for row, sequence in enumerate(ITEMS):
@@ -164,9 +171,9 @@ def test_padding_never_leaks(model):
     for row, expected in enumerate(alone):
         torch.testing.assert_close(together[row, : len(expected)], expected)
     lengths = torch.tensor([len(sequence) for sequence in ITEMS])
-    users = model.user_vectors(padded(ITEMS), lengths)
+    users = model.read_last(USERS, padded(ITEMS), lengths)
     wider = torch.nn.functional.pad(padded(ITEMS), (0, 40))
-    torch.testing.assert_close(model.user_vectors(wider, lengths), users)
+    torch.testing.assert_close(model.read_last(USERS, wider, lengths), users)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
@@ -181,9 +188,9 @@ def test_chunks_equal_the_whole(model, chunk):
     torch.testing.assert_close(state.hidden, whole_state.hidden)
     torch.testing.assert_close(state.values, whole_state.values)
     lengths = torch.tensor([len(sequence) for sequence in ITEMS])
-    expected = model.user_vectors(padded(ITEMS), lengths)
+    expected = model.read_last(USERS, padded(ITEMS), lengths)
     model.chunk_length = chunk
-    torch.testing.assert_close(model.user_vectors(padded(ITEMS), lengths), expected)
+    torch.testing.assert_close(model.read_last(USERS, padded(ITEMS), lengths), expected)
 
 
 def test_training_in_chunks_has_the_loss_of_the_whole(model):

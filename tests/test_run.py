@@ -132,7 +132,7 @@ def test_exported_vectors_can_be_given_back(toy_folder, tmp_path):
 def test_a_recbole_model_runs_on_the_same_files(toy_folder, tmp_path):
     values = toy_values(toy_folder, eval_args={"mode": "full"}, metrics=["MRR"], topk=[10])
     values["valid_metric"] = "MRR@10"
-    for model in ("BPR", "CKE"):
+    for model in ("LINE", "CFKG"):
         result = run(model, "toy", None, dict(values))
         assert 0 <= result["test_result"]["mrr@10"] <= 1
 
@@ -417,10 +417,10 @@ def test_a_pickled_checkpoint_is_loaded_only_when_trusted(toy_folder, tmp_path):
 
     values = toy_values(toy_folder, eval_args={"mode": "full"}, metrics=["MRR"], epochs=1)
     values["valid_metric"] = "MRR@10"
-    config = Config("BPR", "toy", None, values)
+    config = Config("LINE", "toy", None, values)
     train, valid, test = data_preparation(config, create_dataset(config))
-    model = model_class("BPR")(config, train._dataset)
-    trainer_class = with_checkpoint_rule(get_trainer(config["MODEL_TYPE"], "BPR"))
+    model = model_class("LINE")(config, train._dataset)
+    trainer_class = with_checkpoint_rule(get_trainer(config["MODEL_TYPE"], "LINE"))
     trainer = trainer_class(config, model)
     trainer.fit(train, valid)
     assert trainer.evaluate(test)  # written by this run

@@ -79,15 +79,16 @@ class Config(RecBoleConfig):
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         model = model or self.external_config_dict.get("model", "KSR")
         dataset = dataset or self.external_config_dict.get("dataset", "ml-100k")
-        if isinstance(model, str):
-            model = registry.model_class(model)
-        return super()._get_model_and_dataset(model, dataset)
+        model_class = registry.model_class(model) if isinstance(model, str) else model
+        name, model_class, dataset = super()._get_model_and_dataset(model_class, dataset)
+        # GRU, GRU++ and GRU_F are one class: a model's name here is that of its options.
+        return (model if isinstance(model, str) else name), model_class, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         task = self.external_config_dict.get("task", "next-item")
         files = [CONFIGS / "overall.yaml"]
-        if registry.is_ours(model):
+        if registry.under_protocol(model):
             task_file = CONFIGS / "task" / f"{task}.yaml"
             if not task_file.is_file():
                 known = ", ".join(sorted(f.stem for f in (CONFIGS / "task").glob("*.yaml")))
@@ -111,11 +112,13 @@ class Config(RecBoleConfig):
         ours, given = (d.get("eval_args") for d in (self.internal_config_dict, final))
         if isinstance(ours, dict) and isinstance(given, dict):
             final["eval_args"] = {**ours, **given}
+        if registry.under_protocol(self.model) and final.get("loss_type") == "CE":
+            final["train_neg_sample_args"] = None  # softmax over all items draws none
         return final
 
     def _set_default_parameters(self) -> None:
         data_path = self.external_config_dict.get("data_path")
-        if registry.is_ours(self.model):
+        if registry.under_protocol(self.model):
             self._check_metrics()
         super()._set_default_parameters()
         # RecBole sends ml-100k to its bundled files, whose link is wrong.
@@ -131,7 +134,7 @@ class Config(RecBoleConfig):
             )
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:
-        if not registry.is_ours(self.model):
+        if not registry.under_protocol(self.model):
             super()._set_eval_neg_sample_args(phase)
             return
         # Our evaluation draws its own candidates; RecBole's samplers are told to draw none.

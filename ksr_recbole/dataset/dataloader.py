@@ -1,8 +1,9 @@
-"""Batches of whole user sequences for training, and the data of an evaluation phase."""
+"""Batches for training, of whole sequences or single interactions, and data for evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, count
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch
 from recbole.data.dataloader.knowledge_dataloader import KGDataLoader
 from recbole.data.interaction import Interaction
 from recbole.sampler import KGSampler
-from recbole.utils import KGDataLoaderState
+from recbole.utils import InputType, KGDataLoaderState, ModelType
 
 from ksr_recbole.config import option
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.kg_sequence_dataset import WithSequences
 from ksr_recbole.dataset.negatives import NegativeSampler
 from ksr_recbole.dataset.sequences import ragged_positions
 
@@ -24,7 +25,86 @@ LENGTH_JITTER = 0.1
 """Relative noise on lengths before bucketing, so that epochs batch users differently."""
 
 
-class SequenceTrainLoader:
+class TrainLoader:
+    """What every training loader has: an epoch to set, negatives, and triples when asked.
+
+    The order of batches and the negatives depend on ``seed`` and the epoch alone, so a resumed
+    run sees what the uninterrupted one would have seen.
+
+    Args:
+        config: the run's configuration.
+        dataset: a built dataset, the training view.
+        draws_negatives: whether negatives are drawn, as ``train_neg_sample_args`` says.
+
+    Raises:
+        UserError: an option has a value it cannot have, or a user has no negative.
+    """
+
+    def __init__(self, config: Any, dataset: WithSequences, draws_negatives: bool) -> None:
+        self.config = config
+        self._dataset = self.dataset = dataset
+        self.shuffle = option(config, "shuffle", bool)
+        self._batch_size = option(config, "train_batch_size", int, minimum=1)
+        self._seed = option(config, "seed", int, minimum=0)
+        self._epoch = 0
+        self._state = KGDataLoaderState.RS
+        self._kg_loader: KGDataLoader | None = None
+        self._n_negatives = 0
+        if draws_negatives:
+            self._init_negatives(config["train_neg_sample_args"])
+
+    def _init_negatives(self, given: dict[str, Any]) -> None:
+        self._n_negatives = option(given, "sample_num", int, minimum=1)
+        distribution = option(given, "distribution", str, choices=("uniform", "popularity"))
+        alpha = option(given, "alpha", float, minimum=0)
+        sequences = self._dataset.sequences
+        indices, users = self._dataset.split.training_interactions(sequences)
+        self._sampler = NegativeSampler(
+            users, sequences.items[indices], sequences.n_items, distribution, alpha
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches the next iteration yields."""
+        self._epoch = epoch
+
+    def set_mode(self, state: KGDataLoaderState) -> None:
+        """Choose interactions (``RS``), triples (``KG``) or both, as RecBole's KGTrainer does."""
+        if state == KGDataLoaderState.RSKG and not hasattr(self._dataset, "triples"):
+            state = KGDataLoaderState.RS
+        if state != KGDataLoaderState.RS and self._kg_loader is None:
+            sampler = KGSampler(self._dataset, "uniform", 1.0)
+            self._kg_loader = KGDataLoader(self.config, self._dataset, sampler, shuffle=True)
+        self._state = state
+
+    def __len__(self) -> int:
+        if self._state == KGDataLoaderState.KG:
+            return len(self._kg_loader)
+        return self._n_batches()
+
+    def __iter__(self) -> Iterator[Interaction]:
+        if self._kg_loader is not None:
+            self._kg_loader.generator.manual_seed(self._seed + self._epoch)
+        if self._state == KGDataLoaderState.KG:
+            yield from self._kg_loader
+            return
+        batches = self._batches(np.random.default_rng([self._seed, self._epoch, 1]))
+        if self._state == KGDataLoaderState.RS:
+            yield from batches
+            return
+        # The triples start again as often as needed, as in RecBole's KnowledgeBasedDataLoader.
+        triples = chain.from_iterable(self._kg_loader for _ in count())
+        for batch in batches:
+            batch.update(next(triples))
+            yield batch
+
+    def _n_batches(self) -> int:
+        raise NotImplementedError
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[Interaction]:
+        raise NotImplementedError
+
+
+class SequenceTrainLoader(TrainLoader):
     """Iterates over training sequences in batches of ``train_batch_size`` positions.
 
     Users of similar length share a batch.  A sequence longer than ``chunk_length`` comes as
@@ -39,23 +119,14 @@ class SequenceTrainLoader:
     - ``item_id [B, T]``: the targets, :math:`i_{t+1}`, so that every position
       :math:`t \\ge 2` of Eq. 11 is one; 0 where there is none;
     - ``neg_item_id [B, T, N]``: sampled negatives (only for ``loss_type: BPR``).
-
-    The order of batches and the negatives depend on ``seed`` and the epoch alone, so a resumed
-    run sees what the uninterrupted one would have seen.
     """
 
-    def __init__(self, config: Any, dataset: KGSequenceDataset) -> None:
-        self.config = config
-        self._dataset = self.dataset = dataset
-        self.shuffle = option(config, "shuffle", bool)
-        self._positions = option(config, "train_batch_size", int, minimum=1)
+    def __init__(self, config: Any, dataset: WithSequences) -> None:
+        super().__init__(config, dataset, draws_negatives=config["loss_type"] == "BPR")
         self._chunk = option(config, "chunk_length", int, minimum=1)
-        self._seed = option(config, "seed", int, minimum=0)
-        self._epoch = 0
-        self._state = KGDataLoaderState.RS
-        self._kg_loader: KGDataLoader | None = None
-        self._init_negatives(config)
-        targets = np.maximum(dataset.split.train_end - 1, 0)
+        split = dataset.split
+        self._begin = dataset.sequences.offsets[:-1] + split.train_start
+        targets = np.maximum(split.train_end - split.train_start - 1, 0)
         self._users = np.flatnonzero(targets)
         self._targets = targets[self._users]
         self._fields = {
@@ -66,41 +137,10 @@ class SequenceTrainLoader:
             "negative": config["NEG_PREFIX"] + config["ITEM_ID_FIELD"],
         }
 
-    def _init_negatives(self, config: Any) -> None:
-        given = config["train_neg_sample_args"]
-        self._n_negatives = 0
-        if config["loss_type"] == "BPR":
-            self._n_negatives = option(given, "sample_num", int, minimum=1)
-            distribution = option(given, "distribution", str, choices=("uniform", "popularity"))
-            sequences = self._dataset.sequences
-            indices, users = self._dataset.split.training_interactions(sequences)
-            alpha = option(given, "alpha", float, minimum=0)
-            self._sampler = NegativeSampler(
-                users, sequences.items[indices], sequences.n_items, distribution, alpha
-            )
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches the next iteration yields."""
-        self._epoch = epoch
-
-    def set_mode(self, state: KGDataLoaderState) -> None:
-        """Switch between sequences (``RS``) and triples (``KG``), as RecBole's KGTrainer does."""
-        if state == KGDataLoaderState.KG and self._kg_loader is None:
-            sampler = KGSampler(self._dataset, "uniform", 1.0)
-            self._kg_loader = KGDataLoader(self.config, self._dataset, sampler, shuffle=True)
-        self._state = state
-
-    def __len__(self) -> int:
-        if self._state == KGDataLoaderState.KG:
-            return len(self._kg_loader)
+    def _n_batches(self) -> int:
         return sum(-(-int(self._targets[rows[0]]) // self._chunk) for rows in self._plan())
 
-    def __iter__(self) -> Iterator[Interaction]:
-        if self._state == KGDataLoaderState.KG:
-            self._kg_loader.generator.manual_seed(self._seed + self._epoch)
-            yield from self._kg_loader
-            return
-        rng = np.random.default_rng([self._seed, self._epoch, 1])
+    def _batches(self, rng: np.random.Generator) -> Iterator[Interaction]:
         for rows in self._plan():
             yield from self._chunks(self._users[rows], self._targets[rows], rng)
 
@@ -113,7 +153,7 @@ class SequenceTrainLoader:
         batches, start = [], 0
         while start < len(order):
             columns = min(int(lengths[start]), self._chunk)
-            rows = order[start : start + max(1, self._positions // columns)]
+            rows = order[start : start + max(1, self._batch_size // columns)]
             batches.append(rows[np.argsort(-self._targets[rows], kind="stable")])
             start += len(rows)
         if self.shuffle:
@@ -129,7 +169,7 @@ class SequenceTrainLoader:
             users, targets = users[:stay], targets[:stay]
             lengths = np.minimum(targets - start, self._chunk)
             rows, columns = ragged_positions(lengths)
-            flat = sequences.offsets[users][rows] + start + columns
+            flat = self._begin[users][rows] + start + columns
             shape = (stay, int(lengths.max()))
             items, positives = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
             items[rows, columns] = sequences.items[flat]
@@ -149,6 +189,58 @@ class SequenceTrainLoader:
             yield Interaction({name: torch.from_numpy(v) for name, v in batch.items()})
 
 
+class PairTrainLoader(TrainLoader):
+    """Iterates over training interactions one by one, for the models of RecBole compared here.
+
+    As RecBole's ``TrainDataLoader``, of which it keeps the fields: ``user_id``, ``item_id``,
+    and the negatives, in ``neg_item_id`` for pairwise models and as further rows with
+    ``label`` 0 for pointwise ones.  Sequential models (FPMC, a Markov chain of first order)
+    also get the item before, as a list of length 1, and no first interactions.  Negatives are
+    drawn for a whole batch at once instead of one by one.
+    """
+
+    def __init__(self, config: Any, dataset: WithSequences) -> None:
+        super().__init__(config, dataset, draws_negatives=True)
+        self._sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        self._pairwise = config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
+        sequences = dataset.sequences
+        self._indices, self._users = dataset.split.training_interactions(sequences)
+        if self._sequential:
+            follows = np.zeros(len(self._users), dtype=bool)
+            follows[1:] = self._users[1:] == self._users[:-1]
+            self._indices, self._users = self._indices[follows], self._users[follows]
+
+    def _n_batches(self) -> int:
+        return -(-len(self._users) // self._batch_size)
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[Interaction]:
+        order = np.arange(len(self._users))
+        if self.shuffle:
+            rng.shuffle(order)
+        for start in range(0, len(order), self._batch_size):
+            yield self._batch(order[start : start + self._batch_size], rng)
+
+    def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> Interaction:
+        config, all_items = self.config, self._dataset.sequences.items
+        item = config["ITEM_ID_FIELD"]
+        users, items = self._users[rows], all_items[self._indices[rows]]
+        batch = {config["USER_ID_FIELD"]: users, item: items}
+        if self._sequential:
+            batch[item + config["LIST_SUFFIX"]] = all_items[self._indices[rows] - 1][:, None]
+            batch[config["ITEM_LIST_LENGTH_FIELD"]] = np.ones_like(users)
+        negatives = self._sampler.sample(users, self._n_negatives, rng).T.ravel()
+        copies = self._n_negatives + (not self._pairwise)
+        batch = {name: np.concatenate([value] * copies) for name, value in batch.items()}
+        if self._pairwise:
+            batch[config["NEG_PREFIX"] + item] = negatives
+        else:
+            batch[item][len(rows) :] = negatives
+            batch[config["LABEL_FIELD"]] = np.repeat(
+                np.array([1, 0], np.float32), [len(rows), len(negatives)]
+            )
+        return Interaction({name: torch.from_numpy(value) for name, value in batch.items()})
+
+
 class SequenceEvalData:
     """The data one evaluation phase needs; truthy as soon as a user has a target in it.
 
@@ -159,7 +251,7 @@ class SequenceEvalData:
     """
 
     def __init__(
-        self, config: Any, dataset: KGSequenceDataset, phase: Literal["valid", "test"]
+        self, config: Any, dataset: WithSequences, phase: Literal["valid", "test"]
     ) -> None:
         self.config = config
         self._dataset = self.dataset = dataset
@@ -172,15 +264,17 @@ class SequenceEvalData:
 
 
 def data_preparation(
-    config: Any, dataset: KGSequenceDataset
-) -> tuple[SequenceTrainLoader, SequenceEvalData, SequenceEvalData]:
+    config: Any, dataset: WithSequences
+) -> tuple[TrainLoader, SequenceEvalData, SequenceEvalData]:
     """Split ``dataset`` and return its training, validation and test data.
 
-    As RecBole's function of this name, for this package's models.
+    As RecBole's function of this name, for the models of this comparison: whole sequences for
+    those of this package (which have a ``chunk_length``), single interactions for RecBole's.
     """
     train, valid, test = dataset.build()
+    loader = PairTrainLoader if config["chunk_length"] is None else SequenceTrainLoader
     return (
-        SequenceTrainLoader(config, train),
+        loader(config, train),
         SequenceEvalData(config, valid, "valid"),
         SequenceEvalData(config, test, "test"),
     )

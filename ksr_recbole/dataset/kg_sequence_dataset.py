@@ -1,33 +1,41 @@
-"""A RecBole dataset that is both knowledge-based and sequential."""
+"""RecBole datasets with users' whole sequences: with a knowledge graph, or without one."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recbole.data.dataset import Dataset
 
 from ksr_recbole.config import option
+from ksr_recbole.dataset.atomic_files import check_atomic_file
 from ksr_recbole.dataset.attributes import attribute_relations
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
-from ksr_recbole.dataset.sequences import Split, UserSequences, leave_one_out
+from ksr_recbole.dataset.sequences import (
+    Split,
+    UserSequences,
+    leave_one_out,
+    leave_one_session_out,
+)
 from ksr_recbole.errors import UserError
-from ksr_recbole.registry import nearest
+from ksr_recbole.registry import nearest, needs_kg
 
 
-class KGSequenceDataset(LinkedDataset):
-    """Interactions, knowledge graph and item-entity link, with sequences instead of prefixes.
+class WithSequences:
+    """Mixin over a RecBole dataset: sequences instead of prefixes.
 
-    :class:`LinkedDataset` loads, filters and maps ids.  This class adds, once built,
+    RecBole loads, filters and maps ids.  This class adds, once built,
 
     - users' whole sequences in time order, kept once as flat arrays (:attr:`sequences`);
-    - the split of each sequence into training, validation and test (:attr:`split`);
-    - the relations that are attributes of items (:attr:`attributes`, Sec. 4.2.1).
+    - the split of each sequence into training, validation and test (:attr:`split`).
     """
 
-    def build(self) -> list[KGSequenceDataset]:
+    def build(self) -> list[WithSequences]:
         """Order and split the sequences.
 
         Returns:
@@ -42,15 +50,16 @@ class KGSequenceDataset(LinkedDataset):
             n_items=self.item_num,
         )
         self.split = self._make_split()
-        users, lengths = np.arange(self.sequences.n_users), self.sequences.lengths
+        split, lengths = self.split, self.sequences.lengths
         # RecBole turns timestamps into float32, which cannot tell seconds apart, so the order
         # is taken from the frame above and only then is the frame given up.
         self.inter_feat = self.inter_feat.iloc[self.sequences.order]
         self._change_feat_format()
-        ends = (np.zeros_like(lengths), self.split.train_end, self.split.valid_end, lengths)
+        users = np.arange(self.sequences.n_users)
+        bounds = (split.train_start, split.train_end, split.valid_end, lengths)
         return [
             self.copy(self.inter_feat[self.sequences.spans(users, start, end)])
-            for start, end in pairwise(ends)
+            for start, end in pairwise(bounds)
         ]
 
     def _make_split(self) -> Split:
@@ -60,7 +69,57 @@ class KGSequenceDataset(LinkedDataset):
                 f"Config key eval_args has split {given['split']} and order {given['order']}; "
                 "sequence models need split {'LS': 'valid_and_test'} and order 'TO'."
             )
-        return leave_one_out(self.sequences)
+        if self.config["task"] == "next-session":
+            length = option(self.config, "session_length", float)
+            if length <= 0:
+                raise UserError(f"Config key session_length is {length}; it must be positive.")
+            split = leave_one_session_out(self.sequences, length)
+        else:
+            split = leave_one_out(self.sequences)
+        ratio = option(self.config, "train_ratio", float, minimum=0)
+        if not 0 < ratio <= 1:
+            raise UserError(f"Config key train_ratio is {ratio}; it must be above 0, at most 1.")
+        return split if ratio == 1 else split.keep_latest(ratio)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of ids, sequences and split (and graph): equal only for equal data."""
+        digest = hashlib.sha256()
+        for part in self._content():
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    def _content(self) -> Iterator[np.ndarray]:
+        for field in (self.uid_field, self.iid_field):
+            yield self._tokens(field)
+        yield from (self.sequences.items, self.sequences.timestamps, self.sequences.offsets)
+        yield from (self.split.train_start, self.split.train_end, self.split.valid_end)
+
+    def _tokens(self, field: str) -> np.ndarray:
+        text = "\n".join(map(str, self.field2id_token[field]))
+        return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+class SequenceDataset(WithSequences, Dataset):
+    """Interactions alone, for models that read no knowledge graph where there is none.
+
+    Raises:
+        UserError: a missing, empty or malformed ``.inter`` file.
+    """
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        columns = {self.uid_field: "token", self.iid_field: "token", self.time_field: "float"}
+        path = Path(dataset_path) / f"{token}.inter"
+        check_atomic_file(path, columns, self.config["field_separator"])
+        super()._load_data(token, dataset_path)
+
+
+class KGSequenceDataset(WithSequences, LinkedDataset):
+    """Interactions, knowledge graph and item-entity link, with sequences instead of prefixes.
+
+    To :class:`WithSequences` it adds the relations that are attributes of items
+    (:attr:`attributes`, Sec. 4.2.1).
+    """
 
     @cached_property
     def triples(self) -> np.ndarray:
@@ -96,14 +155,34 @@ class KGSequenceDataset(LinkedDataset):
             )
         return found
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of ids, sequences, split, link and triples: equal only for equal data."""
-        digest = hashlib.sha256()
-        for field in (self.uid_field, self.iid_field, self.entity_field, self.relation_field):
-            digest.update("\n".join(map(str, self.field2id_token[field])).encode())
-        arrays: list[Any] = [self.sequences.items, self.sequences.timestamps]
-        arrays += [self.sequences.offsets, self.split.train_end, self.split.valid_end]
-        for array in [*arrays, self.item_entities, self.triples]:
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+    def _content(self) -> Iterator[np.ndarray]:
+        yield from super()._content()
+        for field in (self.entity_field, self.relation_field):
+            yield self._tokens(field)
+        yield from (self.item_entities, self.triples)
+
+
+def has_graph(folder: Path, name: str) -> bool:
+    """Whether a dataset has a knowledge graph; one of its two files alone is a mistake."""
+    return any((folder / f"{name}.{suffix}").is_file() for suffix in ("kg", "link"))
+
+
+def load_dataset(config: Any) -> SequenceDataset | KGSequenceDataset:
+    """The dataset of a configuration, not built yet.
+
+    Every model reads the same one, so that all are compared on the same interactions: with the
+    knowledge graph (and so with linked items only) where its files are there.
+
+    Raises:
+        UserError: the model needs a knowledge graph and there is none, or files are malformed.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    if has_graph(folder, name):
+        return KGSequenceDataset(config)
+    if needs_kg(config["model"]):
+        raise UserError(
+            f"The model {config['model']} needs a knowledge graph, but {folder} has neither "
+            f"{name}.kg nor {name}.link; convert them with `python -m dataset_atomic convert` or "
+            "choose a model without one."
+        )
+    return SequenceDataset(config)

@@ -6,7 +6,7 @@ evaluation, explanation) reads these two objects; nothing expands prefixes or pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -91,21 +91,29 @@ class UserSequences:
 class Split:
     """How far each user's sequence belongs to training and to validation.
 
-    Positions ``[0, train_end)`` are training, ``[train_end, valid_end)`` validation and
-    ``[valid_end, length)`` test; a task (Sec. 5.1) only decides these two ends.
+    Positions ``[train_start, train_end)`` are training, ``[train_end, valid_end)`` validation
+    and ``[valid_end, length)`` test; a task (Sec. 5.1) only decides the last two ends.  What
+    comes before ``train_start`` is left out by ``train_ratio`` (Sec. 5.3, Fig. 3): no model
+    reads it, but it is still no negative of the user's.
 
     Attributes:
         train_end: ``int64 [n_users]``.
         valid_end: ``int64 [n_users]``.
         name: short name of the task, part of cache keys (``"next-item"``).
+        train_start: ``int64 [n_users]``, zeros by default.
     """
 
     train_end: np.ndarray
     valid_end: np.ndarray
     name: str
+    train_start: np.ndarray = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.train_start is None:
+            object.__setattr__(self, "train_start", np.zeros_like(self.train_end))
 
     def history_end(self, phase: Phase) -> np.ndarray:
-        """Number of interactions the model may read in ``phase``, ``int64 [n_users]``."""
+        """Position up to which the model may read in ``phase``, ``int64 [n_users]``."""
         return self.valid_end if phase == "test" else self.train_end
 
     def training_interactions(self, sequences: UserSequences) -> tuple[np.ndarray, np.ndarray]:
@@ -115,8 +123,8 @@ class Split:
             ``(indices, users)``, each ``int64 [n]``, users ascending and in time order.
         """
         users = np.arange(sequences.n_users)
-        indices = sequences.spans(users, np.zeros_like(self.train_end), self.train_end)
-        return indices, np.repeat(users, self.train_end)
+        indices = sequences.spans(users, self.train_start, self.train_end)
+        return indices, np.repeat(users, self.train_end - self.train_start)
 
     def target_range(
         self, phase: Literal["valid", "test"], sequences: UserSequences
@@ -125,6 +133,16 @@ class Split:
         if phase == "valid":
             return self.train_end, self.valid_end
         return self.valid_end, sequences.lengths
+
+    def keep_latest(self, ratio: float) -> Split:
+        """The split with the latest ``ratio`` of each user's training part (Sec. 5.3, Fig. 3).
+
+        The paper takes 20 to 80 % "from the complete training data" and does not say which;
+        the latest part leaves each sequence whole up to its targets.  At least one
+        interaction stays, so every user keeps a history.
+        """
+        kept = np.ceil(self.train_end * ratio - 1e-9).astype(np.int64)
+        return replace(self, train_start=self.train_end - kept)
 
 
 def leave_one_out(sequences: UserSequences) -> Split:
@@ -136,4 +154,35 @@ def leave_one_out(sequences: UserSequences) -> Split:
     lengths = sequences.lengths
     valid_end = np.where(lengths >= 2, lengths - 1, lengths)
     train_end = np.where(lengths >= 3, lengths - 2, valid_end)
-    return Split(train_end=train_end, valid_end=valid_end, name="next-item")
+    return Split(train_end, valid_end, "next-item")
+
+
+def leave_one_session_out(sequences: UserSequences, session_length: float) -> Split:
+    """Next-session split (Sec. 5.1): the last session is the test, the one before validation.
+
+    "A day is considered as a session": interactions with the same
+    ``timestamp // session_length`` are one session.  As with single items, a user with two
+    sessions has no validation session and a user with one has neither.
+
+    Args:
+        sequences: all users' sequences, timestamps in the unit of ``session_length``.
+        session_length: 86,400 for days (UTC) where timestamps are seconds.
+    """
+    users = np.repeat(np.arange(sequences.n_users), sequences.lengths)
+    days = np.floor_divide(sequences.timestamps, session_length)
+    begins = np.ones(len(users), dtype=bool)
+    begins[1:] = (users[1:] != users[:-1]) | (days[1:] != days[:-1])
+    at = np.flatnonzero(begins)
+    position = at - sequences.offsets[users[at]]  # where each session starts in its sequence
+    n_sessions = np.bincount(users[at], minlength=sequences.n_users)
+    after = np.cumsum(n_sessions)  # index behind each user's last session
+
+    def start_of(nth_last: int) -> np.ndarray:
+        found = sequences.lengths.copy()
+        has = n_sessions > nth_last
+        found[has] = position[after[has] - nth_last]
+        return found
+
+    valid_end = start_of(1)
+    train_end = np.where(n_sessions > 2, start_of(2), valid_end)
+    return Split(train_end, valid_end, "next-session")

@@ -1,4 +1,4 @@
-"""How a model answers the evaluator: histories in, scores out, one forward pass per user."""
+"""How a model answers the evaluator: histories in, scores out."""
 
 from __future__ import annotations
 
@@ -9,38 +9,45 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from ksr_recbole.dataset.sequences import UserSequences, ragged_positions
+from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
 
 CANDIDATES = "candidates"
 """Field of an evaluation batch: item ids to score for each user, ``[B, C]``."""
 
+PAIRS = 1 << 20
+"""Users times items that a model of RecBole scores at a time."""
+
 
 class ModelScorer:
-    """Feeds users' histories to a sequence model.
+    """Feeds users' histories to a model: one forward pass per user.
 
     Args:
         model: has ``score_candidates`` and ``full_sort_predict``.
         config: the run's configuration, for field names and the device.
         sequences: all users' sequences.
+        split: where a history starts.
     """
 
-    def __init__(self, model: Any, config: Any, sequences: UserSequences) -> None:
+    def __init__(self, model: Any, config: Any, sequences: UserSequences, split: Split) -> None:
         self._model = model
         self._sequences = sequences
+        self._start = split.train_start
         self._device = config["device"]
         self._user = config["USER_ID_FIELD"]
-        self._items = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
+        self._item = config["ITEM_ID_FIELD"]
+        self._items = self._item + config["LIST_SUFFIX"]
         self._length = config["ITEM_LIST_LENGTH_FIELD"]
 
     def history(self, users: np.ndarray, history_end: np.ndarray) -> Interaction:
-        """The first ``history_end[k]`` items of ``users[k]``, padded at the end, ``[B, T]``."""
-        rows, columns = ragged_positions(history_end)
-        items = np.zeros((len(users), int(history_end.max())), np.int64)
-        start = np.zeros_like(history_end)
-        items[rows, columns] = self._sequences.items[
-            self._sequences.spans(users, start, history_end)
-        ]
-        fields = {self._user: users, self._items: items, self._length: history_end}
+        """The items of ``users[k]`` before ``history_end[k]``, padded at the end, ``[B, T]``."""
+        return self._history(users, self._start[users], history_end)
+
+    def _history(self, users: np.ndarray, start: np.ndarray, end: np.ndarray) -> Interaction:
+        lengths = end - start
+        rows, columns = ragged_positions(lengths)
+        items = np.zeros((len(users), int(lengths.max())), np.int64)
+        items[rows, columns] = self._sequences.items[self._sequences.spans(users, start, end)]
+        fields = {self._user: users, self._items: items, self._length: lengths}
         batch = Interaction({name: torch.from_numpy(value) for name, value in fields.items()})
         return batch.to(self._device)
 
@@ -55,3 +62,34 @@ class ModelScorer:
     def score_all(self, users: np.ndarray, history_end: np.ndarray) -> Tensor:
         """Scores of every item id including padding, ``[B, n_items]``."""
         return self._model.full_sort_predict(self.history(users, history_end))
+
+
+class PairScorer(ModelScorer):
+    """Asks a model of RecBole for the score of every pair of a user and an item (``predict``).
+
+    The history is the last item alone: of the models compared here BPR, NeuMF and CKE read
+    none and FPMC's Markov chain is of first order.
+    """
+
+    def history(self, users: np.ndarray, history_end: np.ndarray) -> Interaction:
+        """The item of ``users[k]`` before ``history_end[k]``, ``[B, 1]``."""
+        return self._history(users, history_end - 1, history_end)
+
+    def score_candidates(
+        self, users: np.ndarray, history_end: np.ndarray, candidates: Tensor
+    ) -> Tensor:
+        """Scores of ``candidates [B, C]`` for each user, ``[B, C]``."""
+        batch, n_items = self.history(users, history_end), candidates.shape[1]
+        rows = torch.arange(len(users), device=self._device).repeat_interleave(n_items)
+        items = candidates.to(self._device).flatten()
+        scores = []
+        for row, item in zip(rows.split(PAIRS), items.split(PAIRS), strict=True):
+            pairs = batch[row]
+            pairs.update(Interaction({self._item: item}))
+            scores.append(self._model.predict(pairs).view(-1))
+        return torch.cat(scores).view(len(users), n_items)
+
+    def score_all(self, users: np.ndarray, history_end: np.ndarray) -> Tensor:
+        """Scores of every item id including padding, ``[B, n_items]``."""
+        items = torch.arange(self._sequences.n_items).expand(len(users), -1)
+        return self.score_candidates(users, history_end, items)

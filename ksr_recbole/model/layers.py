@@ -11,7 +11,7 @@ def tanh_mlp(n_in: int, n_out: int, n_layers: int) -> nn.Sequential:
     Args:
         n_in: size of the input.
         n_out: size of every layer's output.
-        n_layers: number of layers, at least one.
+        n_layers: number of layers; with none the input is the output.
     """
     layers: list[nn.Module] = []
     for k in range(n_layers):

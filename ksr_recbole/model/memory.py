@@ -125,7 +125,7 @@ def write_then_read(
     for weight, entity in zip(weights.split(widths), entities.split(widths), strict=True):
         running = _write_step(values, entity, relations)
         reads.append(torch.einsum("ba,bae->be", weight, running))  # Eq. 5
-        values = _replace_first(values, running)
+        values = replace_first(values, running)
     return torch.cat(reads), values
 
 
@@ -141,7 +141,7 @@ def write_all(
     if kernel is not None:
         return kernel.write_all(entities, relations, values, widths)
     for entity in entities.split(widths):
-        values = _replace_first(values, _write_step(values, entity, relations))
+        values = replace_first(values, _write_step(values, entity, relations))
     return values
 
 
@@ -150,7 +150,7 @@ def _write_step(values: Tensor, entity: Tensor, relations: Tensor) -> Tensor:
         return write(values[: len(entity)], entity, relations)
 
 
-def _replace_first(values: Tensor, running: Tensor) -> Tensor:
+def replace_first(values: Tensor, running: Tensor) -> Tensor:
     """``values`` with its first lanes replaced by those still running."""
     return running if len(running) == len(values) else torch.cat([running, values[len(running) :]])
 

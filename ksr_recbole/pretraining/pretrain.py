@@ -17,16 +17,16 @@ import numpy as np
 
 from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import option
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
 
 
-@dataclass(frozen=True)
+@dataclass
 class PretrainedVectors:
-    """The vectors a model starts from, by RecBole's ids (row 0 is padding).
+    """The vectors a model starts from, by RecBole's ids (row 0 is padding), as far as wanted.
 
     Attributes:
         items: BPR item embeddings :math:`q_i`, ``float32 [n_items, D]``.
@@ -35,14 +35,14 @@ class PretrainedVectors:
         notes: one line on where each came from.
     """
 
-    items: np.ndarray
-    entities: np.ndarray
-    relations: np.ndarray
+    items: np.ndarray | None = None
+    entities: np.ndarray | None = None
+    relations: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def pretrained_vectors(config: Any, dataset: KGSequenceDataset) -> PretrainedVectors:
-    """Vectors given by ``pretrain_path``, from the cache, or trained now, in this order.
+def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
+    """The vectors that the configured model starts from; what it does not use is not made.
 
     Args:
         config: the run's configuration; ``configs/pretraining.yaml`` documents the keys.
@@ -51,17 +51,54 @@ def pretrained_vectors(config: Any, dataset: KGSequenceDataset) -> PretrainedVec
     Raises:
         UserError: given vectors do not fit, or the cache folder cannot be written.
     """
-    vectors = getattr(dataset, "pretrained", None)
-    if vectors is None:
-        notes: list[str] = []
-        entities, relations = _kb_embeddings(config, dataset, notes)
-        items = _item_embeddings(config, dataset, notes)
-        vectors = PretrainedVectors(items, entities, relations, notes)
-        for note in notes:
-            getLogger().info(f"Pretrained: {note}")
-        dataset.pretrained = vectors
+    if config["item_init"] == "bpr":
+        item_vectors(config, dataset)
+    if config["kb_input"] or config["kb_score"]:
+        kb_vectors(config, dataset)
+    vectors = _vectors_of(dataset)
+    if config["pretrain_export_path"] is not None:
         _export(config, dataset, vectors)
     return vectors
+
+
+def item_vectors(config: Any, dataset: WithSequences) -> np.ndarray:
+    """BPR item embeddings: given by ``pretrain_path``, from the cache, or trained now.
+
+    Returns:
+        ``float32 [n_items, D]``.
+
+    Raises:
+        UserError: see :func:`pretrained_vectors`.
+    """
+    vectors = _vectors_of(dataset)
+    if vectors.items is None:
+        vectors.items = _item_embeddings(config, dataset, vectors.notes)
+        getLogger().info(f"Pretrained: {vectors.notes[-1]}")
+    return vectors.items
+
+
+def kb_vectors(config: Any, dataset: KGSequenceDataset) -> tuple[np.ndarray, np.ndarray]:
+    """KB embeddings: given by ``pretrain_path``, from the cache, or trained now.
+
+    Returns:
+        Entities, ``float32 [n_entities, E]``, and relations, ``float32 [n_relations, E]``.
+
+    Raises:
+        UserError: see :func:`pretrained_vectors`.
+    """
+    vectors = _vectors_of(dataset)
+    if vectors.entities is None:
+        found = _kb_embeddings(config, dataset, vectors.notes)
+        vectors.entities, vectors.relations = found
+        getLogger().info(f"Pretrained: {vectors.notes[-1]}")
+    return vectors.entities, vectors.relations
+
+
+def _vectors_of(dataset: WithSequences) -> PretrainedVectors:
+    """The vectors kept with the dataset, so that a run makes them once."""
+    if not hasattr(dataset, "pretrained"):
+        dataset.pretrained = PretrainedVectors()
+    return dataset.pretrained
 
 
 def _kb_embeddings(
@@ -148,7 +185,7 @@ def _read_kb(
     return entities, relations
 
 
-def _item_embeddings(config: Any, dataset: KGSequenceDataset, notes: list[str]) -> np.ndarray:
+def _item_embeddings(config: Any, dataset: WithSequences, notes: list[str]) -> np.ndarray:
     size = option(config, "embedding_size", int, minimum=1)
     tokens = dataset.field2id_token[dataset.iid_field]
     given = _given(config, "bpr")
@@ -224,8 +261,11 @@ def _given(config: Any, suffix: str) -> Path | None:
 
 def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors) -> None:
     """Write atomic files for RecBole's KSR and GRU4RecKG, which key entities by their items."""
-    if config["pretrain_export_path"] is None:
-        return
+    if vectors.items is None or vectors.entities is None:
+        raise UserError(
+            f"Config key pretrain_export_path asks for the vectors to be written, but "
+            f"{config['model']} starts from none or from one kind only; run KSR for that."
+        )
     base = Path(config["pretrain_export_path"]) / dataset.dataset_name
     items = dataset.field2id_token[dataset.iid_field][1:]
     relations = dataset.field2id_token[dataset.relation_field][1:]

@@ -11,6 +11,7 @@ from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.config.config import DATASETS
+from ksr_recbole.dataset.kg_sequence_dataset import has_graph
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import nearest
 
@@ -51,4 +52,6 @@ def prepare_atomic_files(config: Any) -> str:
         return report.table1.line()
     if not folder.is_dir():
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    return describe_table1(folder, name).line()
+    if has_graph(folder, name):
+        return describe_table1(folder, name).line()
+    return f"{name}: no knowledge graph ({name}.kg and {name}.link are not in {folder})"

@@ -17,9 +17,10 @@ from ksr_recbole.compat import with_checkpoint_rule
 from ksr_recbole.config import Config, option
 from ksr_recbole.config.keys import yaml_keys
 from ksr_recbole.dataset.dataloader import SequenceEvalData, data_preparation
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.data import prepare_atomic_files
@@ -48,8 +49,10 @@ def run(
 
     Returns:
         RecBole's result dict (``best_valid_score``, ``valid_score_bigger``,
-        ``best_valid_result``, ``test_result``); for this package's models also everything in
-        the result file, and its path as ``result_file``.
+        ``best_valid_result``, ``test_result``); for models under the paper's protocol also
+        everything in the result file, its path as ``result_file``, and as ``eval_results`` by
+        mode and phase the :class:`~ksr_recbole.evaluation.evaluator.EvalResult` with every
+        positive's rank.
 
     Raises:
         UserError: anything the user can mend.
@@ -62,8 +65,8 @@ def run(
     init_seed(config["seed"], config["reproducibility"])
     with _logging(config):
         _to_log_file(str(config))
-        if registry.is_ours(config["model"]):
-            return _run_sequence_model(config, saved)
+        if registry.under_protocol(config["model"]):
+            return _run_under_protocol(config, saved)
         return _run_recbole_model(config, saved)
 
 
@@ -91,12 +94,12 @@ def _to_log_file(text: str) -> None:
             handler.handle(record)
 
 
-def _run_sequence_model(config: Config, saved: bool) -> dict[str, Any]:
+def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
     stages = Stages()
     with stages("data"):
         table1 = prepare_atomic_files(config)
         getLogger().info(table1)
-        dataset = KGSequenceDataset(config)
+        dataset = load_dataset(config)
         train_data, valid_data, test_data = data_preparation(config, dataset)
         if not (len(train_data) and valid_data and test_data):
             raise UserError(
@@ -114,12 +117,12 @@ def _run_sequence_model(config: Config, saved: bool) -> dict[str, Any]:
     with stages("test"):
         if saved:
             trainer.load_best(trainer.saved_model_file)
-        metrics = _evaluate_modes(config, trainer, valid_data, test_data)
+        evaluated = _evaluate_modes(config, trainer, valid_data, test_data)
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
         "table1": table1,
-        **_scores(config, trainer, metrics),
+        **_scores(config, trainer, evaluated),
         "pretraining": vectors.notes,
         "data_fingerprint": dataset.fingerprint,
         "seconds": stages.seconds,
@@ -131,12 +134,18 @@ def _run_sequence_model(config: Config, saved: bool) -> dict[str, Any]:
     }
     path = write_result(config["results_dir"], result)
     getLogger().info("\n" + summary(result, path))
-    return {**result, "result_file": str(path)}
+    return {**result, "result_file": str(path), "eval_results": evaluated}
 
 
-def _scores(config: Config, trainer: SequenceTrainer, metrics: dict[str, Any]) -> dict[str, Any]:
+def _scores(
+    config: Config, trainer: SequenceTrainer, evaluated: dict[str, dict[str, EvalResult]]
+) -> dict[str, Any]:
     """RecBole's result dict, the metrics in all modes, and what they were computed on."""
     mode = config["eval_args"]["mode"]
+    metrics = {
+        name: {phase: result.metrics for phase, result in phases.items()}
+        for name, phases in evaluated.items()
+    }
     return {
         "best_valid_score": float(trainer.best_valid_score),
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -155,7 +164,7 @@ def _scores(config: Config, trainer: SequenceTrainer, metrics: dict[str, Any]) -
     }
 
 
-def make_trainer(config: Config, dataset: KGSequenceDataset) -> SequenceTrainer:
+def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
     """Model and trainer for a built dataset."""
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, dataset).to(config["device"])
@@ -175,12 +184,12 @@ def _evaluate_modes(
     trainer: SequenceTrainer,
     valid_data: SequenceEvalData,
     test_data: SequenceEvalData,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics by mode and phase, in the modes configured for evaluation and for the report."""
+) -> dict[str, dict[str, EvalResult]]:
+    """Results by mode and phase, in the modes configured for evaluation and for the report."""
     modes = [test_data.mode, valid_data.mode, *option(config, "report_modes", list)]
     return {
         mode: {
-            data.phase: trainer.rank(data, mode, config["show_progress"]).metrics
+            data.phase: trainer.rank(data, mode, config["show_progress"])
             for data in (valid_data, test_data)
         }
         for mode in dict.fromkeys(modes)

@@ -22,7 +22,7 @@ from ksr_recbole.evaluation.evaluator import (
     evaluate_sampled,
     parse_mode,
 )
-from ksr_recbole.evaluation.scorer import ModelScorer
+from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.trainer import checkpoint
 
 LEARNERS = ("adagrad", "adam", "adamw", "sgd", "rmsprop")
@@ -66,10 +66,11 @@ class SequenceTrainer(KGTrainer):
         self.finished = False
         self._best_state: dict[str, torch.Tensor] | None = None
         self.drawn_candidates: dict[tuple[str, str], CandidateSets] = {}
-        rec, kg = (option(config, k, int, minimum=0) for k in ("train_rec_step", "train_kg_step"))
+        steps = ("train_rec_step", "train_kg_step")
+        rec, kg = (option(config, k, int, minimum=0, optional=True) for k in steps)
         if kg and config["freeze_kg"]:
             raise UserError("Config key train_kg_step is set, which needs freeze_kg: False.")
-        if rec + kg == 0:
+        if rec == kg == 0:
             raise UserError("Config keys train_rec_step and train_kg_step are both 0.")
 
     # Training -------------------------------------------------------------------------------
@@ -167,7 +168,8 @@ class SequenceTrainer(KGTrainer):
         """Evaluate the current model on ``data`` in ``mode``, with every positive's rank."""
         self.model.eval()
         dataset = data.dataset
-        scorer = ModelScorer(self.model, self.config, dataset.sequences)
+        kind = ModelScorer if hasattr(self.model, "score_candidates") else PairScorer
+        scorer = kind(self.model, self.config, dataset.sequences, dataset.split)
         common = {
             "sequences": dataset.sequences,
             "split": dataset.split,

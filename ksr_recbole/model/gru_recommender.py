@@ -1,0 +1,132 @@
+"""GRU, GRU++ and GRU_F: the recommender of Sec. 4.1 alone, the baselines of Sec. 5.1.
+
+References:
+    Balázs Hidasi, Alexandros Karatzoglou, Linas Baltrunas, Domonkos Tikk: "Session-based
+    Recommendations with Recurrent Neural Networks", ICLR 2016 (GRU).
+    Massimo Quadrana, Balázs Hidasi, Alexandros Karatzoglou, Domonkos Tikk: "Parallel Recurrent
+    Neural Network Architectures for Feature-rich Session-based Recommendations", RecSys 2016
+    (GRU_F).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ksr_recbole.config import option
+from ksr_recbole.errors import UserError
+from ksr_recbole.model.gru import run_gru
+from ksr_recbole.model.layers import tanh_mlp
+from ksr_recbole.model.packing import Packing
+from ksr_recbole.model.sequence_recommender import SequenceRecommender, SequenceState
+
+
+class GRU(SequenceRecommender):
+    """A GRU over items (Eq. 1) whose state scores items (Eq. 2, or Eq. 10 without a memory).
+
+    Sizes: ``D`` item embedding (``embedding_size``), ``H`` hidden (``hidden_size``), ``E`` KB
+    embedding (``kg_embedding_size``).  ``configs/model/GRU.yaml``, ``GRU++.yaml`` and
+    ``GRU_F.yaml`` document the options that tell the three methods of the paper apart:
+    ``item_init`` (learned or BPR vectors), ``freeze_item``, ``kb_input`` (KB embeddings beside
+    the item embeddings in the GRU's input).
+
+    Args:
+        config: the run's configuration.
+        dataset: a built dataset; vectors not pretrained yet are pretrained.
+        memory_size: size of what a memory adds to the user vector.
+
+    Raises:
+        UserError: an option has a value it cannot have.
+    """
+
+    def __init__(self, config: Any, dataset: Any, memory_size: int = 0) -> None:
+        super().__init__(config, dataset)
+        self._read_options(config)
+        n_input, n_scored = (self.feature_size(kb) for kb in (self.kb_input, self.kb_score))
+        n_user = self.hidden_size + memory_size
+        self.gru = nn.GRU(n_input, self.hidden_size, self.num_layers, batch_first=True)
+        if self.score_mlp_layers == 0 and n_user != n_scored:
+            raise UserError(
+                f"Config key score_mlp_layers is 0, but a user vector has {n_user} columns and an "
+                f"item vector {n_scored}; make hidden_size and embedding_size fit, or use layers."
+            )
+        self.user_mlp = tanh_mlp(n_user, n_user, self.score_mlp_layers)
+        self.item_mlp = tanh_mlp(n_scored, n_user, self.score_mlp_layers)
+        self.dropout = nn.Dropout(self.dropout_prob)
+
+    def _read_options(self, config: Any) -> None:
+        self.hidden_size = option(config, "hidden_size", int, minimum=1)
+        self.num_layers = option(config, "num_layers", int, minimum=1)
+        self.score_mlp_layers = option(config, "score_mlp_layers", int, minimum=0)
+        self.dropout_prob = option(config, "dropout_prob", float, minimum=0, below=1)
+
+    # The sequence: Eq. 1 --------------------------------------------------------------------
+
+    def initial_state(self, n_users: int) -> SequenceState:
+        """Zero GRU states for ``n_users`` users, and an empty memory."""
+        zeros = self.item_embedding.weight.new_zeros
+        return SequenceState(zeros(self.num_layers, n_users, self.hidden_size), zeros(n_users, 0))
+
+    def read(
+        self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
+    ) -> tuple[Tensor, SequenceState]:
+        """User vectors after each step, ``[P, d]``; see the base class."""
+        preference, state = self.preferences(items, packing, state)
+        return self.user_mlp(preference), state
+
+    def preferences(
+        self, items: Tensor, packing: Packing, state: SequenceState
+    ) -> tuple[Tensor, SequenceState]:
+        """Sequential preference :math:`h_t` after each packed item, ``[P, H]``, and the state."""
+        hidden_states, hidden = self._run_gru(items, packing, state)
+        return hidden_states, SequenceState(hidden, state.values)
+
+    def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
+        """The state after packed ``items [P]``, without reading it."""
+        return SequenceState(self._run_gru(items, packing, state)[1], state.values)
+
+    def last_preference(self, state: SequenceState) -> Tensor:
+        """Preference in a state, ``[B, H]``."""
+        return state.hidden[-1]
+
+    def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Tensor:
+        """User vectors after each row's last item, ``[B, d]``; see the base class."""
+        packing = Packing.of(lengths)
+        state = self.initial_state(len(item_seq))
+        steps, left = packing.pack(item_seq).split(packing.widths), packing.to_lanes(lengths)
+        # In pieces, so that memory stays bounded however long the longest history is.
+        for start in range(0, len(steps), self.chunk_length):
+            items = torch.cat(steps[start : start + self.chunk_length])
+            piece = Packing.of((left - start).clamp(0, self.chunk_length))
+            state = self.write(items, piece, state)
+        return self.user_mlp(packing.to_rows(self.last_preference(state)))
+
+    def _run_gru(
+        self, items: Tensor, packing: Packing, state: SequenceState
+    ) -> tuple[Tensor, Tensor]:
+        return run_gru(self.gru, *self._inputs(items), state.hidden, packing)  # Eq. 1
+
+    def _inputs(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The GRU's input vectors ``[m, D]`` and which of them each of ``items [P]`` reads."""
+        if self.training and self.dropout_prob > 0:  # drawn anew at every step
+            index = torch.arange(len(items), device=items.device)
+            return self.dropout(self._gru_input(items)), index
+        distinct, index = torch.unique(items, return_inverse=True)
+        return self._gru_input(distinct), index
+
+    def _gru_input(self, items: Tensor) -> Tensor:
+        return self.item_features(items, self.kb_input)
+
+    # The score: Eq. 2 and 10 ----------------------------------------------------------------
+
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Item side of Eq. 10, :math:`MLP(q_i \\oplus e_i)`, or of Eq. 2, ``[..., d]``.
+
+        Args:
+            items: item ids of any shape; all items including padding when ``None``.
+        """
+        if items is None:
+            items = torch.arange(self.n_items, device=self.item_embedding.weight.device)
+        return self.item_mlp(self.item_features(items, self.kb_score))

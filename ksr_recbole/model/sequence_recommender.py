@@ -1,0 +1,254 @@
+"""What all sequence models share: a state carried along, the loss of Eq. 11, prediction."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import ModelType
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ksr_recbole.config import option
+from ksr_recbole.dataset.dataloader import CHUNK_START
+from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.scorer import CANDIDATES
+from ksr_recbole.model.losses import softmax_loss
+from ksr_recbole.model.packing import Packing
+from ksr_recbole.model.scores import sampled_scores
+from ksr_recbole.pretraining.pretrain import item_vectors, kb_vectors
+
+
+class SequenceState(NamedTuple):
+    """What a model remembers of a sequence, to go on from there.
+
+    Attributes:
+        hidden: GRU states, ``[num_layers, B, H]``; ``[0, B, 0]`` in a model without a GRU.
+        values: the memory, ``[B, ...]``: KSR's and RUM's value matrices ``[B, A, E]``.
+    """
+
+    hidden: Tensor
+    values: Tensor
+
+    def first(self, n: int) -> SequenceState:
+        """The state of the first ``n`` users."""
+        return SequenceState(self.hidden[:, :n].contiguous(), self.values[:n])
+
+    def detach(self) -> SequenceState:
+        """The same numbers without their history of gradients."""
+        return SequenceState(self.hidden.detach(), self.values.detach())
+
+    def to_lanes(self, packing: Packing) -> SequenceState:
+        """Reordered from rows to the lanes of ``packing``."""
+        return SequenceState(packing.to_lanes(self.hidden, 1), packing.to_lanes(self.values))
+
+    def to_rows(self, packing: Packing) -> SequenceState:
+        """Reordered from the lanes of ``packing`` to rows."""
+        return SequenceState(packing.to_rows(self.hidden, 1), packing.to_rows(self.values))
+
+
+class SequenceRecommender(AbstractRecommender):
+    """A model that reads a user's items one after the other and scores items after each.
+
+    It trains on the batches of :class:`~ksr_recbole.dataset.dataloader.SequenceTrainLoader`
+    and answers RecBole's ``predict`` and ``full_sort_predict`` and the evaluation's
+    ``score_candidates``.  A model says how it reads (:meth:`read`, :meth:`read_last`) and how
+    it scores what it has read: by inner products with :meth:`item_vectors` (Eq. 2 and 10),
+    unless it overrides :meth:`scores` and :meth:`all_scores`.
+
+    Items have an embedding :math:`q_i`, learned (``item_init: random``) or pretrained with BPR,
+    and, as far as ``kb_input`` and ``kb_score`` say, a KB embedding :math:`e_i`.
+
+    Sizes: ``B`` users, ``T`` steps, ``P`` packed positions, ``d`` size of a user vector.
+
+    Args:
+        config: the run's configuration.
+        dataset: a built dataset with sequences.
+
+    Raises:
+        UserError: an option has a value it cannot have.
+    """
+
+    type = ModelType.SEQUENTIAL
+    LOSSES: tuple[str, ...] = ("BPR", "CE")
+    """Values of ``loss_type`` that the model can be trained with."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__()
+        self.USER_ID = config["USER_ID_FIELD"]
+        self.ITEM_ID = self.POS_ITEM_ID = config["ITEM_ID_FIELD"]
+        self.NEG_ITEM_ID = config["NEG_PREFIX"] + self.ITEM_ID
+        self.ITEM_SEQ = self.ITEM_ID + config["LIST_SUFFIX"]
+        self.ITEM_SEQ_LEN = config["ITEM_LIST_LENGTH_FIELD"]
+        self.n_users, self.n_items = dataset.user_num, dataset.item_num
+        self.device = config["device"]
+        self.loss_type = option(config, "loss_type", str, choices=self.LOSSES)
+        self.train_batch_size = option(config, "train_batch_size", int, minimum=1)
+        self.chunk_length = option(config, "chunk_length", int, minimum=1)
+        self._carried: SequenceState | None = None
+        self._read_item_options(config)
+        self.item_embedding = self._item_embedding(config, dataset)
+        if self.kb_input or self.kb_score:
+            self._init_kb(config, dataset)
+
+    def _read_item_options(self, config: Any) -> None:
+        self.embedding_size = option(config, "embedding_size", int, minimum=1)
+        self.item_init = option(config, "item_init", str, choices=("bpr", "random"))
+        self.freeze_item = option(config, "freeze_item", bool)
+        self.kb_input = option(config, "kb_input", bool)
+        self.kb_score = option(config, "kb_score", bool)
+        self.freeze_kg = True
+        if self.kb_input or self.kb_score:
+            self.kg_embedding_size = option(config, "kg_embedding_size", int, minimum=1)
+            self.kb_scale = option(config, "kb_scale", float, minimum=0)
+            self.freeze_kg = option(config, "freeze_kg", bool)
+
+    def _item_embedding(self, config: Any, dataset: Any) -> nn.Embedding:
+        if self.item_init == "random":
+            if self.freeze_item:
+                raise UserError(
+                    "Config key freeze_item is True with item_init: random, so the item "
+                    "embeddings would never be learned; use freeze_item: False or item_init: bpr."
+                )
+            embedding = nn.Embedding(self.n_items, self.embedding_size, padding_idx=0)
+            nn.init.xavier_normal_(embedding.weight)
+            return embedding
+        vectors = torch.from_numpy(item_vectors(config, dataset))
+        return nn.Embedding.from_pretrained(vectors, freeze=self.freeze_item, padding_idx=0)
+
+    def _init_kb(self, config: Any, dataset: Any) -> None:
+        """KB embeddings by entity and by relation (Sec. 4.2.2), and the entity of every item."""
+        entities, relations = (
+            torch.from_numpy(v) * self.kb_scale for v in kb_vectors(config, dataset)
+        )
+        self.entity_embedding = nn.Embedding.from_pretrained(
+            entities, freeze=self.freeze_kg, padding_idx=0
+        )
+        self.relation_embedding = nn.Embedding.from_pretrained(relations, freeze=self.freeze_kg)
+        self.register_buffer("item_entities", torch.from_numpy(dataset.item_entities))
+
+    # Items ----------------------------------------------------------------------------------
+
+    def feature_size(self, with_kb: bool) -> int:
+        """Columns of :meth:`item_features`."""
+        return self.embedding_size + (self.kg_embedding_size if with_kb else 0)
+
+    def item_features(self, items: Tensor, with_kb: bool) -> Tensor:
+        """:math:`q_i`, or :math:`q_i \\oplus e_i` (Sec. 4.3), of items of any shape."""
+        embeddings = self.item_embedding(items)
+        if not with_kb:
+            return embeddings
+        return torch.cat([embeddings, self.entity_embedding(self.item_entities[items])], dim=-1)
+
+    # What a model provides ------------------------------------------------------------------
+
+    @abstractmethod
+    def initial_state(self, n_users: int) -> SequenceState:
+        """The state of ``n_users`` users who have no interaction yet."""
+
+    @abstractmethod
+    def read(
+        self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
+    ) -> tuple[Any, SequenceState]:
+        """Read packed items.
+
+        Args:
+            users: user of each packed item, ``int64 [P]``.
+            items: item ids, ``int64 [P]``.
+            packing: their layout.
+            state: what was remembered before, by lane.
+
+        Returns:
+            What items are scored with after each step (user vectors ``[P, d]`` for models that
+            score by inner products) and the state after each lane's last step, by lane.
+        """
+
+    @abstractmethod
+    def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Any:
+        """As :meth:`read`'s first result, after each row's last item only.
+
+        Args:
+            users: ``int64 [B]``.
+            item_seq: item ids, ``int64 [B, T]``, padded with 0 at the end.
+            lengths: valid columns of each row, at least 1, ``int64 [B]``.
+        """
+
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Item side of the score, ``[..., d]``; of all items, padding included, by default."""
+        raise NotImplementedError
+
+    # Scores ---------------------------------------------------------------------------------
+
+    def scores(self, read: Any, items: Tensor) -> Tensor:
+        """Scores of ``items [P, C]`` after what :meth:`read` gave, ``[P, C]``."""
+        if items.numel() >= self.n_items:
+            vectors = self.item_vectors()
+        else:
+            distinct, items = torch.unique(items, return_inverse=True)
+            vectors = self.item_vectors(distinct)
+        return sampled_scores(read, vectors, items)  # Eq. 2 and 10
+
+    def all_scores(self, read: Any) -> Tensor:
+        """Scores of every item, padding included, ``[P, n_items]``."""
+        return read @ self.item_vectors().T  # Eq. 2 and 10
+
+    # Training: Eq. 11 -----------------------------------------------------------------------
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """Loss of one batch of ``SequenceTrainLoader``, summed over targets (Eq. 11).
+
+        The sum is divided by ``train_batch_size``, so that every target weighs the same
+        whatever the size of its batch.
+        """
+        packing = Packing.of((interaction[self.ITEM_SEQ] > 0).sum(1))
+        items, positives = (packing.pack(interaction[f]) for f in (self.ITEM_SEQ, self.POS_ITEM_ID))
+        users = interaction[self.USER_ID][packing.rows]
+        read, state = self.read(users, items, packing, self._state_of(interaction, packing))
+        self._carried = state.to_rows(packing).detach()
+        if self.loss_type == "CE":
+            loss = self._cross_entropy(read, positives)
+        else:
+            negatives = packing.pack(interaction[self.NEG_ITEM_ID])
+            scores = self.scores(read, torch.cat([positives[:, None], negatives], dim=1))
+            loss = -F.logsigmoid(scores[:, :1] - scores[:, 1:]).sum()  # Eq. 11
+        return loss / self.train_batch_size
+
+    def _state_of(self, interaction: Interaction, packing: Packing) -> SequenceState:
+        n_users = len(interaction[self.USER_ID])
+        if int(interaction[CHUNK_START][0]) == 0:
+            return self.initial_state(n_users)
+        return self._carried.first(n_users).to_lanes(packing)
+
+    def _cross_entropy(self, read: Any, positives: Tensor) -> Tensor:
+        """RecBole's ``CE``: softmax over all items instead of sampled negatives."""
+        return softmax_loss(read, self.item_vectors()[1:], positives - 1)
+
+    # Prediction -----------------------------------------------------------------------------
+
+    def _read_history(self, interaction: Interaction) -> Any:
+        fields = (self.USER_ID, self.ITEM_SEQ, self.ITEM_SEQ_LEN)
+        return self.read_last(*(interaction[field] for field in fields))
+
+    def score_candidates(self, interaction: Interaction) -> Tensor:
+        """Scores of each user's candidates with one forward pass per user.
+
+        Args:
+            interaction: ``user_id [B]``, ``item_id_list [B, T]``, ``item_length [B]``,
+                ``candidates [B, C]``.
+
+        Returns:
+            ``[B, C]``.
+        """
+        return self.scores(self._read_history(interaction), interaction[CANDIDATES])
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Scores of one item a row: ``item_id [B]`` after ``item_id_list [B, T]``; ``[B]``."""
+        read = self._read_history(interaction)
+        return self.scores(read, interaction[self.ITEM_ID][:, None])[:, 0]
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Scores of all items, padding included, after ``item_id_list``: ``[B, n_items]``."""
+        return self.all_scores(self._read_history(interaction))
