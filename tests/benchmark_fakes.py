@@ -88,7 +88,7 @@ def fake_run(
     if action == "damaged" and config_dict["resume"]:
         raise UserError(f"Checkpoint {config_dict['resume']} is damaged.")
     rng = np.random.default_rng([config_dict["seed"], *map(ord, model)])
-    highest = 3 if model == "KSR" else 12
+    highest = 5 if model == "KSR" else 12
     ranks = {phase: rng.integers(1, highest, N_USERS) for phase in ("valid", "test")}
     candidates = f"{config_dict['task']}, {config_dict['seed']}"
     if action == "differ":

@@ -21,6 +21,9 @@ from ksr_recbole.registry import nearest
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Folder of this project's YAML files; every key they set is documented beside it there."""
 
+TRIALS = CONFIGS / "tuning.yaml"
+"""The trials of every model; its keys are models, not config keys."""
+
 # Keys that RecBole's code reads and none of its YAML files or argument lists names.
 _READ_BY_RECBOLE = {
     "model", "dataset", "config_files", "config_file", "encoding", "token_num_threshold",
@@ -30,7 +33,7 @@ _READ_BY_RECBOLE = {
 
 
 def _keys_below(folder: Path) -> set[str]:
-    return set().union(*(_keys_of(file) for file in folder.rglob("*.yaml")))
+    return set().union(*(_keys_of(file) for file in folder.rglob("*.yaml") if file != TRIALS))
 
 
 def _keys_of(file: Path) -> set[str]:

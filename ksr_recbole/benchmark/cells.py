@@ -1,0 +1,76 @@
+"""A cell, the smallest piece of work that is kept: one model, task and seed on one dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksr_recbole.cache import content_key
+
+ATOMIC_FILES = ("inter", "kg", "link")
+"""Suffixes of the files a result depends on."""
+
+NO_PART_OF_THE_KEY = frozenset(
+    # Where files lie and what is shown or kept, ...
+    {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "pretrain_export_path"}
+    | {"data_cache_dir", "config_files", "resume", "trust_checkpoint", "show_progress", "state"}
+    | {"save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path"}
+    | {"log_wandb", "wandb_project", "metric_decimal_place"}
+    # ... which machine computes it, in which order of batches; and the seed, given apart.
+    | {"gpu_id", "use_gpu", "device", "worker", "memory_backend", "eval_batch_size"}
+    | {"nproc", "ip", "port", "world_size", "local_rank", "group_offset", "offset", "seed"}
+)
+"""Config keys under which a result stays the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of the comparison.
+
+    Attributes:
+        model: name of the model.
+        dataset: name of the dataset.
+        task: name of the task.
+        seed: the run's seed.
+        overrides: config values of the study, beside those given for every cell.
+        key: SHA-256 of everything the result depends on (:func:`cell_key`).
+    """
+
+    model: str
+    dataset: str
+    task: str
+    seed: int
+    overrides: Mapping[str, Any]
+    key: str
+
+    @property
+    def name(self) -> str:
+        """What its files are called; the first 16 digits of the key tell cells apart."""
+        return f"{self.model}-{self.task}-{self.seed}-{self.key[:16]}"
+
+
+def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -> str:
+    """Key of a cell: equal exactly for cells that must give the same result.
+
+    Args:
+        settings: the final config values, as JSON can hold them; model, dataset and task are
+            among them.
+        seed: the run's seed.
+        files: from :func:`file_digests`.
+    """
+    kept = {key: value for key, value in settings.items() if key not in NO_PART_OF_THE_KEY}
+    return content_key({"settings": kept, "seed": seed, "files": dict(files)})
+
+
+def file_digests(folder: Path, dataset: str) -> dict[str, str]:
+    """SHA-256 of each atomic file that is there, by suffix."""
+    digests = {}
+    for suffix in ATOMIC_FILES:
+        path = folder / f"{dataset}.{suffix}"
+        if path.is_file():
+            with path.open("rb") as file:
+                digests[suffix] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests

@@ -1,0 +1,171 @@
+"""The command line of ``run_benchmark.py``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ksr_recbole.cli import INTERRUPTED, parse_arguments
+from ksr_recbole.compat import check_versions, silence_upstream_warnings
+from ksr_recbole.errors import EXIT_STATUS, UserError
+from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
+
+if TYPE_CHECKING:
+    from ksr_recbole.benchmark.plan import Request
+    from ksr_recbole.benchmark.studies import Study
+
+USAGE = """\
+usage: python run_benchmark.py [--dataset=ml-100k] [--task=next-item,next-session]
+                               [--models=paper] [--seeds=3] [--jobs=1] [--KEY=VALUE ...]
+
+Compares methods on a dataset and writes the table as <results_dir>/<dataset>-table3.md, .tex,
+.json and .png. What is finished is kept and never run again; an interrupted command goes on
+where it was when it is given again.
+  --dataset=NAME         ml-100k by default; --data_path=FOLDER if it lies in FOLDER/NAME
+  --task=A,B             next-item (the default), next-session or both
+  --models=A,B           names, or paper: the ten of Table 3 (the default), or all: variants too
+  --seeds=N              N seeds from 2020 on (1 by default)
+  --jobs=N               cells run at a time (1 by default); they share the cores
+  --study=NAME           instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3),
+                         kge (Fig. 4), or tuning (the trials in configs/tuning.yaml)
+  --results_dir=FOLDER   results by default
+  --config_files="a.yaml b.yaml"   read for every cell
+  --keep_checkpoints     leave the trained models in <results_dir>/benchmark/
+Any other RecBole config key can be set as --KEY=VALUE, for every cell.
+"""
+
+FAILED = 1
+"""Exit status if a cell has no result."""
+
+_FIRST_SEED = 2020
+_KEEP = "--keep_checkpoints"
+_INSTEAD = {
+    "model": "--models",
+    "seed": "--seeds",
+    "resume": "nothing, since unfinished cells go on by themselves",
+    "checkpoint_dir": "--results_dir",
+}
+"""Config keys that differ from cell to cell, and what to give instead."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``run_benchmark.py`` and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    try:
+        check_versions()
+        silence_upstream_warnings()
+        request = read_request(arguments)
+        # Imported late: RecBole fails to import with the versions refused above.
+        from ksr_recbole.benchmark.runner import run_benchmark
+
+        text, paths, complete = run_benchmark(request)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_STATUS
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
+        return EXIT_STATUS
+    except KeyboardInterrupt:
+        command = shlex.join(["python", "run_benchmark.py", *arguments])
+        print(f"\nInterrupted; what was finished is kept. Go on with: {command}", file=sys.stderr)
+        return INTERRUPTED
+    print(text)
+    print("Written: " + ", ".join(map(str, paths)))
+    return 0 if complete else FAILED
+
+
+def read_request(arguments: Sequence[str]) -> Request:
+    """What the arguments ask for.
+
+    Raises:
+        UserError: an argument that cannot be read, or an unknown name.
+    """
+    keep = _KEEP in arguments
+    values = parse_arguments([argument for argument in arguments if argument != _KEEP])
+    for key, instead in _INSTEAD.items():
+        if key in values:
+            raise UserError(f"The benchmark sets {key} for every cell; give {instead} instead.")
+    from ksr_recbole.benchmark.plan import Request
+
+    study = _study(values.pop("study", None), values.pop("models", None))
+    return Request(
+        dataset=values.pop("dataset", "ml-100k"),
+        study=study,
+        tasks=_tasks(values.pop("task", None), study),
+        seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + _count(values.pop("seeds", "1"), "seeds"))),
+        jobs=_count(values.pop("jobs", "1"), "jobs"),
+        results_dir=Path(values.pop("results_dir", "results")),
+        config_files=tuple(values.pop("config_files", "").split()),
+        values=values,
+        keep_checkpoints=keep,
+    )
+
+
+def _study(name: str | None, models: str | None) -> Study:
+    from ksr_recbole.benchmark import tuning
+    from ksr_recbole.benchmark.studies import STUDIES, TABLE3, TUNING, table3
+    from ksr_recbole.config import keys
+
+    if name is None:
+        return table3(_models(models or "paper"))
+    if name == TUNING:
+        return tuning.tuning_study(_models(models) if models else None, keys.TRIALS)
+    if name not in STUDIES:
+        known = [*STUDIES, TUNING]
+        raise UserError(
+            f"There is no study named '{name}'{nearest(name, known) or ';'} the studies are "
+            f"{', '.join(known)} (leave --study out for {TABLE3})."
+        )
+    if models is not None:
+        raise UserError(f"The study {name} names its models itself; leave --models out.")
+    return STUDIES[name]
+
+
+def _models(text: str) -> tuple[str, ...]:
+    known = [*PAPER_MODELS, *VARIANTS]
+    names = {"all": known, "paper": list(PAPER_MODELS)}.get(text) or _listed(text)
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"There is no model named '{name}' in the comparison{nearest(name, known) or ';'} "
+                f"the models are {', '.join(known)}."
+            )
+    if not names:
+        raise UserError("--models names no model; give some, or paper, or all.")
+    return tuple(names)
+
+
+def _tasks(text: str | None, study: Study) -> tuple[str, ...]:
+    from ksr_recbole.config.keys import CONFIGS
+
+    if text is None:
+        return study.tasks
+    known = sorted({file.stem for file in (CONFIGS / "task").glob("*.yaml")} - {"builtin"})
+    names = _listed(text)
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"There is no task named '{name}'{nearest(name, known) or ';'} "
+                f"the tasks are {', '.join(known)}."
+            )
+    if not names:
+        raise UserError(f"--task names no task; the tasks are {', '.join(known)}.")
+    return tuple(names)
+
+
+def _listed(text: str) -> list[str]:
+    """The different names in a list with commas."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _count(text: str, option: str) -> int:
+    if not (text.isdecimal() and text.isascii() and int(text) > 0):
+        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
+    return int(text)

@@ -1,0 +1,139 @@
+"""Which cells a request needs, and which of them cannot be run on its dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ksr_recbole import registry
+from ksr_recbole.benchmark.cells import Cell, cell_key, file_digests
+from ksr_recbole.benchmark.store import METRICS, Store
+from ksr_recbole.benchmark.studies import Setting, Study
+from ksr_recbole.config import Config
+from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.metrics import metric_keys
+from ksr_recbole.quick_start.data import prepare_atomic_files
+from ksr_recbole.quick_start.result import settings
+
+Position = tuple[str, str, int]
+"""Label of the setting, task and seed."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        dataset: name of the dataset.
+        study: what is compared.
+        tasks: names of the tasks.
+        seeds: the seeds, ascending.
+        jobs: cells run at a time.
+        results_dir: folder of everything that is written.
+        config_files: YAML files read for every cell.
+        values: config values of every cell, as on the command line.
+        keep_checkpoints: leave the trained models of finished cells on disk.
+    """
+
+    dataset: str
+    study: Study
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    jobs: int = 1
+    results_dir: Path = Path("results")
+    config_files: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    keep_checkpoints: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request's cells.
+
+    Attributes:
+        request: the request.
+        store: where finished cells are.
+        table1: the dataset's line of Table 1.
+        modes: evaluation modes reported, the one that selects the best epoch first.
+        cells: by position in the tables; positions that need the same run share a cell.
+        refused: why a cell cannot be run on this dataset, by the cell's name.
+    """
+
+    request: Request
+    store: Store
+    table1: str
+    modes: tuple[str, ...]
+    cells: Mapping[Position, Cell]
+    refused: Mapping[str, str]
+
+    def distinct_cells(self) -> list[Cell]:
+        """Every cell once: seed by seed, so that a first whole table is there early."""
+        ordered = sorted(self.cells.items(), key=lambda item: item[0][2])
+        return list({cell.name: cell for _, cell in ordered}.values())
+
+
+def make_plan(request: Request) -> Plan:
+    """Check every cell's configuration, make sure the data are there, and name the cells.
+
+    Raises:
+        UserError: the configuration or the dataset's files are refused.
+    """
+    configs = {
+        (setting.label, task): _config(request, setting, task)
+        for task in request.tasks
+        for setting in request.study.settings
+    }
+    some_config = next(iter(configs.values()))
+    table1 = prepare_atomic_files(some_config)
+    digests = file_digests(Path(some_config["data_path"]), request.dataset)
+    cells = {
+        (setting.label, task, seed): Cell(
+            setting.model,
+            request.dataset,
+            task,
+            seed,
+            setting.overrides,
+            cell_key(settings(configs[setting.label, task]), seed, digests),
+        )
+        for task in request.tasks
+        for setting in request.study.settings
+        for seed in request.seeds
+    }
+    reasons = {cell.name: _reason_against(cell, digests, some_config) for cell in cells.values()}
+    return Plan(
+        request,
+        Store(request.results_dir / "benchmark" / request.dataset),
+        table1,
+        _modes(some_config),
+        cells,
+        {name: reason for name, reason in reasons.items() if reason},
+    )
+
+
+def _config(request: Request, setting: Setting, task: str) -> Config:
+    values = {**request.values, **setting.overrides, "task": task}
+    config = Config(setting.model, request.dataset, list(request.config_files), values)
+    missing = set(METRICS.values()) - set(metric_keys(config["metrics"], config["topk"]))
+    if missing:
+        raise UserError(
+            f"The table shows {', '.join(METRICS)}, but {', '.join(sorted(missing))} would not be "
+            "computed; leave the config keys metrics and topk as they are, or add to them."
+        )
+    return config
+
+
+def _modes(config: Any) -> tuple[str, ...]:
+    mode = config["eval_args"]["mode"]
+    return tuple(dict.fromkeys([mode["valid"], mode["test"], *config["report_modes"]]))
+
+
+def _reason_against(cell: Cell, digests: Mapping[str, str], config: Any) -> str | None:
+    missing = [f"{cell.dataset}.{suffix}" for suffix in ("kg", "link") if suffix not in digests]
+    if not missing or not registry.needs_kg(cell.model):
+        return None
+    return (
+        f"{cell.model} needs a knowledge graph, but {config['data_path']} has no "
+        f"{' and no '.join(missing)}; add what is missing or compare models that need none."
+    )

@@ -1,0 +1,253 @@
+"""What a person sees while cells run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ksr_recbole.benchmark.cells import Cell
+from ksr_recbole.benchmark.plan import Plan
+from ksr_recbole.benchmark.store import Failed, Finished
+from ksr_recbole.benchmark.worker import Job, Report
+
+_TAIL_BYTES = 8192
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_EPOCH = re.compile(r"epoch (\d+) evaluating \[time: [\d.]+s, valid_score: ([\d.]+)\]")
+
+
+def last_epoch(log: Path) -> str:
+    """``", epoch 12: 0.3012"`` from the end of a cell's log, or an empty string."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            text = _COLOUR.sub("", file.read().decode(errors="replace"))
+    except OSError:
+        return ""
+    found = _EPOCH.findall(text)
+    return f", epoch {int(found[-1][0]) + 1}: {float(found[-1][1]):.4f}" if found else ""
+
+
+@dataclass
+class State:
+    """A cell's state.
+
+    Attributes:
+        status: where the cell stands.
+        score: MRR in the first mode and the study's phase, once done.
+        seconds: what it took, once done or failed.
+        started: when it began, ``time.monotonic()``, while it runs.
+    """
+
+    status: Literal["waiting", "running", "done", "failed"] = "waiting"
+    score: float | None = None
+    seconds: float = 0.0
+    started: float = 0.0
+
+
+class Board:
+    """The states of a plan's cells, updated as an observer of the pool.
+
+    Args:
+        plan: the plan.
+        outcomes: what is known already, by the cells' names; ended cells are added to it.
+        clock: seconds, from any start.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        outcomes: dict[str, Finished | Failed],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan = plan
+        self.states = {cell.name: State() for cell in plan.cells.values()}
+        self.outcomes = outcomes
+        self._cells = {cell.name: cell for cell in plan.cells.values()}
+        self._clock = clock
+        self._began = clock()
+        for name, outcome in outcomes.items():
+            self._settle(name, outcome)
+
+    def _settle(self, name: str, outcome: Finished | Failed) -> None:
+        state = self.states[name]
+        if isinstance(outcome, Failed):
+            state.status = "failed"
+            return
+        state.status = "done"
+        phase = self.plan.request.study.phase
+        state.score = outcome.metrics(self.plan.modes[0], phase)["mrr"]
+        state.seconds = outcome.record["wall_seconds"]
+
+    def started(self, job: Job) -> None:
+        """A cell runs."""
+        state = self.states[job.cell.name]
+        state.status, state.started = "running", self._clock()
+
+    def ended(self, job: Job, report: Report) -> None:
+        """A cell is done or failed; its result is read from the store."""
+        name = job.cell.name
+        finished = None if report.error else self.plan.store.load(job.cell)
+        outcome = finished or Failed(report.error or "its result cannot be read again")
+        self.outcomes[name] = outcome
+        self._settle(name, outcome)
+        self.states[name].seconds = self._clock() - self.states[name].started
+
+    def tick(self) -> None:
+        """Nothing changes with time alone."""
+
+    def running_seconds(self, name: str) -> float:
+        """Seconds since a running cell began."""
+        return self._clock() - self.states[name].started
+
+    def headline(self) -> str:
+        """Finished and total, elapsed, and what is left by the mean of what is done."""
+        ended = sum(s.status in ("done", "failed") for s in self.states.values())
+        text = f"{ended}/{len(self.states)} cells, {_duration(self._clock() - self._began)}"
+        left = self.seconds_left()
+        return text if left is None else f"{text}, about {_duration(left)} left"
+
+    def seconds_left(self) -> float | None:
+        """Estimate from the mean of the same model's finished cells, or of all of them.
+
+        ``None`` where there is nothing to go by, or nothing left.
+        """
+        done: dict[str, list[float]] = {}
+        for name, state in self.states.items():
+            if state.status == "done":
+                done.setdefault(self._cells[name].model, []).append(state.seconds)
+        everything = [seconds for group in done.values() for seconds in group]
+        if not everything or all(s.status in ("done", "failed") for s in self.states.values()):
+            return None
+        left = 0.0
+        for name, state in self.states.items():
+            known = done.get(self._cells[name].model, everything)
+            expected = sum(known) / len(known)
+            if state.status == "waiting":
+                left += expected
+            elif state.status == "running":
+                left += max(0.0, expected - self.running_seconds(name))
+        return left / self.plan.request.jobs
+
+    def text(self, cell: Cell) -> str:
+        """A cell's state in a few words."""
+        state = self.states[cell.name]
+        if state.status == "running":
+            log = self.plan.store.log_file(cell)
+            return f"{self.running_seconds(cell.name):.0f} s{last_epoch(log)}"
+        return f"{state.score:.4f}" if state.status == "done" else state.status
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class Lines(Board):
+    """A line whenever a cell starts or ends.
+
+    Args:
+        write: takes each line.
+        rest: as of :class:`Board`.
+    """
+
+    def __init__(self, write: Callable[[str], None], *rest: Any) -> None:
+        super().__init__(*rest)
+        self._write = write
+
+    def started(self, job: Job) -> None:
+        """A cell runs."""
+        super().started(job)
+        self._write(f"{job.cell.name}: started")
+
+    def ended(self, job: Job, report: Report) -> None:
+        """A cell is done or failed."""
+        super().ended(job, report)
+        state, outcome = self.states[job.cell.name], self.outcomes[job.cell.name]
+        phase = self.plan.request.study.phase
+        failed = isinstance(outcome, Failed)
+        told = f"failed, {outcome.error}" if failed else f"{phase} MRR {state.score:.4f}"
+        self._write(f"{job.cell.name}: {told}, {_duration(state.seconds)} ({self.headline()})")
+        if report.warning:
+            self._write(f"warning: {report.warning}")
+
+
+class LiveTable(Board):
+    """A table that is drawn again and again; settings as rows, tasks and seeds as columns.
+
+    Args:
+        live: rich's ``Live``.
+        rest: as of :class:`Board`.
+    """
+
+    def __init__(self, live: Any, *rest: Any) -> None:
+        super().__init__(*rest)
+        self._live = live
+
+    def ended(self, job: Job, report: Report) -> None:
+        """A cell is done or failed."""
+        super().ended(job, report)
+        outcome, told = self.outcomes[job.cell.name], report.warning
+        if isinstance(outcome, Failed):
+            told = f"{job.cell.name} failed: {outcome.error}"
+        if told:
+            self._live.console.print(told, markup=False, highlight=False)
+
+    def tick(self) -> None:
+        """Draw the table."""
+        self._live.update(self.draw())
+
+    def draw(self) -> Any:
+        """The table, for rich."""
+        from rich.table import Table
+
+        request = self.plan.request
+        columns = [(task, seed) for task in request.tasks for seed in request.seeds]
+        table = Table(title=self.headline())
+        table.add_column(request.dataset)
+        for task, seed in columns:
+            table.add_column(f"{task}\n{seed}", justify="right")
+        for setting in request.study.settings:
+            cells = [self.plan.cells[setting.label, *column] for column in columns]
+            table.add_row(setting.label, *(self._styled(cell) for cell in cells))
+        return table
+
+    def _styled(self, cell: Cell) -> Any:
+        from rich.text import Text
+
+        return Text(self.text(cell), style=_STYLES[self.states[cell.name].status])
+
+
+_STYLES: Mapping[str, str] = {
+    "waiting": "dim",
+    "running": "yellow",
+    "done": "green",
+    "failed": "bold red",
+}
+
+
+@contextmanager
+def observing(plan: Plan, outcomes: dict[str, Finished | Failed]) -> Iterator[Board]:
+    """A board on standard error: live on a terminal, plain lines elsewhere."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(
+            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            plan,
+            outcomes,
+        )
+        return
+    with Live(console=console, refresh_per_second=4) as live:
+        board = LiveTable(live, plan, outcomes)
+        yield board
+        board.tick()

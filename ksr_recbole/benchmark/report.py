@@ -1,0 +1,136 @@
+"""What a study leaves: tables as text, Markdown and LaTeX, a figure, and everything as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ksr_recbole.benchmark.figures import draw
+from ksr_recbole.benchmark.plan import Plan
+from ksr_recbole.benchmark.results import Row, Summary, spread, summarise
+from ksr_recbole.benchmark.store import Failed
+from ksr_recbole.benchmark.table import Table, table_of, to_latex, to_markdown, to_text
+from ksr_recbole.files import replacing
+from ksr_recbole.quick_start.result import environment
+
+
+def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
+    """Write a study's files, all or none of them.
+
+    Returns:
+        The tables as text, and the files.
+
+    Raises:
+        UserError: the files cannot be written, or rows have different users.
+    """
+    request = plan.request
+    summaries = [
+        summarise(request.study, rows, task, mode) for mode in plan.modes for task in request.tasks
+    ]
+    tables = [table_of(summary, request.dataset) for summary in summaries]
+    stem = f"{request.dataset}-{request.study.name}"
+    paths = [request.results_dir / f"{stem}.{suffix}" for suffix in ("md", "tex", "json", "png")]
+    with replacing(*paths) as (markdown, latex, document, figure):
+        markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
+        latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
+        text = json.dumps(as_json(plan, rows, summaries), indent=2)
+        document.write_text(text + "\n", encoding="utf-8")
+        draw(request.study, rows, plan.modes[0], figure)
+    return "\n\n".join(map(to_text, tables)), paths
+
+
+def markdown_document(table1: str, tables: Sequence[Table]) -> str:
+    """Tables below the dataset's line of Table 1."""
+    return "\n".join([table1, "", *map(to_markdown, tables)])
+
+
+def as_json(plan: Plan, rows: Sequence[Row], summaries: Sequence[Summary]) -> dict[str, Any]:
+    """Everything a study found, as JSON can hold it."""
+    return {
+        **about(plan),
+        "tables": [_summary_as_json(summary) for summary in summaries],
+        "cells": [cell for row in rows for cell in cells_as_json(plan, row)],
+    }
+
+
+def about(plan: Plan) -> dict[str, Any]:
+    """What was asked for, on which data and with which versions."""
+    request = plan.request
+    return {
+        "study": request.study.name,
+        "title": request.study.title,
+        "dataset": request.dataset,
+        "table1": plan.table1,
+        "tasks": list(request.tasks),
+        "seeds": list(request.seeds),
+        "modes": list(plan.modes),
+        "config_files": list(request.config_files),
+        "values": dict(request.values),
+        "environment": environment(),
+    }
+
+
+def _summary_as_json(summary: Summary) -> dict[str, Any]:
+    return {
+        "task": summary.task,
+        "mode": summary.mode,
+        "phase": "test",
+        "reference": summary.study.reference,
+        "baselines": list(summary.study.baselines),
+        "improvement_in_per_cent": dict(summary.improvement),
+        "rows": [_row_as_json(row, summary) for row in summary.rows],
+    }
+
+
+def _row_as_json(row: Row, summary: Summary) -> dict[str, Any]:
+    setting = row.setting
+    named = {
+        "label": setting.label,
+        "model": setting.model,
+        "overrides": dict(setting.overrides),
+        "error": row.error,
+    }
+    if row.error is not None:
+        return named
+    tests = summary.comparisons.get(setting.label, {})
+    metrics = {
+        name: {
+            **metric_as_json(values),
+            # Of the reference against this row.
+            "p_value": tests[name].p_value if name in tests else None,
+            "significant": tests[name].is_improvement if name in tests else None,
+        }
+        for name, values in row.values(summary.mode).items()
+    }
+    return {**named, "metrics": metrics, **row.training()}
+
+
+def metric_as_json(values: np.ndarray) -> dict[str, Any]:
+    """A metric's values over the seeds."""
+    return {"mean": float(np.mean(values)), "std": spread(values), "per_seed": values.tolist()}
+
+
+def cells_as_json(plan: Plan, row: Row) -> list[dict[str, Any]]:
+    """A row's cells; what a run was configured with is left to the cell's own file."""
+    described = []
+    for seed, outcome in row.cells.items():
+        cell = plan.cells[row.setting.label, row.task, seed]
+        named = {"label": row.setting.label, "task": row.task, "seed": seed, "key": cell.key}
+        if isinstance(outcome, Failed):
+            described.append({**named, "error": outcome.error})
+            continue
+        result = {key: value for key, value in outcome.result.items() if key != "config"}
+        described.append(
+            {
+                **named,
+                "file": str(plan.store.result_file(cell)),
+                "wall_seconds": outcome.record["wall_seconds"],
+                "resumed": outcome.record["resumed"],
+                "result": result,
+            }
+        )
+    return described

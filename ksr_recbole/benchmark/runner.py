@@ -1,0 +1,54 @@
+"""From a request to its tables: runs what is not finished yet, then reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ksr_recbole.benchmark.plan import Plan, Request, make_plan
+from ksr_recbole.benchmark.pool import run_jobs
+from ksr_recbole.benchmark.progress import observing
+from ksr_recbole.benchmark.report import report
+from ksr_recbole.benchmark.results import collect_rows
+from ksr_recbole.benchmark.store import Failed, Finished
+from ksr_recbole.benchmark.studies import TUNING
+from ksr_recbole.benchmark.tuning import report_tuning
+from ksr_recbole.benchmark.worker import Job
+from ksr_recbole.files import ensure_writable
+
+
+def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
+    """Run a request's cells and write its tables.
+
+    Returns:
+        The tables as text, the files written, and whether every cell has a result.
+
+    Raises:
+        UserError: anything that concerns all cells; what concerns one is shown in its place.
+    """
+    plan = make_plan(request)
+    ensure_writable(request.results_dir, "results_dir")
+    outcomes = run_cells(plan)
+    rows = collect_rows(plan, outcomes)
+    write = report_tuning if request.study.name == TUNING else report
+    text, paths = write(plan, rows)
+    return text, paths, all(row.error is None for row in rows)
+
+
+def run_cells(plan: Plan) -> dict[str, Finished | Failed]:
+    """Run what the store has no result of; what became of every cell, by its name."""
+    request = plan.request
+    outcomes: dict[str, Finished | Failed] = {
+        name: Failed(reason) for name, reason in plan.refused.items()
+    }
+    cells = [cell for cell in plan.distinct_cells() if cell.name not in outcomes]
+    for cell in cells:
+        if finished := plan.store.load(cell):
+            outcomes[cell.name] = finished
+    jobs = [
+        Job(cell, plan.store, request.config_files, request.values, request.keep_checkpoints)
+        for cell in cells
+        if cell.name not in outcomes
+    ]
+    with observing(plan, outcomes) as board:
+        run_jobs(jobs, request.jobs, board)
+    return board.outcomes

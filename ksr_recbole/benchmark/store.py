@@ -1,0 +1,146 @@
+"""Finished cells on disk, each as a JSON file and the ranks it was computed from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ksr_recbole.benchmark.cells import Cell
+from ksr_recbole.benchmark.significance import PerUser
+from ksr_recbole.cache import DamagedFileError, read_arrays, write_arrays
+from ksr_recbole.evaluation.metrics import per_user_metrics
+from ksr_recbole.files import replacing
+
+logger = getLogger(__name__)
+
+METRICS = {"MAP": "map", "MRR": "mrr", "Hit@10": "hit@10", "NDCG@10": "ndcg@10"}
+"""The metrics of Table 3 as shown, and RecBole's names of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A cell's result.
+
+    Attributes:
+        record: the content of the cell's JSON file: the cell, ``wall_seconds``, ``resumed`` and
+            ``result``, which is what the run returned.
+        ranks: users and ranks of the positives, ``int64 [P]`` each, by mode and phase.
+    """
+
+    record: Mapping[str, Any]
+    ranks: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What the run returned."""
+        return self.record["result"]
+
+    def metrics(self, mode: str, phase: str) -> dict[str, float]:
+        """The metrics of Table 3, by RecBole's name."""
+        values = self.result["metrics"][mode][phase]
+        return {name: values[name] for name in METRICS.values()}
+
+    def per_user(self, mode: str, phase: str) -> dict[str, PerUser]:
+        """The metrics of Table 3 of every user, by RecBole's name."""
+        users, ranks = self.ranks[mode, phase]
+        kinds = dict.fromkeys(name.partition("@")[0] for name in METRICS.values())
+        unique, values = per_user_metrics(users, ranks, list(kinds), [10])
+        return {name: PerUser(unique, values[name]) for name in METRICS.values()}
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A cell that gave no result.
+
+    Attributes:
+        error: why, in one line.
+    """
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """The benchmark's folder of one dataset.
+
+    Attributes:
+        folder: ``<results_dir>/benchmark/<dataset>``.
+    """
+
+    folder: Path
+
+    def result_file(self, cell: Cell) -> Path:
+        """The cell's JSON file; it is there if and only if the cell is finished."""
+        return self.folder / "cells" / f"{cell.name}.json"
+
+    def ranks_file(self, cell: Cell) -> Path:
+        """The cell's users and ranks."""
+        return self.folder / "cells" / f"{cell.name}.safetensors"
+
+    def log_file(self, cell: Cell) -> Path:
+        """What the cell's run printed, attempt after attempt."""
+        return self.folder / "logs" / f"{cell.name}.log"
+
+    def checkpoint_folder(self, cell: Cell) -> Path:
+        """Where the cell's run keeps its state until it is finished."""
+        return self.folder / "checkpoints" / cell.name
+
+    def save(
+        self, cell: Cell, run_result: Mapping[str, Any], wall_seconds: float, resumed: bool
+    ) -> None:
+        """Keep a finished cell, whole or not at all.
+
+        Args:
+            cell: the cell.
+            run_result: what :func:`ksr_recbole.quick_start.run` returned.
+            wall_seconds: what this took, from the last resumption on.
+            resumed: whether it went on from a checkpoint, so that the seconds are not all.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        result = dict(run_result)
+        arrays = {}
+        for mode, phases in result.pop("eval_results").items():
+            for phase, ranked in phases.items():
+                arrays[f"{mode}/{phase}/users"] = ranked.users
+                arrays[f"{mode}/{phase}/ranks"] = ranked.ranks
+        about = {
+            "key": cell.key,
+            "model": cell.model,
+            "dataset": cell.dataset,
+            "task": cell.task,
+            "seed": cell.seed,
+            "overrides": dict(cell.overrides),
+        }
+        record = {**about, "wall_seconds": wall_seconds, "resumed": resumed, "result": result}
+        # The ranks first: a cell counts as finished once its JSON file is there.
+        write_arrays(self.ranks_file(cell), cell.key, arrays, about)
+        with replacing(self.result_file(cell)) as (temporary,):
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def load(self, cell: Cell) -> Finished | None:
+        """A finished cell, or ``None``; files that are damaged are told in one warning."""
+        path = self.result_file(cell)
+        if not path.exists():
+            return None
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["key"] != cell.key:
+                raise DamagedFileError("it was made from other data, settings or seed")
+            arrays = read_arrays(self.ranks_file(cell), cell.key)
+        except (DamagedFileError, OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning(f"Running {cell.name} again, its files cannot be used: {error}.")
+            return None
+        pairs = {tuple(name.split("/")[:2]) for name in arrays}
+        ranks = {
+            (mode, phase): (arrays[f"{mode}/{phase}/users"], arrays[f"{mode}/{phase}/ranks"])
+            for mode, phase in pairs
+        }
+        return Finished(record, ranks)

@@ -1,0 +1,200 @@
+"""Choosing each model's settings on validation, with as many trials for every model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ksr_recbole.benchmark.plan import Plan
+from ksr_recbole.benchmark.report import about, markdown_document, metric_as_json
+from ksr_recbole.benchmark.results import Row, spread
+from ksr_recbole.benchmark.store import METRICS
+from ksr_recbole.benchmark.studies import TUNING, Setting, Study
+from ksr_recbole.benchmark.table import Line, Table, Value, to_text
+from ksr_recbole.config.keys import check_keys
+from ksr_recbole.errors import UserError
+from ksr_recbole.files import replacing
+from ksr_recbole.registry import MODELS, nearest
+
+_SELECTED_BY = "mrr"
+
+
+def tuning_study(models: Sequence[str] | None, path: Path) -> Study:
+    """A study with a row for each trial of each model.
+
+    Args:
+        models: the models to tune; all of the file by default.
+        path: the file of trials.
+
+    Raises:
+        UserError: the file is missing, malformed or unfair, or has no trials for a model.
+    """
+    trials = read_trials(path)
+    missing = [name for name in models or () if name not in trials]
+    if missing:
+        raise UserError(
+            f"{path} has no trials for {', '.join(missing)}; add some, or leave it out of --models."
+        )
+    settings = tuple(
+        Setting(f"{name} {number}", name, trial, group=name)
+        for name in models or trials
+        for number, trial in enumerate(trials[name], start=1)
+    )
+    return Study(TUNING, "Trials on validation", settings, phase="valid")
+
+
+def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Trials by model.
+
+    Raises:
+        UserError: the file is missing or malformed, names an unknown model or config key, or
+            gives one model more trials than another.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the trials in {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The file of trials {path} is not valid YAML.") from error
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"The file of trials {path} must map each model to a list of trials.")
+    for name, trials in content.items():
+        if name not in MODELS:
+            raise UserError(
+                f"{path} has trials for '{name}', which is no model compared here"
+                f"{nearest(str(name), MODELS) or '.'}"
+            )
+        if not isinstance(trials, list) or not all(isinstance(trial, dict) for trial in trials):
+            raise UserError(f"The trials of {name} in {path} must be a list of `key: value` maps.")
+        for trial in trials:
+            check_keys(trial, f"the trials of {name} in {path}")
+    _check_fair(content, path)
+    return content
+
+
+def _check_fair(trials: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    numbers = {name: len(each) for name, each in trials.items()}
+    if len(set(numbers.values())) > 1 or not all(numbers.values()):
+        told = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        raise UserError(
+            f"Every model in {path} must have the same number of trials, at least one, so that "
+            f"none is tuned harder than another; it has: {told}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A trial's validation results.
+
+    Attributes:
+        row: the row.
+        score: the mean over seeds of what trials are chosen by, ``None`` if it failed.
+        seconds: mean wall-clock seconds of its runs.
+        chosen: it is its model's best.
+    """
+
+    row: Row
+    score: float | None
+    seconds: float | None
+    chosen: bool
+
+
+def rank_trials(rows: Sequence[Row], mode: str) -> list[Trial]:
+    """Trials model by model, the best on validation first, the failed last."""
+    trials: list[Trial] = []
+    for model in dict.fromkeys(row.setting.model for row in rows):
+        scored = [(_score(row, mode), row) for row in rows if row.setting.model == model]
+        scored.sort(key=lambda pair: -np.inf if pair[0] is None else pair[0], reverse=True)
+        trials += [
+            Trial(row, score, _seconds(row), chosen=place == 0 and score is not None)
+            for place, (score, row) in enumerate(scored)
+        ]
+    return trials
+
+
+def _score(row: Row, mode: str) -> float | None:
+    return None if row.error else float(np.mean(row.values(mode, "valid")[_SELECTED_BY]))
+
+
+def _seconds(row: Row) -> float | None:
+    seconds = [cell.record["wall_seconds"] for cell in row.finished()]
+    return float(np.mean(seconds)) if seconds else None
+
+
+def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
+    """Write the trials of each task; nothing in them comes from the test items.
+
+    Returns:
+        The tables as text, and the files.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    request, mode = plan.request, plan.modes[0]
+    texts, paths = [], []
+    for task in request.tasks:
+        trials = rank_trials([row for row in rows if row.task == task], mode)
+        table = trial_table(trials, mode, f"{request.dataset}, {task}")
+        stem = f"{request.dataset}-{TUNING}-{task}"
+        files = [request.results_dir / f"{stem}.{suffix}" for suffix in ("md", "json")]
+        with replacing(*files) as (markdown, document):
+            markdown.write_text(markdown_document(plan.table1, [table]), encoding="utf-8")
+            content = {**about(plan), "task": task, "mode": mode, "phase": "valid"}
+            content["selected_by"] = _SELECTED_BY
+            content["trials"] = [_as_json(trial, mode) for trial in trials]
+            document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        texts.append(to_text(table))
+        paths += files
+    return "\n\n".join(texts), paths
+
+
+def trial_table(trials: Sequence[Trial], mode: str, where: str) -> Table:
+    """All trials, the chosen one of each model first and marked.
+
+    Args:
+        trials: from :func:`rank_trials`.
+        mode: the evaluation mode shown.
+        where: dataset and task, for the caption.
+    """
+    lines = []
+    for k, trial in enumerate(trials):
+        setting = trial.row.setting
+        above = k > 0 and trials[k - 1].row.setting.model != setting.model
+        label = f"{setting.label}{' (chosen)' if trial.chosen else ''}"
+        if trial.score is None:
+            lines.append(Line(label, error=trial.row.error, rule_above=above))
+            continue
+        values = trial.row.values(mode, "valid").values()
+        figures = [Value(float(np.mean(v)), spread(v), best=trial.chosen) for v in values]
+        told = ", ".join(f"{key} {value}" for key, value in setting.overrides.items())
+        texts = (f"{trial.seconds:.1f}", told or "defaults")
+        lines.append(Line(label, (*figures, *texts), rule_above=above))
+    return Table(
+        f"Trials: {where}, validation, {mode}",
+        (*METRICS, "seconds", "settings"),
+        tuple(lines),
+        (f"Chosen by {_SELECTED_BY.upper()} on validation; test items play no part.",),
+    )
+
+
+def _as_json(trial: Trial, mode: str) -> dict[str, Any]:
+    row = trial.row
+    described = {
+        "label": row.setting.label,
+        "model": row.setting.model,
+        "overrides": dict(row.setting.overrides),
+        "chosen": trial.chosen,
+        "error": row.error,
+        "seconds": trial.seconds,
+    }
+    if row.error is None:
+        values = row.values(mode, "valid")
+        described["metrics"] = {name: metric_as_json(each) for name, each in values.items()}
+        described |= row.training()
+    return described

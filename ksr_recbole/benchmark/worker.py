@@ -1,0 +1,169 @@
+"""Running one cell, in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ksr_recbole.benchmark.cells import Cell
+from ksr_recbole.benchmark.store import Store
+from ksr_recbole.compat import silence_upstream_warnings
+from ksr_recbole.errors import UserError
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to be run.
+
+    Attributes:
+        cell: the cell.
+        store: where its result goes.
+        config_files: YAML files.
+        values: config values of every cell.
+        keep_checkpoints: leave the trained model on disk.
+    """
+
+    cell: Cell
+    store: Store
+    config_files: tuple[str, ...]
+    values: Mapping[str, Any]
+    keep_checkpoints: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a job ended.
+
+    Attributes:
+        error: why it failed, in one line; ``None`` if its result is in the store.
+        warning: what a user should know of a job that did not fail.
+    """
+
+    error: str | None = None
+    warning: str | None = None
+
+
+def initialise(threads: int) -> None:
+    """Prepare a worker process: its share of the cores, and an end with its parent's.
+
+    Args:
+        threads: threads of each library; fewer stay fewer where the environment says so.
+    """
+    for name in _THREAD_VARIABLES:
+        given = os.environ.get(name, "")
+        os.environ[name] = str(min(int(given), threads) if given.isdecimal() else threads)
+    # Ctrl-C reaches every process of the terminal; the parent decides what becomes of workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # tqdm's own lock is a semaphore of the system, which a worker that is ended leaves behind.
+    tqdm.set_lock(threading.RLock())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its workers, which would go on writing files."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def run_cell(job: Job) -> Report:
+    """Run a cell and keep its result; whatever goes wrong is reported, not raised.
+
+    All output goes to the cell's log file, and so does the traceback of an error.
+    """
+    log = job.store.log_file(job.cell)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with _output_to(log):
+        try:
+            return Report(warning=_run(job))
+        except UserError as error:
+            traceback.print_exc()
+            return Report(_one_line(error))
+        except Exception as error:
+            traceback.print_exc()
+            return Report(f"{type(error).__name__}: {_one_line(error)} (see {log})")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Append everything this process prints, from native code too, to a file."""
+    streams = (sys.stdout, sys.stderr)
+    saved = [os.dup(number) for number in (1, 2)]
+    with path.open("ab", buffering=0) as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.flush()
+        for number, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _run(job: Job) -> str | None:
+    """Run the cell, from its checkpoint if there is one; return what a user should know."""
+    silence_upstream_warnings()
+    folder = job.store.checkpoint_folder(job.cell)
+    checkpoints = sorted(folder.glob("*.pth"), key=lambda path: path.stat().st_mtime_ns)
+    resume = str(checkpoints[-1]) if checkpoints else None
+    warning = None
+    start = time.perf_counter()
+    try:
+        result = _call(job, folder, resume)
+    except UserError as error:
+        # The sentences about a checkpoint that cannot be used begin like this.
+        if resume is None or not str(error).startswith("Checkpoint "):
+            raise
+        warning = f"{job.cell.name} starts anew: {_one_line(error)}"
+        resume = None
+        result = _call(job, folder, resume)
+    seconds = time.perf_counter() - start
+    if not job.keep_checkpoints:
+        result |= {"checkpoint": None, "result_file": None}  # they go with the folder
+    job.store.save(job.cell, result, wall_seconds=seconds, resumed=resume is not None)
+    if not job.keep_checkpoints:
+        shutil.rmtree(folder, ignore_errors=True)
+    return warning
+
+
+def _call(job: Job, folder: Path, resume: str | None) -> dict[str, Any]:
+    # Imported late: a worker must be there at once, to be counted and stopped.
+    from ksr_recbole.quick_start import run
+
+    cell = job.cell
+    own = {
+        "task": cell.task,
+        "seed": cell.seed,
+        "checkpoint_dir": str(folder),
+        "results_dir": str(folder),  # the cell's file holds the run's result
+        "show_progress": False,
+        "resume": resume or False,
+    }
+    values = {**job.values, **cell.overrides, **own}
+    return run(cell.model, cell.dataset, list(job.config_files), values)

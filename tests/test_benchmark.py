@@ -1,0 +1,514 @@
+"""The benchmark's command line, cells and workers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ksr_recbole.benchmark import cli, pool, runner, worker
+from ksr_recbole.benchmark.cells import Cell, cell_key
+from ksr_recbole.benchmark.plan import Plan, Request, make_plan
+from ksr_recbole.benchmark.progress import LiveTable, last_epoch
+from ksr_recbole.benchmark.store import Failed, Store
+from ksr_recbole.benchmark.studies import STUDIES, table3
+from ksr_recbole.config import keys
+from ksr_recbole.registry import PAPER_MODELS, VARIANTS
+from tests import benchmark_fakes as fakes
+from tests.toy import SMALL, write_toy
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def command(toy_folder: Path) -> list[str]:
+    """Arguments of a small benchmark on the toy dataset, all output below its folder."""
+    values = {key: value for key, value in SMALL.items() if key != "eval_args"}
+    values |= {"eval_args.mode": "uni5pop5", "data_path": toy_folder}
+    values |= {key: toy_folder / "made" / key for key in ("pretrain_dir", "data_cache_dir")}
+    values["results_dir"] = toy_folder / "results"
+    return ["--dataset=toy", *(f"--{key}={value}" for key, value in values.items())]
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained and no process started."""
+    monkeypatch.setattr(runner, "run_jobs", fakes.run_jobs)
+
+
+@pytest.fixture
+def faked_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained, but worker processes are real."""
+    monkeypatch.setattr(worker, "run_cell", fakes.run_cell)
+
+
+def results(toy_folder: Path, name: str = "toy-table3") -> dict:
+    return json.loads((toy_folder / "results" / f"{name}.json").read_text())
+
+
+def cell_files(toy_folder: Path, pattern: str = "*.json") -> list[Path]:
+    return sorted((toy_folder / "results" / "benchmark" / "toy" / "cells").glob(pattern))
+
+
+# Whole commands -------------------------------------------------------------------------------
+
+
+def test_the_table_is_written_in_every_format(command, toy_folder, faked, capsys):
+    assert cli.main([*command, "--models=all", "--seeds=2", "--task=next-item,next-session"]) == 0
+    shown = capsys.readouterr().out
+    found = results(toy_folder)
+    for task in ("next-item", "next-session"):
+        for mode in fakes.MODES:
+            assert f"toy, {task}, test, {mode}" in shown
+    for suffix in ("md", "tex", "json", "png"):
+        assert (toy_folder / "results" / f"toy-table3.{suffix}").stat().st_size > 500
+    assert found["seeds"] == [2020, 2021] and found["modes"] == list(fakes.MODES)
+    assert len(found["tables"]) == 4 and len(found["cells"]) == 13 * 2 * 2
+    first = found["tables"][0]
+    assert [row["label"] for row in first["rows"]] == [*PAPER_MODELS, *VARIANTS]
+    assert first["baselines"] == [name for name in PAPER_MODELS if name != "KSR"]
+    assert first["improvement_in_per_cent"]["mrr"] > 0
+    baseline = first["rows"][0]
+    assert baseline["metrics"]["mrr"]["significant"] is True
+    assert len(baseline["metrics"]["mrr"]["per_seed"]) == 2
+    assert (baseline["best_epoch"], baseline["epochs_trained"]) == (4, 8)
+    assert (baseline["training_seconds"], baseline["seconds_to_best_epoch"]) == (4.0, 2.0)
+    assert first["rows"][9]["metrics"]["mrr"]["p_value"] is None
+    assert "torch" in found["environment"]["packages"]
+    assert found["cells"][0]["result"]["candidates"] and "config" not in found["cells"][0]["result"]
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_a_study_is_written_in_every_format(command, toy_folder, faked, name):
+    assert cli.main([*command, f"--study={name}"]) == 0
+    found = results(toy_folder, f"toy-{name}")
+    assert found["tasks"] == list(STUDIES[name].tasks)
+    assert len(found["tables"][0]["rows"]) == len(STUDIES[name].settings)
+    for suffix in ("md", "tex", "png"):
+        assert (toy_folder / "results" / f"toy-{name}.{suffix}").stat().st_size > 500
+
+
+def test_studies_share_the_runs_they_have_in_common(command, toy_folder, faked):
+    # TransE of size 50 stands in both panels of Fig. 4.
+    assert cli.main([*command, "--study=kge"]) == 0
+    assert len(cell_files(toy_folder)) == 7
+
+
+def test_finished_cells_are_never_run_again(command, toy_folder, faked, capsys):
+    few = [*command, "--models=BPR,KSR"]
+    assert cli.main(few) == 0
+    before = {path: path.stat().st_mtime_ns for path in cell_files(toy_folder, "*")}
+    assert len(before) == 4
+    first = capsys.readouterr()
+    assert cli.main(few) == 0
+    second = capsys.readouterr()
+    assert {path: path.stat().st_mtime_ns for path in cell_files(toy_folder, "*")} == before
+    assert "started" in first.err and "started" not in second.err
+    assert first.out.endswith(second.out)
+    assert cli.main([*command, "--models=BPR,GRU,KSR"]) == 0
+    assert "GRU-next-item" in capsys.readouterr().err
+    assert len(cell_files(toy_folder)) == 3
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_a_damaged_cell_is_run_again_with_a_line_saying_so(
+    command, toy_folder, faked, capsys, caplog, suffix
+):
+    assert cli.main([*command, "--models=BPR"]) == 0
+    [path] = cell_files(toy_folder, f"*.{suffix}")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert cli.main([*command, "--models=BPR"]) == 0
+    assert "BPR-next-item-2020" in caplog.text and "started" in capsys.readouterr().err
+
+
+def test_a_failed_cell_stands_in_its_place(command, toy_folder, faked, capsys, monkeypatch):
+    monkeypatch.setenv(fakes.MISBEHAVE, "BPR=refuse,CKE=raise")
+    few = [*command, "--models=BPR,CKE,GRU,KSR"]
+    assert cli.main(few) == 1
+    shown = capsys.readouterr().out
+    assert "failed: BPR cannot be trained; give it better data." in shown
+    assert "failed: ZeroDivisionError: by nothing (see " in shown
+    found = results(toy_folder)["tables"][0]
+    assert [bool(row["error"]) for row in found["rows"]] == [True, True, False, False]
+    assert found["improvement_in_per_cent"]["mrr"] > 0
+    assert "failed: BPR" in (toy_folder / "results" / "toy-table3.md").read_text()
+    assert "failed: BPR" in (toy_folder / "results" / "toy-table3.tex").read_text()
+    # What failed is tried again, the rest is not.
+    monkeypatch.delenv(fakes.MISBEHAVE)
+    assert cli.main(few) == 0
+    error = capsys.readouterr().err
+    assert "BPR-next-item" in error and "GRU-next-item" not in error
+
+
+def test_models_that_need_a_graph_are_refused_without_one(command, toy_folder, faked, capsys):
+    for suffix in ("kg", "link"):
+        (toy_folder / "toy" / f"toy.{suffix}").unlink()
+    assert cli.main([*command, "--models=BPR,GRU,KSR"]) == 1
+    shown = capsys.readouterr().out
+    assert "failed: KSR needs a knowledge graph, but" in shown and "toy.link" in shown
+    assert [row["error"] is None for row in results(toy_folder)["tables"][0]["rows"]] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_different_candidates_are_refused(command, toy_folder, faked, capsys, monkeypatch):
+    monkeypatch.setenv(fakes.MISBEHAVE, "GRU=differ")
+    assert cli.main([*command, "--models=BPR,GRU"]) == 2
+    assert "BPR and GRU were ranked against different candidates" in capsys.readouterr().err
+    assert not (toy_folder / "results" / "toy-table3.json").exists()
+
+
+def test_checkpoints_go_unless_they_are_to_be_kept(command, toy_folder, faked):
+    folder = toy_folder / "results" / "benchmark" / "toy" / "checkpoints"
+    assert cli.main([*command, "--models=BPR"]) == 0
+    assert not list(folder.glob("*"))
+    assert cli.main([*command, "--models=GRU", "--keep_checkpoints"]) == 0
+    assert [path.name[:3] for path in folder.glob("*")] == ["GRU"]
+
+
+def test_help_names_every_option(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for option in ("task", "models", "seeds", "jobs", "study", "results_dir", "keep_checkpoints"):
+        assert f"--{option}" in shown
+
+
+# Tuning ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "trials.yaml"
+    path.write_text(
+        "BPR: [{learning_rate: 0.1}, {learning_rate: 0.01}]\n"
+        "KSR: [{learning_rate: 0.1, dropout_prob: 0.2}, {}]\n"
+    )
+    monkeypatch.setattr(keys, "TRIALS", path)
+    return path
+
+
+def test_tuning_chooses_on_validation_and_hides_the_test(
+    command, toy_folder, faked, trials, capsys
+):
+    assert cli.main([*command, "--study=tuning", "--seeds=2", "--task=next-session"]) == 0
+    found = results(toy_folder, "toy-tuning-next-session")
+    assert found["phase"] == "valid" and found["selected_by"] == "mrr"
+    assert [trial["model"] for trial in found["trials"]] == ["BPR", "BPR", "KSR", "KSR"]
+    for first, second in (found["trials"][:2], found["trials"][2:]):
+        assert first["chosen"] and not second["chosen"]
+        assert first["metrics"]["mrr"]["mean"] >= second["metrics"]["mrr"]["mean"]
+    text = (toy_folder / "results" / "toy-tuning-next-session.md").read_text()
+    assert "(chosen)" in text and "learning_rate 0.1, dropout_prob 0.2" in text
+    tested = [
+        json.loads(path.read_text())["result"]["metrics"]["uni5pop5"]["test"]["mrr"]
+        for path in cell_files(toy_folder)
+    ]
+    assert not any(repr(value) in json.dumps(found) for value in tested)
+    assert "test MRR" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("BPR: [{}]\nKSR: [{}, {}]\n", "BPR 1, KSR 2"),
+        ("BPR: []\n", "at least one"),
+        ("KRS: [{}]\n", "did you mean KSR?"),
+        ("KSR: [{learnign_rate: 1}]\n", "did you mean learning_rate?"),
+        ("KSR: 3\n", "list"),
+        ("- KSR\n", "must map"),
+        ("KSR: [{\n", "YAML"),
+        (None, "Cannot read"),
+        ("BPR: [{}]\n", "no trials for KSR"),
+    ],
+)
+def test_bad_trials(command, toy_folder, trials, capsys, content, part):
+    trials.unlink() if content is None else trials.write_text(content)
+    extra = ["--models=KSR"] if "no trials" in part else []
+    assert part in refusal(capsys, toy_folder, [*command, "--study=tuning", *extra])
+
+
+# Bad input ------------------------------------------------------------------------------------
+
+
+def refusal(capsys, toy_folder: Path, arguments: list[str]) -> str:
+    """One sentence, status 2, nothing written."""
+    assert cli.main(arguments) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert not (toy_folder / "results").exists()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("argument", "part"),
+    [
+        ("--models=KSR,GRUU", "did you mean GRU"),
+        ("--models=,", "names no model"),
+        ("--task=next-itme", "did you mean next-item?"),
+        ("--task=builtin", "next-session"),
+        ("--task=,", "names no task"),
+        ("--study=value-matrx", "did you mean value-matrix?"),
+        ("--seeds=0", "positive whole number"),
+        ("--seeds=two", "positive whole number"),
+        ("--seeds=-1", "positive whole number"),
+        ("--jobs=1.5", "positive whole number"),
+        ("--learnign_rate=1", "did you mean learning_rate?"),
+        ("--seed=7", "--seeds"),
+        ("--model=KSR", "--models"),
+        ("--resume=x.pth", "by themselves"),
+        ("--topk=[5]", "hit@10"),
+        ("KSR", "'KSR'"),
+        ("--config_files=absent.yaml", "absent.yaml"),
+    ],
+)
+def test_bad_argument(command, toy_folder, capsys, argument, part):
+    assert part in refusal(capsys, toy_folder, [*command, argument])
+
+
+def test_unknown_dataset(toy_folder, capsys):
+    assert "did you mean ml-100k?" in refusal(capsys, toy_folder, ["--dataset=ml-100"])
+
+
+def test_models_of_a_study_are_its_own(command, toy_folder, capsys):
+    arguments = [*command, "--study=kge", "--models=KSR"]
+    assert "leave --models out" in refusal(capsys, toy_folder, arguments)
+
+
+def test_results_folder_that_cannot_be_written(command, toy_folder, capsys):
+    blocked = toy_folder / "a-file"
+    blocked.write_text("")
+    arguments = [a for a in command if not a.startswith("--results_dir")]
+    error = refusal(capsys, toy_folder, [*arguments, f"--results_dir={blocked / 'below'}"])
+    assert "results_dir" in error
+
+
+# Cells ----------------------------------------------------------------------------------------
+
+
+def plan_of(toy_folder: Path, models: tuple[str, ...] = ("KSR",), **values: str) -> Plan:
+    given = {"data_path": str(toy_folder), "eval_args.mode": "uni5pop5", **values}
+    request = Request("toy", table3(models), ("next-item",), (2020,), values=given)
+    return make_plan(request)
+
+
+def only_key(plan: Plan) -> str:
+    [cell] = plan.cells.values()
+    return cell.key
+
+
+def test_a_key_changes_with_what_the_result_depends_on(toy_folder, tmp_path):
+    key = only_key(plan_of(toy_folder))
+    assert only_key(plan_of(toy_folder)) == key
+    assert only_key(plan_of(toy_folder, gamma="3")) != key
+    assert only_key(plan_of(toy_folder, **{"eval_args.mode": "uni6pop5"})) != key
+    assert only_key(plan_of(toy_folder, models=("GRU",))) != key
+    with (toy_folder / "toy" / "toy.kg").open("a") as file:
+        file.write("e5\tfilm.genre\tg0\n")
+    assert only_key(plan_of(toy_folder)) != key
+
+
+def test_a_key_does_not_change_with_paths_and_machines(toy_folder, tmp_path):
+    key = only_key(plan_of(toy_folder))
+    elsewhere = write_toy(tmp_path / "elsewhere")
+    assert only_key(plan_of(elsewhere, pretrain_dir="p", data_cache_dir="c", gpu_id="")) == key
+    assert only_key(plan_of(toy_folder, show_progress="False", eval_batch_size="7")) == key
+
+
+def test_a_key_does_not_change_with_the_process(toy_folder):
+    code = (
+        "import sys; from pathlib import Path; from tests.test_benchmark import only_key, plan_of;"
+        "print(only_key(plan_of(Path(sys.argv[1]))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(toy_folder)],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == only_key(plan_of(toy_folder))
+
+
+def test_a_key_holds_the_seed_once():
+    files, settings = {"inter": "a"}, {"gamma": 1, "seed": 5}
+    assert cell_key(settings, 1, files) != cell_key(settings, 2, files)
+    assert cell_key(settings, 1, files) == cell_key({"gamma": 1, "seed": 9}, 1, files)
+    assert cell_key(settings, 1, files) != cell_key(settings, 1, {"inter": "b"})
+
+
+def test_a_stored_cell_is_read_back(tmp_path):
+    store = Store(tmp_path)
+    cell = Cell("KSR", "toy", "next-item", 2020, {"gamma": 3}, "0123456789abcdef" * 4)
+    assert store.load(cell) is None
+    result = fakes.run_result({"test": [1, 2, 5], "valid": [3, 3, 3]})
+    store.save(cell, result, wall_seconds=1.5, resumed=True)
+    found = store.load(cell)
+    assert found.record["overrides"] == {"gamma": 3} and found.record["resumed"] is True
+    assert found.result == {key: result[key] for key in result if key != "eval_results"}
+    assert found.ranks["full", "test"][1].tolist() == [1, 2, 5]
+    assert found.per_user("full", "test")["mrr"].values.tolist() == [1, 0.5, 0.2]
+    other = Cell("KSR", "toy", "next-item", 2020, {}, "0123456789abcdef" + "0" * 48)
+    assert store.load(other) is None  # the same file name, but another key
+
+
+# Workers --------------------------------------------------------------------------------------
+
+
+def test_a_dead_worker_fails_its_own_cell_only(
+    command, toy_folder, faked_in_workers, capsys, monkeypatch
+):
+    monkeypatch.setenv(fakes.MISBEHAVE, "BPR=die")
+    assert cli.main([*command, "--models=BPR,FPMC,GRU,KSR", "--jobs=2"]) == 1
+    captured = capsys.readouterr()
+    assert "BPR" in captured.out and "failed: its process died" in captured.out
+    errors = [row["error"] for row in results(toy_folder)["tables"][0]["rows"]]
+    assert [error is None for error in errors] == [False, True, True, True]
+    # What a cell prints goes to its log, not here.
+    assert "training" not in captured.out + captured.err
+    logs = (toy_folder / "results" / "benchmark" / "toy" / "logs").glob("GRU-*.log")
+    assert "training GRU with resume False" in next(logs).read_text()
+
+
+def test_a_traceback_goes_to_the_cells_log(command, toy_folder, faked, monkeypatch, capfd):
+    monkeypatch.setenv(fakes.MISBEHAVE, "BPR=raise")
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    assert cli.main([*command, "--models=BPR"]) == 1
+    [log] = (toy_folder / "results" / "benchmark" / "toy" / "logs").glob("BPR-*.log")
+    assert "ZeroDivisionError: by nothing" in log.read_text()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_unusable_checkpoint_is_left_aside_with_a_warning(
+    command, toy_folder, faked, capsys, monkeypatch
+):
+    monkeypatch.setenv(fakes.MISBEHAVE, "KSR=damaged")
+    values = dict(a.removeprefix("--").split("=", 1) for a in command[1:])
+    values.pop("results_dir")
+    request = Request(
+        "toy", table3(("KSR",)), ("next-item",), (2020,), 1, toy_folder / "results", (), values
+    )
+    plan = make_plan(request)
+    [cell] = plan.cells.values()
+    folder = plan.store.checkpoint_folder(cell)
+    folder.mkdir(parents=True)
+    (folder / "old.pth").write_text("")
+    assert cli.main([*command, "--models=KSR"]) == 0
+    error = capsys.readouterr().err
+    assert f"warning: {cell.name} starts anew: Checkpoint {folder / 'old.pth'} is damaged" in error
+    assert plan.store.load(cell).record["resumed"] is False
+
+
+def test_ctrl_c_ends_the_workers_and_tells_how_to_go_on(
+    command, toy_folder, faked_in_workers, capsys, monkeypatch
+):
+    monkeypatch.setenv(fakes.MISBEHAVE, "BPR=sleep")
+    waiting = pool.wait
+    checkpoints = toy_folder / "results" / "benchmark" / "toy" / "checkpoints"
+
+    def interrupted(*arguments, **named):
+        if list(checkpoints.glob("BPR-*/here")):
+            raise KeyboardInterrupt
+        return waiting(*arguments, **named)
+
+    monkeypatch.setattr(pool, "wait", interrupted)
+    start = time.monotonic()
+    assert cli.main([*command, "--models=BPR,GRU"]) == 130
+    assert time.monotonic() - start < 60
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "python run_benchmark.py --dataset=toy" in last and "--models=BPR,GRU" in last
+
+
+def test_threads_are_shared(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    assert [pool.threads_per_worker(jobs) for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
+
+
+# Progress -------------------------------------------------------------------------------------
+
+
+def test_the_last_epoch_is_read_from_the_log(tmp_path):
+    log = tmp_path / "a.log"
+    assert last_epoch(log) == ""
+    epoch = "\x1b[1;32mepoch {} evaluating\x1b[0m [\x1b[1;34mtime\x1b[0m: 1.20s, "
+    epoch += "\x1b[1;34mvalid_score\x1b[0m: 0.3{}0000]\n"
+    log.write_text("x" * 10000 + epoch.format(0, 1) + epoch.format(11, 2))
+    assert last_epoch(log) == ", epoch 12: 0.3200"
+
+
+def test_the_live_table_shows_every_state(toy_folder, tmp_path):
+    from rich.console import Console
+
+    class Live:
+        console = Console(width=120, force_terminal=False, record=True, file=io.StringIO())
+
+        def update(self, table):
+            self.console.print(table)
+
+    plan = plan_of(toy_folder, models=("BPR", "FPMC", "GRU", "KSR"))
+    names = {cell.model: cell for cell in plan.cells.values()}
+    clock = iter(range(0, 1000, 10))
+    outcomes = {
+        names["BPR"].name: fakes.finished([1, 2]),
+        names["FPMC"].name: Failed("no reason"),
+    }
+    board = LiveTable(Live(), plan, outcomes, lambda: next(clock))
+    board.started(worker.Job(names["GRU"], plan.store, (), {}, False))
+    board.tick()
+    shown = Live.console.export_text()
+    assert "2/4 cells, " in shown and "about " in shown and " s left" in shown
+    for label, state in (("BPR", "0.7500"), ("FPMC", "failed"), ("KSR", "waiting")):
+        assert any(label in line and state in line for line in shown.splitlines()), shown
+    assert any("GRU" in line and " s" in line for line in shown.splitlines())
+
+
+# Real runs ------------------------------------------------------------------------------------
+
+
+def script(arguments: list[str], folder: Path) -> subprocess.Popen:
+    # Toy batches gain nothing from threads, which wait for each other where cores are busy.
+    single = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run_benchmark.py"), *arguments],
+        cwd=folder,
+        env={**os.environ, **single},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_killed_benchmark_goes_on_where_it_was(command, toy_folder, tmp_path):
+    arguments = [*command, "--models=BPR,GRU,KSR"]
+    with script(arguments, tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not cell_files(toy_folder) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    first, *_ = cell_files(toy_folder)
+    before = first.stat().st_mtime_ns
+    with script(arguments, tmp_path) as process:
+        shown = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, shown
+    assert first.stat().st_mtime_ns == before
+    assert f"{first.stem}: started" not in shown
+    assert len(cell_files(toy_folder)) == 3
+
+
+def test_all_methods_on_both_tasks(command, toy_folder, tmp_path):
+    arguments = [*command, "--task=next-item,next-session", "--session_length=3600"]
+    with script([*arguments, "--models=all"], tmp_path) as process:
+        shown = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, shown
+    found = results(toy_folder)
+    assert [row["error"] for table in found["tables"] for row in table["rows"]] == [None] * 13 * 4
+    assert {table["task"] for table in found["tables"]} == {"next-item", "next-session"}
+    assert "improvement" in shown

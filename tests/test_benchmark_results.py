@@ -1,0 +1,265 @@
+"""Significance, tables and improvements of the benchmark, on results made up here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from ksr_recbole.benchmark.figures import draw
+from ksr_recbole.benchmark.results import Row, check_candidates, summarise
+from ksr_recbole.benchmark.significance import PerUser, compare, mean_over_seeds
+from ksr_recbole.benchmark.store import Failed
+from ksr_recbole.benchmark.studies import STUDIES, Study, table3
+from ksr_recbole.benchmark.table import (
+    Line,
+    Table,
+    Value,
+    table_of,
+    to_latex,
+    to_markdown,
+    to_text,
+)
+from ksr_recbole.benchmark.tuning import rank_trials
+from ksr_recbole.errors import UserError
+from tests.benchmark_fakes import finished
+
+
+def per_user(*values: float) -> PerUser:
+    return PerUser(np.arange(1, len(values) + 1), np.array(values, dtype=float))
+
+
+# Significance ---------------------------------------------------------------------------------
+
+
+def test_the_p_value_of_a_small_example_by_hand():
+    # Differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t = sqrt(12) with 2 degrees of
+    # freedom, for which the distribution function is (1 + t / sqrt(t^2 + 2)) / 2.
+    found = compare(per_user(2.0, 4.0, 6.0), per_user(1.0, 2.0, 3.0))
+    assert found.difference == pytest.approx(2)
+    assert found.p_value == pytest.approx(1 - math.sqrt(12 / 14))
+    assert not found.is_improvement
+
+
+def test_the_p_value_is_scipys():
+    rng = np.random.default_rng(0)
+    first, second = rng.random(50), rng.random(50)
+    found = compare(per_user(*first), per_user(*second))
+    assert found.p_value == pytest.approx(ttest_rel(first, second).pvalue, rel=1e-12)
+    assert found.difference == pytest.approx(np.mean(first) - np.mean(second))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p_value"),
+    [((0.5, 0.25), (0.5, 0.25), 1.0), ((1.0,), (0.5,), 1.0), ((1.0, 0.75), (0.5, 0.25), 0.0)],
+)
+def test_values_without_spread(first, second, p_value):
+    assert compare(per_user(*first), per_user(*second)).p_value == p_value
+
+
+def test_only_a_better_method_improves():
+    rng = np.random.default_rng(0)
+    low, high = rng.random(100), rng.random(100) + 1
+    assert compare(per_user(*high), per_user(*low)).is_improvement
+    worse = compare(per_user(*low), per_user(*high))
+    assert worse.p_value < 0.01 and not worse.is_improvement
+
+
+def test_users_are_averaged_over_seeds_and_must_be_the_same():
+    mean = mean_over_seeds([per_user(1.0, 0.0), per_user(0.5, 0.5)])
+    assert mean.values.tolist() == [0.75, 0.25]
+    other = PerUser(np.array([1, 3]), np.zeros(2))
+    with pytest.raises(UserError, match="not the same ones"):
+        mean_over_seeds([per_user(1.0, 0.0), other])
+    with pytest.raises(UserError, match="not the same ones"):
+        compare(per_user(1.0, 0.0), other)
+
+
+# Summaries ------------------------------------------------------------------------------------
+
+GOOD = [1, 1, 2, 1] * 10
+"""Ranks of MRR 0.875."""
+FAIR = [1, 2, 2, 1] * 10
+"""Ranks of MRR 0.75."""
+POOR = [2, 4, 20, 1] * 10
+"""Ranks of MRR 0.45."""
+
+
+def rows_of(study: Study, ranks: dict[str, list[list[int]]], task: str = "next-item") -> list[Row]:
+    """Rows with the ranks of each seed; a label without ranks failed."""
+    return [
+        Row(
+            setting,
+            task,
+            {2020 + k: finished(each) for k, each in enumerate(ranks[setting.label])}
+            if setting.label in ranks
+            else {2020: Failed("it fell over")},
+        )
+        for setting in study.settings
+    ]
+
+
+def test_improvement_is_over_the_best_baseline_and_not_over_variants():
+    study = table3(("BPR", "GRU", "KSR", "GRU++-trained"))
+    rows = rows_of(study, {"BPR": [POOR], "GRU": [FAIR], "KSR": [GOOD], "GRU++-trained": [GOOD]})
+    found = summarise(study, rows, "next-item", "full")
+    assert found.improvement["mrr"] == pytest.approx(100 * (0.875 - 0.75) / 0.75)
+    assert found.improvement["hit@10"] == 0
+    assert set(found.comparisons) == {"BPR", "GRU", "GRU++-trained"}
+    assert found.comparisons["GRU"]["mrr"].is_improvement
+    assert not found.comparisons["GRU"]["hit@10"].is_improvement
+    assert found.comparisons["GRU++-trained"]["mrr"].p_value == 1
+
+
+def test_nothing_to_improve_on():
+    study = table3(("BPR", "KSR"))
+    hopeless = rows_of(study, {"BPR": [[500] * 40], "KSR": [GOOD]})
+    found = summarise(study, hopeless, "next-item", "full").improvement
+    assert found["hit@10"] is None and found["mrr"] > 0
+    for ranks in ({"BPR": [POOR]}, {"KSR": [GOOD]}):
+        assert summarise(study, rows_of(study, ranks), "next-item", "full").improvement == {}
+
+
+def test_candidates_must_agree_within_task_seed_and_share_of_the_data():
+    study = table3(("BPR", "KSR"))
+    setting = study.settings[0]
+    one, other = finished(GOOD, candidates="one"), finished(GOOD, candidates="other")
+    check_candidates([Row(setting, "a", {1: one, 2: other}), Row(setting, "b", {1: other})])
+    with pytest.raises(UserError, match="different candidates"):
+        check_candidates([Row(setting, "a", {1: one}), Row(study.settings[1], "a", {1: other})])
+    few, all_of_it = STUDIES["train-ratio"].settings[0], STUDIES["train-ratio"].settings[-1]
+    check_candidates([Row(few, "a", {1: one}), Row(all_of_it, "a", {1: other})])
+
+
+def test_seconds_of_interrupted_runs_do_not_count():
+    setting = table3(("KSR",)).settings[0]
+    row = Row(setting, "a", {1: finished(GOOD), 2: finished(GOOD, resumed=True)})
+    assert row.training()["training_seconds"] == 4 and row.training()["best_epoch"] == 4
+    row = Row(setting, "a", {1: finished(GOOD, resumed=True)})
+    assert row.training()["training_seconds"] is None
+    assert row.training()["seconds_to_best_epoch"] is None
+
+
+def test_trials_are_ranked_by_validation():
+    study = Study("tuning", "", table3(("BPR", "KSR")).settings)
+    rows = rows_of(study, {"BPR": [POOR]})
+    rows += rows_of(study, {"BPR": [GOOD], "KSR": [POOR]})
+    found = rank_trials(rows, "full")
+    assert [(t.row.setting.model, t.chosen) for t in found] == [
+        ("BPR", True),
+        ("BPR", False),
+        ("KSR", True),
+        ("KSR", False),
+    ]
+    assert found[0].score > found[1].score and found[3].score is None
+
+
+# Tables ---------------------------------------------------------------------------------------
+
+
+def test_the_table_of_a_summary():
+    study = table3(("BPR", "CKE", "KSR", "KSR-paper"))
+    rows = rows_of(study, {"BPR": [POOR, POOR], "KSR": [GOOD, FAIR], "KSR-paper": [FAIR, FAIR]})
+    table = table_of(summarise(study, rows, "next-item", "full"), "toy")
+    assert table.caption == "Methods compared (Table 3): toy, next-item, test, full"
+    bpr, cke, ksr, paper, last = table.lines
+    assert bpr.cells[1] == Value(pytest.approx(0.45), 0.0, dagger=True)
+    assert cke.error == "it fell over"
+    assert ksr.cells[1] == Value(0.8125, pytest.approx(0.125 / math.sqrt(2)), best=True)
+    assert [line.rule_above for line in table.lines] == [False, False, False, True, True]
+    assert not ksr.cells[1].dagger and paper.cells[2] == Value(1.0, 0.0, best=True)
+    assert last.label == "improvement" and last.cells[1] == f"{100 * (0.8125 / 0.45 - 1):+.2f} %"
+    assert len(table.notes) == 3
+
+
+SHOWN = Table(
+    "Methods: toy_1, next-item",
+    ("MAP", "Hit@10"),
+    (
+        Line("GRU_F", (Value(0.25, 0.0123, dagger=True), Value(1.0, 0.0, best=True))),
+        Line("CKE", error="no a|b, 50 % of it"),
+        Line("KSR", (Value(0.5, 0.01, best=True), Value(1.0, 0.0, best=True))),
+        Line("improvement", ("+100.00 %", "+0.00 %"), rule_above=True),
+    ),
+    ("† KSR is better.",),
+)
+
+
+def test_text_snapshot():
+    assert to_text(SHOWN) == (
+        "Methods: toy_1, next-item\n"
+        "\n"
+        "                          MAP            Hit@10\n"
+        "-----------------------------------------------\n"
+        "GRU_F        0.2500 ± 0.0123†  1.0000 ± 0.0000\n"
+        "CKE          failed: no a|b, 50 % of it\n"
+        "KSR          0.5000 ± 0.0100   1.0000 ± 0.0000\n"
+        "-----------------------------------------------\n"
+        "improvement         +100.00 %           +0.00 %\n"
+        "\n"
+        "† KSR is better.\n"
+    )
+
+
+def test_markdown_snapshot():
+    assert to_markdown(SHOWN) == (
+        "### Methods: toy_1, next-item\n"
+        "\n"
+        "|  | MAP | Hit@10 |\n"
+        "|---|---|---|\n"
+        "| GRU_F | 0.2500 ± 0.0123† | **1.0000 ± 0.0000** |\n"
+        "| CKE | failed: no a\\|b, 50 % of it |  |\n"
+        "| KSR | **0.5000 ± 0.0100** | **1.0000 ± 0.0000** |\n"
+        "|  |  |  |\n"
+        "| improvement | +100.00 % | +0.00 % |\n"
+        "\n"
+        "† KSR is better.  \n"
+    )
+
+
+def test_latex_snapshot():
+    assert to_latex(SHOWN).splitlines() == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{Methods: toy\_1, next-item}",
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"& MAP & Hit@10 \\",
+        r"\midrule",
+        r"GRU\_F & 0.2500$^{\dagger}$ {\scriptsize $\pm$ 0.0123}"
+        r" & \textbf{1.0000} {\scriptsize $\pm$ 0.0000} \\",
+        r"CKE & \multicolumn{2}{l}{failed: no a|b, 50 \% of it} \\",
+        r"KSR & \textbf{0.5000} {\scriptsize $\pm$ 0.0100}"
+        r" & \textbf{1.0000} {\scriptsize $\pm$ 0.0000} \\",
+        r"\midrule",
+        r"improvement & +100.00 \% & +0.00 \% \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\footnotesize $\dagger$ KSR is better.",
+        r"\end{table}",
+    ]
+
+
+def test_a_single_seed_has_no_deviation():
+    table = Table("t", ("MAP",), (Line("BPR", (Value(0.25),)),))
+    assert "±" not in to_text(table) + to_markdown(table)
+    assert r"\pm" not in to_latex(table)
+
+
+# Figures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("study", [table3(("BPR", "KSR")), *STUDIES.values()], ids=lambda s: s.name)
+def test_figures_are_drawn_even_if_a_row_failed(study, tmp_path):
+    labels = [setting.label for setting in study.settings]
+    rows = rows_of(study, {label: [GOOD, FAIR] for label in labels[1:]})
+    rows += rows_of(study, {label: [POOR] for label in labels}, task="next-session")
+    draw(study, rows, "full", tmp_path / "figure")
+    assert (tmp_path / "figure").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_of_nothing_but_failures(tmp_path):
+    for study in (table3(("BPR", "KSR")), STUDIES["train-ratio"]):
+        draw(study, rows_of(study, {}), "full", tmp_path / f"{study.name}.png")
