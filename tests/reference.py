@@ -148,14 +148,14 @@ def update_vectors(params: ReferenceParameters, item: int) -> np.ndarray:
     return np.array([entity + relation for relation in params.relation])
 
 
-def gate(values: np.ndarray, updates: np.ndarray) -> np.ndarray:
+def gate(values: np.ndarray, updates: np.ndarray, bias: float = 0.0) -> np.ndarray:
     """Eq. 8: how much of each value vector is replaced, ``[A]``."""
-    return np.array([sigmoid(values[a] @ updates[a]) for a in range(len(values))])
+    return np.array([sigmoid(values[a] @ updates[a] + bias) for a in range(len(values))])
 
 
-def write(values: np.ndarray, updates: np.ndarray) -> np.ndarray:
+def write(values: np.ndarray, updates: np.ndarray, bias: float = 0.0) -> np.ndarray:
     """Eq. 9 (WRITE, Eq. 4): the value matrix after an update, a new ``[A, E]``."""
-    z = gate(values, updates)
+    z = gate(values, updates, bias)
     rows = [(1.0 - z[a]) * values[a] + z[a] * updates[a] for a in range(len(values))]
     return np.array(rows)
 

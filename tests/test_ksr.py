@@ -280,6 +280,7 @@ def test_several_gru_layers(toy_config, toy_dataset):
         {"dropout_prob": 1.0},
         {"freeze_kg": 1},
         {"value_matrix": "shared", "freeze_kg": False},
+        {"kb_score": False},
     ],
 )
 def test_an_impossible_option_is_one_sentence(toy_config, toy_dataset, changes):
@@ -312,3 +313,29 @@ def test_every_position_is_a_target_once(toy_config, toy_dataset):
         items = sequences.items[begin : begin + toy_dataset.split.train_end[user]].tolist()
         expected += [(user, k, i, j) for k, (i, j) in enumerate(pairwise(items))]
     assert sorted(seen) == expected
+
+
+# Options that depart from the paper ---------------------------------------------------------
+
+
+def test_memory_scale_multiplies_what_is_read(toy_config, toy_dataset):
+    plain = make_model(toy_config(memory_backend="torch"), toy_dataset)
+    scaled = make_model(toy_config(memory_backend="torch", memory_scale=3.0), toy_dataset)
+    (one, _), (three, _) = plain(padded(ITEMS)), scaled(padded(ITEMS))
+    size = plain.hidden_size
+    torch.testing.assert_close(three[..., :size], one[..., :size])
+    torch.testing.assert_close(three[..., size:], 3 * one[..., size:])
+    last = scaled.read_last(USERS, padded(ITEMS), torch.tensor([len(s) for s in ITEMS]))
+    rows = torch.arange(len(ITEMS)), torch.tensor([len(s) - 1 for s in ITEMS])
+    torch.testing.assert_close(last, scaled.user_mlp(three[rows]))
+
+
+def test_gate_bias_reaches_the_memory(toy_config, toy_dataset):
+    model = make_model(toy_config(memory_backend="torch", gate_bias=-2.0), toy_dataset)
+    params = reference_parameters(model)
+    for sequence in ITEMS:
+        _, state = model(torch.tensor([sequence]))
+        values = np.zeros(params.relation.shape)
+        for item in sequence:
+            values = reference.write(values, reference.update_vectors(params, item), -2.0)
+        np.testing.assert_allclose(state.values[0], values, atol=1e-12)

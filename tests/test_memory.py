@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +27,45 @@ def lane_rows(lane: int) -> list[int]:
     return [sum(WIDTHS[:t]) + lane for t, width in enumerate(WIDTHS) if lane < width]
 
 
-def random_inputs(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def random_inputs(dtype: torch.dtype = torch.float32, gate_bias: float = 0.0) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)
 
+    weights = torch.softmax(normal(ROWS, 4), dim=-1)
+    table = memory.translations(normal(7, 6), normal(4, 6))
+    index = torch.randint(0, 7, (ROWS,), generator=generator)
     return {
-        "weights": torch.softmax(normal(ROWS, 4), dim=-1),
-        "entities": normal(ROWS, 6),
-        "relations": normal(4, 6),
+        "weights": weights,
+        "updates": memory.Updates(table, index, gate_bias),
         "values": normal(6, 4, 6),  # the sixth lane has no step
         "widths": WIDTHS,
     }
 
 
+def test_updates_are_translations():
+    entities, relations = torch.randn(3, 5), torch.randn(2, 5)
+    table = memory.translations(entities, relations)
+    for item in range(3):
+        for a in range(2):
+            assert torch.equal(table[item, a], entities[item] + relations[a])  # Eq. 7
+
+
+@pytest.mark.parametrize("gate_bias", [0.0, -2.5])
 @pytest.mark.parametrize("backend", ["torch", "numba"])
-def test_each_kernel_equals_the_reference(backend):
-    inputs = random_inputs()
+def test_each_kernel_equals_the_reference(backend, gate_bias):
+    inputs = random_inputs(gate_bias=gate_bias)
     read, values = memory.write_then_read(**inputs, backend=backend)
     without_read = {name: value for name, value in inputs.items() if name != "weights"}
     written = memory.write_all(**without_read, backend=backend)
-    arrays = {name: inputs[name].double().numpy() for name in inputs if name != "widths"}
+    arrays = {name: inputs[name].double().numpy() for name in ("weights", "values")}
+    given = inputs["updates"]
     for lane in range(6):
         matrix = arrays["values"][lane]
         for row in lane_rows(lane):
-            updates = arrays["entities"][row] + arrays["relations"]  # Eq. 7
-            matrix = reference.write(matrix, updates)
+            updates = given.table[given.index[row]].double().numpy()
+            matrix = reference.write(matrix, updates, gate_bias)
             expected = reference.read(arrays["weights"][row], matrix)
             np.testing.assert_allclose(read[row], expected, atol=1e-5)
         np.testing.assert_allclose(values[lane], matrix, atol=1e-5)
@@ -75,18 +88,26 @@ def test_frozen_embeddings_store_no_history_and_trained_ones_do():
     inputs["weights"].requires_grad_()
     _, values = memory.write_then_read(**inputs, backend="torch")
     assert not values.requires_grad
-    inputs["entities"].requires_grad_()
+    _train_updates(inputs)
     assert memory.write_then_read(**inputs)[1].requires_grad  # auto falls to torch
-    names = ["weights", "entities", "relations", "values"]
-    tensors = [inputs[name].detach().requires_grad_() for name in names]
+    given = inputs["updates"]
+    tensors = [inputs["weights"], given.table.detach(), inputs["values"]]
     assert torch.autograd.gradcheck(
-        lambda *given: memory.write_then_read(*given, WIDTHS, backend="torch"), tensors
+        lambda weights, table, values: memory.write_then_read(
+            weights, replace(given, table=table), values, WIDTHS, backend="torch"
+        ),
+        [tensor.detach().requires_grad_() for tensor in tensors],
     )
+
+
+def _train_updates(inputs: dict[str, Any]) -> None:
+    table = inputs["updates"].table.clone().requires_grad_()
+    inputs["updates"] = replace(inputs["updates"], table=table)
 
 
 def test_forcing_numba_on_trained_embeddings_is_refused():
     inputs = random_inputs()
-    inputs["entities"].requires_grad_()
+    _train_updates(inputs)
     with pytest.raises(UserError, match="memory_backend is numba, which needs freeze_kg"):
         memory.write_then_read(**inputs, backend="numba")
 

@@ -23,8 +23,10 @@ from ksr_recbole.model.gru_recommender import GRU
 from ksr_recbole.model.layers import tanh_mlp
 from ksr_recbole.model.memory import (
     BACKENDS,
+    Updates,
     attention_weights,
     shared_values,
+    translations,
     write_all,
     write_then_read,
 )
@@ -70,6 +72,8 @@ class KSR(GRU):
     def _read_options(self, config: Any) -> None:
         super()._read_options(config)
         self.gamma = option(config, "gamma", float, minimum=0)
+        self.gate_bias = option(config, "gate_bias", float)
+        self.memory_scale = option(config, "memory_scale", float, minimum=0)
         self.value_matrix = option(config, "value_matrix", str, choices=("private", "shared"))
         self.project_entities = option(config, "project_entities", bool)
         self.query_mlp_layers = option(config, "query_mlp_layers", int, minimum=1)
@@ -114,27 +118,18 @@ class KSR(GRU):
         if self.value_matrix == "shared":
             memory, values = weights @ self.shared_value_matrix, state.values  # Eq. 5
         else:
-            memory, values = write_then_read(  # Eq. 5 and 7-9
-                weights,
-                self._entity_vectors(items),
-                self.relation_embedding(self.attributes),
-                state.values,
-                packing.widths,
-                self.memory_backend,
+            memory, values = write_then_read(  # Eq. 5 and 8-9
+                weights, self._updates(items), state.values, packing.widths, self.memory_backend
             )
-        return torch.cat([hidden_states, memory], dim=-1), SequenceState(hidden, values)
+        return self._join(hidden_states, memory), SequenceState(hidden, values)
 
     def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
         """States by lane after packed ``items [P]``."""
         state = super().write(items, packing, state)  # Eq. 1
         if self.value_matrix == "shared":
             return state
-        values = write_all(  # Eq. 7-9
-            self._entity_vectors(items),
-            self.relation_embedding(self.attributes),
-            state.values,
-            packing.widths,
-            self.memory_backend,
+        values = write_all(  # Eq. 8-9
+            self._updates(items), state.values, packing.widths, self.memory_backend
         )
         return SequenceState(state.hidden, values)
 
@@ -144,7 +139,11 @@ class KSR(GRU):
         if self.value_matrix == "shared":
             values = self.shared_value_matrix.expand(len(hidden), -1, -1)
         memory = torch.einsum("ba,bae->be", self.attention(hidden), values)  # Eq. 5
-        return torch.cat([hidden, memory], dim=-1)
+        return self._join(hidden, memory)
+
+    def _join(self, hidden: Tensor, memory: Tensor) -> Tensor:
+        """:math:`p_t = h_t \\oplus m_t` (Sec. 4.3), the memory scaled by ``memory_scale``."""
+        return torch.cat([hidden, self.memory_scale * memory], dim=-1)
 
     def initial_state(self, n_users: int) -> SequenceState:
         """Zero GRU states and zero value matrices for ``n_users`` users."""
@@ -161,9 +160,14 @@ class KSR(GRU):
         query = self.query_mlp(hidden_states)  # Sec. 4.2.1, the transformed h
         return attention_weights(query, self.relation_embedding(self.attributes), self.gamma)
 
-    def _entity_vectors(self, items: Tensor) -> Tensor:
-        vectors = self.entity_embedding(self.item_entities[items])
-        return vectors if self.projection is None else self.projection(vectors)
+    def _updates(self, items: Tensor) -> Updates:
+        """What packed ``items [P]`` write, each different item's update vectors once."""
+        distinct, index = torch.unique(items, return_inverse=True)
+        entities = self.entity_embedding(self.item_entities[distinct])
+        if self.projection is not None:
+            entities = self.projection(entities)
+        table = translations(entities, self.relation_embedding(self.attributes))  # Eq. 7
+        return Updates(table, index, self.gate_bias)
 
     def _write_shared(self, dataset: KGSequenceDataset) -> Tensor:
         """The shared value matrix after all training interactions in the order of time."""
@@ -171,8 +175,7 @@ class KSR(GRU):
         indices, _ = dataset.split.training_interactions(sequences)
         indices = indices[np.argsort(sequences.timestamps[indices], kind="stable")]
         stream = torch.from_numpy(sequences.items[indices])
-        relations = self.relation_embedding(self.attributes)
-        return shared_values(self._entity_vectors(stream), relations, self.memory_backend)
+        return shared_values(self._updates(stream), self.memory_backend)
 
     # Training -------------------------------------------------------------------------------
 

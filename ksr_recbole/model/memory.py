@@ -8,7 +8,8 @@ attention weights only, at each step by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal, get_args
 
@@ -74,26 +75,56 @@ def attention_weights(query: Tensor, keys: Tensor, gamma: float) -> Tensor:
     return torch.softmax(gamma * (query @ keys.T), dim=-1)
 
 
-def write(values: Tensor, entities: Tensor, relations: Tensor) -> Tensor:
-    """One write of an item into each user's value matrix, Eq. 7-9.
+@dataclass(frozen=True)
+class Updates:
+    """What the steps write into the memory, each different item once.
+
+    Attributes:
+        table: update vectors :math:`e_a^i` (Eq. 7) of ``m`` items, ``[m, A, E]``.
+        index: row of ``table`` that each step writes, packed, ``int64 [P]``.
+        gate_bias: added to the gates' argument (Eq. 8), 0 in the paper.
+    """
+
+    table: Tensor
+    index: Tensor
+    gate_bias: float = 0.0
+
+    def of_steps(self, widths: Sequence[int]) -> Iterator[Tensor]:
+        """Update vectors of each step's items, ``[B, A, E]``."""
+        return (self.table[rows] for rows in self.index.split(widths))
+
+
+def translations(entities: Tensor, relations: Tensor) -> Tensor:
+    """Update vectors of items, Eq. 7.
+
+    Args:
+        entities: KB embeddings of the items, ``[m, E]``.
+        relations: relation embeddings of the attributes, ``[A, E]``.
+
+    Returns:
+        ``[m, A, E]``.
+    """
+    return entities[:, None, :] + relations
+
+
+def write(values: Tensor, updates: Tensor, gate_bias: float = 0.0) -> Tensor:
+    """One write of an item into each user's value matrix, Eq. 8-9.
 
     Args:
         values: value matrices before, ``[B, A, E]``.
-        entities: KB embeddings of the items, ``[B, E]``.
-        relations: relation embeddings of the attributes, ``[A, E]``.
+        updates: update vectors of the items, ``[B, A, E]``.
+        gate_bias: see :class:`Updates`.
 
     Returns:
         Value matrices after, ``[B, A, E]``.
     """
-    updates = entities[:, None, :] + relations  # Eq. 7
-    gates = torch.sigmoid((values * updates).sum(-1, keepdim=True))  # Eq. 8
-    return (1 - gates) * values + gates * updates  # Eq. 9
+    gates = torch.sigmoid((values * updates).sum(-1) + gate_bias)  # Eq. 8
+    return torch.lerp(values, updates, gates[:, :, None])  # Eq. 9
 
 
 def write_then_read(
     weights: Tensor,
-    entities: Tensor,
-    relations: Tensor,
+    updates: Updates,
     values: Tensor,
     widths: Sequence[int],
     backend: Backend = "auto",
@@ -105,8 +136,7 @@ def write_then_read(
 
     Args:
         weights: attention weights, ``[P, A]``.
-        entities: KB embeddings of the items, ``[P, E]``.
-        relations: relation embeddings of the attributes, ``[A, E]``.
+        updates: what each step writes.
         values: value matrices before the first step by lane, ``[B, A, E]``.
         widths: lanes still running at each step.
         backend: see :func:`kernels`.
@@ -118,36 +148,33 @@ def write_then_read(
     Raises:
         UserError: a backend that cannot run here.
     """
-    kernel = kernels(backend, values.device, _trained(entities, relations, values))
+    kernel = kernels(backend, values.device, _trained(updates.table, values))
     if kernel is not None:
-        return kernel.write_then_read(weights, entities, relations, values, widths)
+        return kernel.write_then_read(weights, updates, values, widths)
     reads = []
-    for weight, entity in zip(weights.split(widths), entities.split(widths), strict=True):
-        running = _write_step(values, entity, relations)
+    steps = zip(weights.split(widths), updates.of_steps(widths), strict=True)
+    for weight, update in steps:
+        running = _write_step(values, update, updates.gate_bias)
         reads.append(torch.einsum("ba,bae->be", weight, running))  # Eq. 5
         values = replace_first(values, running)
     return torch.cat(reads), values
 
 
 def write_all(
-    entities: Tensor,
-    relations: Tensor,
-    values: Tensor,
-    widths: Sequence[int],
-    backend: Backend = "auto",
+    updates: Updates, values: Tensor, widths: Sequence[int], backend: Backend = "auto"
 ) -> Tensor:
     """The value matrices after each lane's last step, as :func:`write_then_read`'s second."""
-    kernel = kernels(backend, values.device, _trained(entities, relations, values))
+    kernel = kernels(backend, values.device, _trained(updates.table, values))
     if kernel is not None:
-        return kernel.write_all(entities, relations, values, widths)
-    for entity in entities.split(widths):
-        values = replace_first(values, _write_step(values, entity, relations))
+        return kernel.write_all(updates, values, widths)
+    for update in updates.of_steps(widths):
+        values = replace_first(values, _write_step(values, update, updates.gate_bias))
     return values
 
 
-def _write_step(values: Tensor, entity: Tensor, relations: Tensor) -> Tensor:
-    with torch.set_grad_enabled(_trained(values, entity, relations) and torch.is_grad_enabled()):
-        return write(values[: len(entity)], entity, relations)
+def _write_step(values: Tensor, update: Tensor, gate_bias: float) -> Tensor:
+    with torch.set_grad_enabled(_trained(values, update) and torch.is_grad_enabled()):
+        return write(values[: len(update)], update, gate_bias)
 
 
 def replace_first(values: Tensor, running: Tensor) -> Tensor:
@@ -160,7 +187,7 @@ def _trained(*tensors: Tensor) -> bool:
 
 
 @torch.no_grad()
-def shared_values(entities: Tensor, relations: Tensor, backend: Backend = "auto") -> Tensor:
+def shared_values(updates: Updates, backend: Backend = "auto") -> Tensor:
     """The one value matrix of all users (``value_matrix: shared``, Sec. 5.3 and Table 4).
 
     The paper only says that the matrix is shared.  Here it is the memory after one stream of
@@ -168,12 +195,11 @@ def shared_values(entities: Tensor, relations: Tensor, backend: Backend = "auto"
     everyone and no longer written.
 
     Args:
-        entities: KB embeddings of the items in stream order, ``[N, E]``.
-        relations: relation embeddings of the attributes, ``[A, E]``.
+        updates: what the stream writes, step by step.
         backend: as in :func:`write_then_read`.
 
     Returns:
         ``[A, E]``.
     """
-    values = entities.new_zeros(1, *relations.shape)
-    return write_all(entities, relations, values, [1] * len(entities), backend)[0]
+    values = updates.table.new_zeros(1, *updates.table.shape[1:])
+    return write_all(updates, values, [1] * len(updates.index), backend)[0]

@@ -13,14 +13,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ksr_recbole.model.memory import Updates
 from ksr_recbole.model.packing import steps_of_lanes
 
 
 @triton.jit
 def _scan(
     factors,
-    entities,
-    relations,
+    table,
+    index,
+    bias,
     values,
     begins,
     lengths,
@@ -37,14 +39,13 @@ def _scan(
     inside = (a[:, None] < n_attributes) & (e[None, :] < size)
     cell = a[:, None] * size + e[None, :]
     matrix = values + lane * n_attributes * size + cell
-    relation = tl.load(relations + cell, mask=inside, other=0.0)
     value = tl.load(matrix, mask=inside, other=0.0)
     n_steps = tl.load(lengths + lane)
     for step in range(0, n_steps):
         row = tl.load(begins + step) + lane
-        entity = tl.load(entities + row * size + e, mask=e < size, other=0.0)
-        update = entity[None, :] + relation  # Eq. 7
-        gate = tl.sigmoid(tl.sum(value * update, axis=1))  # Eq. 8
+        item = tl.load(index + row)
+        update = tl.load(table + item * n_attributes * size + cell, mask=inside, other=0.0)
+        gate = tl.sigmoid(tl.sum(value * update, axis=1) + bias)  # Eq. 8
         value += gate[:, None] * (update - value)  # Eq. 9
         if reads:
             weight = tl.load(factors + row * n_attributes + a, mask=a < n_attributes, other=0.0)
@@ -60,17 +61,18 @@ def _scan(
 def _run(
     mode: str,
     factors: Tensor,
-    entities: Tensor,
-    relations: Tensor,
+    updates: Updates,
     values: Tensor,
     layout: tuple[Tensor, Tensor],
     result: Tensor,
 ) -> Tensor:
     """Run the scan in ``mode`` and return the value matrices after it, ``[B, A, E]``."""
     after = values.detach().float().contiguous().clone()
-    n_attributes, size = relations.shape
+    _, n_attributes, size = after.shape
     _scan[(len(after),)](
-        *(x.detach().float().contiguous() for x in (factors, entities, relations)),
+        *(x.detach().float().contiguous() for x in (factors, updates.table)),
+        updates.index,
+        float(updates.gate_bias),
         after,
         *layout,
         result,
@@ -90,30 +92,29 @@ def _layout(widths: Sequence[int], values: Tensor) -> tuple[Tensor, ...]:
 
 class _WriteThenRead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor, layout):
-        ctx.save_for_backward(entities, relations, values)
-        ctx.layout = layout
-        read = torch.empty_like(entities, dtype=torch.float32)
-        after = _run("read", weights, entities, relations, values, layout, read)
+    def forward(ctx, weights: Tensor, updates: Updates, values: Tensor, layout):
+        ctx.updates, ctx.values, ctx.layout = updates, values.detach(), layout
+        read = values.new_empty(len(weights), values.shape[2], dtype=torch.float32)
+        after = _run("read", weights, updates, values, layout, read)
         ctx.mark_non_differentiable(after)
         return read, after
 
     @staticmethod
     def backward(ctx, gradient: Tensor, _: Tensor):
-        entities, relations, values = ctx.saved_tensors
-        result = entities.new_empty(len(entities), len(relations), dtype=torch.float32)
-        _run("differentiate", gradient, entities, relations, values, ctx.layout, result)
-        return result, None, None, None, None
+        values = ctx.values
+        result = values.new_empty(len(gradient), values.shape[1], dtype=torch.float32)
+        _run("differentiate", gradient, ctx.updates, values, ctx.layout, result)
+        return result, None, None, None
 
 
 def write_then_read(
-    weights: Tensor, entities: Tensor, relations: Tensor, values: Tensor, widths: Sequence[int]
+    weights: Tensor, updates: Updates, values: Tensor, widths: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """As :func:`ksr_recbole.model.memory.write_then_read`, in float32 on the GPU."""
-    return _WriteThenRead.apply(weights, entities, relations, values, _layout(widths, values))
+    return _WriteThenRead.apply(weights, updates, values, _layout(widths, values))
 
 
-def write_all(entities: Tensor, relations: Tensor, values: Tensor, widths: Sequence[int]) -> Tensor:
+def write_all(updates: Updates, values: Tensor, widths: Sequence[int]) -> Tensor:
     """As :func:`ksr_recbole.model.memory.write_all`, in float32 on the GPU."""
-    layout = _layout(widths, values)
-    return _run("write", relations, entities, relations, values, layout, relations)
+    unused = updates.table
+    return _run("write", unused, updates, values, _layout(widths, values), unused)
