@@ -55,14 +55,14 @@ def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser
     return result
 
 
-def load(options: argparse.Namespace, **values: Any) -> Bench:
-    """Load and split the data."""
+def load(options: argparse.Namespace, model: str = "KSR-paper", **values: Any) -> Bench:
+    """Load and split the data; KSR in the paper's setting unless another model is named."""
     given = {"show_progress": False, "gpu_id": options.gpu_id, "state": "WARNING"}
     given["checkpoint_dir"] = tempfile.mkdtemp()
     given |= dict(pair.split("=", 1) for pair in options.set) | values
     if options.data_path:
         given["data_path"] = options.data_path
-    config = Config("KSR", options.dataset, None, given)
+    config = Config(model, options.dataset, None, given)
     table1 = prepare_atomic_files(config)
     dataset = load_dataset(config)
     loaded = Bench(config, dataset, *data_preparation(config, dataset))

@@ -8,14 +8,11 @@ from typing import Any
 
 import common
 import numpy as np
-import torch
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
-from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender.ksr import KSR as StockKSR
 from recbole.trainer import Trainer
-
-from ksr_recbole.dataset.sequences import UserSequences, ragged_positions
+from recbole_sequential import RecBoleScorer
 
 NEGATIVES = {
     "distribution": "uniform",
@@ -85,29 +82,4 @@ class Stock:
         self.train, self.valid, self.test = recbole_data_preparation(self.config, dataset)
         self.model = StockKSR(self.config, self.train.dataset)
         self.trainer = Trainer(self.config, self.model)
-        self._to_stock_ids(bench)
-
-    def _to_stock_ids(self, bench: common.Bench) -> None:
-        tokens = bench.dataset.field2id_token["item_id"]
-        known = self.train.dataset.field2token_id["item_id"]
-        self._ids = np.array([known.get(token, 0) for token in tokens])
-        self._ids[0] = 0
-        self.sequences: UserSequences = bench.dataset.sequences
-
-    # What our evaluation asks of a model, so that both are ranked by the same protocol.
-
-    def score_all(self, users: np.ndarray, history_end: np.ndarray) -> torch.Tensor:
-        """Scores of all our items for users' histories, ``[B, n_items]``."""
-        start = np.maximum(history_end - common.LONGEST, 0)
-        rows, columns = ragged_positions(history_end - start)
-        items = np.zeros((len(users), common.LONGEST), np.int64)
-        items[rows, columns] = self._ids[
-            self.sequences.items[self.sequences.spans(users, start, history_end)]
-        ]
-        fields = {
-            self.model.ITEM_SEQ: torch.from_numpy(items),
-            self.model.ITEM_SEQ_LEN: torch.from_numpy(history_end - start),
-        }
-        scores = self.model.full_sort_predict(Interaction(fields))[:, self._ids]
-        scores[:, self._ids == 0] = float("-inf")  # items it had to leave out
-        return scores
+        self.score_all = RecBoleScorer(self.model, self.train.dataset, bench).score_all

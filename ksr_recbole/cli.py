@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ksr_recbole.compat import check_versions, silence_upstream_warnings
 from ksr_recbole.errors import EXIT_STATUS, UserError
@@ -25,8 +25,13 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 
-def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """``--key=value`` arguments as a dict; ``--key`` alone means ``True``.
+_SWITCHES = frozenset({"resume", "trust_checkpoint"})
+
+
+def parse_arguments(
+    arguments: Sequence[str], switches: Collection[str] = _SWITCHES
+) -> dict[str, str]:
+    """``--key=value`` arguments as a dict; of the ``switches``, ``--key`` alone means ``True``.
 
     Raises:
         UserError: an argument of another form, or a key given twice.
@@ -36,7 +41,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
         key, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not key:
             raise UserError(f"Cannot read the argument '{argument}'; write it as --key=value.")
-        if not equals and key not in _SWITCHES:
+        if not equals and key not in switches:
             raise UserError(f"The argument --{key} needs a value; write it as --{key}=VALUE.")
         if key in parsed:
             raise UserError(f"The argument --{key} is given twice; give it once.")
@@ -44,28 +49,20 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
-_SWITCHES = {"resume", "trust_checkpoint"}
+def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
+    """Run a command and return its exit status.
 
+    A mistake is told in one sentence, an interruption with the command that goes on.
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``run_recbole.py`` and return its exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
-        return 0
+    Args:
+        command: what to do once the versions are known to work; gives the exit status.
+        script: the script's file, for the command that goes on.
+        arguments: what it was given.
+    """
     try:
         check_versions()
         silence_upstream_warnings()
-        values = parse_arguments(arguments)
-        # Imported late: RecBole fails to import with the versions refused above.
-        from ksr_recbole.quick_start import run
-
-        run(
-            model=values.pop("model", None),
-            dataset=values.pop("dataset", None),
-            config_file_list=values.pop("config_files", "").split(),
-            config_dict=values,
-        )
+        return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_STATUS
@@ -77,7 +74,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = [a for a in arguments if not a.startswith("--resume")]
         if file := getattr(interruption, "checkpoint", None):
             again.append(f"--resume={file}")
-        command = shlex.join(["python", "run_recbole.py", *again])
-        print(f"\nInterrupted; what was finished is kept. Go on with: {command}", file=sys.stderr)
+        go_on = shlex.join(["python", script, *again])
+        print(f"\nInterrupted; what was finished is kept. Go on with: {go_on}", file=sys.stderr)
         return INTERRUPTED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``run_recbole.py`` and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    return guarded(lambda: _run(arguments), "run_recbole.py", arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    values = parse_arguments(arguments)
+    # Imported late: RecBole fails to import with the versions refused before.
+    from ksr_recbole.quick_start import run
+
+    run(
+        model=values.pop("model", None),
+        dataset=values.pop("dataset", None),
+        config_file_list=values.pop("config_files", "").split(),
+        config_dict=values,
+    )
     return 0

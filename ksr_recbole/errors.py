@@ -9,5 +9,9 @@ class UserError(Exception):
     """
 
 
+class UnusableCheckpointError(UserError):
+    """A checkpoint that is missing, damaged, or of another model, data or settings."""
+
+
 EXIT_STATUS = 2
 """Exit status of a command that ended in a :class:`UserError`."""

@@ -16,7 +16,7 @@ from ksr_recbole.benchmark import worker
 from ksr_recbole.benchmark.pool import Observer
 from ksr_recbole.benchmark.store import Finished
 from ksr_recbole.benchmark.worker import Job, Report
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.evaluation.metrics import ranking_metrics
 
@@ -86,7 +86,7 @@ def fake_run(
         (folder / "here").write_text("")
         time.sleep(600)
     if action == "damaged" and config_dict["resume"]:
-        raise UserError(f"Checkpoint {config_dict['resume']} is damaged.")
+        raise UnusableCheckpointError(f"Checkpoint {config_dict['resume']} is damaged.")
     rng = np.random.default_rng([config_dict["seed"], *map(ord, model)])
     highest = 5 if model == "KSR" else 12
     ranks = {phase: rng.integers(1, highest, N_USERS) for phase in ("valid", "test")}

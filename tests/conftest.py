@@ -29,8 +29,8 @@ def toy_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def toy_config(toy_folder: Path) -> Callable[..., Config]:
-    """``toy_config(key=value, ...)`` gives a configuration of KSR on the toy dataset."""
-    return lambda **changes: Config("KSR", "toy", None, toy_values(toy_folder, **changes))
+    """``toy_config(key=value, ...)`` gives a configuration of ``KSR-paper`` on the toy dataset."""
+    return lambda **changes: Config("KSR-paper", "toy", None, toy_values(toy_folder, **changes))
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ def make(toy_folder, toy_dataset):
     """``make(name, **changes)`` gives a float64 model on random vectors."""
 
     def make(name, **changes):
-        config = Config(name, "toy", None, toy_values(toy_folder, **changes))
+        values = {"dropout_prob": 0.0, "loss_type": "BPR", **changes}
+        config = Config(name, "toy", None, toy_values(toy_folder, **values))
         toy_dataset.pretrained = random_vectors(config, toy_dataset)
         torch.manual_seed(0)
         return model_class(name)(config, toy_dataset).double()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ksr_recbole.dataset import linked_dataset, loading
+from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 
@@ -116,7 +116,7 @@ def test_what_polars_cannot_read_pandas_may(toy_config, toy_folder, monkeypatch)
     expected = content(LinkedDataset(toy_config(data_cache_dir=None)))
 
     def unreadable(*_: Any) -> None:
-        raise linked_dataset.polars.exceptions.ComputeError("no")
+        raise loading.pl.exceptions.ComputeError("no")
 
     monkeypatch.setattr(loading, "read_columns", unreadable)
     assert content(LinkedDataset(toy_config(data_cache_dir=None))) == expected

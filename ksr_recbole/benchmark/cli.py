@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import INTERRUPTED, parse_arguments
-from ksr_recbole.compat import check_versions, silence_upstream_warnings
-from ksr_recbole.errors import EXIT_STATUS, UserError
+from ksr_recbole.cli import guarded, parse_arguments
+from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ FAILED = 1
 """Exit status if a cell has no result."""
 
 _FIRST_SEED = 2020
-_KEEP = "--keep_checkpoints"
+_KEEP = "keep_checkpoints"
 _INSTEAD = {
     "model": "--models",
     "seed": "--seeds",
@@ -57,25 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         print(USAGE, end="")
         return 0
-    try:
-        check_versions()
-        silence_upstream_warnings()
-        request = read_request(arguments)
-        # Imported late: RecBole fails to import with the versions refused above.
-        from ksr_recbole.benchmark.runner import run_benchmark
+    return guarded(lambda: _run(arguments), "run_benchmark.py", arguments)
 
-        text, paths, complete = run_benchmark(request)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_STATUS
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
-        return EXIT_STATUS
-    except KeyboardInterrupt:
-        command = shlex.join(["python", "run_benchmark.py", *arguments])
-        print(f"\nInterrupted; what was finished is kept. Go on with: {command}", file=sys.stderr)
-        return INTERRUPTED
+
+def _run(arguments: Sequence[str]) -> int:
+    request = read_request(arguments)
+    # Imported late: RecBole fails to import with the versions refused before.
+    from ksr_recbole.benchmark.runner import run_benchmark
+
+    text, paths, complete = run_benchmark(request)
     print(text)
     print("Written: " + ", ".join(map(str, paths)))
     return 0 if complete else FAILED
@@ -87,8 +75,7 @@ def read_request(arguments: Sequence[str]) -> Request:
     Raises:
         UserError: an argument that cannot be read, or an unknown name.
     """
-    keep = _KEEP in arguments
-    values = parse_arguments([argument for argument in arguments if argument != _KEEP])
+    values = parse_arguments(arguments, switches={_KEEP})
     for key, instead in _INSTEAD.items():
         if key in values:
             raise UserError(f"The benchmark sets {key} for every cell; give {instead} instead.")
@@ -103,9 +90,15 @@ def read_request(arguments: Sequence[str]) -> Request:
         jobs=_count(values.pop("jobs", "1"), "jobs"),
         results_dir=Path(values.pop("results_dir", "results")),
         config_files=tuple(values.pop("config_files", "").split()),
+        keep_checkpoints=_switched_on(values.pop(_KEEP, "False")),
         values=values,
-        keep_checkpoints=keep,
     )
+
+
+def _switched_on(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise UserError(f"The argument --{_KEEP} is {text}; it is given alone, or left out.")
+    return text == "True"
 
 
 def _study(name: str | None, models: str | None) -> Study:

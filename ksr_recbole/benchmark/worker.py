@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ksr_recbole.benchmark.cells import Cell
 from ksr_recbole.benchmark.store import Store
 from ksr_recbole.compat import silence_upstream_warnings
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UnusableCheckpointError, UserError
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -136,9 +136,8 @@ def _run(job: Job) -> str | None:
     start = time.perf_counter()
     try:
         result = _call(job, folder, resume)
-    except UserError as error:
-        # The sentences about a checkpoint that cannot be used begin like this.
-        if resume is None or not str(error).startswith("Checkpoint "):
+    except UnusableCheckpointError as error:
+        if resume is None:
             raise
         warning = f"{job.cell.name} starts anew: {_one_line(error)}"
         resume = None

@@ -16,6 +16,7 @@ from ksr_recbole.config import option
 from ksr_recbole.dataset.atomic_files import check_atomic_file
 from ksr_recbole.dataset.attributes import attribute_relations
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.dataset.loading import WithPolars
 from ksr_recbole.dataset.sequences import (
     Split,
     UserSequences,
@@ -100,7 +101,7 @@ class WithSequences:
         return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
-class SequenceDataset(WithSequences, Dataset):
+class SequenceDataset(WithSequences, WithPolars, Dataset):
     """Interactions alone, for models that read no knowledge graph where there is none.
 
     Raises:

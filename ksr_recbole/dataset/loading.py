@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,30 @@ def _as_numpy(column: pl.Series) -> np.ndarray:
     tokens = column.drop_nulls().unique(maintain_order=True)
     codes = column.cast(pl.Enum(tokens)).to_physical().cast(pl.Int64).fill_null(len(tokens))
     return np.array([*tokens.to_list(), np.nan], dtype=object)[codes.to_numpy()]
+
+
+class WithPolars:
+    """Mixin over a RecBole dataset that reads its files with :func:`read_columns`."""
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        """As RecBole's, many times faster where all columns are tokens or numbers."""
+        separator = self.config["field_separator"]
+        with open(filepath, encoding=self.config["encoding"]) as file:
+            header = file.readline()
+        if "_seq" in header:
+            return super()._load_feat(filepath, source)
+        with tempfile.TemporaryDirectory() as folder:
+            # RecBole notes the fields and their types from a file that is all header.
+            empty = Path(folder) / Path(filepath).name
+            empty.write_text(header, encoding=self.config["encoding"])
+            frame = super()._load_feat(str(empty), source)
+        if frame is None:
+            return None
+        kinds = dict(column.split(":") for column in header.rstrip("\r\n").split(separator))
+        try:
+            return read_columns(filepath, {name: kinds[name] for name in frame.columns}, separator)
+        except pl.exceptions.PolarsError:
+            return super()._load_feat(filepath, source)
 
 
 # The cache ------------------------------------------------------------------------------------

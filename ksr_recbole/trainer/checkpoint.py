@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.files import replacing
 
 FORMAT = 1
@@ -46,19 +46,21 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
     """Read a checkpoint written by :func:`save`, with ``weights_only=True``.
 
     Raises:
-        UserError: the file is missing, damaged, or no checkpoint of this package.
+        UnusableCheckpointError: the file is missing, damaged, or no checkpoint of this package.
     """
     if not Path(path).is_file():
-        raise UserError(f"Checkpoint {path} does not exist; give the path of a saved model.")
+        raise UnusableCheckpointError(
+            f"Checkpoint {path} does not exist; give the path of a saved model."
+        )
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(
+        raise UnusableCheckpointError(
             f"Checkpoint {path} is damaged or not a checkpoint of this package; "
             "delete it and train again, or give another."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(
+        raise UnusableCheckpointError(
             f"Checkpoint {path} is not of format {FORMAT}, the one this version writes; "
             "train again with this version."
         )
