@@ -352,3 +352,11 @@ def test_every_entry_has_its_options():
     for name in MODELS:
         config = Config(name, "ml-100k", None, {"gpu_id": ""})
         assert config["model"] == name and config["learning_rate"] > 0
+
+
+def test_training_items_leaves_the_pretrained_vectors_alone(make, toy_dataset):
+    model = make("GRU++-trained").float()
+    before = toy_dataset.pretrained.items.copy()
+    with torch.no_grad():
+        model.item_embedding.weight += 1
+    assert np.array_equal(toy_dataset.pretrained.items, before)

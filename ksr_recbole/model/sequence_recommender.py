@@ -116,7 +116,7 @@ class SequenceRecommender(AbstractRecommender):
             embedding = nn.Embedding(self.n_items, self.embedding_size, padding_idx=0)
             nn.init.xavier_normal_(embedding.weight)
             return embedding
-        vectors = torch.from_numpy(item_vectors(config, dataset))
+        vectors = torch.tensor(item_vectors(config, dataset))  # a copy, as it may be trained
         return nn.Embedding.from_pretrained(vectors, freeze=self.freeze_item, padding_idx=0)
 
     def _init_kb(self, config: Any, dataset: Any) -> None:
