@@ -17,8 +17,8 @@ from typing import Any
 import common
 import recbole_sequential
 import torch
+from time_to_quality import epochs, ndcg
 
-from ksr_recbole.evaluation.evaluator import evaluate_full
 from ksr_recbole.evaluation.scorer import ModelScorer
 
 SHARED = {"loss_type": "CE", "learner": "adam", "learning_rate": 0.001, "dropout_prob": 0.3}
@@ -28,20 +28,14 @@ def course(
     name: str, model: Any, scorer: Any, bench: common.Bench, train: Callable[[int], Any], last: int
 ) -> None:
     """Print quality and seconds after each epoch, and the best."""
-    dataset, best, seconds = bench.dataset, (0.0, 0), 0.0
-    for epoch in range(last):
-        seconds += common.seconds_of(lambda e=epoch: train(e))
+
+    def quality() -> float:
         model.eval()
-        result = evaluate_full(
-            scorer, dataset.sequences, dataset.split, "valid", ["MRR", "NDCG"], [10], 256
-        ).metrics
-        best = max(best, (result["ndcg@10"], epoch + 1))
-        print(
-            f"{name} epoch {epoch + 1}: NDCG@10 {result['ndcg@10']:.4f}, MRR {result['mrr']:.4f} "
-            f"after {seconds:.1f} s",
-            flush=True,
-        )
-    print(f"{name}: best NDCG@10 {best[0]:.4f} in epoch {best[1]}")
+        return ndcg(bench, scorer)
+
+    values = [value for value, _ in epochs(train, quality, name, last)]
+    best = max(values)
+    print(f"{name}: best NDCG@10 {best:.4f} in epoch {values.index(best) + 1}")
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ default.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import warnings
@@ -22,6 +21,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from ksr_recbole.errors import UserError
+from ksr_recbole.files import sha256_of
 
 WANTED_PYTHON = SpecifierSet(">=3.11")
 
@@ -77,11 +77,6 @@ def silence_upstream_warnings() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.trainer\..*")
 
 
-def _digest(path: str | os.PathLike[str]) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class PickledCheckpoints:
     """Mixin over a RecBole trainer: unpickle a checkpoint only if this run wrote it.
 
@@ -99,14 +94,14 @@ class PickledCheckpoints:
         super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
         path = kwargs.get("saved_model_file", self.saved_model_file)
         if os.path.exists(path):
-            self._written[os.path.abspath(path)] = _digest(path)
+            self._written[os.path.abspath(path)] = sha256_of(path)
 
     def _load_state(self, path: str) -> None:
         import torch
 
         if not Path(path).is_file():
             raise UserError(f"Checkpoint {path} does not exist; give the path of a saved model.")
-        ours = self._written.get(os.path.abspath(path)) == _digest(path)
+        ours = self._written.get(os.path.abspath(path)) == sha256_of(path)
         if not ours and not self.config["trust_checkpoint"]:
             raise UserError(
                 f"Checkpoint {path} was not written by this run and RecBole's checkpoints are "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ksr_recbole.cache import content_key
+from ksr_recbole.files import sha256_of
 
 ATOMIC_FILES = ("inter", "kg", "link")
 """Suffixes of the files a result depends on."""
@@ -67,10 +67,5 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
 
 def file_digests(folder: Path, dataset: str) -> dict[str, str]:
     """SHA-256 of each atomic file that is there, by suffix."""
-    digests = {}
-    for suffix in ATOMIC_FILES:
-        path = folder / f"{dataset}.{suffix}"
-        if path.is_file():
-            with path.open("rb") as file:
-                digests[suffix] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    paths = {suffix: folder / f"{dataset}.{suffix}" for suffix in ATOMIC_FILES}
+    return {suffix: sha256_of(path) for suffix, path in paths.items() if path.is_file()}

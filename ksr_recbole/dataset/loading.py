@@ -6,7 +6,6 @@ cell.  :func:`read_columns` reads them with Polars, one object for each differen
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -18,6 +17,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 from recbole.utils import FeatureSource, FeatureType, dataset_arguments
+
+from ksr_recbole.files import sha256_of
 
 SETTINGS = (
     *dataset_arguments,
@@ -91,10 +92,8 @@ class WithPolars:
 
 def cache_parts(config: Any, name: str) -> dict[str, Any]:
     """What the content of a loaded dataset depends on: the files' bytes and the settings."""
-    folder, digests = Path(config["data_path"]), {}
-    for suffix in ("inter", "kg", "link"):
-        with (folder / f"{name}.{suffix}").open("rb") as file:
-            digests[suffix] = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = Path(config["data_path"])
+    digests = {s: sha256_of(folder / f"{name}.{s}") for s in ("inter", "kg", "link")}
     settings = {key: repr(config[key]) for key in SETTINGS}
     return {"format": _FORMAT, "files": digests, "settings": settings}
 

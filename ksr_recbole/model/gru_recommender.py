@@ -127,6 +127,4 @@ class GRU(SequenceRecommender):
         Args:
             items: item ids of any shape; all items including padding when ``None``.
         """
-        if items is None:
-            items = torch.arange(self.n_items, device=self.item_embedding.weight.device)
-        return self.item_mlp(self.item_features(items, self.kb_score))
+        return self.item_mlp(super().item_vectors(items))

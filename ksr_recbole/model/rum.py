@@ -70,12 +70,6 @@ class RUM(SequenceRecommender):
         self.user_embedding = nn.Embedding(self.n_users, self.feature_size(self.kb_score))
         nn.init.xavier_normal_(self.user_embedding.weight)
 
-    def item_vectors(self, items: Tensor | None = None) -> Tensor:
-        """:math:`x_i`, ``[..., d]``; of all items, padding included, by default."""
-        if items is None:
-            items = torch.arange(self.n_items, device=self.item_embedding.weight.device)
-        return self.item_features(items, self.kb_score)
-
     def attend(self, agreement: Tensor) -> Tensor:
         """Attention :math:`z` over the last dimension, with strength beta (RUM, Sec. 3.3)."""
         return torch.softmax(self.attention_scale * agreement, dim=-1)

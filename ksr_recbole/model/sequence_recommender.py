@@ -177,8 +177,14 @@ class SequenceRecommender(AbstractRecommender):
         """
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
-        """Item side of the score, ``[..., d]``; of all items, padding included, by default."""
-        raise NotImplementedError
+        """Item side of the score, :math:`q_i` or :math:`q_i \\oplus e_i`, ``[..., d]``.
+
+        Args:
+            items: item ids of any shape; all items including padding when ``None``.
+        """
+        if items is None:
+            items = torch.arange(self.n_items, device=self.item_embedding.weight.device)
+        return self.item_features(items, self.kb_score)
 
     # Scores ---------------------------------------------------------------------------------
 
