@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import guarded, parse_arguments
+from ksr_recbole.cli import guarded, invocation, parse_arguments
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from ksr_recbole.benchmark.studies import Study
 
 USAGE = """\
-usage: python run_benchmark.py [--dataset=ml-100k] [--task=next-item,next-session]
-                               [--models=paper] [--seeds=3] [--jobs=1] [--KEY=VALUE ...]
+usage: {program}
+         [--dataset=ml-100k] [--task=next-item,next-session] [--models=paper] [--seeds=3]
+         [--jobs=1] [--KEY=VALUE ...]
 
 Compares methods on a dataset and writes the table as <results_dir>/<dataset>-table3.md, .tex,
 .json and .png. What is finished is kept and never run again; an interrupted command goes on
@@ -34,6 +36,8 @@ where it was when it is given again.
   --keep_checkpoints     leave the trained models in <results_dir>/benchmark/
 Any other RecBole config key can be set as --KEY=VALUE, for every cell.
 """
+
+SCRIPT = "run_benchmark.py"
 
 FAILED = 1
 """Exit status if a cell has no result."""
@@ -53,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_benchmark.py`` and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
+        print(USAGE.format(program=shlex.join(invocation(SCRIPT))), end="")
         return 0
-    return guarded(lambda: _run(arguments), "run_benchmark.py", arguments)
+    return guarded(lambda: _run(arguments), SCRIPT, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -136,7 +140,7 @@ def _models(text: str) -> tuple[str, ...]:
 
 
 def _tasks(text: str | None, study: Study) -> tuple[str, ...]:
-    from ksr_recbole.config.keys import CONFIGS
+    from ksr_recbole.paths import CONFIGS
 
     if text is None:
         return study.tasks
