@@ -56,7 +56,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
 
     Args:
         command: what to do once the versions are known to work; gives the exit status.
-        script: the script's file, for the command that goes on.
+        script: the script's file, or ``-m`` and module, for the command that goes on.
         arguments: what it was given.
     """
     try:
@@ -74,7 +74,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         again = [a for a in arguments if not a.startswith("--resume")]
         if file := getattr(interruption, "checkpoint", None):
             again.append(f"--resume={file}")
-        go_on = shlex.join(["python", script, *again])
+        go_on = shlex.join(["python", *script.split(), *again])
         print(f"\nInterrupted; what was finished is kept. Go on with: {go_on}", file=sys.stderr)
         return INTERRUPTED
 
