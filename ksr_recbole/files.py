@@ -57,9 +57,8 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         UserError: a folder cannot be created or written, or the disk is full.
     """
     final = Path(target).absolute()
-    temporary, before = (
-        final.with_name(f".{final.name}.{os.getpid()}.{s}") for s in ("tmp", "old")
-    )
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    before = temporary.with_suffix(".old")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()

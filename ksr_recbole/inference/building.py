@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,22 @@ OF_THE_MACHINE = {"memory_backend": "auto"}
 class Options(Mapping[str, Any]):
     """Config values for a model, ``None`` for a key that is not there, as in RecBole's ``Config``.
 
+    Args:
+        value_of: gives the value of a key, ``None`` where there is none.
+        device: where the model shall run.
+
     Attributes:
         read: the values that were asked for so far.
     """
 
-    def __init__(self, values: Any, device: torch.device) -> None:
-        self._values = values
+    def __init__(self, value_of: Callable[[str], Any], device: torch.device) -> None:
+        self._value_of = value_of
         self._own = {"device": device, **OF_THE_MACHINE}
         self.read: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._own:
-            self.read[key] = self._values[key] if key in self._values else None
+            self.read[key] = self._value_of(key)
         return self._own.get(key, self.read.get(key))
 
     def __iter__(self) -> Iterator[str]:

@@ -89,7 +89,7 @@ class Recommender:
 
     def __init__(self, saved: SavedModel, device: str | torch.device = "cpu") -> None:
         self.device = _device(device)
-        options = Options(saved.settings, self.device)
+        options = Options(saved.settings.get, self.device)
         self.model = build(saved.model, options, saved.tokens, saved.weights)
         self.model_name, self.about = saved.model, saved.about
         self._item_tokens = saved.tokens["item"]
@@ -129,7 +129,7 @@ class Recommender:
 
         Args:
             user_or_items: a user token, a list of item tokens (the oldest first; none is
-                allowed), or a state.
+                allowed, except by RUM), or a state.
             k: how many; fewer are given where fewer are left.
             exclude_history: leave out items of the history.
 
@@ -137,7 +137,8 @@ class Recommender:
             Pairs of item token and score (Eq. 10).
 
         Raises:
-            UserError: an unknown user or item, or ``k`` is not positive.
+            UserError: an unknown user or item, ``k`` is not positive, or nothing is known of
+                the user that the model could use.
         """
         return self.recommend_batch([user_or_items], k, exclude_history)[0]
 
@@ -153,6 +154,7 @@ class Recommender:
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise UserError(f"k is {k!r}; it must be a positive whole number of items.")
         readings = [self._reading(query) for query in queries]
+        self._check_something_known(readings)
         rows = max(1, PAIRS // len(self._item_tokens))
         found = []
         for start in range(0, len(readings), USERS_AT_ONCE):
@@ -224,8 +226,8 @@ class Recommender:
             raise UserError(
                 f"A {type(state).__name__} is no state; give what start() or update() returned."
             )
-        new = self._item_ids([item])
         self._check_state(state)
+        new = self._item_ids([item])
         seen = UserState(state.user, state.memory, Seen(new, state.seen))
         return self._after(_Reading(seen, new))
 
@@ -327,6 +329,17 @@ class Recommender:
                 f"There is no item {unknown!r}{hint} among the {len(self._items)} items the model "
                 "was trained with; leave it out, or train again with it."
             ) from error
+
+    def _check_something_known(self, readings: Sequence[_Reading]) -> None:
+        """RUM's score of every item is 0 for someone new who has no item yet."""
+        if not hasattr(self.model, "user_embedding"):
+            return
+        for number, (state, _) in enumerate(readings):
+            if state.user == 0 and len(state.seen.all()) == 0:
+                raise UserError(
+                    f"Query {number + 1} is of someone new without any item, of whom "
+                    f"{self.model_name} knows nothing; give a user token or at least one item."
+                )
 
     def _check_state(self, state: UserState) -> None:
         given, own = ([part.shape for part in memory] for memory in (state.memory, self._blank))

@@ -95,7 +95,7 @@ def _saved_model(
     settings = {key: checkpoint.plain(config[key]) for key in content["settings"]}
     checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)
     tokens, weights = _tokens(dataset, content["state_dict"]), content["state_dict"]
-    options = Options(config, torch.device("cpu"))
+    options = Options(config.__getitem__, torch.device("cpu"))
     build(name, options, tokens, weights)  # as loading will, and tells which options it needs
     return SavedModel(
         model=name,
