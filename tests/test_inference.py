@@ -6,7 +6,11 @@ import ast
 import errno
 import json
 import pickle
+import runpy
 import shutil
+import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +32,7 @@ from ksr_recbole.quick_start.run import make_trainer
 from tests.models import random_vectors
 from tests.toy import toy_values
 
+ROOT = Path(__file__).resolve().parents[1]
 CASES = {
     "KSR": ("KSR", {}),
     "KSR-paper": ("KSR-paper", {}),
@@ -128,9 +133,7 @@ def test_a_loaded_model_scores_and_continues_as_the_trained_one(case, tmp_path):
         same(dict(found), expected)
         same(everything(rec, token), expected)
         same(everything(rec, rec.start(token)), expected)
-        assert [score for _, score in found] == sorted(expected.values(), reverse=True) or (
-            np.diff([score for _, score in found]) <= 0
-        ).all()
+        assert (np.diff([score for _, score in found]) <= 0).all()
     # One event at a time gives what the whole history gives, and leaves every state as it was.
     for number in (1, 2):
         history = case.history(number)
@@ -374,7 +377,8 @@ def test_exported_vectors_are_those_of_items_and_users(rec, tmp_path):
 @pytest.mark.parametrize("name", ["RUM_I", "RUM_F"])
 def test_rum_has_no_vectors_and_says_why(toy_folder, tmp_path, name):
     rec = Recommender.load(Trained(toy_folder, name).save(tmp_path / "model"))
-    for ask in (rec.item_vectors, lambda: rec.user_vector("u1"), lambda: rec.export_vectors("v.npz")):
+    export = partial(rec.export_vectors, "v.npz")
+    for ask in (rec.item_vectors, partial(rec.user_vector, "u1"), export):
         with pytest.raises(UserError, match=f"{name} has no item and user vectors"):
             ask()
 
@@ -442,6 +446,40 @@ def test_an_unfinished_first_epoch_is_refused(toy_folder, tmp_path):
     torch.save({**content, "best_epoch": -1}, trained.checkpoint)
     with pytest.raises(UserError, match="resume it first"):
         trained.save(tmp_path / "model")
+
+
+# The examples -------------------------------------------------------------------------------
+
+
+def example(name: str, toy_folder: Path, monkeypatch, capsys, *more: str) -> str:
+    """Run an example on the toy data in the current folder and return what it printed."""
+    path = ROOT / "examples" / f"{name}.py"
+    data = [f"--{key}={toy_folder}" for key in ("data_path", "pretrain_dir", "data_cache_dir")]
+    few = ["--eval_args.mode=full", "--report_modes=['full']", "--epochs=1"]
+    given = ["--dataset=toy", *few, *data, *more]
+    monkeypatch.setattr(sys, "argv", [str(path), *given])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with suppress(SystemExit):
+        runpy.run_path(str(path), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_the_tour_runs_to_its_end(toy_folder, monkeypatch, capsys):
+    said = example("tour", toy_folder, monkeypatch, capsys).splitlines()
+    assert "KSR with 60 items and 30 users" in said
+    label, _, difference = said[-1].rpartition(": ")
+    assert label == "largest difference of a score" and float(difference) < 1e-4
+
+
+def test_nearest_neighbours_are_compared_with_the_exact_search(toy_folder, monkeypatch, capsys):
+    pytest.importorskip("faiss", reason="faiss-cpu is optional, for the example only")
+    said = example("nearest_neighbours", toy_folder, monkeypatch, capsys).splitlines()
+    assert said[0] == "60 items and 30 users in 96 dimensions"
+    recalls = [float(line.rpartition(" ")[2]) for line in said[1:]]
+    # 80 of 60 items in view: nothing can be missed but what ties.
+    assert len(recalls) == 4 and recalls[-1] > 0.99
+    again = example("nearest_neighbours", toy_folder, monkeypatch, capsys, "--directory=nowhere")
+    assert again == ""
 
 
 def test_public_names():
