@@ -56,7 +56,7 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         UserError: a folder cannot be created or written, or the disk is full.
     """
-    final = Path(target).absolute()
+    final = Path(target).resolve()
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     before = temporary.with_suffix(".old")
     try:
@@ -65,15 +65,12 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if final.exists():
             os.replace(final, before)  # a folder with content cannot be replaced in one step
-        try:
-            os.replace(temporary, final)
-        except OSError:
-            if before.exists():
-                os.replace(before, final)
-            raise
+        os.replace(temporary, final)
     except OSError as error:
         raise _cannot_write(final, error) from error
     finally:
+        if before.exists() and not final.exists():
+            os.replace(before, final)
         for leftover in (temporary, before):
             shutil.rmtree(leftover, ignore_errors=True)
 

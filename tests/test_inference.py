@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import json
+import os
 import pickle
 import runpy
 import shutil
@@ -12,6 +13,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,6 +321,23 @@ def test_a_full_disk_leaves_what_was_there(trained, directory, tmp_path, monkeyp
         trained.save(tmp_path / "file" / "model")
 
 
+def test_an_interruption_puts_the_old_directory_back(trained, directory, tmp_path, monkeypatch):
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    replace, calls = os.replace, []
+
+    def interrupted(source, target):
+        calls.append(target)
+        if len(calls) == 2:  # the old directory is away, the new one not in its place yet
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained.save(directory)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert not list(tmp_path.glob(".*"))
+
+
 # Questions that cannot be answered ----------------------------------------------------------
 
 
@@ -451,8 +470,8 @@ def test_an_unfinished_first_epoch_is_refused(toy_folder, tmp_path):
 # The examples -------------------------------------------------------------------------------
 
 
-def example(name: str, toy_folder: Path, monkeypatch, capsys, *more: str) -> str:
-    """Run an example on the toy data in the current folder and return what it printed."""
+def example(name: str, toy_folder: Path, monkeypatch, capsys, *more: str) -> Any:
+    """Run an example on the toy data in the current folder; its ``out`` and ``err``."""
     path = ROOT / "examples" / f"{name}.py"
     data = [f"--{key}={toy_folder}" for key in ("data_path", "pretrain_dir", "data_cache_dir")]
     few = ["--eval_args.mode=full", "--report_modes=['full']", "--epochs=1"]
@@ -461,11 +480,11 @@ def example(name: str, toy_folder: Path, monkeypatch, capsys, *more: str) -> str
     monkeypatch.setattr(sys, "path", list(sys.path))
     with suppress(SystemExit):
         runpy.run_path(str(path), run_name="__main__")
-    return capsys.readouterr().out
+    return capsys.readouterr()
 
 
 def test_the_tour_runs_to_its_end(toy_folder, monkeypatch, capsys):
-    said = example("tour", toy_folder, monkeypatch, capsys).splitlines()
+    said = example("tour", toy_folder, monkeypatch, capsys).out.splitlines()
     assert "KSR with 60 items and 30 users" in said
     label, _, difference = said[-1].rpartition(": ")
     assert label == "largest difference of a score" and float(difference) < 1e-4
@@ -473,13 +492,13 @@ def test_the_tour_runs_to_its_end(toy_folder, monkeypatch, capsys):
 
 def test_nearest_neighbours_are_compared_with_the_exact_search(toy_folder, monkeypatch, capsys):
     pytest.importorskip("faiss", reason="faiss-cpu is optional, for the example only")
-    said = example("nearest_neighbours", toy_folder, monkeypatch, capsys).splitlines()
+    said = example("nearest_neighbours", toy_folder, monkeypatch, capsys).out.splitlines()
     assert said[0] == "60 items and 30 users in 96 dimensions"
     recalls = [float(line.rpartition(" ")[2]) for line in said[1:]]
     # 80 of 60 items in view: nothing can be missed but what ties.
     assert len(recalls) == 4 and recalls[-1] > 0.99
-    again = example("nearest_neighbours", toy_folder, monkeypatch, capsys, "--directory=nowhere")
-    assert again == ""
+    bad = example("nearest_neighbours", toy_folder, monkeypatch, capsys, "--directory=nowhere")
+    assert bad.out == "" and bad.err.startswith("error: There is no model directory nowhere")
 
 
 def test_public_names():

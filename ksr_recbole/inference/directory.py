@@ -132,16 +132,9 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
         UserError: there is none, it is of another format, or a file is missing or altered.
     """
     folder = Path(directory)
-    manifest = _read_manifest(folder)
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise UserError(f"The model directory {folder} lacks the file {name}; save it again.")
-        if manifest["sha256"].get(name) != sha256_of(folder / name):
-            raise UserError(
-                f"{folder / name} is not the file that was saved (its SHA-256 differs from that "
-                f"in {MANIFEST}); save the model again."
-            )
     try:
+        manifest = _read_manifest(folder)
+        _check_files(folder, manifest["sha256"])
         return SavedModel(
             model=manifest["model"],
             about={k: manifest[k] for k in manifest.keys() - {"kind", "format", "model", "sha256"}},
@@ -150,10 +143,25 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
             weights=safe_torch.load_file(folder / WEIGHTS),
             histories=Histories(**safe_numpy.load_file(folder / HISTORIES)),
         )
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {error.filename or folder}: {error.strerror}; give a readable directory."
+        ) from error
     except (SafetensorError, KeyError, TypeError) as error:
         raise UserError(
             f"The model directory {folder} cannot be read ({error}); save it again."
         ) from error
+
+
+def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"The model directory {folder} lacks the file {name}; save it again.")
+        if digests.get(name) != sha256_of(folder / name):
+            raise UserError(
+                f"{folder / name} is not the file that was saved (its SHA-256 differs from that "
+                f"in {MANIFEST}); save the model again."
+            )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -180,8 +188,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not UTF-8, or not JSON
         raise UserError(f"{path} is damaged ({error}); save the model again.") from error
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object; save the model again.")
     return content
