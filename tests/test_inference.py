@@ -196,12 +196,17 @@ def test_only_what_train_ratio_left_is_read_and_all_is_excluded(toy_folder, tmp_
         trained.save(tmp_path / "other")
 
 
-def test_rum_knows_nothing_of_someone_new_without_items(toy_folder, tmp_path):
-    rec = Recommender.load(Trained(toy_folder, "RUM_F").save(tmp_path / "model"))
+@pytest.mark.parametrize("name", ["RUM_I", "RUM_F"])
+def test_of_someone_new_rum_has_the_memory_alone(toy_folder, tmp_path, name):
+    trained = Trained(toy_folder, name)
+    rec = Recommender.load(trained.save(tmp_path / "model"))
     for nobody in ([], rec.start()):
         with pytest.raises(UserError, match="Query 2 is of someone new"):
             rec.recommend_batch(["u1", nobody])
-    assert rec.recommend(rec.update(rec.start(), "i1"), 3) == rec.recommend(["i1"], 3)
+    trained.model.user_embedding.weight.data[0] = 0
+    expected = trained.scores(0, ["i1", "i5"])
+    same(everything(rec, ["i1", "i5"]), expected)
+    same(everything(rec, rec.update(rec.start(["i1"]), "i5")), expected)
 
 
 # The directory ------------------------------------------------------------------------------
