@@ -31,6 +31,7 @@ COMMANDS = {
     "fetch": Command("dataset_atomic.cli", "download a public dataset", ("fetch",)),
     "convert": Command("dataset_atomic.cli", "write RecBole's atomic files", ("convert",)),
     "describe": Command("dataset_atomic.cli", "say what atomic files hold", ("describe",)),
+    "export": Command("ksr_recbole.inference.cli", "write a model directory for Recommender"),
 }
 """Every command by its name."""
 

@@ -56,15 +56,20 @@ def invocation(script: str) -> list[str]:
     """The words a command was called with, before its own arguments.
 
     Args:
-        script: the command's script in a checkout; what is given unless it was called by
-            ``python -m ksr_recbole`` or ``ksr-recbole``.
+        script: the command's script in a checkout, or ``-m`` and module; what is given unless it
+            was called by ``python -m ksr_recbole`` or ``ksr-recbole``.
     """
     called = Path(sys.argv[0])
     if called.name == "__main__.py" and called.parent.name == "ksr_recbole":
         return ["python", "-m", "ksr_recbole", *sys.argv[1:2]]
     if called.stem == "ksr-recbole":
         return ["ksr-recbole", *sys.argv[1:2]]
-    return ["python", script]
+    return ["python", *script.split()]
+
+
+def print_usage(usage: str, script: str) -> None:
+    """Print a command's help, with what it was called with in the place of ``{program}``."""
+    print(usage.format(program=shlex.join(invocation(script))), end="")
 
 
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
@@ -101,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_recbole.py`` and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(arguments):
-        print(USAGE.format(program=shlex.join(invocation(SCRIPT))), end="")
+        print_usage(USAGE, SCRIPT)
         return 0
     return guarded(lambda: _run(arguments), SCRIPT, arguments)
 

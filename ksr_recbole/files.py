@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,15 +39,47 @@ def replacing(*targets: str | os.PathLike[str]) -> Iterator[tuple[Path, ...]]:
         for temporary, final in zip(temporaries, finals, strict=True):
             os.replace(temporary, final)
     except OSError as error:
-        where = error.filename or finals[0]
-        raise UserError(
-            f"Cannot write {where}: {error.strerror or error}; "
-            "choose a folder you may write to, on a disk with free space."
-        ) from error
+        raise _cannot_write(finals[0], error) from error
     finally:
         for temporary in temporaries:
             with suppress(OSError):  # there may be no folder to look in
                 temporary.unlink()
+
+
+@contextmanager
+def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty temporary folder that takes the place of ``target`` at the end.
+
+    As :func:`replacing` for a whole folder.  What ``target`` held before is gone afterwards;
+    whether it may be is for the caller to find out first.
+
+    Raises:
+        UserError: a folder cannot be created or written, or the disk is full.
+    """
+    final = Path(target).resolve()
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    before = temporary.with_suffix(".old")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        if final.exists():
+            os.replace(final, before)  # a folder with content cannot be replaced in one step
+        os.replace(temporary, final)
+    except OSError as error:
+        raise _cannot_write(final, error) from error
+    finally:
+        if before.exists() and not final.exists():
+            os.replace(before, final)
+        for leftover in (temporary, before):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _cannot_write(target: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Cannot write {error.filename or target}: {error.strerror or error}; "
+        "choose a folder you may write to, on a disk with free space."
+    )
 
 
 def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import guarded, invocation, parse_arguments
+from ksr_recbole.cli import guarded, parse_arguments, print_usage
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
 
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_benchmark.py`` and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(arguments):
-        print(USAGE.format(program=shlex.join(invocation(SCRIPT))), end="")
+        print_usage(USAGE, SCRIPT)
         return 0
     return guarded(lambda: _run(arguments), SCRIPT, arguments)
 
