@@ -49,6 +49,17 @@ def parse_arguments(
     return parsed
 
 
+def count_of(text: str, option: str) -> int:
+    """A positive whole number given as ``--option=text``.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not (text.isdecimal() and text.isascii() and int(text) > 0):
+        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
+    return int(text)
+
+
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status.
 
@@ -56,7 +67,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
 
     Args:
         command: what to do once the versions are known to work; gives the exit status.
-        script: the script's file, for the command that goes on.
+        script: the script's file (or ``-m`` and a module), for the command that goes on.
         arguments: what it was given.
     """
     try:
@@ -74,7 +85,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         again = [a for a in arguments if not a.startswith("--resume")]
         if file := getattr(interruption, "checkpoint", None):
             again.append(f"--resume={file}")
-        go_on = shlex.join(["python", script, *again])
+        go_on = shlex.join(["python", *script.split(), *again])
         print(f"\nInterrupted; what was finished is kept. Go on with: {go_on}", file=sys.stderr)
         return INTERRUPTED
 

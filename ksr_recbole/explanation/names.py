@@ -126,8 +126,8 @@ def _entity_names(path: Path, key: str, wanted: Collection[str]) -> dict[str, st
 def _rows(
     rows: pl.LazyFrame, key: str, wanted: Collection[str], columns: list[str]
 ) -> list[dict[str, Any]]:
-    chosen = pl.Series(sorted(wanted), dtype=pl.String)
-    return rows.select(key, *columns).filter(pl.col(key).is_in(chosen)).collect().to_dicts()
+    chosen = pl.col(key).is_in(sorted(wanted))
+    return rows.select(key, *columns).filter(chosen).collect().to_dicts()
 
 
 def _reverses(path: Path) -> dict[str, str]:

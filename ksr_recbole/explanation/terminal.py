@@ -7,7 +7,6 @@ from io import StringIO
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from ksr_recbole.explanation.result import AttributeView, Explanation, Recommendation, Step
@@ -15,6 +14,8 @@ from ksr_recbole.explanation.result import AttributeView, Explanation, Recommend
 SHADES = " ░▒▓█"
 PLAIN_SHADES = " .-+#"
 """Where the terminal's encoding has no block characters."""
+MARKS = SHADES + "✓…"
+"""What a terminal's encoding needs for the view that is not ASCII only."""
 
 _LEAST = (0.05, 0.25, 0.5, 0.75)
 """Share of the largest weight from which on each shade but the first is used."""
@@ -26,9 +27,13 @@ _CODE = 4
 """Letters of an attribute's abbreviation."""
 
 _LEAST_TITLE = 16
+_BELOW = 2
+"""Right entities shown of those below the nearest ones."""
 
 
-def render(explanation: Explanation, width: int = 80, colour: bool = False, ascii_only: bool = False) -> str:
+def render(
+    explanation: Explanation, width: int = 80, colour: bool = False, ascii_only: bool = False
+) -> str:
     """The terminal view.
 
     Args:
@@ -64,7 +69,9 @@ class _View:
     def heading(self) -> None:
         e = self.shown
         self.console.print(Text(f"{e.model} on {e.dataset}: user {e.user}", "bold"))
-        self._paragraph(f"{_counted(e.n_interactions, 'interaction')}, the last {len(e.steps)} shown.")
+        self._paragraph(
+            f"{_counted(e.n_interactions, 'interaction')}, the last {len(e.steps)} shown."
+        )
         if e.value_matrix == "shared":
             self._paragraph(
                 "The value matrix is shared by all users: the values below are not this user's "
@@ -150,8 +157,8 @@ class _View:
         if before is not None:
             chosen = steps[-1].item.title
             self._paragraph(
-                f"before: held before the last interaction, {chosen}; {self.mark} marks what "
-                "that item has. now: held after it, for the next one."
+                f"before: what the memory held before the last interaction, {chosen}, in order "
+                f"of rank; {self.mark} marks what that item has. now: what it holds after it."
             )
         for a in self.order:
             attribute, view = self.shown.attributes[a], steps[-1].attributes[a]
@@ -167,19 +174,20 @@ class _View:
             self._ranklist("now", view)
 
     def _ranklist(self, when: str, view: AttributeView) -> None:
-        line = Text()
-        for value in view.values:
-            mark = f"{self.mark} " if value.right else ""
-            line.append(", " if line else "")
-            line.append(f"{mark}{value.rank} {value.name}", _RIGHT if value.right else "")
+        parts = [
+            Text(f"{self.mark} {value.rank} {value.name}", _RIGHT)
+            if value.right
+            else Text(f"{value.rank} {value.name}")
+            for value in view.values
+        ]
         below = [value for value in view.right if value.rank > len(view.values)]
         if below:
-            names = ", ".join(f"{value.name} (rank {value.rank:,})" for value in below[:2])
-            more = f" and {len(below) - 2} more" if len(below) > 2 else ""
-            line.append(f"; also right: {names}{more}", _FAINT)
+            names = [f"{self.mark} {value.rank:,} {value.name}" for value in below[:_BELOW]]
+            more = [f"{len(below) - _BELOW} more"] if len(below) > _BELOW else []
+            parts += [Text(part, _FAINT) for part in [*names, *more]]
         elif when == "before" and not view.right:
-            line.append("; that item has none", _FAINT)
-        self._hanging(f"  {when:<8}", line)
+            parts.append(Text("that item has none", _FAINT))
+        self._hanging(f"  {when:<8}", parts)
 
     # Recommendations ------------------------------------------------------------------------
 
@@ -188,23 +196,28 @@ class _View:
         self._title("Recommendations, and what in the memory supports them")
         if not self.shown.recommendations:
             self._paragraph("None: the user has had every item.")
+            return
+        self._paragraph(
+            "A reason is an entity that the item shares with the leading values: those under "
+            "now, at most a quarter of an attribute's entities, of attributes with at least 1% "
+            "of the attention. It says that item and memory agree, not that the score comes from "
+            "this alone."
+        )
         for recommendation in self.shown.recommendations:
             head = f"{recommendation.rank:>3}  "
-            self._hanging(head, Text(recommendation.item.title, "bold"))
+            self._hanging(head, [Text(recommendation.item.title, "bold")])
             self._hanging(" " * 5, self._support(recommendation))
 
-    def _support(self, recommendation: Recommendation) -> Text:
+    def _support(self, recommendation: Recommendation) -> list[Text]:
         if not recommendation.reasons:
-            return Text("no support: it has none of the leading values", _FAINT)
-        by_label: dict[str, list[str]] = {}
-        weights = {reason.label: reason.weight for reason in recommendation.reasons}
-        for reason in recommendation.reasons:
-            by_label.setdefault(reason.label, []).append(f"{reason.name} (rank {reason.rank})")
-        parts = [
-            f"{label}: {', '.join(names)}, {_percent(weights[label])}"
-            for label, names in by_label.items()
+            return [Text("no support: it has none of the leading values", _FAINT)]
+        return [
+            Text(
+                f"{'because of ' if n == 0 else ''}{reason.label}: {reason.name} "
+                f"({_percent(reason.weight)}, rank {reason.rank})"
+            )
+            for n, reason in enumerate(recommendation.reasons)
         ]
-        return Text("because of " + "; ".join(parts))
 
     # Lines ----------------------------------------------------------------------------------
 
@@ -214,11 +227,21 @@ class _View:
     def _paragraph(self, text: str) -> None:
         self.console.print(Text(text))
 
-    def _hanging(self, head: str, text: Text) -> None:
-        """``text`` wrapped beside ``head``."""
+    def _hanging(self, head: str, parts: Sequence[Text]) -> None:
+        """``parts`` with commas beside ``head``; a line breaks between parts only."""
         room = self.console.width - len(head)
-        for n, line in enumerate(text.wrap(self.console, room)):
-            self.console.print(Text(head if n == 0 else " " * len(head)).append_text(line))
+        lines = [Text(head)]
+        for n, part in enumerate(parts):
+            if n < len(parts) - 1:
+                part.append(",")
+            part.truncate(room, overflow="ellipsis")
+            if n and lines[-1].cell_len + 1 + part.cell_len > self.console.width:
+                lines.append(Text(" " * len(head)))
+            elif n:
+                lines[-1].append(" ")
+            lines[-1].append_text(part)
+        for line in lines:
+            self.console.print(line, no_wrap=True)
 
 
 def abbreviations(labels: Iterable[str]) -> list[str]:

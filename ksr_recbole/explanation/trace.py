@@ -40,7 +40,9 @@ class Trace:
         before = len(items) - min(steps, len(items))
         state = model.initial_state(1)
         if before:
-            state = model.write(items[:before], Packing.of(torch.tensor([before])), state)
+            state = model.write(
+                items[:before], Packing.of(torch.tensor([before], device=items.device)), state
+            )
         attention, values = [], []
         for block in items[before:].split(_BLOCK):
             states = _after_each(model, block, state)

@@ -78,9 +78,7 @@ def newest(folder: str | os.PathLike[str], model: str, dataset: str, otherwise: 
         Path(folder).glob(f"{model}-{dataset}-*.pth"), key=lambda path: path.stat().st_mtime_ns
     )
     if not found:
-        raise UserError(
-            f"There is no checkpoint {model}-{dataset}-*.pth in {folder}; {otherwise}."
-        )
+        raise UserError(f"There is no checkpoint {model}-{dataset}-*.pth in {folder}; {otherwise}.")
     return found[-1]
 
 
@@ -106,8 +104,7 @@ def check_same_run(
     for key in ("model", "dataset"):
         if content[key] != config[key]:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} is of {key} {content[key]}, "
-                f"but this run is of {config[key]}."
+                f"Checkpoint {path} is of {key} {content[key]}, but this run is of {config[key]}."
             )
     if content["data"] != fingerprint:
         raise UnusableCheckpointError(
