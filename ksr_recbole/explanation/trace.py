@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import coo_matrix
 from torch import Tensor
 
 from ksr_recbole.explanation.value_entities import ValueEntities, l1_distances
@@ -115,7 +116,7 @@ def rank_values(
 
 
 def _rank_block(
-    values: Tensor, vectors: Tensor, top: int, right: object, start: int
+    values: Tensor, vectors: Tensor, top: int, right: coo_matrix, start: int
 ) -> tuple[np.ndarray, ...]:
     """The fields of a :class:`Ranking` for the steps ``start, start + 1, ...`` of ``values``."""
     distances = l1_distances(values, vectors)
