@@ -32,6 +32,7 @@ COMMANDS = {
     "convert": Command("dataset_atomic.cli", "write RecBole's atomic files", ("convert",)),
     "describe": Command("dataset_atomic.cli", "say what atomic files hold", ("describe",)),
     "export": Command("ksr_recbole.inference.cli", "write a model directory for Recommender"),
+    "explain": Command("ksr_recbole.explanation.cli", "say why, by the memory of a user"),
 }
 """Every command by its name."""
 

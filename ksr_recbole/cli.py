@@ -72,6 +72,17 @@ def print_usage(usage: str, script: str) -> None:
     print(usage.format(program=shlex.join(invocation(script))), end="")
 
 
+def count_of(text: str, option: str) -> int:
+    """A positive whole number given as ``--option=text``.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not (text.isdecimal() and text.isascii() and int(text) > 0):
+        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
+    return int(text)
+
+
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status.
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EISDIR
 from pathlib import Path
 
 from ksr_recbole.errors import UserError
@@ -94,13 +95,41 @@ def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:
     """
     path = Path(folder)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as probe:
-            probe.write(b"\0" * 4096)
-            probe.flush()
+        _probe(path)
     except OSError as error:
         raise UserError(
             f"Cannot write in the folder {path} ({key}): {error.strerror}; "
             f"choose another with --{key}=FOLDER or make room."
         ) from error
     return path
+
+
+def ensure_writable_file(path: str | os.PathLike[str], key: str) -> Path:
+    """Create the folder of ``path`` if need be and make sure that the file can be written.
+
+    Args:
+        path: the file.
+        key: the argument that named it, for the sentence.
+
+    Raises:
+        UserError: its folder cannot be created or written, or it is a folder itself.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        _probe(path.parent)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the file {path} ({key}): {error.strerror}; "
+            f"choose another with --{key}=FILE or make room."
+        ) from error
+    return path
+
+
+def _probe(folder: Path) -> None:
+    """Create a folder if need be and try whether files can be written in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"\0" * 4096)
+        probe.flush()

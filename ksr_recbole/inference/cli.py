@@ -48,7 +48,8 @@ def _run(arguments: Sequence[str]) -> int:
     names = {key: values.pop(key) for key in ("model", "dataset") if key in values}
     if path is None:
         config = Config(names.get("model"), names.get("dataset"), files, dict(values))
-        path = checkpoint.newest(config["checkpoint_dir"], config["model"], config["dataset"])
+        names = config["checkpoint_dir"], config["model"], config["dataset"]
+        path = checkpoint.newest(*names, "train the model first, or give --checkpoint=FILE")
     elif names:
         raise UserError(
             "A checkpoint knows its model and dataset; leave --model and --dataset out."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
 
 def check_same_run(
     path: str | os.PathLike[str],
-    content: dict[str, Any],
+    content: Mapping[str, Any],
     config: Any,
     fingerprint: str,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
 ) -> None:
     """Make sure that a checkpoint belongs to a run.
 
@@ -106,18 +107,15 @@ def check_same_run(
             )
 
 
-def newest(folder: str | os.PathLike[str], model: str, dataset: str) -> Path:
+def newest(folder: str | os.PathLike[str], model: str, dataset: str, otherwise: str) -> Path:
     """The newest checkpoint of ``model`` on ``dataset`` in ``folder``.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; the sentence ends with what to do ``otherwise``.
     """
     found = sorted(
         Path(folder).glob(f"{model}-{dataset}-*.pth"), key=lambda path: path.stat().st_mtime_ns
     )
     if not found:
-        raise UserError(
-            f"There is no checkpoint {model}-{dataset}-*.pth in {folder}; "
-            "train the model first (without --resume), or give a checkpoint's path."
-        )
+        raise UserError(f"There is no checkpoint {model}-{dataset}-*.pth in {folder}; {otherwise}.")
     return found[-1]
