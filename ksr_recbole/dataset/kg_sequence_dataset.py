@@ -91,9 +91,8 @@ class WithSequences:
             users, self.split.train_start[users], self.split.history_end(self.phase)[users]
         )
         if not lengths.all():
-            raise UserError(
-                f"User id {users[lengths == 0][0]} of {self.dataset_name} has no history."
-            )
+            user = users[lengths == 0][0]
+            raise UserError(f"User id {user} of {self.dataset_name} has no history to read.")
         history = {
             self.iid_field + self.config["LIST_SUFFIX"]: torch.from_numpy(items),
             self.config["ITEM_LIST_LENGTH_FIELD"]: torch.from_numpy(lengths),
