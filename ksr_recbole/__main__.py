@@ -12,6 +12,7 @@ from ksr_recbole.registry import nearest
 COMMANDS = {
     "run": ("ksr_recbole.cli", "train and test a model"),
     "benchmark": ("ksr_recbole.benchmark.cli", "compare methods as in Table 3, or run a study"),
+    "tune": ("ksr_recbole.tuning.cli", "search a model's settings on validation"),
 }
 """Command to the module whose ``main(arguments)`` gives the exit status, and what it does."""
 

@@ -49,6 +49,28 @@ def parse_arguments(
     return parsed
 
 
+def count(text: str, option: str) -> int:
+    """The value of an option that is a positive whole number.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not (text.isdecimal() and text.isascii() and int(text) > 0):
+        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
+    return int(text)
+
+
+def switched_on(text: str, switch: str) -> bool:
+    """The value of a switch.
+
+    Raises:
+        UserError: it is neither ``True`` nor ``False``.
+    """
+    if text not in ("True", "False"):
+        raise UserError(f"The argument --{switch} is {text}; it is given alone, or left out.")
+    return text == "True"
+
+
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status.
 

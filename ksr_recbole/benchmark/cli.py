@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import guarded, parse_arguments
+from ksr_recbole.cli import count, guarded, parse_arguments, switched_on
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
 
@@ -86,19 +86,13 @@ def read_request(arguments: Sequence[str]) -> Request:
         dataset=values.pop("dataset", "ml-100k"),
         study=study,
         tasks=_tasks(values.pop("task", None), study),
-        seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + _count(values.pop("seeds", "1"), "seeds"))),
-        jobs=_count(values.pop("jobs", "1"), "jobs"),
+        seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + count(values.pop("seeds", "1"), "seeds"))),
+        jobs=count(values.pop("jobs", "1"), "jobs"),
         results_dir=Path(values.pop("results_dir", "results")),
         config_files=tuple(values.pop("config_files", "").split()),
-        keep_checkpoints=_switched_on(values.pop(_KEEP, "False")),
+        keep_checkpoints=switched_on(values.pop(_KEEP, "False"), _KEEP),
         values=values,
     )
-
-
-def _switched_on(text: str) -> bool:
-    if text not in ("True", "False"):
-        raise UserError(f"The argument --{_KEEP} is {text}; it is given alone, or left out.")
-    return text == "True"
 
 
 def _study(name: str | None, models: str | None) -> Study:
@@ -156,9 +150,3 @@ def _tasks(text: str | None, study: Study) -> tuple[str, ...]:
 def _listed(text: str) -> list[str]:
     """The different names in a list with commas."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _count(text: str, option: str) -> int:
-    if not (text.isdecimal() and text.isascii() and int(text) > 0):
-        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
-    return int(text)
