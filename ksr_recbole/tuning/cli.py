@@ -27,7 +27,7 @@ interrupted command goes on where it was when it is given again.
   --tool=NAME            Hyperopt (the default), or Ray: trials side by side, on a cluster too
   --retry_failed         run trials that failed before again
   --output_file=FILE     the table, instead of <model>-<dataset>-tuning.md
-  --display_file=FILE    the figure, instead of <model>-<dataset>-tuning.png
+  --display_file=F.png   the figure, instead of <model>-<dataset>-tuning.png
   --config_files="a.yaml b.yaml"   read for every trial
 Any other RecBole config key can be set as --KEY=VALUE, for every trial.
 """

@@ -132,10 +132,18 @@ def make_plan(request: Request) -> Plan:
             f"{nearest(request.model, registry.MODELS) or ';'} "
             f"the models are {', '.join(registry.MODELS)}."
         )
+    if request.display_file and request.display_file.suffix != ".png":
+        raise UserError(f"--display_file is {request.display_file}; it must end in .png.")
     ranges = read_space(request.params_file)
     n_trials = _number_of_trials(request, ranges)
     _check_fixed(request, ranges)
     config = Config(request.model, request.dataset, list(request.config_files), request.values)
+    for each in ranges:
+        if each.name.split(".")[0] not in config:
+            raise UserError(
+                f"{request.params_file} has a range for {each.name}, which {request.model} does "
+                "not have, so that all its values would be the same; leave it out."
+            )
     for key in ("results_dir", "pretrain_dir"):
         ensure_writable(config[key], key)
     table1 = prepare_atomic_files(config)

@@ -7,13 +7,15 @@ system), and this package installed there.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from math import exp
 from pathlib import Path
 from typing import Any
 
 from ksr_recbole.errors import UserError
+from ksr_recbole.quick_start.result import ROOT
 from ksr_recbole.tuning.plan import Plan
 from ksr_recbole.tuning.progress import Progress
 from ksr_recbole.tuning.space import Range
@@ -40,10 +42,7 @@ def ray_search(plan: Plan, log: TrialLog) -> list[Trial]:
     import ray
     from ray import air, tune
 
-    # Ray would take Ctrl-C for the end of the search and return what there is.
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    ours = not ray.is_initialized()
-    if ours:
+    with _environment():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     finished: list[Trial] = []
     try:
@@ -58,11 +57,32 @@ def ray_search(plan: Plan, log: TrialLog) -> list[Trial]:
                 verbose=0,
             ),
         )
-        tuner.fit()
+        with _environment():
+            tuner.fit()
     finally:
-        if ours:
-            ray.shutdown()
+        ray.shutdown()
     return finished
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """What Ray reads when it starts workers, and when it is interrupted."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    changes = {
+        "PYTHONPATH": os.pathsep.join(paths),  # this package need not be installed
+        # Ray would take Ctrl-C for the end of the search and return what there is.
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    }
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def ray_space(plan: Plan) -> dict[str, Any]:
