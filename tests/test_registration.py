@@ -33,6 +33,7 @@ from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.rum import RUMItem
 from ksr_recbole.quick_start import run
 from ksr_recbole.registry import MODELS, OWN_MODELS
+from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
 from tests.toy import toy_values
 
@@ -352,6 +353,14 @@ def test_a_damaged_or_missing_checkpoint_is_told_in_a_sentence(trained):
         load(trained.with_name("none.pth"))
 
 
+def test_a_checkpoint_of_an_earlier_version_is_told_in_a_sentence(trained):
+    content = checkpoint.load(trained)
+    del content["given"]
+    checkpoint.save(trained, content)
+    with pytest.raises(UserError, match="was written by an earlier version"):
+        load(trained)
+
+
 class Evil:
     def __reduce__(self) -> tuple[Callable, tuple]:
         return os.mkdir, ("unpickled",)
@@ -379,8 +388,8 @@ def test_checkpoints_of_recboles_models_go_to_recboles_function(toy_folder, tmp_
 @pytest.mark.parametrize("phase", ["valid", "test"])
 def test_case_studies_rank_as_our_full_ranking(toy_folder, registered, task, phase):
     values = toy_values(toy_folder, task=task, session_length=7200.0)
-    checkpoint = run("GRU_F", "toy", None, values)["checkpoint"]
-    config, model, _, _, valid_data, test_data = load(Path(checkpoint))
+    trained = run("GRU_F", "toy", None, values)["checkpoint"]
+    config, model, _, _, valid_data, test_data = load(Path(trained))
     data = valid_data if phase == "valid" else test_data
     ranked = get_trainer(config["MODEL_TYPE"], "GRU_F")(config, model).rank(data, "full")
     users, first = np.unique(ranked.users, return_index=True)

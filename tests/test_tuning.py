@@ -300,20 +300,20 @@ def test_the_best_of_a_metric_of_which_less_is_better():
 
 def test_ray_gives_what_hyperopt_gives_and_runs_nothing_twice(toy_folder, tmp_path, capsys):
     pytest.importorskip("pyarrow", reason="Ray Tune needs pyarrow to finish")
-    ranges = "learning_rate choice [0.01,-1.0]\n"
-    assert main(command(toy_folder, ranges)) == 0
-    alone = stored(toy_folder)["trials"]
+    rate = "learning_rate choice [0.01]\n"
     elsewhere = f"--results_dir={tmp_path / 'ray'}"
-    arguments = command(toy_folder, ranges, "--tool=Ray", elsewhere)
-    assert main(arguments) == 0
-    log_file = tmp_path / "ray" / "GRU-toy-tuning.jsonl"
-    kept = log_file.read_text()
-    assert main(arguments) == 0
-    assert log_file.read_text() == kept
-    assert capsys.readouterr().out.count("(finished before)") == 2
-    found = json.loads((tmp_path / "ray" / "GRU-toy-tuning.json").read_text())["trials"]
-    told = lambda trials: sorted((t["key"], t["score"], t["error"]) for t in trials)  # noqa: E731
-    assert told(found) == told(alone)
+    ranges = "learning_rate choice [0.01,0.1,-1.0]\n"
+    assert main(command(toy_folder, ranges)) == 0
+    assert main(command(toy_folder, rate, elsewhere)) == 0
+    capsys.readouterr()
+    assert main(command(toy_folder, ranges, "--tool=Ray", elsewhere)) == 0
+    assert capsys.readouterr().out.count("(finished before)") == 1
+    content = json.loads((tmp_path / "ray" / "GRU-toy-tuning.json").read_text())
+    found, alone = (
+        {trial["key"]: (trial["score"], trial["error"]) for trial in trials}
+        for trials in (content["trials"], stored(toy_folder)["trials"])
+    )
+    assert found == alone and len(found) == 3
 
 
 def test_rays_ranges(toy_folder):
@@ -337,6 +337,7 @@ def test_rays_ranges(toy_folder):
     ("ranges", "extra", "sentence"),
     [
         (RATES, ["--algo=grid"], "--algo is 'grid'; it must be one of: exhaustive, random"),
+        (RATES, ["--tool=Ray", "--early_stop=3"], "--early_stop is for --tool=Hyperopt"),
         (RATES, ["--tool=ray"], "--tool is 'ray'; did you mean Ray?"),
         (RATES, ["--algo=random"], "--algo=random needs --max_evals=N"),
         (RATES, ["--max_evals=3"], "leave --max_evals out"),

@@ -14,6 +14,7 @@ from recbole.utils import init_logger, init_seed
 from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import known_keys
+from ksr_recbole.errors import UnusableCheckpointError
 from ksr_recbole.plugin.trainer import RegisteredTrainer
 from ksr_recbole.trainer import checkpoint
 
@@ -77,8 +78,13 @@ def config_of(content: dict[str, Any]) -> Config:
         content: from :func:`ksr_recbole.trainer.checkpoint.load`.
 
     Raises:
-        UserError: the model, a key or a value is not of this version.
+        UserError: the checkpoint, or the model, a key or a value in it, is not of this version.
     """
+    if "given" not in content:
+        raise UnusableCheckpointError(
+            f"This checkpoint of {content['model']} was written by an earlier version, which did "
+            "not keep the configuration; train again with this version."
+        )
     wanted = known_keys() - _NOT_AGAIN
     given = {key: value for key, value in content["given"].items() if key in wanted}
     values = {**given, **content["settings"]}

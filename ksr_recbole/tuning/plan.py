@@ -132,6 +132,8 @@ def make_plan(request: Request) -> Plan:
             f"{nearest(request.model, registry.MODELS) or ';'} "
             f"the models are {', '.join(registry.MODELS)}."
         )
+    if request.tool == "Ray" and request.early_stop is not None:
+        raise UserError("--early_stop is for --tool=Hyperopt; leave it out with --tool=Ray.")
     if request.display_file and request.display_file.suffix != ".png":
         raise UserError(f"--display_file is {request.display_file}; it must end in .png.")
     ranges = read_space(request.params_file)
