@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,6 +191,22 @@ def test_registering_twice_is_once_and_unregistering_restores_everything():
     assert get_model("KSR") is STOCK_KSR
     with pytest.raises((ValueError, ImportError)):  # RecBole looks into LightGBM's module last
         get_model("GRU++")
+
+
+def test_registering_does_not_import_what_slows_every_training():
+    code = (
+        "import sys, torch, ksr_recbole; ksr_recbole.register()\n"
+        "from recbole.config import Config\n"
+        "assert Config('KSR', 'toy').model_class.__module__ == 'ksr_recbole.model.ksr'\n"
+        "assert not torch.is_anomaly_enabled()\n"
+        "assert Config('StockKSR', 'toy', None, {'train_neg_sample_args': None})"
+        ".model_class.__module__ == 'recbole.model.sequential_recommender.ksr'\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_functions_that_were_imported_by_name_are_replaced_too(monkeypatch):

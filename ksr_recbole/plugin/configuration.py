@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from logging import getLogger
 from typing import Any
 
 from recbole.config import Config as RecBoleConfig
-from recbole.model.sequential_recommender.ksr import KSR as StockKSR
 
 from ksr_recbole import registry
 from ksr_recbole.config import Config
@@ -18,14 +18,21 @@ from ksr_recbole.errors import UserError
 STOCK = "StockKSR"
 """Name of RecBole's own KSR while this package's has taken its name."""
 
+_STOCK_MODULE = "recbole.model.sequential_recommender.ksr"
+
 _PICKLES = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
+
+
+def stock_class() -> type:
+    """RecBole's own KSR."""
+    return import_module(_STOCK_MODULE).KSR
 
 
 class StockConfig(RecBoleConfig):
     """RecBole's configuration of its own KSR, which looks its defaults up by that name."""
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
-        super()._load_internal_config_dict(StockKSR.__name__, model_class, dataset)
+        super()._load_internal_config_dict("KSR", model_class, dataset)
 
 
 def choose_config(original: Callable[..., tuple[str, type, str]]) -> Callable[..., Any]:
@@ -60,10 +67,10 @@ def choose_config(original: Callable[..., tuple[str, type, str]]) -> Callable[..
 
 def _name_of(model: Any) -> Any:
     """The registered name of a class that was given as model; everything else as it is."""
-    if model is StockKSR:
-        return STOCK
     if not isinstance(model, type):
         return model
+    if (model.__module__, model.__name__) == (_STOCK_MODULE, "KSR"):
+        return STOCK
     names = (name for name in registry.OWN_MODELS if registry.model_class(name) is model)
     return next(names, model)
 

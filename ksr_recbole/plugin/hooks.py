@@ -33,8 +33,7 @@ class Hooks:
     def add_module(self, name: str, **content: Any) -> None:
         """A module that ``importlib`` finds under ``name``, where there must be none yet."""
         module = ModuleType(name)
-        module.__spec__ = ModuleSpec(name, None)
-        vars(module).update(content)
+        vars(module).update(content, __spec__=ModuleSpec(name, None))
         sys.modules[name] = module
         self._undo.append(lambda: sys.modules.pop(name))
 

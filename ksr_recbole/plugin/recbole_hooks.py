@@ -14,11 +14,10 @@ import recbole.data.dataset
 import recbole.data.utils
 import recbole.quick_start
 import recbole.trainer
-from recbole.model.sequential_recommender.ksr import KSR as StockKSR
 
 from ksr_recbole import registry
 from ksr_recbole.plugin.checkpoints import load_data_and_model
-from ksr_recbole.plugin.configuration import STOCK, choose_config
+from ksr_recbole.plugin.configuration import STOCK, choose_config, stock_class
 from ksr_recbole.plugin.data import dataset_of, loader_of
 from ksr_recbole.plugin.hooks import Hooks
 from ksr_recbole.plugin.trainer import RegisteredTrainer
@@ -29,7 +28,7 @@ def put_in_place() -> Hooks:
     hooks = Hooks()
     try:
         for name in registry.OWN_MODELS:
-            _add_model(hooks, name, registry.model_class(name))
+            _add_model(hooks, name, **{name: registry.model_class(name)})
             _add_dataset_and_trainer(hooks, name)
         _add_stock(hooks)
         _add_loaders(hooks)
@@ -41,7 +40,7 @@ def put_in_place() -> Hooks:
     return hooks
 
 
-def _add_model(hooks: Hooks, name: str, model: type) -> None:
+def _add_model(hooks: Hooks, name: str, **content: Any) -> None:
     """Before ``recbole.utils.get_model``, and so ``Config`` and ``run_recbole``.
 
     It imports ``recbole.model.<family>.<name in lower case>``, the general family first, and
@@ -49,7 +48,7 @@ def _add_model(hooks: Hooks, name: str, model: type) -> None:
     ``sequential_recommender.ksr``, which is left alone.
     """
     module = f"recbole.model.general_recommender.{name.lower()}"
-    hooks.add_module(module, **{name: model})
+    hooks.add_module(module, **content)
 
 
 def _add_dataset_and_trainer(hooks: Hooks, name: str) -> None:
@@ -64,8 +63,18 @@ def _add_dataset_and_trainer(hooks: Hooks, name: str) -> None:
 
 
 def _add_stock(hooks: Hooks) -> None:
-    """RecBole's own KSR under another name, for comparison."""
-    _add_model(hooks, STOCK, StockKSR)
+    """RecBole's own KSR under another name, for comparison.
+
+    It is imported when asked for: importing RecBole's sequential models turns on PyTorch's
+    anomaly detection for the whole process (``sine.py``), which slows every training.
+    """
+
+    def imported(attribute: str) -> type:
+        if attribute != STOCK:
+            raise AttributeError(attribute)
+        return stock_class()
+
+    _add_model(hooks, STOCK, __getattr__=imported)
     stock = recbole.data.dataset.customized_dataset.KSRDataset
     hooks.set_attribute(recbole.data.dataset, f"{STOCK}Dataset", stock)
 
