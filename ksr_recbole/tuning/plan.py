@@ -120,32 +120,11 @@ def make_plan(request: Request) -> Plan:
         UserError: an unknown name, a range that cannot be read, a key both fixed and searched,
             or a configuration or dataset that is refused.
     """
-    for option, name, known in (("algo", request.algo, ALGORITHMS), ("tool", request.tool, TOOLS)):
-        if name not in known:
-            raise UserError(
-                f"--{option} is '{name}'{nearest(name, known) or ';'} "
-                f"it must be one of: {', '.join(known)}."
-            )
-    if not registry.under_protocol(request.model):
-        raise UserError(
-            f"The model '{request.model}' cannot be tuned here"
-            f"{nearest(request.model, registry.MODELS) or ';'} "
-            f"the models are {', '.join(registry.MODELS)}."
-        )
-    if request.tool == "Ray" and request.early_stop is not None:
-        raise UserError("--early_stop is for --tool=Hyperopt; leave it out with --tool=Ray.")
-    if request.display_file and request.display_file.suffix != ".png":
-        raise UserError(f"--display_file is {request.display_file}; it must end in .png.")
+    _check_options(request)
     ranges = read_space(request.params_file)
     n_trials = _number_of_trials(request, ranges)
-    _check_fixed(request, ranges)
     config = Config(request.model, request.dataset, list(request.config_files), request.values)
-    for each in ranges:
-        if each.name.split(".")[0] not in config:
-            raise UserError(
-                f"{request.params_file} has a range for {each.name}, which {request.model} does "
-                "not have, so that all its values would be the same; leave it out."
-            )
+    _check_ranges(request, ranges, config)
     for key in ("results_dir", "pretrain_dir"):
         ensure_writable(config[key], key)
     table1 = prepare_atomic_files(config)
@@ -165,6 +144,25 @@ def make_plan(request: Request) -> Plan:
     )
 
 
+def _check_options(request: Request) -> None:
+    for option, name, known in (("algo", request.algo, ALGORITHMS), ("tool", request.tool, TOOLS)):
+        if name not in known:
+            raise UserError(
+                f"--{option} is '{name}'{nearest(name, known) or ';'} "
+                f"it must be one of: {', '.join(known)}."
+            )
+    if not registry.under_protocol(request.model):
+        raise UserError(
+            f"The model '{request.model}' cannot be tuned here"
+            f"{nearest(request.model, registry.MODELS) or ';'} "
+            f"the models are {', '.join(registry.MODELS)}."
+        )
+    if request.tool == "Ray" and request.early_stop is not None:
+        raise UserError("--early_stop is for --tool=Hyperopt; leave it out with --tool=Ray.")
+    if request.display_file and request.display_file.suffix != ".png":
+        raise UserError(f"--display_file is {request.display_file}; it must end in .png.")
+
+
 def _number_of_trials(request: Request, ranges: tuple[Range, ...]) -> int:
     if request.algo != "exhaustive":
         if request.max_evals is None:
@@ -181,11 +179,18 @@ def _number_of_trials(request: Request, ranges: tuple[Range, ...]) -> int:
     return prod(len(each.values) for each in ranges)
 
 
-def _check_fixed(request: Request, ranges: tuple[Range, ...]) -> None:
+def _check_ranges(request: Request, ranges: tuple[Range, ...], config: Config) -> None:
+    """Refuse ranges of what is fixed, or of what the model does not have."""
     fixed = {key.split(".")[0] for key in request.values}
     for each in ranges:
-        if each.name.split(".")[0] in fixed:
+        key = each.name.split(".")[0]
+        if key in fixed:
             raise UserError(
                 f"The config key {each.name} is given for every trial, but {request.params_file} "
                 "has a range for it; leave one of them out."
+            )
+        if key not in config:
+            raise UserError(
+                f"{request.params_file} has a range for {each.name}, which {request.model} does "
+                "not have, so that all its values would be the same; leave it out."
             )
