@@ -91,8 +91,13 @@ class GRU(SequenceRecommender):
         """Preference in a state, ``[B, H]``."""
         return state.hidden[-1]
 
-    def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Tensor:
-        """User vectors after each row's last item, ``[B, d]``; see the base class."""
+    def advance(self, item_seq: Tensor, lengths: Tensor) -> SequenceState:
+        """The state after each row's last item, by row.
+
+        Args:
+            item_seq: item ids, ``int64 [B, T]``, padded with 0 at the end.
+            lengths: valid columns of each row, at least 1, ``int64 [B]``.
+        """
         packing = Packing.of(lengths)
         state = self.initial_state(len(item_seq))
         steps, left = packing.pack(item_seq).split(packing.widths), packing.to_lanes(lengths)
@@ -101,7 +106,11 @@ class GRU(SequenceRecommender):
             items = torch.cat(steps[start : start + self.chunk_length])
             piece = Packing.of((left - start).clamp(0, self.chunk_length))
             state = self.write(items, piece, state)
-        return self.user_mlp(packing.to_rows(self.last_preference(state)))
+        return state.to_rows(packing)
+
+    def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Tensor:
+        """User vectors after each row's last item, ``[B, d]``; see the base class."""
+        return self.user_mlp(self.last_preference(self.advance(item_seq, lengths)))
 
     def _run_gru(
         self, items: Tensor, packing: Packing, state: SequenceState
