@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "measure_explanations": "ksr_recbole.explanation.measures",
+}
 """Public name to the module it lives in.  They are imported when first asked for: RecBole and
 PyTorch take seconds, and the command lines check versions before them."""
 

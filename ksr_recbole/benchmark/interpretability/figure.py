@@ -29,7 +29,8 @@ def draw_attributes(tasks: Sequence[Explained], title: str, path: str | os.PathL
     for axes, explained in zip(grid, tasks, strict=True):
         axes.set_title(f"{explained.task}, MRR")
         _draw_bars(axes, explained)
-    handles, labels = grid[0].get_legend_handles_labels()
+    legends = [axes.get_legend_handles_labels() for axes in grid]
+    handles, labels = max(legends, key=lambda legend: len(legend[1]))  # a task may have failed
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     figure.suptitle(title)
     figure.savefig(path, format="png", dpi=150)

@@ -75,6 +75,16 @@ class Method:
             values.append(value)
         return np.array(values, dtype=np.float64)
 
+    def over_attributes(self, key: str) -> dict[str, float]:
+        """How a model's attention is spread, mean over seeds.
+
+        Args:
+            key: ``largest``, the share of users whose largest attention an attribute has, or
+                ``mean_weight``, its mean attention.
+        """
+        seeds = [cell.result["measures"]["attention"][key] for cell in self.cells]
+        return {name: float(np.mean([seed[name] for seed in seeds])) for name in seeds[0]}
+
     def per_user(self, metric: str) -> PerUser:
         """Each user's mean over seeds; on the value level of the user's mean over attributes."""
         name = f"{self.level}/{self.name}/{metric}"

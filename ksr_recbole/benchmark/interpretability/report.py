@@ -93,7 +93,7 @@ def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
         metrics = list(first["overall"][method.name])
         named["metrics"] = {m: metric_as_json(method.overall(m)) for m in metrics}
         if method.name == OWN["attention"]:
-            named |= {key: _mean_by_name(method, key) for key in ("largest", "mean_weight")}
+            named |= {key: method.over_attributes(key) for key in ("largest", "mean_weight")}
     else:
         metrics = list(first["overall"][method.name]["macro"])
         for mean in ("macro", "micro"):
@@ -107,9 +107,3 @@ def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
     named["p_values"] = {m: test.p_value for m, test in tests.items() if test}
     named["differences"] = {m: test.difference for m, test in tests.items() if test}
     return named
-
-
-def _mean_by_name(method: Method, key: str) -> dict[str, float]:
-    """Mean over seeds of how attention is distributed over the attributes."""
-    seeds = [cell.result["measures"]["attention"][key] for cell in method.cells]
-    return {name: sum(seed[name] for seed in seeds) / len(seeds) for name in seeds[0]}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ksr_recbole.benchmark.interpretability.methods import Explained, Level, Method
+from ksr_recbole.benchmark.interpretability.methods import OWN, Explained, Level, Method
 from ksr_recbole.benchmark.results import spread
 from ksr_recbole.benchmark.significance import ALPHA
 from ksr_recbole.benchmark.table import Line, Table, Value
@@ -92,17 +92,28 @@ def _notes(explained: Explained, level: Level) -> list[str]:
     seeds = max(len(method.cells) for method in explained.methods[level])
     notes = ["Mean and standard deviation over seeds."] if seeds > 1 else []
     notes.append(f"{measures['users']} users, {measures['positives']} test items.")
-    told = measures[level]
-    if level == "values":
-        notes += [
-            "Mean over an attribute's users, then over attributes; pairs: over all pairs of user "
-            "and attribute. Ties count as ranked above, unless broken at random.",
-            *(f"Left out: {name}, since {why}." for name, why in told["left_out"].items()),
-        ]
-    else:
-        first, second = (told[f"agreement@{k}"]["majority"] for k in (1, 10))
-        both = first if first == second else f"{first}, {second}"
-        notes.append(f"Most frequent in training: {both}.")
+    if level == "attention":
+        return notes + _attention_notes(explained)
+    left_out = measures["values"]["left_out"].items()
+    return [
+        *notes,
+        "Mean over an attribute's users, then over attributes; pairs: over all pairs of user and "
+        "attribute. Ties count as ranked above, unless broken at random.",
+        *(f"Left out: {name}, since {why}." for name, why in left_out),
+    ]
+
+
+def _attention_notes(explained: Explained) -> list[str]:
+    told = explained.measures["attention"]
+    majority = dict.fromkeys(told[f"agreement@{k}"]["majority"] for k in (1, 10))
+    notes = [f"Most frequent in training: {', '.join(majority)}."]
+    for method in explained.methods["attention"]:
+        if method.cells and method.name == OWN["attention"]:
+            shares = method.over_attributes("largest")
+            name = max(shares, key=shares.get)
+            notes.append(
+                f"{method.label}: largest attention on {name} for {shares[name]:.1%} of users."
+            )
     return notes
 
 
