@@ -24,10 +24,10 @@ def draw_attributes(tasks: Sequence[Explained], title: str, path: str | os.PathL
     widest = max(
         len(each.measures["values"]["attributes"]) if each.measures else 1 for each in tasks
     )
-    figure = new_figure(max(7.0, 1.1 * widest + 3), 4.5 * len(tasks))
+    figure = new_figure(max(7.0, 1.1 * widest + 3), 5 * len(tasks))
     grid = figure.subplots(len(tasks), 1, squeeze=False).ravel()
     for axes, explained in zip(grid, tasks, strict=True):
-        axes.set_title(f"{explained.task}, MRR")
+        axes.set_title(explained.task)
         _draw_bars(axes, explained)
     legends = [axes.get_legend_handles_labels() for axes in grid]
     handles, labels = max(legends, key=lambda legend: len(legend[1]))  # a task may have failed
@@ -54,4 +54,6 @@ def _draw_bars(axes: Any, explained: Explained) -> None:
             color=HIGHLIGHT if method.label == explained.reference else colour,
             error_kw={"elinewidth": 0.8},
         )
+    axes.set_yscale("log")  # ranges of 20 and of 20,000 entities side by side
+    axes.set_ylabel("MRR")
     axes.set_xticks(np.arange(len(names)), names, rotation=30, ha="right")
