@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from ksr_recbole.compat import keeping_anomaly_mode
 from ksr_recbole.errors import UserError
 
 
@@ -109,6 +110,11 @@ def model_class(name: str) -> type:
     Raises:
         UserError: no such model; the sentence lists the known ones.
     """
+    with keeping_anomaly_mode():
+        return _found(name)
+
+
+def _found(name: str) -> type:
     if under_protocol(name):
         module, attribute = MODELS[name].target.split(":")
         return getattr(import_module(module), attribute)

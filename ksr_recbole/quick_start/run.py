@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import FileHandler, getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
 from recbole.utils import ModelType, get_trainer, init_logger, init_seed, set_color
@@ -19,6 +20,7 @@ from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
@@ -28,6 +30,12 @@ from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
 
+Measure = Callable[
+    [SequenceTrainer, SequenceEvalData], tuple[dict[str, Any], dict[str, np.ndarray]]
+]
+"""What can be asked of a trained model beside its metrics: given a trainer that holds the best
+model, and the test data, it makes JSON values and arrays by name."""
+
 
 def run(
     model: str | None = None,
@@ -35,6 +43,7 @@ def run(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
+    measure: Measure | None = None,
 ) -> dict[str, Any]:
     """Train and test a model, as RecBole's ``run_recbole``.
 
@@ -45,13 +54,15 @@ def run(
         config_file_list: YAML files.
         config_dict: config values; they win over the files.
         saved: keep the model in ``checkpoint_dir``.
+        measure: called after the test; only for models under the paper's protocol.
 
     Returns:
         RecBole's result dict (``best_valid_score``, ``valid_score_bigger``,
         ``best_valid_result``, ``test_result``); for models under the paper's protocol also
         everything in the result file, its path as ``result_file``, and as ``eval_results`` by
         mode and phase the :class:`~ksr_recbole.evaluation.evaluator.EvalResult` with every
-        positive's rank.
+        positive's rank.  With a ``measure`` its JSON values stand under ``measures``, in the
+        file too, and its arrays under ``measured_arrays``.
 
     Raises:
         UserError: anything the user can mend.
@@ -65,7 +76,12 @@ def run(
     with _logging(config):
         _to_log_file(str(config))
         if registry.under_protocol(config["model"]):
-            return _run_under_protocol(config, saved)
+            return _run_under_protocol(config, saved, measure)
+        if measure is not None:
+            raise UserError(
+                f"Nothing can be measured on {config['model']} beside its metrics, since it does "
+                "not run under the paper's protocol; choose a model that is compared here."
+            )
         return _run_recbole_model(config, saved)
 
 
@@ -93,7 +109,7 @@ def _to_log_file(text: str) -> None:
             handler.handle(record)
 
 
-def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
+def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     stages = Stages()
     with stages("data"):
         table1 = prepare_atomic_files(config)
@@ -113,11 +129,13 @@ def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
         if saved:
             trainer.load_best(trainer.saved_model_file)
         evaluated = _evaluate_modes(config, trainer, valid_data, test_data)
+    measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
         "table1": table1,
         **_scores(config, trainer, evaluated),
+        **measures,
         "pretraining": vectors.notes,
         "data_fingerprint": dataset.fingerprint,
         "seconds": stages.seconds,
@@ -129,7 +147,18 @@ def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
     }
     path = write_result(config["results_dir"], result)
     getLogger().info("\n" + summary(result, path))
-    return {**result, "result_file": str(path), "eval_results": evaluated}
+    return {**result, **arrays, "result_file": str(path), "eval_results": evaluated}
+
+
+def _measured(
+    measure: Measure | None, stages: Stages, trainer: SequenceTrainer, test_data: SequenceEvalData
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entries of the result that a measure makes: for its file, and for the caller only."""
+    if measure is None:
+        return {}, {}
+    with stages("measures"):
+        measures, arrays = measure(trainer, test_data)
+    return {"measures": measures}, {"measured_arrays": arrays}
 
 
 def _scores(
