@@ -13,7 +13,7 @@ from recbole.trainer import KGTrainer
 from recbole.utils import calculate_valid_score, get_local_time, set_color
 
 from ksr_recbole.config import option
-from ksr_recbole.dataset.dataloader import SequenceEvalData, SequenceTrainLoader
+from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates
 from ksr_recbole.evaluation.evaluator import (
@@ -79,7 +79,7 @@ class SequenceTrainer(KGTrainer):
 
     def fit(
         self,
-        train_data: SequenceTrainLoader,
+        train_data: TrainLoader,
         valid_data: SequenceEvalData | None = None,
         verbose: bool = True,
         saved: bool = True,
@@ -119,7 +119,7 @@ class SequenceTrainer(KGTrainer):
 
     def _train_epoch(
         self,
-        train_data: SequenceTrainLoader,
+        train_data: TrainLoader,
         epoch_idx: int,
         loss_func: Any = None,
         show_progress: bool = False,
