@@ -67,11 +67,6 @@ def invocation(script: str) -> list[str]:
     return ["python", *script.split()]
 
 
-def print_usage(usage: str, script: str) -> None:
-    """Print a command's help, with what it was called with in the place of ``{program}``."""
-    print(usage.format(program=shlex.join(invocation(script))), end="")
-
-
 def count_of(text: str, option: str) -> int:
     """A positive whole number given as ``--option=text``.
 
@@ -124,13 +119,30 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         return INTERRUPTED
 
 
+def run_command(
+    run: Callable[[Sequence[str]], int],
+    usage: str,
+    script: str,
+    arguments: Sequence[str] | None,
+) -> int:
+    """Show a command's help, or run it :func:`guarded`; its exit status.
+
+    Args:
+        run: what to do with the arguments; gives the exit status.
+        usage: the help, ``{program}`` standing for what the command was called with.
+        script: see :func:`invocation`.
+        arguments: by default those of the process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(given):
+        print(usage.format(program=shlex.join(invocation(script))), end="")
+        return 0
+    return guarded(lambda: run(given), script, given)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_recbole.py`` and return its exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(arguments):
-        print_usage(USAGE, SCRIPT)
-        return 0
-    return guarded(lambda: _run(arguments), SCRIPT, arguments)
+    return run_command(_run, USAGE, SCRIPT, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:

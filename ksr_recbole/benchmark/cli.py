@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import count_of, guarded, parse_arguments, print_usage, switched_on
+from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
 
@@ -55,11 +54,7 @@ _INSTEAD = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_benchmark.py`` and return its exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(arguments):
-        print_usage(USAGE, SCRIPT)
-        return 0
-    return guarded(lambda: _run(arguments), SCRIPT, arguments)
+    return run_command(_run, USAGE, SCRIPT, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:

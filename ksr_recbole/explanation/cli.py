@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import count_of, guarded, parse_arguments, print_usage
+from ksr_recbole.cli import count_of, parse_arguments, run_command
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable_file, replacing
 
@@ -42,11 +42,7 @@ _FILES = ("html", "png", "json")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m ksr_recbole explain`` and return its exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(arguments):
-        print_usage(USAGE, _SCRIPT)
-        return 0
-    return guarded(lambda: _run(arguments), _SCRIPT, arguments)
+    return run_command(_run, USAGE, _SCRIPT, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:

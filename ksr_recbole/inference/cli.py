@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ksr_recbole.cli import guarded, parse_arguments, print_usage
+from ksr_recbole.cli import parse_arguments, run_command
 from ksr_recbole.errors import UserError
 
 USAGE = """\
@@ -26,11 +25,7 @@ SCRIPT = "-m ksr_recbole export"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(arguments):
-        print_usage(USAGE, SCRIPT)
-        return 0
-    return guarded(lambda: _run(arguments), SCRIPT, arguments)
+    return run_command(_run, USAGE, SCRIPT, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
