@@ -20,10 +20,13 @@ class Entry:
     Attributes:
         target: ``module:class``.
         needs_kg: whether it reads the knowledge graph (Table 2).
+        divisible: whether the loss of a batch is a sum or mean of its rows' losses, so that
+            several processes can each take a part of the batch.
     """
 
     target: str
     needs_kg: bool = True
+    divisible: bool = True
 
 
 _GRU = "ksr_recbole.model.gru_recommender:GRU"
@@ -33,7 +36,7 @@ _GENERAL = "recbole.model.general_recommender"
 MODELS: dict[str, Entry] = {
     "BPR": Entry(f"{_GENERAL}.bpr:BPR", needs_kg=False),
     "NeuMF": Entry(f"{_GENERAL}.neumf:NeuMF", needs_kg=False),
-    "CKE": Entry("recbole.model.knowledge_aware_recommender.cke:CKE"),
+    "CKE": Entry("recbole.model.knowledge_aware_recommender.cke:CKE", divisible=False),
     "FPMC": Entry("recbole.model.sequential_recommender.fpmc:FPMC", needs_kg=False),
     "RUM_I": Entry("ksr_recbole.model.rum:RUMItem"),
     "RUM_F": Entry("ksr_recbole.model.rum:RUMFeature"),

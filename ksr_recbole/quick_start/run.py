@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import FileHandler, getLogger
+from logging import FileHandler, NullHandler, getLogger
 from pathlib import Path
 from typing import Any
 
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
-from recbole.utils import ModelType, get_trainer, init_logger, init_seed, set_color
+from recbole.utils import (
+    ModelType,
+    get_trainer,
+    init_logger,
+    init_seed,
+    set_color,
+    training_arguments,
+)
 
 from ksr_recbole import registry
 from ksr_recbole.compat import with_checkpoint_rule
@@ -19,6 +27,9 @@ from ksr_recbole.config.keys import yaml_keys
 from ksr_recbole.dataset.dataloader import SequenceEvalData, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.distributed import group
+from ksr_recbole.distributed.hosts import Hosts, check_possible
+from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
@@ -36,8 +47,9 @@ def run(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
+    **processes: Any,
 ) -> dict[str, Any]:
-    """Train and test a model, as RecBole's ``run_recbole``.
+    """Train and test a model, as RecBole's ``run`` and ``run_recbole``.
 
     Args:
         model: a model of this package or of RecBole; by default the one the config names, or KSR.
@@ -46,6 +58,8 @@ def run(
         config_file_list: YAML files.
         config_dict: config values; they win over the files.
         saved: keep the model in ``checkpoint_dir``.
+        processes: RecBole's ``nproc``, ``world_size``, ``ip``, ``port`` and ``group_offset``,
+            which are config keys too; see ``docs/distributed.md``.
 
     Returns:
         RecBole's result dict (``best_valid_score``, ``valid_score_bigger``,
@@ -57,11 +71,22 @@ def run(
     Raises:
         UserError: anything the user can mend.
     """
-    config = Config(model, dataset, config_file_list, config_dict)
-    for key in ("checkpoint_dir", "results_dir", "pretrain_dir"):
-        ensure_writable(config[key], key)
-    if config["data_cache_dir"] is not None:
-        ensure_writable(config["data_cache_dir"], "data_cache_dir")
+    arguments = (model, dataset, config_file_list, {**(config_dict or {}), **processes})
+    config = Config(*arguments)
+    hosts = Hosts.of(config)
+    if not hosts.distributed:
+        return _run(config, saved)
+    check_possible(config, hosts)
+    return launch(_run_in_process, (arguments, saved), hosts, config["device"].type)
+
+
+def _run_in_process(arguments: tuple[Any, ...], saved: bool) -> dict[str, Any]:
+    """The run, in one of its processes."""
+    return _run(Config(*arguments), saved)
+
+
+def _run(config: Config, saved: bool) -> dict[str, Any]:
+    group.from_main(lambda: _check_folders(config))
     init_seed(config["seed"], config["reproducibility"])
     with _logging(config):
         _to_log_file(str(config))
@@ -70,19 +95,40 @@ def run(
         return _run_recbole_model(config, saved)
 
 
+def _check_folders(config: Config) -> None:
+    for key in ("checkpoint_dir", "results_dir", "pretrain_dir"):
+        ensure_writable(config[key], key)
+    if config["data_cache_dir"] is not None:
+        ensure_writable(config["data_cache_dir"], "data_cache_dir")
+
+
 @contextmanager
 def _logging(config: Config) -> Iterator[None]:
-    """RecBole's logger for the time of a run, so that a second run gets its own log file."""
+    """RecBole's logger for the time of a run, so that a second run gets its own log file.
+
+    Of several processes the main one alone logs.
+    """
     root = getLogger()
     before = root.handlers[:]
     root.handlers = []
-    init_logger(config)
+    if group.place().main:
+        init_logger(config)
+    else:
+        root.addHandler(_Silent(config))
     try:
         yield
     finally:
         for handler in root.handlers:
             handler.close()
         root.handlers = before
+
+
+class _Silent(NullHandler):
+    """No log; ``baseFilename`` is what RecBole names the folder of TensorBoard's events after."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.baseFilename = f"{config['model']}-{os.getpid()}.log"
 
 
 def _to_log_file(text: str) -> None:
@@ -97,9 +143,9 @@ def _to_log_file(text: str) -> None:
 def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
     stages = Stages()
     with stages("data"):
-        table1 = prepare_atomic_files(config)
+        table1 = group.in_turn(lambda: prepare_atomic_files(config))
         getLogger().info(table1)
-        dataset = load_dataset(config)
+        dataset = group.in_turn(lambda: load_dataset(config))
         train_data, valid_data, test_data = data_preparation(config, dataset)
         if not (len(train_data) and valid_data and test_data):
             raise UserError(
@@ -108,33 +154,40 @@ def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
             )
         _to_log_file(str(dataset))
     with stages("pretraining"):
-        vectors = pretrained_vectors(config, dataset)
+        vectors = group.from_main(lambda: pretrained_vectors(config, dataset))
+        dataset.pretrained = vectors  # in the other processes too
     trainer = make_trainer(config, dataset)
     if config["resume"]:
-        trainer.resume_checkpoint(_resume_path(config))
+        trainer.resume_checkpoint(group.from_main(lambda: _resume_path(config)))
+    if saved:
+        group.tell_parent("checkpoint", group.from_main(lambda: trainer.saved_model_file))
     with stages("training"):
         trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
     with stages("test"):
         if saved:
             trainer.load_best(trainer.saved_model_file)
         evaluated = _evaluate_modes(config, trainer, valid_data, test_data)
-    result = {
-        "model": config["model"],
-        "dataset": config["dataset"],
-        "table1": table1,
-        **_scores(config, trainer, evaluated),
-        "pretraining": vectors.notes,
-        "data_fingerprint": dataset.fingerprint,
-        "seconds": stages.seconds,
-        "peak_memory_mib": peak_memory_mib(),
-        "checkpoint": trainer.saved_model_file if saved else None,
-        "seed": config["seed"],
-        "config": settings(config),
-        "environment": environment(),
-    }
-    path = write_result(config["results_dir"], result)
-    getLogger().info("\n" + summary(result, path))
-    return {**result, "result_file": str(path), "eval_results": evaluated}
+
+    def leave_result() -> dict[str, Any]:
+        result = {
+            "model": config["model"],
+            "dataset": config["dataset"],
+            "table1": table1,
+            **_scores(config, trainer, evaluated),
+            "pretraining": vectors.notes,
+            "data_fingerprint": dataset.fingerprint,
+            "seconds": stages.seconds,
+            "peak_memory_mib": peak_memory_mib(),
+            "checkpoint": trainer.saved_model_file if saved else None,
+            "seed": config["seed"],
+            "config": settings(config),
+            "environment": environment(),
+        }
+        path = write_result(config["results_dir"], result)
+        getLogger().info("\n" + summary(result, path))
+        return {**result, "result_file": str(path)}
+
+    return {**group.from_main(leave_result), "eval_results": evaluated}
 
 
 def _scores(
@@ -166,10 +219,14 @@ def _scores(
 
 def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
     """Model and trainer for a built dataset."""
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    keys = yaml_keys("model", config["model"]) | yaml_keys("task", config["task"]) | {"seed"}
+    same = {key: str(config[key]) for key in keys | set(training_arguments) | {"model"}}
+    resumes = bool(config["resume"])
+    group.require_equal({**same, "resume": resumes, "data of fingerprint": dataset.fingerprint})
+    # The same in all processes: they draw the same negative triples and start from one model.
+    init_seed(config["seed"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, dataset).to(config["device"])
     _to_log_file(str(model))
-    keys = yaml_keys("model", config["model"]) | yaml_keys("task", config["task"]) | {"seed"}
     return SequenceTrainer(config, model, dataset.fingerprint, frozenset(keys))
 
 
