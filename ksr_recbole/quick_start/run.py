@@ -77,10 +77,10 @@ def run(
     if not hosts.distributed:
         return _run(config, saved)
     check_possible(config, hosts)
-    return launch(_run_in_process, (arguments, saved), hosts, config["device"].type)
+    return launch(run_in_process, (arguments, saved), hosts, config["device"].type)
 
 
-def _run_in_process(arguments: tuple[Any, ...], saved: bool) -> dict[str, Any]:
+def run_in_process(arguments: tuple[Any, ...], saved: bool) -> dict[str, Any]:
     """The run, in one of its processes."""
     return _run(Config(*arguments), saved)
 
