@@ -23,8 +23,7 @@ from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.sources import SOURCES
 from ksr_recbole.errors import EXIT_STATUS, UserError
-
-HERE = Path(__file__).resolve().parent
+from ksr_recbole.paths import DATASETS
 
 CSV = "csv"
 
@@ -49,9 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _program() -> str:
+    """What the command was called by; all its commands are also commands of ``ksr-recbole``."""
+    called = Path(sys.argv[0])
+    if called.stem == "ksr-recbole":
+        return "ksr-recbole"
+    return f"python -m {called.parent.name if called.stem == '__main__' else 'dataset_atomic'}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dataset_atomic",
+        prog=_program(),
         description="From raw public data to RecBole's atomic files (.inter .kg .link .item "
         ".entity .relation), as Sec. 5.1 of the KSR paper prepares them.",
     )
@@ -126,7 +133,7 @@ def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:
             f"There is no converter '{name}'; expected one of {', '.join([*SOURCES, CSV])} (csv is "
             "for your own data)."
         )
-    out = given.out or HERE / name
+    out = given.out or DATASETS / name
     if name == "ml-100k":
         return convert_ml_100k(out, options=options, raw=given.raw, link=given.link, kg=given.kg)
     if given.raw is None:
@@ -139,7 +146,7 @@ def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:
 def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionReport:
     if given.raw is None or given.dataset is None:
         raise UserError("`convert csv` needs --raw=FILE and --dataset=NAME (what to call it).")
-    out = given.out or HERE / given.dataset
+    out = given.out or DATASETS / given.dataset
     ensure_free(out, options)
     wanted = {given.user: "user_id", given.item: "item_id", given.time: "timestamp"}
     if given.rating:

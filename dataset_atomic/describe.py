@@ -48,14 +48,14 @@ def _interactions(folder: Path, name: str) -> list[str]:
     inter = scan_atomic(atomic_path(folder, name, "inter"), needed).select(
         "user_id", "item_id", time=pl.col("timestamp").cast(pl.Float64)
     )
-    users = inter.group_by("user_id").agg(
+    by_user = inter.group_by("user_id").agg(
         n=pl.len(),
         sessions=(pl.col("time") // DAY).n_unique(),
         distinct=pl.col("item_id").n_unique(),
     )
-    tied = inter.group_by("user_id", "time").agg(n=pl.len()).filter(pl.col("n") > 1)
-    span = inter.select(first=pl.col("time").min(), last=pl.col("time").max())
-    users, tied, span = pl.collect_all([users, tied, span], engine="streaming")
+    ties = inter.group_by("user_id", "time").agg(n=pl.len()).filter(pl.col("n") > 1)
+    ends = inter.select(first=pl.col("time").min(), last=pl.col("time").max())
+    users, tied, span = pl.collect_all([by_user, ties, ends], engine="streaming")
     total = users["n"].sum()
     first, last = (
         pl.from_epoch(span[end].cast(pl.Int64)).dt.date().item() for end in ("first", "last")
@@ -80,8 +80,8 @@ def _spread(values: pl.Series) -> str:
 
 def _links(folder: Path, name: str) -> list[str]:
     link = scan_atomic(atomic_path(folder, name, "link"), ["item_id", "entity_id"]).collect()
-    items = scan_atomic(atomic_path(folder, name, "inter"), ["item_id"]).select("item_id")
-    items = items.unique().collect(engine="streaming")
+    column = scan_atomic(atomic_path(folder, name, "inter"), ["item_id"]).select("item_id")
+    items = column.unique().collect(engine="streaming")
     known = link["item_id"].unique()
     shared = int((link.unique()["entity_id"].value_counts()["count"] > 1).sum())
     without = items.filter(~pl.col("item_id").is_in(known.implode())).height
@@ -93,8 +93,9 @@ def _links(folder: Path, name: str) -> list[str]:
 
 def _relations(folder: Path, name: str) -> list[str]:
     kg = scan_atomic(atomic_path(folder, name, "kg"), ["head_id", "relation_id", "tail_id"])
-    counts = kg.group_by("relation_id").len().sort("len", "relation_id", descending=[True, False])
-    counts, notes = counts.collect(engine="streaming"), {}
+    by_relation = kg.group_by("relation_id").len()
+    ordered = by_relation.sort("len", "relation_id", descending=[True, False])
+    counts, notes = ordered.collect(engine="streaming"), {}
     path = atomic_path(folder, name, "relation")
     if path.is_file():
         relation = scan_atomic(path, ["relation_id"]).collect()

@@ -5,7 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "Recommender": "ksr_recbole.inference.recommender",
+    "save_model": "ksr_recbole.inference.saving",
+    "explain": "ksr_recbole.explanation.explain",
+    "load_trained": "ksr_recbole.explanation.loading",
+}
 """Public name to the module it lives in.  They are imported when first asked for: RecBole and
 PyTorch take seconds, and the command lines check versions before them."""
 

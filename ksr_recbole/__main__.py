@@ -1,33 +1,48 @@
-"""``python -m ksr_recbole COMMAND``, installed as ``ksr-recbole``."""
+"""``python -m ksr_recbole COMMAND``, installed as ``ksr-recbole COMMAND``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NamedTuple
 
 from ksr_recbole.errors import EXIT_STATUS
 from ksr_recbole.registry import nearest
 
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: where its ``main(arguments)``, which gives the exit status, is.
+        what: what it does, for the list of commands.
+        arguments: what comes before the arguments given.
+    """
+
+    module: str
+    what: str
+    arguments: tuple[str, ...] = ()
+
+
 COMMANDS = {
-    "run": ("ksr_recbole.cli", "train and test a model"),
-    "benchmark": ("ksr_recbole.benchmark.cli", "compare methods as in Table 3, or run a study"),
+    "run": Command("ksr_recbole.cli", "train and test a model"),
+    "benchmark": Command("ksr_recbole.benchmark.cli", "compare methods as in Table 3; studies"),
+    "fetch": Command("dataset_atomic.cli", "download a public dataset", ("fetch",)),
+    "convert": Command("dataset_atomic.cli", "write RecBole's atomic files", ("convert",)),
+    "describe": Command("dataset_atomic.cli", "say what atomic files hold", ("describe",)),
+    "export": Command("ksr_recbole.inference.cli", "write a model directory for Recommender"),
+    "explain": Command("ksr_recbole.explanation.cli", "say why, by the memory of a user"),
 }
-"""Command to the module whose ``main(arguments)`` gives the exit status, and what it does."""
+"""Every command by its name."""
 
 
 def usage() -> str:
     """The list of commands."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: ksr-recbole COMMAND [--help] ...   (or: python -m ksr_recbole COMMAND ...)",
-            "",
-            *lines,
-            "",
-        ]
-    )
+    lines = [f"  {name:<{width}}  {command.what}" for name, command in COMMANDS.items()]
+    head = "usage: ksr-recbole COMMAND [--help] ...   (or: python -m ksr_recbole COMMAND ...)"
+    return "\n".join([head, "", *lines, ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,13 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
-        told = f"there is no command '{name}'{nearest(name, COMMANDS) or ';'}" if name else ""
-        print(
-            f"error: {told or 'no command is given;'} the commands are {', '.join(COMMANDS)}.",
-            file=sys.stderr,
-        )
+        told = f"There is no command '{name}'{nearest(name, COMMANDS) or ';'}" if name else ""
+        known = f"the commands are {', '.join(COMMANDS)}."
+        print(f"error: {told or 'No command is given;'} {known}", file=sys.stderr)
         return EXIT_STATUS
-    return import_module(COMMANDS[name][0]).main(arguments[1:])
+    command = COMMANDS[name]
+    return import_module(command.module).main([*command.arguments, *arguments[1:]])
 
 
 if __name__ == "__main__":

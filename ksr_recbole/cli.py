@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 from ksr_recbole.compat import check_versions, silence_upstream_warnings
 from ksr_recbole.errors import EXIT_STATUS, UserError
 
 USAGE = """\
-usage: python run_recbole.py [--model=KSR] [--dataset=ml-100k]
-                             [--config_files="a.yaml b.yaml"] [--KEY=VALUE ...]
+usage: {program}
+         [--model=KSR] [--dataset=ml-100k] [--config_files="a.yaml b.yaml"] [--KEY=VALUE ...]
 
 Trains and tests a model on a dataset. Any RecBole config key can be set as --KEY=VALUE;
 the keys of this project are documented in configs/. Often used:
@@ -21,6 +22,8 @@ the keys of this project are documented in configs/. Often used:
   --resume                   go on from the newest checkpoint (or --resume=FILE)
   --nproc=N                  N processes; docs/distributed.md, also for several machines
 """
+
+SCRIPT = "run_recbole.py"
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -50,6 +53,37 @@ def parse_arguments(
     return parsed
 
 
+def invocation(script: str) -> list[str]:
+    """The words a command was called with, before its own arguments.
+
+    Args:
+        script: the command's script in a checkout, or ``-m`` and module; what is given unless it
+            was called by ``python -m ksr_recbole`` or ``ksr-recbole``.
+    """
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py" and called.parent.name == "ksr_recbole":
+        return ["python", "-m", "ksr_recbole", *sys.argv[1:2]]
+    if called.stem == "ksr-recbole":
+        return ["ksr-recbole", *sys.argv[1:2]]
+    return ["python", *script.split()]
+
+
+def print_usage(usage: str, script: str) -> None:
+    """Print a command's help, with what it was called with in the place of ``{program}``."""
+    print(usage.format(program=shlex.join(invocation(script))), end="")
+
+
+def count_of(text: str, option: str) -> int:
+    """A positive whole number given as ``--option=text``.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not (text.isdecimal() and text.isascii() and int(text) > 0):
+        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
+    return int(text)
+
+
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status.
 
@@ -57,7 +91,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
 
     Args:
         command: what to do once the versions are known to work; gives the exit status.
-        script: the script's file, for the command that goes on.
+        script: the command's script in a checkout, for the command that goes on.
         arguments: what it was given.
     """
     try:
@@ -75,7 +109,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         again = [a for a in arguments if not a.startswith("--resume")]
         if file := getattr(interruption, "checkpoint", None):
             again.append(f"--resume={file}")
-        go_on = shlex.join(["python", script, *again])
+        go_on = shlex.join([*invocation(script), *again])
         print(f"\nInterrupted; what was finished is kept. Go on with: {go_on}", file=sys.stderr)
         return INTERRUPTED
 
@@ -84,9 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_recbole.py`` and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
+        print_usage(USAGE, SCRIPT)
         return 0
-    return guarded(lambda: _run(arguments), "run_recbole.py", arguments)
+    return guarded(lambda: _run(arguments), SCRIPT, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:

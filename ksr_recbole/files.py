@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EISDIR
 from pathlib import Path
 
 from ksr_recbole.errors import UserError
@@ -38,15 +40,47 @@ def replacing(*targets: str | os.PathLike[str]) -> Iterator[tuple[Path, ...]]:
         for temporary, final in zip(temporaries, finals, strict=True):
             os.replace(temporary, final)
     except OSError as error:
-        where = error.filename or finals[0]
-        raise UserError(
-            f"Cannot write {where}: {error.strerror or error}; "
-            "choose a folder you may write to, on a disk with free space."
-        ) from error
+        raise _cannot_write(finals[0], error) from error
     finally:
         for temporary in temporaries:
             with suppress(OSError):  # there may be no folder to look in
                 temporary.unlink()
+
+
+@contextmanager
+def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty temporary folder that takes the place of ``target`` at the end.
+
+    As :func:`replacing` for a whole folder.  What ``target`` held before is gone afterwards;
+    whether it may be is for the caller to find out first.
+
+    Raises:
+        UserError: a folder cannot be created or written, or the disk is full.
+    """
+    final = Path(target).resolve()
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    before = temporary.with_suffix(".old")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        if final.exists():
+            os.replace(final, before)  # a folder with content cannot be replaced in one step
+        os.replace(temporary, final)
+    except OSError as error:
+        raise _cannot_write(final, error) from error
+    finally:
+        if before.exists() and not final.exists():
+            os.replace(before, final)
+        for leftover in (temporary, before):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _cannot_write(target: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Cannot write {error.filename or target}: {error.strerror or error}; "
+        "choose a folder you may write to, on a disk with free space."
+    )
 
 
 def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:
@@ -61,13 +95,41 @@ def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:
     """
     path = Path(folder)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as probe:
-            probe.write(b"\0" * 4096)
-            probe.flush()
+        _probe(path)
     except OSError as error:
         raise UserError(
             f"Cannot write in the folder {path} ({key}): {error.strerror}; "
             f"choose another with --{key}=FOLDER or make room."
         ) from error
     return path
+
+
+def ensure_writable_file(path: str | os.PathLike[str], key: str) -> Path:
+    """Create the folder of ``path`` if need be and make sure that the file can be written.
+
+    Args:
+        path: the file.
+        key: the argument that named it, for the sentence.
+
+    Raises:
+        UserError: its folder cannot be created or written, or it is a folder itself.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        _probe(path.parent)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the file {path} ({key}): {error.strerror}; "
+            f"choose another with --{key}=FILE or make room."
+        ) from error
+    return path
+
+
+def _probe(folder: Path) -> None:
+    """Create a folder if need be and try whether files can be written in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"\0" * 4096)
+        probe.flush()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import guarded, parse_arguments
+from ksr_recbole.cli import count_of, guarded, parse_arguments, print_usage
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from ksr_recbole.benchmark.studies import Study
 
 USAGE = """\
-usage: python run_benchmark.py [--dataset=ml-100k] [--task=next-item,next-session]
-                               [--models=paper] [--seeds=3] [--jobs=1] [--KEY=VALUE ...]
+usage: {program}
+         [--dataset=ml-100k] [--task=next-item,next-session] [--models=paper] [--seeds=3]
+         [--jobs=1] [--KEY=VALUE ...]
 
 Compares methods on a dataset and writes the table as <results_dir>/<dataset>-table3.md, .tex,
 .json and .png. What is finished is kept and never run again; an interrupted command goes on
@@ -34,6 +35,8 @@ where it was when it is given again.
   --keep_checkpoints     leave the trained models in <results_dir>/benchmark/
 Any other RecBole config key can be set as --KEY=VALUE, for every cell.
 """
+
+SCRIPT = "run_benchmark.py"
 
 FAILED = 1
 """Exit status if a cell has no result."""
@@ -53,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_benchmark.py`` and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
+        print_usage(USAGE, SCRIPT)
         return 0
-    return guarded(lambda: _run(arguments), "run_benchmark.py", arguments)
+    return guarded(lambda: _run(arguments), SCRIPT, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -86,8 +89,8 @@ def read_request(arguments: Sequence[str]) -> Request:
         dataset=values.pop("dataset", "ml-100k"),
         study=study,
         tasks=_tasks(values.pop("task", None), study),
-        seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + _count(values.pop("seeds", "1"), "seeds"))),
-        jobs=_count(values.pop("jobs", "1"), "jobs"),
+        seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + count_of(values.pop("seeds", "1"), "seeds"))),
+        jobs=count_of(values.pop("jobs", "1"), "jobs"),
         results_dir=Path(values.pop("results_dir", "results")),
         config_files=tuple(values.pop("config_files", "").split()),
         keep_checkpoints=_switched_on(values.pop(_KEEP, "False")),
@@ -136,7 +139,7 @@ def _models(text: str) -> tuple[str, ...]:
 
 
 def _tasks(text: str | None, study: Study) -> tuple[str, ...]:
-    from ksr_recbole.config.keys import CONFIGS
+    from ksr_recbole.paths import CONFIGS
 
     if text is None:
         return study.tasks
@@ -156,9 +159,3 @@ def _tasks(text: str | None, study: Study) -> tuple[str, ...]:
 def _listed(text: str) -> list[str]:
     """The different names in a list with commas."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _count(text: str, option: str) -> int:
-    if not (text.isdecimal() and text.isascii() and int(text) > 0):
-        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
-    return int(text)

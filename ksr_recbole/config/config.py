@@ -9,17 +9,14 @@ import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
 
-import dataset_atomic
 from ksr_recbole import registry
-from ksr_recbole.config.keys import CONFIGS, check_keys
+from ksr_recbole.config.keys import check_keys
 from ksr_recbole.config.options import option
 from ksr_recbole.distributed.group import place
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import parse_mode
 from ksr_recbole.evaluation.metrics import metric_keys
-
-DATASETS = Path(dataset_atomic.__file__).resolve().parent
-"""Where the atomic files of a dataset are looked for unless ``data_path`` says otherwise."""
+from ksr_recbole.paths import CONFIGS, DATASETS
 
 
 class Config(RecBoleConfig):

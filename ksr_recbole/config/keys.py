@@ -16,10 +16,8 @@ from recbole.utils import (
 )
 
 from ksr_recbole.errors import UserError
+from ksr_recbole.paths import CONFIGS
 from ksr_recbole.registry import nearest
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-"""Folder of this project's YAML files; every key they set is documented beside it there."""
 
 TRIALS = CONFIGS / "tuning.yaml"
 """The trials of every model; its keys are models, not config keys."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from recbole.data.dataset import Dataset
@@ -26,6 +26,9 @@ from ksr_recbole.dataset.sequences import (
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import nearest, needs_kg
 
+if TYPE_CHECKING:
+    from ksr_recbole.pretraining.pretrain import PretrainedVectors
+
 
 class WithSequences:
     """Mixin over a RecBole dataset: sequences instead of prefixes.
@@ -34,7 +37,31 @@ class WithSequences:
 
     - users' whole sequences in time order, kept once as flat arrays (:attr:`sequences`);
     - the split of each sequence into training, validation and test (:attr:`split`).
+
+    Attributes:
+        sequences: every user's whole sequence.
+        split: how far a sequence belongs to training and to validation.
+        pretrained: the vectors made for this dataset so far, once there are any.
     """
+
+    sequences: UserSequences
+    split: Split
+    pretrained: PretrainedVectors
+
+    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
+        config: Any
+        inter_feat: Any
+        dataset_name: str
+        uid_field: str
+        iid_field: str
+        time_field: str
+        user_num: int
+        item_num: int
+        field2id_token: dict[str, np.ndarray]
+
+        def copy(self, new_inter_feat: Any) -> WithSequences: ...
+
+        def _change_feat_format(self) -> None: ...
 
     def build(self) -> list[WithSequences]:
         """Order and split the sequences.

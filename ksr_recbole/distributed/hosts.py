@@ -11,7 +11,7 @@ from ksr_recbole import registry
 from ksr_recbole.config import option
 from ksr_recbole.errors import UserError
 
-KEYS = ("nproc", "world_size", "ip", "port", "group_offset")
+PROCESS_KEYS = ("nproc", "world_size", "ip", "port", "group_offset")
 """The config keys, with RecBole's names; ``configs/overall.yaml`` documents them."""
 
 DEFAULT_PORT = 5678

@@ -91,17 +91,9 @@ class GRU(SequenceRecommender):
         """Preference in a state, ``[B, H]``."""
         return state.hidden[-1]
 
-    def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Tensor:
-        """User vectors after each row's last item, ``[B, d]``; see the base class."""
-        packing = Packing.of(lengths)
-        state = self.initial_state(len(item_seq))
-        steps, left = packing.pack(item_seq).split(packing.widths), packing.to_lanes(lengths)
-        # In pieces, so that memory stays bounded however long the longest history is.
-        for start in range(0, len(steps), self.chunk_length):
-            items = torch.cat(steps[start : start + self.chunk_length])
-            piece = Packing.of((left - start).clamp(0, self.chunk_length))
-            state = self.write(items, piece, state)
-        return self.user_mlp(packing.to_rows(self.last_preference(state)))
+    def read_state(self, users: Tensor, state: SequenceState) -> Tensor:
+        """User vectors in a state, ``[B, d]``; see the base class."""
+        return self.user_mlp(self.last_preference(state))
 
     def _run_gru(
         self, items: Tensor, packing: Packing, state: SequenceState

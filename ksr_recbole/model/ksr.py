@@ -135,9 +135,7 @@ class KSR(GRU):
 
     def last_preference(self, state: SequenceState) -> Tensor:
         """:math:`p_t` in a state, ``[B, H + E]``: one read a row."""
-        hidden, values = state.hidden[-1], state.values
-        if self.value_matrix == "shared":
-            values = self.shared_value_matrix.expand(len(hidden), -1, -1)
+        hidden, values = state.hidden[-1], self.value_matrices(state)
         memory = torch.einsum("ba,bae->be", self.attention(hidden), values)  # Eq. 5
         return self._join(hidden, memory)
 
@@ -160,12 +158,21 @@ class KSR(GRU):
         query = self.query_mlp(hidden_states)  # Sec. 4.2.1, the transformed h
         return attention_weights(query, self.relation_embedding(self.attributes), self.gamma)
 
+    def value_matrices(self, state: SequenceState) -> Tensor:
+        """Value matrices that are read in a state, ``[B, A, E]``."""
+        if self.value_matrix == "shared":
+            return self.shared_value_matrix.expand(state.hidden.shape[1], -1, -1)
+        return state.values
+
+    def entity_vectors(self, entities: Tensor) -> Tensor:
+        """KB embeddings of entity ids ``[...]`` as the memory has them, ``[..., E]``."""
+        vectors = self.entity_embedding(entities)
+        return vectors if self.projection is None else self.projection(vectors)
+
     def _updates(self, items: Tensor) -> Updates:
         """What packed ``items [P]`` write, each different item's update vectors once."""
         distinct, index = torch.unique(items, return_inverse=True)
-        entities = self.entity_embedding(self.item_entities[distinct])
-        if self.projection is not None:
-            entities = self.projection(entities)
+        entities = self.entity_vectors(self.item_entities[distinct])
         table = translations(entities, self.relation_embedding(self.attributes))  # Eq. 7
         return Updates(table, index, self.gate_bias)
 

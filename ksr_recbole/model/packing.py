@@ -17,7 +17,7 @@ from torch import Tensor
 
 def steps_of_lanes(widths: Sequence[int], n_lanes: int) -> tuple[Tensor, Tensor]:
     """First packed row of each step, ``int64 [T]``, and steps of each lane, ``int64 [n_lanes]``."""
-    counts = torch.tensor(widths)
+    counts = torch.tensor(widths, dtype=torch.long)
     lengths = torch.searchsorted(-counts, -torch.arange(n_lanes))
     return counts.cumsum(0) - counts, lengths
 

@@ -57,6 +57,7 @@ class RUM(SequenceRecommender):
 
     type = ModelType.KNOWLEDGE
     LOSSES = ("BPR",)  # a softmax over all items would read the memory for every item
+    INNER_PRODUCT = False
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -69,6 +70,10 @@ class RUM(SequenceRecommender):
         self.attention_scale = option(config, "attention_scale", float, minimum=0)
         self.user_embedding = nn.Embedding(self.n_users, self.feature_size(self.kb_score))
         nn.init.xavier_normal_(self.user_embedding.weight)
+
+    def read_state(self, users: Tensor, state: SequenceState) -> Read:
+        """User embeddings and memories in a state; see the base class."""
+        return Read(self.user_embedding(users), state.values)
 
     def attend(self, agreement: Tensor) -> Tensor:
         """Attention :math:`z` over the last dimension, with strength beta (RUM, Sec. 3.3)."""
@@ -97,15 +102,26 @@ class RUMItem(RUM):
         self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
     ) -> tuple[Read, SequenceState]:
         """First in, first out: the items up to each step; see the base class."""
+        stream = self._stream(items, packing, state)
+        slots = torch.arange(self.memory_slots, device=items.device)
+        window = stream[packing.rows[:, None], packing.steps[:, None] + 1 + slots]
+        return Read(self.user_embedding(users), window), self._latest(stream, packing, state)
+
+    def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
+        """The slots after packed ``items [P]``; see the base class."""
+        return self._latest(self._stream(items, packing, state), packing, state)
+
+    def _stream(self, items: Tensor, packing: Packing, state: SequenceState) -> Tensor:
+        """The slots before and then the items, by row, ``[B, K + T]``."""
         before = packing.to_rows(state.values)
         padded = packing.unpack(items, len(before), len(packing.widths))
-        stream, slots = torch.cat([before, padded], dim=1), torch.arange(self.memory_slots)
-        slots = slots.to(items.device)
-        window = stream[packing.rows[:, None], packing.steps[:, None] + 1 + slots]
-        lengths = torch.bincount(packing.rows, minlength=len(before))
+        return torch.cat([before, padded], dim=1)
+
+    def _latest(self, stream: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
+        lengths = torch.bincount(packing.rows, minlength=len(stream))
+        slots = torch.arange(self.memory_slots, device=stream.device)
         after = stream.gather(1, lengths[:, None] + slots)
-        state = SequenceState(state.hidden, packing.to_lanes(after))
-        return Read(self.user_embedding(users), window), state
+        return SequenceState(state.hidden, packing.to_lanes(after))
 
     def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Read:
         """The latest items of each row; see the base class."""
@@ -175,13 +191,12 @@ class RUMFeature(RUM):
             values = replace_first(values, running)
         return Read(self.user_embedding(users), torch.cat(states)), state._replace(values=values)
 
-    def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Read:
-        """Value matrices after each row's last item; see the base class."""
-        packing = Packing.of(lengths)
-        values = self.initial_state(len(item_seq)).values
-        for running in self._steps(packing.pack(item_seq), packing, values):
+    def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
+        """Value matrices after packed ``items [P]``; see the base class."""
+        values = state.values
+        for running in self._steps(items, packing, values):
             values = replace_first(values, running)
-        return Read(self.user_embedding(users), packing.to_rows(values))
+        return state._replace(values=values)
 
     def _steps(self, items: Tensor, packing: Packing, values: Tensor) -> Iterator[Tensor]:
         """Value matrices of the lanes still running after each step (RUM, Sec. 3.4, write)."""

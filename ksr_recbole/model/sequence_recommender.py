@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +34,12 @@ class SequenceState(NamedTuple):
     hidden: Tensor
     values: Tensor
 
+    @classmethod
+    def cat(cls, states: Sequence[SequenceState]) -> SequenceState:
+        """The states of all users of ``states``, one after the other."""
+        hidden, values = zip(*states, strict=True)
+        return cls(torch.cat(hidden, dim=1), torch.cat(values))
+
     def first(self, n: int) -> SequenceState:
         """The state of the first ``n`` users."""
         return SequenceState(self.hidden[:, :n].contiguous(), self.values[:n])
@@ -55,9 +62,10 @@ class SequenceRecommender(AbstractRecommender):
 
     It trains on the batches of :class:`~ksr_recbole.dataset.dataloader.SequenceTrainLoader`
     and answers RecBole's ``predict`` and ``full_sort_predict`` and the evaluation's
-    ``score_candidates``.  A model says how it reads (:meth:`read`, :meth:`read_last`) and how
-    it scores what it has read: by inner products with :meth:`item_vectors` (Eq. 2 and 10),
-    unless it overrides :meth:`scores` and :meth:`all_scores`.
+    ``score_candidates``.  A model says how it reads (:meth:`read`, and :meth:`write` and
+    :meth:`read_state` where only the end counts) and how it scores what it has read: by inner
+    products with :meth:`item_vectors` (Eq. 2 and 10), unless it overrides :meth:`scores` and
+    :meth:`all_scores` and says so in :attr:`INNER_PRODUCT`.
 
     Items have an embedding :math:`q_i`, learned (``item_init: random``) or pretrained with BPR,
     and, as far as ``kb_input`` and ``kb_score`` say, a KB embedding :math:`e_i`.
@@ -75,6 +83,8 @@ class SequenceRecommender(AbstractRecommender):
     type = ModelType.SEQUENTIAL
     LOSSES: tuple[str, ...] = ("BPR", "CE")
     """Values of ``loss_type`` that the model can be trained with."""
+    INNER_PRODUCT = True
+    """Whether a score is the inner product of a user vector and an item vector (Eq. 2 and 10)."""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__()
@@ -167,14 +177,47 @@ class SequenceRecommender(AbstractRecommender):
         """
 
     @abstractmethod
+    def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
+        """The state after packed ``items [P]``, by lane: :meth:`read`'s second result."""
+
+    @abstractmethod
+    def read_state(self, users: Tensor, state: SequenceState) -> Any:
+        """What items are scored with in a state, as :meth:`read`'s first result.
+
+        Args:
+            users: ``int64 [B]``.
+            state: states in the order of ``users``.
+        """
+
+    def advance(
+        self, item_seq: Tensor, lengths: Tensor, state: SequenceState | None = None
+    ) -> SequenceState:
+        """The state after each row's last item, by row.
+
+        Args:
+            item_seq: item ids, ``int64 [B, T]``, padded with 0 at the end.
+            lengths: valid columns of each row, from 0 upwards, ``int64 [B]``.
+            state: what was remembered before, by row, or ``None`` at the beginning.
+        """
+        packing = Packing.of(lengths)
+        state = (state or self.initial_state(len(item_seq))).to_lanes(packing)
+        steps, left = packing.pack(item_seq).split(packing.widths), packing.to_lanes(lengths)
+        # In pieces, so that memory stays bounded however long the longest history is.
+        for start in range(0, len(steps), self.chunk_length):
+            items = torch.cat(steps[start : start + self.chunk_length])
+            piece = Packing.of((left - start).clamp(0, self.chunk_length))
+            state = self.write(items, piece, state)
+        return state.to_rows(packing)
+
     def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Any:
         """As :meth:`read`'s first result, after each row's last item only.
 
         Args:
             users: ``int64 [B]``.
             item_seq: item ids, ``int64 [B, T]``, padded with 0 at the end.
-            lengths: valid columns of each row, at least 1, ``int64 [B]``.
+            lengths: valid columns of each row, ``int64 [B]``.
         """
+        return self.read_state(users, self.advance(item_seq, lengths))
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Item side of the score, :math:`q_i` or :math:`q_i \\oplus e_i`, ``[..., d]``.

@@ -251,7 +251,8 @@ def _restore(loop: Any, partial: PartialTraining) -> int:
     state = partial.load()
     if state is None:
         return 0
-    parameters, moments = {}, {}
+    parameters: dict[str, torch.Tensor] = {}
+    moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, array in state.items():
         kind, _, rest = name.partition(".")
         if kind == "model":

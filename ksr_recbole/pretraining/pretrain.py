@@ -6,7 +6,7 @@ second run, another model or another trial of a search finds them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from logging import getLogger
 from pathlib import Path
@@ -227,7 +227,7 @@ def _cached(
     config: Any,
     kind: str,
     parts: dict[str, Any],
-    shapes: dict[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
     train: Callable[[Path], dict[str, np.ndarray]],
     notes: list[str],
 ) -> dict[str, np.ndarray]:

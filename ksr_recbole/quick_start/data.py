@@ -10,9 +10,9 @@ from dataset_atomic.convert import Options
 from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1
-from ksr_recbole.config.config import DATASETS
 from ksr_recbole.dataset.kg_sequence_dataset import has_graph
 from ksr_recbole.errors import UserError
+from ksr_recbole.paths import DATASETS
 from ksr_recbole.registry import nearest
 
 CONVERTERS = {"ml-100k": convert_ml_100k}
@@ -21,7 +21,7 @@ CONVERTERS = {"ml-100k": convert_ml_100k}
 
 def available_datasets() -> list[str]:
     """Names of the datasets in ``dataset_atomic/`` and of those with a converter."""
-    folders = {path.name for path in DATASETS.iterdir() if (path / f"{path.name}.inter").is_file()}
+    folders = {path.parent.name for path in DATASETS.glob("*/*.inter")}
     return sorted(folders | set(CONVERTERS) | set(SOURCES))
 
 

@@ -15,9 +15,8 @@ import torch
 
 from ksr_recbole.compat import WANTED
 from ksr_recbole.files import replacing
+from ksr_recbole.paths import CHECKOUT
 from ksr_recbole.trainer.checkpoint import plain
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, Any]:
@@ -35,7 +34,9 @@ def environment() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    if CHECKOUT is None:
+        return None
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -232,7 +232,8 @@ def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
 
 def _resume_path(config: Config) -> str | Path:
     if config["resume"] is True:
-        return checkpoint.newest(config["checkpoint_dir"], config["model"], config["dataset"])
+        names = config["checkpoint_dir"], config["model"], config["dataset"]
+        return checkpoint.newest(*names, "leave --resume out to start anew")
     return config["resume"]
 
 

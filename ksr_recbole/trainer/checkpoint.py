@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +68,54 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
     return content
 
 
-def newest(folder: str | os.PathLike[str], model: str, dataset: str) -> Path:
+def check_same_run(
+    path: str | os.PathLike[str],
+    content: Mapping[str, Any],
+    config: Any,
+    fingerprint: str,
+    settings: Mapping[str, Any],
+) -> None:
+    """Make sure that a checkpoint belongs to a run.
+
+    Args:
+        path: the checkpoint's file, for the sentence.
+        content: what :func:`load` gave.
+        config: the run's configuration.
+        fingerprint: of the run's dataset.
+        settings: the run's config values that the checkpoint must agree on.
+
+    Raises:
+        UnusableCheckpointError: it is of another model, other data or other settings.
+    """
+    for key in ("model", "dataset"):
+        if content[key] != config[key]:
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} is of {key} {content[key]}, but this run is of {config[key]}."
+            )
+    if content["data"] != fingerprint:
+        raise UnusableCheckpointError(
+            f"Checkpoint {path} was trained on other {content['dataset']} files than those "
+            f"in {config['data_path']}, or on another part of them (train_ratio); "
+            "give the same data or train anew."
+        )
+    given = content["settings"]
+    for key in sorted(set(given) | set(settings)):
+        if given.get(key) != settings.get(key):
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} was trained with {key} = {given.get(key)}, but this run "
+                f"has {settings.get(key)}; give the same or train anew."
+            )
+
+
+def newest(folder: str | os.PathLike[str], model: str, dataset: str, otherwise: str) -> Path:
     """The newest checkpoint of ``model`` on ``dataset`` in ``folder``.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; the sentence ends with what to do ``otherwise``.
     """
     found = sorted(
         Path(folder).glob(f"{model}-{dataset}-*.pth"), key=lambda path: path.stat().st_mtime_ns
     )
     if not found:
-        raise UserError(
-            f"There is no checkpoint {model}-{dataset}-*.pth in {folder} to resume from; "
-            "leave --resume out to start anew."
-        )
+        raise UserError(f"There is no checkpoint {model}-{dataset}-*.pth in {folder}; {otherwise}.")
     return found[-1]

@@ -16,7 +16,7 @@ from ksr_recbole.config import option
 from ksr_recbole.dataset.dataloader import SequenceEvalData, SequenceTrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
 from ksr_recbole.distributed.group import from_main, place
-from ksr_recbole.errors import UnusableCheckpointError, UserError
+from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates
 from ksr_recbole.evaluation.evaluator import (
     EvalResult,
@@ -292,21 +292,4 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         self.logger.info(f"Resuming from {resume_file} after epoch {content['epoch']}")
 
     def _check_same_run(self, path: str | Path, content: dict[str, Any]) -> None:
-        for key in ("model", "dataset"):
-            if content[key] != self.config[key]:
-                raise UnusableCheckpointError(
-                    f"Checkpoint {path} is of {key} {content[key]}, "
-                    f"but this run is of {self.config[key]}."
-                )
-        if content["data"] != self._fingerprint:
-            raise UnusableCheckpointError(
-                f"Checkpoint {path} was trained on other {content['dataset']} files than those "
-                f"in {self.config['data_path']}; give the same data or train anew."
-            )
-        given = content["settings"]
-        for key in sorted(set(given) | set(self._settings)):
-            if given.get(key) != self._settings.get(key):
-                raise UnusableCheckpointError(
-                    f"Checkpoint {path} was trained with {key} = {given.get(key)}, but this run "
-                    f"has {self._settings.get(key)}; give the same or train anew."
-                )
+        checkpoint.check_same_run(path, content, self.config, self._fingerprint, self._settings)

@@ -1,0 +1,126 @@
+"""A trained model and its dataset from a checkpoint, without pretraining anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ksr_recbole.config import Config
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, load_dataset
+from ksr_recbole.errors import UnusableCheckpointError, UserError
+from ksr_recbole.model.ksr import KSR
+from ksr_recbole.pretraining.pretrain import PretrainedVectors
+from ksr_recbole.quick_start.data import prepare_atomic_files
+from ksr_recbole.registry import model_class
+from ksr_recbole.trainer import checkpoint
+
+_PARTS = {"model": str, "dataset": str, "data": str, "settings": dict, "state_dict": dict}
+"""What is read of a checkpoint."""
+
+_VECTORS = {
+    "items": "item_embedding.weight",
+    "entities": "entity_embedding.weight",
+    "relations": "relation_embedding.weight",
+}
+"""Pretrained vectors and where a checkpoint has them, or what became of them in training."""
+
+
+class Trained(NamedTuple):
+    """A trained model, the built dataset it was trained on, and the checkpoint's file."""
+
+    model: KSR
+    dataset: KGSequenceDataset
+    checkpoint: Path
+
+
+def load_trained(
+    path: str | os.PathLike[str] | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Load a KSR from a checkpoint that a run has left, with the options it was trained with.
+
+    Args:
+        path: the checkpoint; by default the newest one of ``model`` on ``dataset`` in
+            ``checkpoint_dir``.
+        model: by default the checkpoint's, or ``KSR``.
+        dataset: by default the checkpoint's, or ``ml-100k``.
+        values: config values besides the checkpoint's, such as ``data_path``.
+
+    Raises:
+        UnusableCheckpointError: the file is missing, damaged, or of another model, dataset,
+            data or setting than those given.
+        UserError: there is no checkpoint, or the model has no memory.
+    """
+    values = dict(values or {})
+    if path is None:
+        path = _newest(model or "KSR", dataset or "ml-100k", values.get("checkpoint_dir", "saved"))
+    content = checkpoint.load(path)
+    _check_content(path, content, {"model": model, "dataset": dataset})
+    kind = _class_with_memory(content["model"])
+    settings = content["settings"]
+    config = Config(content["model"], content["dataset"], None, {**settings, **values})
+    prepare_atomic_files(config)
+    data = load_dataset(config)
+    data.build()
+    given = {key: checkpoint.plain(config[key]) for key in settings}
+    checkpoint.check_same_run(path, content, config, data.fingerprint, given)
+    loaded = _with_weights(kind, config, data, path, content["state_dict"])
+    return Trained(loaded, data, Path(path))
+
+
+def _newest(model: str, dataset: str, folder: str) -> Path:
+    _class_with_memory(model)
+    train = f"python run_recbole.py --model={model} --dataset={dataset}"
+    return checkpoint.newest(folder, model, dataset, f"train one with `{train}`")
+
+
+def _class_with_memory(name: str) -> type[KSR]:
+    found = model_class(name)
+    if not issubclass(found, KSR):
+        raise UserError(
+            f"The model {name} has no memory of attributes to explain; give KSR or KSR-paper."
+        )
+    return found
+
+
+def _check_content(
+    path: str | os.PathLike[str], content: Mapping[str, Any], wanted: Mapping[str, str | None]
+) -> None:
+    for part, kind in _PARTS.items():
+        if not isinstance(content.get(part), kind):
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} has no {part}, so it was not left by a run; give another."
+            )
+    for key, name in wanted.items():
+        if name is not None and content[key] != name:
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} is of {key} {content[key]}, not {name}; "
+                f"give --{key}={content[key]} or another checkpoint."
+            )
+
+
+def _with_weights(
+    kind: type[KSR],
+    config: Config,
+    dataset: KGSequenceDataset,
+    path: str | os.PathLike[str],
+    weights: Mapping[str, torch.Tensor],
+) -> KSR:
+    """The model with a checkpoint's weights, which also stand in for the pretrained vectors."""
+    try:
+        vectors = {name: weights[place].cpu().numpy() for name, place in _VECTORS.items()}
+        dataset.pretrained = PretrainedVectors(**vectors)
+        model = kind(config, dataset).to(config["device"])
+        model.load_state_dict(weights)
+    except (KeyError, RuntimeError, AttributeError) as error:
+        raise UnusableCheckpointError(
+            f"Checkpoint {path} does not hold the weights of {config['model']} as this version "
+            "has them; train again."
+        ) from error
+    return model.eval()

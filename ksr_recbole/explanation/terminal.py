@@ -1,0 +1,270 @@
+"""An explanation as text: readable at 80 columns, with colours or without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import StringIO
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from ksr_recbole.explanation.result import AttributeView, Explanation, Recommendation, Step
+
+SHADES = " ░▒▓█"
+PLAIN_SHADES = " .-+#"
+"""Where the terminal's encoding has no block characters."""
+MARKS = SHADES + "✓…"
+"""What a terminal's encoding needs for the view that is not ASCII only."""
+
+_LEAST = (0.05, 0.25, 0.5, 0.75)
+"""Share of the largest weight from which on each shade but the first is used."""
+
+_COLOURS = ("", "blue", "blue", "bright_blue", "bright_blue")
+_RIGHT = "bold green"
+_FAINT = "dim"
+_CODE = 4
+"""Letters of an attribute's abbreviation."""
+
+_LEAST_TITLE = 16
+_BELOW = 2
+"""Right entities shown of those below the nearest ones."""
+
+
+def render(
+    explanation: Explanation, width: int = 80, colour: bool = False, ascii_only: bool = False
+) -> str:
+    """The terminal view.
+
+    Args:
+        explanation: what to show.
+        width: columns, at least 40.
+        colour: with colour codes.
+        ascii_only: without block characters and marks, for encodings that have none.
+    """
+    text = StringIO()
+    console = Console(
+        file=text, width=max(width, 40), force_terminal=colour, no_color=not colour,
+        color_system="standard" if colour else None, highlight=False, legacy_windows=False,
+    )  # fmt: skip
+    view = _View(explanation, console, ascii_only)
+    view.heading()
+    view.attention()
+    view.values()
+    view.recommendations()
+    for note in explanation.notes:
+        console.print(Text(f"\nNames: {note}", _FAINT))
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+class _View:
+    """Prints one section after the other."""
+
+    def __init__(self, explanation: Explanation, console: Console, ascii_only: bool) -> None:
+        self.shown, self.console = explanation, console
+        self.shades = PLAIN_SHADES if ascii_only else SHADES
+        self.mark, self.dot = ("*", "...") if ascii_only else ("✓", "…")
+        self.order = explanation.by_attention()
+
+    def heading(self) -> None:
+        e = self.shown
+        self.console.print(Text(f"{e.model} on {e.dataset}: user {e.user}", "bold"))
+        self._paragraph(
+            f"{_counted(e.n_interactions, 'interaction')}, the last {len(e.steps)} shown."
+        )
+        if e.value_matrix == "shared":
+            self._paragraph(
+                "The value matrix is shared by all users: the values below are not this user's "
+                "own, only the attention is."
+            )
+
+    # Attention ------------------------------------------------------------------------------
+
+    def attention(self) -> None:
+        """The heat map: a row for each interaction, a column for each attribute."""
+        steps = self.shown.steps
+        self._title("Attention over the attributes after each interaction (Eq. 6)")
+        columns = self._columns()
+        codes = abbreviations([self.shown.attributes[a].label for a in columns])
+        largest = max(step.attributes[a].weight for step in steps for a in columns)
+        left = self.console.width - 2 * len(columns)
+        for letters in zip(*(code.ljust(_CODE) for code in codes), strict=True):
+            self.console.print(Text(" " * left + " ".join(letters), _FAINT))
+        for step in steps:
+            line = Text(self._row_head(step, left))
+            for a in columns:
+                line.append(*self._cell(step.attributes[a].weight / largest))
+            self.console.print(line)
+        self._legend(columns, codes, largest)
+
+    def _columns(self) -> list[int]:
+        """The attributes there is room for, those with the most attention last first."""
+        room = (self.console.width - _LEAST_TITLE - self._fixed()) // 2
+        return self.order[:room]
+
+    def _fixed(self) -> int:
+        """Columns of a row before the title: the number and, where there is one, the date."""
+        steps = self.shown.steps
+        dates = 11 if steps[-1].time else 0
+        return len(str(steps[-1].number)) + 1 + dates
+
+    def _row_head(self, step: Step, width: int) -> str:
+        number = str(step.number).rjust(len(str(self.shown.steps[-1].number)))
+        date = f" {step.time[:10]}" if step.time else ""
+        head = f"{number}{date} "
+        return head + self._cut(step.item.title, width - len(head) - 1) + " "
+
+    def _cut(self, title: str, width: int) -> str:
+        if cell_len(title) > width:
+            title = set_cell_size(title, width - len(self.dot)).rstrip() + self.dot
+        return set_cell_size(title, width)
+
+    def _cell(self, share: float) -> tuple[str, str]:
+        level = sum(share >= least for least in _LEAST)
+        return self.shades[level] * 2, _COLOURS[level]
+
+    def _legend(self, columns: Sequence[int], codes: Sequence[str], largest: float) -> None:
+        marks = ", ".join(
+            f"{shade * 2} from {least:.0%}"
+            for shade, least in zip(self.shades[1:], _LEAST, strict=True)
+        )
+        self.console.print()
+        self._paragraph(f"{marks} of the largest weight, {_percent(largest)}. After the last:")
+        weights = self.shown.steps[-1].attributes
+        entries = [
+            f"{code:<{_CODE}} {self.shown.attributes[a].label} {_percent(weights[a].weight)}"
+            for a, code in zip(columns, codes, strict=True)
+        ]
+        self._in_columns(entries)
+        if left_out := len(self.shown.attributes) - len(columns):
+            self._paragraph(f"{_counted(left_out, 'attribute')} with less attention left out.")
+
+    def _in_columns(self, entries: Sequence[str]) -> None:
+        wide = max(map(cell_len, entries)) + 2
+        n_columns = max(1, (self.console.width - 1) // wide)
+        rows = -(-len(entries) // n_columns)
+        for row in range(rows):
+            line = "".join(set_cell_size(entry, wide) for entry in entries[row::rows])
+            self.console.print(Text(f"  {line}".rstrip(), _FAINT), no_wrap=True, crop=True)
+
+    # Values ---------------------------------------------------------------------------------
+
+    def values(self) -> None:
+        """What the memory held nearest before the last interaction, and holds now."""
+        self._title("Value entities, nearest first by L1 distance (Sec. 5.4)")
+        steps = self.shown.steps
+        before = steps[-2] if len(steps) > 1 else None
+        if before is not None:
+            chosen = steps[-1].item.title
+            self._paragraph(
+                f"before: what the memory held before the last interaction, {chosen}, in order "
+                f"of rank; {self.mark} marks what that item has. now: what it holds after it."
+            )
+        for a in self.order:
+            attribute, view = self.shown.attributes[a], steps[-1].attributes[a]
+            self.console.print(
+                Text(f"\n{attribute.label}", "bold").append(
+                    f"  {_percent(view.weight)} of the attention, "
+                    f"{_counted(attribute.n_entities, 'entity', 'entities')}",
+                    _FAINT,
+                )
+            )
+            if before is not None:
+                self._ranklist("before", before.attributes[a])
+            self._ranklist("now", view)
+
+    def _ranklist(self, when: str, view: AttributeView) -> None:
+        parts = [
+            Text(f"{self.mark} {value.rank} {value.name}", _RIGHT)
+            if value.right
+            else Text(f"{value.rank} {value.name}")
+            for value in view.values
+        ]
+        below = [value for value in view.right if value.rank > len(view.values)]
+        if below:
+            names = [f"{self.mark} {value.rank:,} {value.name}" for value in below[:_BELOW]]
+            more = [f"{len(below) - _BELOW} more"] if len(below) > _BELOW else []
+            parts += [Text(part, _FAINT) for part in [*names, *more]]
+        elif when == "before" and not view.right:
+            parts.append(Text("that item has none", _FAINT))
+        self._hanging(f"  {when:<8}", parts)
+
+    # Recommendations ------------------------------------------------------------------------
+
+    def recommendations(self) -> None:
+        """The best items with the value entities that support them."""
+        self._title("Recommendations, and what in the memory supports them")
+        if not self.shown.recommendations:
+            self._paragraph("None: the user has had every item.")
+            return
+        self._paragraph(
+            "A reason is an entity that the item shares with the leading values: those under "
+            "now, at most a quarter of an attribute's entities, of attributes with at least 1% "
+            "of the attention. It says that item and memory agree, not that the score comes from "
+            "this alone."
+        )
+        for recommendation in self.shown.recommendations:
+            head = f"{recommendation.rank:>3}  "
+            self._hanging(head, [Text(recommendation.item.title, "bold")])
+            self._hanging(" " * 5, self._support(recommendation))
+
+    def _support(self, recommendation: Recommendation) -> list[Text]:
+        if not recommendation.reasons:
+            return [Text("no support: it has none of the leading values", _FAINT)]
+        return [
+            Text(
+                f"{'because of ' if n == 0 else ''}{reason.label}: {reason.name} "
+                f"({_percent(reason.weight)}, rank {reason.rank})"
+            )
+            for n, reason in enumerate(recommendation.reasons)
+        ]
+
+    # Lines ----------------------------------------------------------------------------------
+
+    def _title(self, text: str) -> None:
+        self.console.print(Text(f"\n{text}", "bold underline"))
+
+    def _paragraph(self, text: str) -> None:
+        self.console.print(Text(text))
+
+    def _hanging(self, head: str, parts: Sequence[Text]) -> None:
+        """``parts`` with commas beside ``head``; a line breaks between parts only."""
+        room = self.console.width - len(head)
+        lines = [Text(head)]
+        for n, part in enumerate(parts):
+            if n < len(parts) - 1:
+                part.append(",")
+            part.truncate(room, overflow="ellipsis")
+            if n and lines[-1].cell_len + 1 + part.cell_len > self.console.width:
+                lines.append(Text(" " * len(head)))
+            elif n:
+                lines[-1].append(" ")
+            lines[-1].append_text(part)
+        for line in lines:
+            self.console.print(line, no_wrap=True)
+
+
+def abbreviations(labels: Iterable[str]) -> list[str]:
+    """A different code of at most four letters for each label.
+
+    The first letters of a word ("genr"), or of the first two ("diby" for "directed by").
+    """
+    codes: list[str] = []
+    for label in labels:
+        words = ["".join(filter(str.isalnum, word)) for word in label.split()]
+        words = [word for word in words if word] or [label]
+        code = words[0][:_CODE] if len(words) == 1 else words[0][:2] + words[1][:2]
+        number = 2
+        while code in codes:
+            code = f"{code[: _CODE - len(str(number))]}{number}"
+            number += 1
+        codes.append(code)
+    return codes
+
+
+def _percent(weight: float) -> str:
+    return f"{weight:.0%}" if weight >= 0.01 else "<1%"
+
+
+def _counted(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

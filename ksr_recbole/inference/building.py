@@ -1,0 +1,123 @@
+"""A model from its saved weights and options: no atomic files, no pretraining, no dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ksr_recbole.dataset.sequences import UserSequences, leave_one_out
+from ksr_recbole.errors import UserError
+from ksr_recbole.model.sequence_recommender import SequenceRecommender
+from ksr_recbole.pretraining.pretrain import PretrainedVectors
+from ksr_recbole.registry import model_class
+
+OF_THE_MACHINE = {"memory_backend": "auto"}
+"""Options that belong to the machine a model runs on, not to the model."""
+
+
+class Options(Mapping[str, Any]):
+    """Config values for a model, ``None`` for a key that is not there, as in RecBole's ``Config``.
+
+    Args:
+        value_of: gives the value of a key, ``None`` where there is none.
+        device: where the model shall run.
+
+    Attributes:
+        read: the values that were asked for so far.
+    """
+
+    def __init__(self, value_of: Callable[[str], Any], device: torch.device) -> None:
+        self._value_of = value_of
+        self._own = {"device": device, **OF_THE_MACHINE}
+        self.read: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._own:
+            self.read[key] = self._value_of(key)
+        return self._own.get(key, self.read.get(key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.read)
+
+    def __len__(self) -> int:
+        return len(self.read)
+
+
+class DataStandIn:
+    """Takes the place of the dataset that a model is built for: sizes, maps and no interactions.
+
+    The vectors that a model would start from are those it has learned; the rest of the weights
+    replaces what the model makes of this stand-in.
+
+    Args:
+        tokens: as in :class:`~ksr_recbole.inference.directory.SavedModel`.
+        weights: the model's state dict.
+    """
+
+    def __init__(self, tokens: Mapping[str, list[str]], weights: Mapping[str, Tensor]) -> None:
+        self.user_num, self.item_num = len(tokens["user"]), len(tokens["item"])
+        self.pretrained = PretrainedVectors(
+            items=_array(weights, "item_embedding.weight"),
+            entities=_array(weights, "entity_embedding.weight"),
+            relations=_array(weights, "relation_embedding.weight"),
+        )
+        self.item_entities = _array(weights, "item_entities")
+        self.attributes = _array(weights, "attributes")
+        nobody = np.empty(0, np.int64)
+        self.sequences = UserSequences.from_interactions(
+            nobody, nobody, nobody, self.user_num, self.item_num
+        )
+        self.split = leave_one_out(self.sequences)
+
+
+def _array(weights: Mapping[str, Tensor], name: str) -> np.ndarray | None:
+    return weights[name].numpy() if name in weights else None
+
+
+def check_model(name: str) -> None:
+    """Refuse a model that is not one of this package's sequence models.
+
+    Raises:
+        UserError: naming it.
+    """
+    if not issubclass(model_class(name), SequenceRecommender):
+        raise UserError(
+            f"The model {name} is RecBole's and reads no sequences, so it has no model "
+            "directory; models of this package (KSR, GRU, RUM and their variants) have."
+        )
+
+
+def build(
+    name: str,
+    options: Options,
+    tokens: Mapping[str, list[str]],
+    weights: Mapping[str, Tensor],
+) -> SequenceRecommender:
+    """The model with its weights, on the device of ``options``, for prediction only.
+
+    Args:
+        name: the model's name.
+        options: its config values.
+        tokens: as in :class:`~ksr_recbole.inference.directory.SavedModel`.
+        weights: its state dict, on the CPU.
+
+    Raises:
+        UserError: the model has no sequences, or options or weights do not fit it.
+    """
+    check_model(name)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn first and then replaced
+        model = model_class(name)(options, DataStandIn(tokens, weights))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"The weights do not fit the model {name}: {problem}") from error
+    if hasattr(model, "user_embedding"):
+        # User 0 is RecBole's padding and untrained; here it is everyone new, of whom the
+        # memory alone speaks.
+        model.user_embedding.weight.data[0] = 0
+    return model.to(options["device"]).requires_grad_(False).eval()

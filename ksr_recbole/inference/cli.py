@@ -1,0 +1,64 @@
+"""The command line of ``python -m ksr_recbole export``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ksr_recbole.cli import guarded, parse_arguments, print_usage
+from ksr_recbole.errors import UserError
+
+USAGE = """\
+usage: {program}
+         --output=DIR [--checkpoint=FILE] [--model=KSR] [--dataset=ml-100k]
+         [--data_path=FOLDER] [--KEY=VALUE ...]
+
+Writes the best model of a checkpoint into a directory that ksr_recbole.Recommender loads.
+  --output=DIR           where to write; a model directory that is there already is replaced
+  --checkpoint=FILE      by default the newest one of --model and --dataset in checkpoint_dir
+  --data_path=FOLDER     the dataset lies in FOLDER/NAME instead of dataset_atomic/
+  --config_files="a.yaml b.yaml"   and any other config key of the run that the checkpoint does
+                         not know, such as --train_ratio=0.5
+"""
+
+SCRIPT = "-m ksr_recbole export"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments):
+        print_usage(USAGE, SCRIPT)
+        return 0
+    return guarded(lambda: _run(arguments), SCRIPT, arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    values = parse_arguments(arguments, switches=())
+    output = values.pop("output", None)
+    if output is None:
+        raise UserError("No --output is given; name the directory to write, as --output=DIR.")
+    # Imported late: RecBole fails to import with the versions refused before.
+    from ksr_recbole.config import Config
+    from ksr_recbole.inference.directory import read_directory
+    from ksr_recbole.inference.saving import save_model
+    from ksr_recbole.trainer import checkpoint
+
+    path, files = values.pop("checkpoint", None), values.pop("config_files", "").split()
+    names = {key: values.pop(key) for key in ("model", "dataset") if key in values}
+    if path is None:
+        config = Config(names.get("model"), names.get("dataset"), files, dict(values))
+        names = config["checkpoint_dir"], config["model"], config["dataset"]
+        path = checkpoint.newest(*names, "train the model first, or give --checkpoint=FILE")
+    elif names:
+        raise UserError(
+            "A checkpoint knows its model and dataset; leave --model and --dataset out."
+        )
+    written = save_model(path, output, files, dict(values))
+    saved = read_directory(written)
+    print(
+        f"{written}: {saved.model} on {saved.about['dataset']} after epoch "
+        f"{saved.about['best_epoch']}, {len(saved.tokens['item']) - 1:,} items, "
+        f"{len(saved.tokens['user']) - 1:,} users, from {path}"
+    )
+    return 0

@@ -1,0 +1,375 @@
+"""Recommendations from a saved model: for users, for lists of items, and event by event."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ksr_recbole.dataset.sequences import ragged_positions
+from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.scorer import PAIRS
+from ksr_recbole.inference.building import Options, build
+from ksr_recbole.inference.directory import SavedModel, read_directory
+from ksr_recbole.inference.vectors import write_item_and_user_vectors
+from ksr_recbole.model.sequence_recommender import SequenceState
+
+USERS_AT_ONCE = 1024
+"""Queries of a batch that are read in one forward pass, so that memory stays bounded."""
+
+
+class Seen(NamedTuple):
+    """Items known to a state: those of the latest event, and before it those of the others.
+
+    A chain of what was added shares all earlier links, so that an event costs the same however
+    long the history is, and earlier states stay as they are.
+    """
+
+    items: np.ndarray
+    before: Seen | None = None
+
+    def all(self) -> np.ndarray:
+        """Item ids, ``int64``, in no particular order."""
+        parts, link = [], self
+        while link is not None:
+            parts.append(link.items)
+            link = link.before
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class UserState:
+    """All that a model remembers of a user after some events; it never changes.
+
+    Attributes:
+        user: the user's id, 0 for someone the model was not trained with.
+        memory: the model's state of one user.
+        seen: items that ``exclude_history`` excludes.
+    """
+
+    user: int
+    memory: SequenceState
+    seen: Seen = field(repr=False)
+
+
+Query = str | Sequence[str] | UserState
+"""Whom to recommend to: a user token, a history of item tokens, or a state."""
+
+
+class _Reading(NamedTuple):
+    """A state and the item ids, ``int64 [n]``, still to be read from there."""
+
+    state: UserState
+    unread: np.ndarray
+
+
+class Recommender:
+    """A trained sequence model that answers in the dataset's own tokens.
+
+    Sizes: ``d`` size of a user vector, ``n`` number of items.
+
+    Users known from training are named by their token (a string); the model directory knows
+    all their interactions, the ones held out for validation and test included.  Everyone else
+    is a list of item tokens, the oldest first.  RUM has learned an embedding for known users
+    only; for others its memory speaks alone.
+
+    Args:
+        saved: what a model directory holds; see :meth:`load`.
+        device: where to run.
+
+    Raises:
+        UserError: the model is none of this package's, or the device cannot be used.
+    """
+
+    def __init__(self, saved: SavedModel, device: str | torch.device = "cpu") -> None:
+        self.device = _device(device)
+        options = Options(saved.settings.get, self.device)
+        self.model = build(saved.model, options, saved.tokens, saved.weights)
+        self.model_name, self.about = saved.model, saved.about
+        self._item_tokens = saved.tokens["item"]
+        self._user_tokens = saved.tokens["user"]
+        self._items = {token: k for k, token in enumerate(self._item_tokens) if k}
+        self._users = {token: k for k, token in enumerate(self._user_tokens) if k}
+        self._histories = saved.histories
+        self._blank = self.model.initial_state(1)
+
+    @classmethod
+    def load(
+        cls, directory: str | os.PathLike[str], device: str | torch.device = "cpu"
+    ) -> Recommender:
+        """Load a model directory; no atomic files, pretraining or dataset are needed.
+
+        Raises:
+            UserError: there is none, it is of another format, or a file is missing or altered.
+        """
+        return cls(read_directory(directory), device)
+
+    @property
+    def items(self) -> list[str]:
+        """Tokens of all ``n`` items, in the order of :meth:`item_vectors`."""
+        return self._item_tokens[1:]
+
+    @property
+    def users(self) -> list[str]:
+        """Tokens of the users of the dataset, in the order of :meth:`export_vectors`."""
+        return self._user_tokens[1:]
+
+    # Recommending ---------------------------------------------------------------------------
+
+    def recommend(
+        self, user_or_items: Query, k: int = 10, exclude_history: bool = True
+    ) -> list[tuple[str, float]]:
+        """The ``k`` items with the highest scores, the best first.
+
+        Args:
+            user_or_items: a user token, a list of item tokens (the oldest first; none is
+                allowed, except by RUM), or a state.
+            k: how many; fewer are given where fewer are left.
+            exclude_history: leave out items of the history.
+
+        Returns:
+            Pairs of item token and score (Eq. 10).
+
+        Raises:
+            UserError: an unknown user or item, ``k`` is not positive, or nothing is known of
+                the user that the model could use.
+        """
+        return self.recommend_batch([user_or_items], k, exclude_history)[0]
+
+    @torch.no_grad()
+    def recommend_batch(
+        self, queries: Sequence[Query], k: int = 10, exclude_history: bool = True
+    ) -> list[list[tuple[str, float]]]:
+        """:meth:`recommend` for many at once: one forward pass for up to 1,024 of them.
+
+        Raises:
+            UserError: see :meth:`recommend`.
+        """
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise UserError(f"k is {k!r}; it must be a positive whole number of items.")
+        readings = [self._reading(query) for query in queries]
+        self._check_something_known(readings)
+        rows = max(1, PAIRS // len(self._item_tokens))
+        found = []
+        for start in range(0, len(readings), USERS_AT_ONCE):
+            some = readings[start : start + USERS_AT_ONCE]
+            users, memory = self._advanced(some)
+            for first in range(0, len(some), rows):
+                part = slice(first, first + rows)
+                scores = self._scores(users[part], _part(memory, part))
+                excluded = [r.state.seen.all() for r in some[part]] if exclude_history else []
+                found += self._best(scores, excluded, k)
+        return found
+
+    def _scores(self, users: Tensor, memory: SequenceState) -> Tensor:
+        """Scores of every item, padding included, ``[B, n + 1]``."""
+        read = self.model.read_state(users, memory)
+        if self.model.INNER_PRODUCT:
+            return read @ self._vectors.T  # Eq. 2 and 10
+        return self.model.all_scores(read)
+
+    @cached_property
+    @torch.no_grad()
+    def _vectors(self) -> Tensor:
+        """Item side of Eq. 10 for every item, ``[n + 1, d]``; it is the same for all users."""
+        return self.model.item_vectors()
+
+    def _best(
+        self, scores: Tensor, excluded: list[np.ndarray], k: int
+    ) -> list[list[tuple[str, float]]]:
+        """The ``k`` best items of every row, without those excluded."""
+        scores[:, 0] = -torch.inf
+        if excluded:
+            rows, _ = ragged_positions(np.array([len(items) for items in excluded]))
+            columns = torch.from_numpy(np.concatenate(excluded)).to(self.device)
+            scores[torch.from_numpy(rows).to(self.device), columns] = -torch.inf
+        best, items = scores.topk(min(k, scores.shape[1]))
+        return [
+            [
+                (self._item_tokens[item], score)
+                for item, score in zip(*row, strict=True)
+                if score > -torch.inf
+            ]
+            for row in zip(items.tolist(), best.tolist(), strict=True)
+        ]
+
+    # Event by event -------------------------------------------------------------------------
+
+    def start(self, user_or_items: Query = ()) -> UserState:
+        """A state to go on from with :meth:`update`.
+
+        Args:
+            user_or_items: the history so far, as in :meth:`recommend`; by default there is none.
+
+        Raises:
+            UserError: an unknown user or item.
+        """
+        return self._after(self._reading(user_or_items))
+
+    def update(self, state: UserState, item: str) -> UserState:
+        """The state after one more item, at the same cost however long the history is.
+
+        Args:
+            state: a state of this recommender; it stays valid as it is.
+            item: the item's token.
+
+        Raises:
+            UserError: an unknown item.
+        """
+        if not isinstance(state, UserState):
+            raise UserError(
+                f"A {type(state).__name__} is no state; give what start() or update() returned."
+            )
+        self._check_state(state)
+        new = self._item_ids([item])
+        seen = UserState(state.user, state.memory, Seen(new, state.seen))
+        return self._after(_Reading(seen, new))
+
+    @torch.no_grad()
+    def _after(self, reading: _Reading) -> UserState:
+        _, memory = self._advanced([reading])
+        return UserState(reading.state.user, memory, reading.state.seen)
+
+    # Vectors for nearest-neighbour search ---------------------------------------------------
+
+    def item_vectors(self) -> tuple[list[str], np.ndarray]:
+        """The item side of Eq. 10: item tokens and their vectors, ``float32 [n, d]``.
+
+        The score of an item for a user is the inner product of its vector with
+        :meth:`user_vector`.
+
+        Raises:
+            UserError: the model's score is no inner product.
+        """
+        self._check_inner_product()
+        return self.items, self._vectors[1:].float().cpu().numpy()
+
+    def user_vector(self, user_or_items: Query) -> np.ndarray:
+        """The user side of Eq. 10, ``float32 [d]``.
+
+        Raises:
+            UserError: the model's score is no inner product, or an unknown user or item.
+        """
+        return self.user_vectors([user_or_items])[0]
+
+    @torch.no_grad()
+    def user_vectors(self, queries: Sequence[Query]) -> np.ndarray:
+        """:meth:`user_vector` for many at once, ``float32 [len(queries), d]``.
+
+        Raises:
+            UserError: see :meth:`user_vector`.
+        """
+        self._check_inner_product()
+        readings = [self._reading(query) for query in queries]
+        parts = [np.empty((0, self._vectors.shape[1]), np.float32)]
+        for start in range(0, len(readings), USERS_AT_ONCE):
+            read = self.model.read_state(*self._advanced(readings[start : start + USERS_AT_ONCE]))
+            parts.append(read.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def export_vectors(self, path: str | os.PathLike[str]) -> None:
+        """Write the vectors of all items, and of all users after their last interaction.
+
+        Args:
+            path: ends in ``.npz`` (arrays ``items``, ``item_vectors``, ``users``,
+                ``user_vectors``) or ``.safetensors`` (the two arrays of vectors, and the tokens
+                as JSON in the header's ``items`` and ``users``).
+
+        Raises:
+            UserError: another ending, the file cannot be written, or the model's score is no
+                inner product.
+        """
+        items, vectors = self.item_vectors()
+        write_item_and_user_vectors(path, items, vectors, self.users, self.user_vectors)
+
+    def _check_inner_product(self) -> None:
+        if not self.model.INNER_PRODUCT:
+            raise UserError(
+                f"{self.model_name} has no item and user vectors to search in: what it reads from "
+                "a user's memory depends on the item that is scored, so its score is no inner "
+                "product of two fixed vectors; use recommend."
+            )
+
+    # From tokens to ids, and through the model ----------------------------------------------
+
+    def _reading(self, query: Query) -> _Reading:
+        if isinstance(query, UserState):
+            self._check_state(query)
+            return _Reading(query, np.empty(0, np.int64))
+        if isinstance(query, str):
+            user = self._users.get(query)
+            if user is None:
+                raise UserError(
+                    f"There is no user '{query}' among the {len(self._users)} users the model "
+                    "was saved with; give a list of item tokens for someone new."
+                )
+            items, start = self._histories.of(user), self._histories.starts[user]
+            return _Reading(UserState(user, self._blank, Seen(items)), items[start:])
+        if not isinstance(query, Sequence):
+            raise UserError(
+                f"Cannot recommend to {query!r}; give a user token (a string), a list of item "
+                "tokens, or a state."
+            )
+        items = self._item_ids(query)
+        return _Reading(UserState(0, self._blank, Seen(items)), items)
+
+    def _item_ids(self, tokens: Sequence[str]) -> np.ndarray:
+        try:
+            return np.array([self._items[token] for token in tokens], dtype=np.int64)
+        except (KeyError, TypeError) as error:
+            unknown = next(t for t in tokens if not (isinstance(t, str) and t in self._items))
+            hint = "" if isinstance(unknown, str) else " (tokens are strings)"
+            raise UserError(
+                f"There is no item {unknown!r}{hint} among the {len(self._items)} items the model "
+                "was trained with; leave it out, or train again with it."
+            ) from error
+
+    def _check_something_known(self, readings: Sequence[_Reading]) -> None:
+        """RUM's score of every item is 0 for someone new who has no item yet."""
+        if not hasattr(self.model, "user_embedding"):
+            return
+        for number, (state, _) in enumerate(readings):
+            if state.user == 0 and len(state.seen.all()) == 0:
+                raise UserError(
+                    f"Query {number + 1} is of someone new without any item, of whom "
+                    f"{self.model_name} knows nothing; give a user token or at least one item."
+                )
+
+    def _check_state(self, state: UserState) -> None:
+        given, own = ([part.shape for part in memory] for memory in (state.memory, self._blank))
+        if given != own:
+            raise UserError("The state is of another model; begin with this one's start().")
+
+    def _advanced(self, readings: Sequence[_Reading]) -> tuple[Tensor, SequenceState]:
+        """Users ``int64 [B]`` and their states after what was unread, in one forward pass."""
+        users = torch.tensor([r.state.user for r in readings], device=self.device)
+        memory = SequenceState.cat([r.state.memory for r in readings])
+        lengths = np.array([len(r.unread) for r in readings])
+        if lengths.any():
+            items = np.zeros((len(readings), int(lengths.max())), np.int64)
+            items[ragged_positions(lengths)] = np.concatenate([r.unread for r in readings])
+            given: tuple[Any, ...] = (torch.from_numpy(items), torch.from_numpy(lengths))
+            memory = self.model.advance(*(part.to(self.device) for part in given), memory)
+        return users, memory
+
+
+def _part(memory: SequenceState, rows: slice) -> SequenceState:
+    return SequenceState(memory.hidden[:, rows], memory.values[rows])
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"The device {device!r} cannot be used ({reason}); give cpu, or cuda where there is "
+            "a GPU."
+        ) from error

@@ -1,0 +1,17 @@
+"""Where configurations and datasets lie, in a checkout and in an installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+CHECKOUT = _PACKAGE.parent if (_PACKAGE.parent / "configs" / "overall.yaml").is_file() else None
+"""The checkout this package is run from, or ``None`` once it is installed."""
+
+CONFIGS = (CHECKOUT or _PACKAGE) / "configs"
+"""Folder of this project's YAML files; every key they set is documented beside it there."""
+
+DATASETS = (CHECKOUT or Path()) / "dataset_atomic"
+"""Where a dataset's atomic files are written and looked for unless ``data_path`` says otherwise:
+the checkout's ``dataset_atomic/``, or the one in the current folder of an installed package."""

@@ -1,0 +1,510 @@
+"""Model directories and the recommender: equal to the trained model, event by event, bad input."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import pickle
+import runpy
+import shutil
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recbole.data.interaction import Interaction
+from safetensors import safe_open
+
+import ksr_recbole
+from ksr_recbole import Recommender, inference, save_model
+from ksr_recbole.__main__ import main
+from ksr_recbole.config import Config
+from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.errors import UserError
+from ksr_recbole.inference import recommender as recommender_module
+from ksr_recbole.inference.directory import FILES, MANIFEST
+from ksr_recbole.quick_start import run
+from ksr_recbole.quick_start.run import make_trainer
+from tests.models import random_vectors
+from tests.toy import toy_values
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = {
+    "KSR": ("KSR", {}),
+    "KSR-paper": ("KSR-paper", {}),
+    "plain PyTorch": ("KSR-paper", {"memory_backend": "torch"}),
+    "shared values": ("KSR", {"value_matrix": "shared"}),
+    "projection": ("KSR", {"project_entities": True, "freeze_kg": False}),
+    "KB as input, scaled": ("KSR", {"kb_input": True, "kb_scale": 2.0}),
+    "two layers": ("KSR", {"num_layers": 2, "query_mlp_layers": 2, "score_mlp_layers": 2}),
+    "pieces": ("KSR", {"chunk_length": 3}),
+    "named attributes": ("KSR", {"attributes": ["film.genre", "film.country"]}),
+    "GRU": ("GRU", {}),
+    "GRU, two layers": ("GRU", {"num_layers": 2}),
+    "GRU++": ("GRU++", {}),
+    "GRU_F": ("GRU_F", {}),
+    "GRU++-trained": ("GRU++-trained", {}),
+    "GRU_F-trained": ("GRU_F-trained", {}),
+    "RUM_I": ("RUM_I", {"memory_slots": 3}),
+    "RUM_F": ("RUM_F", {}),
+}
+
+
+class Trained:
+    """A model with random weights and its checkpoint, as a run on the toy data leaves them."""
+
+    def __init__(self, folder: Path, name: str = "KSR", **changes) -> None:
+        config = Config(name, "toy", None, toy_values(folder, **changes))
+        self.dataset = load_dataset(config)
+        self.dataset.build()
+        self.dataset.pretrained = random_vectors(config, self.dataset)
+        trainer = make_trainer(config, self.dataset)
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.4)
+        trainer.best_epoch = 0
+        trainer._write(0)
+        self.model, self.checkpoint = trainer.model.eval(), trainer.saved_model_file
+        self.given = {"data_path": str(folder), "data_cache_dir": None}
+        self.tokens = self.dataset.field2id_token["item_id"].tolist()
+
+    def save(self, directory: Path, **changes) -> Path:
+        return save_model(self.checkpoint, directory, config_dict=self.given | changes)
+
+    def history(self, user: int, start: int = 0) -> list[str]:
+        sequences = self.dataset.sequences
+        items = sequences.items[sequences.offsets[user] : sequences.offsets[user + 1]]
+        return [self.tokens[item] for item in items[start:]]
+
+    @torch.no_grad()
+    def scores(self, user: int, items: list[str]) -> dict[str, float]:
+        """What ``full_sort_predict`` gives for every item after ``items``."""
+        ids = torch.tensor([[self.tokens.index(item) for item in items]])
+        batch = {"user_id": torch.tensor([user]), "item_id_list": ids}
+        batch["item_length"] = torch.tensor([len(items)])
+        scores = self.model.full_sort_predict(Interaction(batch))[0]
+        return dict(zip(self.tokens[1:], scores[1:].tolist(), strict=True))
+
+
+@pytest.fixture(params=list(CASES))
+def case(request, toy_folder) -> Trained:
+    name, changes = CASES[request.param]
+    return Trained(toy_folder, name, **changes)
+
+
+@pytest.fixture
+def trained(toy_folder) -> Trained:
+    return Trained(toy_folder)
+
+
+@pytest.fixture
+def directory(trained, tmp_path) -> Path:
+    return trained.save(tmp_path / "model")
+
+
+@pytest.fixture
+def rec(directory) -> Recommender:
+    return Recommender.load(directory)
+
+
+def everything(rec: Recommender, query, exclude_history: bool = False) -> dict[str, float]:
+    return dict(rec.recommend(query, len(rec.items), exclude_history))
+
+
+def same(scores: dict[str, float], expected: dict[str, float]) -> None:
+    assert scores.keys() == expected.keys()
+    for item, score in scores.items():
+        assert score == pytest.approx(expected[item], rel=1e-4, abs=1e-5), item
+
+
+# Equality -----------------------------------------------------------------------------------
+
+
+def test_a_loaded_model_scores_and_continues_as_the_trained_one(case, tmp_path):
+    rec = Recommender.load(case.save(tmp_path / "model"))
+    users = rec.users[:4]
+    batch = rec.recommend_batch(users, len(rec.items), exclude_history=False)
+    for number, (token, found) in enumerate(zip(users, batch, strict=True), start=1):
+        expected = case.scores(number, case.history(number))
+        same(dict(found), expected)
+        same(everything(rec, token), expected)
+        same(everything(rec, rec.start(token)), expected)
+        assert (np.diff([score for _, score in found]) <= 0).all()
+    # One event at a time gives what the whole history gives, and leaves every state as it was.
+    for number in (1, 2):
+        history = case.history(number)
+        states = [rec.start()]
+        for item in history:
+            states.append(rec.update(states[-1], item))
+        prefixes = [history[:length] for length in range(1, len(history) + 1)]
+        whole = rec.recommend_batch(prefixes, len(rec.items), exclude_history=False)
+        for state, expected in zip(states[1:], whole, strict=True):
+            same(everything(rec, state), dict(expected))
+
+
+def test_a_mixed_batch_gives_what_each_query_gives_alone(rec, monkeypatch):
+    monkeypatch.setattr(recommender_module, "USERS_AT_ONCE", 4)
+    monkeypatch.setattr(recommender_module, "PAIRS", 3 * len(rec.items))
+    state = rec.update(rec.start(["i4"]), "i9")
+    queries = ["u3", [], ["i1", "i1", "i7"], state, "u1", ["i8"], rec.start()]
+    for query, found in zip(queries, rec.recommend_batch(queries, 7), strict=True):
+        assert [item for item, _ in found] == [item for item, _ in rec.recommend(query, 7)]
+        same(dict(found), dict(rec.recommend(query, 7)))
+    assert rec.recommend_batch([], 7) == []
+
+
+def test_an_update_reads_one_item_however_long_the_history_is(rec, monkeypatch):
+    state, read = rec.start("u1"), []
+    write = rec.model.write
+    monkeypatch.setattr(
+        rec.model, "write", lambda items, *rest: (read.append(len(items)), write(items, *rest))[1]
+    )
+    after = rec.update(state, "i3")
+    assert read == [1]
+    assert after.seen.before is state.seen
+    assert {part.shape for part in after.memory} == {part.shape for part in state.memory}
+
+
+def test_what_a_user_has_had_is_excluded_and_can_be_kept(rec, trained):
+    history = set(trained.history(1))
+    kept = everything(rec, "u0")
+    left = everything(rec, "u0", exclude_history=True)
+    assert set(kept) == set(rec.items)
+    assert set(left) == set(rec.items) - history
+    same(left, {item: kept[item] for item in left})
+    best = sorted(left, key=left.get, reverse=True)
+    assert [item for item, _ in rec.recommend("u0", 5)] == best[:5]
+    unseen = next(item for item in rec.items if item not in history)
+    after = rec.update(rec.start("u0"), unseen)
+    assert set(everything(rec, after, exclude_history=True)) == set(left) - {unseen}
+
+
+def test_only_what_train_ratio_left_is_read_and_all_is_excluded(toy_folder, tmp_path):
+    trained = Trained(toy_folder, train_ratio=0.5)
+    rec = Recommender.load(trained.save(tmp_path / "model", train_ratio=0.5))
+    start = int(trained.dataset.split.train_start[1])
+    assert start > 0
+    same(everything(rec, "u0"), trained.scores(1, trained.history(1, start)))
+    assert not set(trained.history(1)) & set(everything(rec, "u0", exclude_history=True))
+    with pytest.raises(UserError, match="train_ratio"):
+        trained.save(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["RUM_I", "RUM_F"])
+def test_of_someone_new_rum_has_the_memory_alone(toy_folder, tmp_path, name):
+    trained = Trained(toy_folder, name)
+    rec = Recommender.load(trained.save(tmp_path / "model"))
+    for nobody in ([], rec.start()):
+        with pytest.raises(UserError, match="Query 2 is of someone new"):
+            rec.recommend_batch(["u1", nobody])
+    trained.model.user_embedding.weight.data[0] = 0
+    expected = trained.scores(0, ["i1", "i5"])
+    same(everything(rec, ["i1", "i5"]), expected)
+    same(everything(rec, rec.update(rec.start(["i1"]), "i5")), expected)
+
+
+# The directory ------------------------------------------------------------------------------
+
+
+def test_a_run_is_saved_and_loaded_without_its_data(toy_folder, tmp_path):
+    result = run("KSR", "toy", None, toy_values(toy_folder, epochs=1, gate_bias=-1.5))
+    directory = save_model(result, tmp_path / "deep" / "model")
+    shutil.rmtree(toy_folder)
+    torch.manual_seed(5)
+    drawn = torch.get_rng_state()
+    rec = Recommender.load(directory)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert rec.model.gate_bias == -1.5 and rec.about["best_epoch"] == 1
+    assert (rec.model_name, rec.about["dataset"]) == ("KSR", "toy")
+    assert len(rec.recommend("u1", 4)) == 4
+    assert not list(tmp_path.glob("*/.model*"))
+
+
+def test_a_result_without_a_checkpoint_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="saved=True"):
+        save_model({"checkpoint": None, "config": {}}, tmp_path / "model")
+
+
+def test_nothing_is_pickled(directory, monkeypatch):
+    def refuse(*_args, **_named):
+        raise AssertionError("pickle")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assert Recommender.load(directory).recommend("u1", 1)
+    assert sorted(p.name for p in directory.iterdir()) == sorted([MANIFEST, *FILES])
+    for path in directory.iterdir():
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        else:
+            with safe_open(path, framework="numpy") as file:
+                assert list(file.keys())
+
+
+def test_no_source_file_of_inference_unpickles():
+    for path in Path(inference.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
+            names += [getattr(node, "module", None) or ""]
+            assert not {"pickle", "joblib", "dill", "cloudpickle"} & set(names), path
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("torch.load", "np.load"), path
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_altered_or_missing_file_is_one_sentence(directory, name):
+    path = directory / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is not the file that was saved"):
+        Recommender.load(directory)
+    path.unlink()
+    with pytest.raises(UserError, match=f"lacks the file {name}"):
+        Recommender.load(directory)
+
+
+def test_another_manifest_is_one_sentence(directory, tmp_path):
+    path = directory / MANIFEST
+    manifest = json.loads(path.read_text())
+    cases = {
+        "has format 99": json.dumps({**manifest, "format": 99}),
+        "not that of a model": json.dumps({**manifest, "kind": "cake"}),
+        "must hold a JSON object": "[]",
+        "is damaged": "{",
+        "There is no model named 'KSX'": json.dumps({**manifest, "model": "KSX"}),
+        "do not fit the model GRU": json.dumps({**manifest, "model": "GRU"}),
+        "RecBole's": json.dumps({**manifest, "model": "BPR"}),
+    }
+    for word, text in cases.items():
+        path.write_text(text)
+        with pytest.raises(UserError, match=word):
+            Recommender.load(directory)
+    path.unlink()
+    with pytest.raises(UserError, match="is no model directory"):
+        Recommender.load(directory)
+    with pytest.raises(UserError, match="There is no model directory"):
+        Recommender.load(tmp_path / "nowhere")
+
+
+def test_a_model_directory_is_replaced_and_nothing_else_is(trained, directory, tmp_path):
+    before = directory.stat().st_ino
+    assert trained.save(directory).stat().st_ino != before
+    assert Recommender.load(directory).recommend("u1", 1)
+    (directory / "mine.txt").write_text("precious")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("precious")
+    for place in (directory, other, other / "thesis.tex"):
+        with pytest.raises(UserError, match="is not replaced"):
+            trained.save(place)
+    assert (other / "thesis.tex").read_text() == "precious"
+    (tmp_path / "empty").mkdir()
+    assert trained.save(tmp_path / "empty")
+
+
+def test_a_full_disk_leaves_what_was_there(trained, directory, tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for place in (directory, tmp_path / "new"):
+        with pytest.raises(UserError, match="No space left on device"):
+            trained.save(place)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".*"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write"):
+        trained.save(tmp_path / "file" / "model")
+
+
+def test_an_interruption_puts_the_old_directory_back(trained, directory, tmp_path, monkeypatch):
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    replace, calls = os.replace, []
+
+    def interrupted(source, target):
+        calls.append(target)
+        if len(calls) == 2:  # the old directory is away, the new one not in its place yet
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained.save(directory)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert not list(tmp_path.glob(".*"))
+
+
+# Questions that cannot be answered ----------------------------------------------------------
+
+
+def test_bad_questions_are_one_sentence(rec, toy_folder, tmp_path):
+    two = Trained(toy_folder, num_layers=2).save(tmp_path / "two")
+    foreign = Recommender.load(two).start()
+    cases = {
+        "There is no user 'nobody'": lambda: rec.recommend("nobody"),
+        "There is no item 'i999'": lambda: rec.recommend(["i1", "i999"]),
+        "There is no item 7 .tokens are strings": lambda: rec.recommend([7]),
+        r"There is no item '\[PAD\]'": lambda: rec.recommend(["[PAD]"]),
+        r"There is no user '\[PAD\]'": lambda: rec.recommend("[PAD]"),
+        "Cannot recommend to 7": lambda: rec.recommend(7),
+        "There is no item 'i0'": lambda: rec.update(rec.start(), "i0"),
+        "A str is no state": lambda: rec.update("u1", "i1"),
+        "state is of another model": lambda: rec.update(foreign, "i1"),
+        "device 'gpu7'": lambda: Recommender.load(two, device="gpu7"),
+    }
+    cases |= {f"k is {k}": lambda k=k: rec.recommend("u1", k) for k in (0, -1, 2.5, True)}
+    for sentence, question in cases.items():
+        with pytest.raises(UserError, match=sentence):
+            question()
+
+
+# Vectors ------------------------------------------------------------------------------------
+
+
+def test_scores_are_inner_products_of_the_vectors(rec):
+    tokens, items = rec.item_vectors()
+    assert tokens == rec.items and items.dtype == np.float32
+    for query in ("u2", ["i3", "i4"], rec.update(rec.start(), "i5")):
+        user = rec.user_vector(query)
+        assert user.dtype == np.float32 and user.shape == (items.shape[1],)
+        same(everything(rec, query), dict(zip(tokens, (items @ user).tolist(), strict=True)))
+    assert rec.user_vectors([]).shape == (0, items.shape[1])
+
+
+def test_exported_vectors_are_those_of_items_and_users(rec, tmp_path):
+    rec.export_vectors(tmp_path / "v.npz")
+    rec.export_vectors(tmp_path / "v.safetensors")
+    with np.load(tmp_path / "v.npz", allow_pickle=False) as file:
+        npz = {name: file[name] for name in file.files}
+    with safe_open(tmp_path / "v.safetensors", framework="numpy") as file:
+        tokens = {name: json.loads(text) for name, text in file.metadata().items()}
+        safe = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert npz["items"].tolist() == tokens["items"] == rec.items
+    assert npz["users"].tolist() == tokens["users"] == rec.users
+    for name in ("item_vectors", "user_vectors"):
+        np.testing.assert_array_equal(npz[name], safe[name])
+    np.testing.assert_allclose(npz["user_vectors"][4], rec.user_vector(rec.users[4]), rtol=1e-5)
+    np.testing.assert_array_equal(npz["item_vectors"], rec.item_vectors()[1])
+    with pytest.raises(UserError, match=r"v\.csv ends in neither"):
+        rec.export_vectors(tmp_path / "v.csv")
+
+
+@pytest.mark.parametrize("name", ["RUM_I", "RUM_F"])
+def test_rum_has_no_vectors_and_says_why(toy_folder, tmp_path, name):
+    rec = Recommender.load(Trained(toy_folder, name).save(tmp_path / "model"))
+    export = partial(rec.export_vectors, "v.npz")
+    for ask in (rec.item_vectors, partial(rec.user_vector, "u1"), export):
+        with pytest.raises(UserError, match=f"{name} has no item and user vectors"):
+            ask()
+
+
+# The command --------------------------------------------------------------------------------
+
+
+def command(capsys, *arguments: str) -> tuple[int, str, str]:
+    status = main(["export", *arguments])
+    said = capsys.readouterr()
+    return status, said.out.strip(), said.err.strip()
+
+
+def test_the_command_exports_the_newest_or_a_named_checkpoint(trained, toy_folder, capsys):
+    saved = str(toy_folder / "saved")
+    data = f"--data_path={toy_folder}"
+    newest = ["--dataset=toy", f"--checkpoint_dir={saved}"]
+    for number, which in enumerate([newest, [f"--checkpoint={trained.checkpoint}"]]):
+        status, said, error = command(capsys, f"--output=model{number}", data, *which)
+        assert status == 0 and "error:" not in error
+        assert said == (
+            f"model{number}: KSR on toy after epoch 1, 60 items, 30 users, "
+            f"from {trained.checkpoint}"
+        )
+        assert len(Recommender.load(f"model{number}").recommend("u1", 3)) == 3
+
+
+def test_bad_commands_are_one_sentence(trained, toy_folder, tmp_path, capsys):
+    here = [f"--checkpoint={trained.checkpoint}", f"--data_path={toy_folder}"]
+    out = "--output=model"
+    (tmp_path / "no.pth").write_bytes(b"no")
+    other = tmp_path / "other"
+    shutil.copytree(toy_folder, other)
+    inter = other / "toy" / "toy.inter"
+    inter.write_text(inter.read_text() + "u0\ti1\t9000000\n")
+    cases = {
+        "No --output": here,
+        "does not exist": [out, "--checkpoint=none.pth"],
+        "is damaged": [out, "--checkpoint=no.pth"],
+        "There is no checkpoint KSR-toy": [out, "--dataset=toy", "--checkpoint_dir=empty"],
+        "other toy files": [out, here[0], f"--data_path={other}"],
+        "hidden_size = 8, but": [out, *here, "--hidden_size=9"],
+        "leave --model": [out, *here, "--model=KSR"],
+        "Unknown config key 'daat_path'": [out, *here, "--daat_path=x"],
+        "does not exist.": [out, here[0], "--data_path=nowhere"],
+    }
+    for sentence, arguments in cases.items():
+        status, said, error = command(capsys, *arguments)
+        errors = [line for line in error.splitlines() if line.startswith("error: ")]
+        assert (status, said, len(errors)) == (2, "", 1), error
+        assert sentence in errors[0] and "Traceback" not in error
+    assert not Path("model").exists()
+    assert main(["export", "--help"]) == 0
+
+
+def test_models_of_recbole_are_refused(toy_folder, tmp_path):
+    result = run("BPR", "toy", None, toy_values(toy_folder, epochs=1))
+    with pytest.raises(UserError, match="The model BPR is RecBole's"):
+        save_model(result, tmp_path / "model")
+
+
+def test_an_unfinished_first_epoch_is_refused(toy_folder, tmp_path):
+    trained = Trained(toy_folder)
+    content = torch.load(trained.checkpoint, weights_only=True)
+    torch.save({**content, "best_epoch": -1}, trained.checkpoint)
+    with pytest.raises(UserError, match="resume it first"):
+        trained.save(tmp_path / "model")
+
+
+# The examples -------------------------------------------------------------------------------
+
+
+def example(name: str, toy_folder: Path, monkeypatch, capsys, *more: str) -> Any:
+    """Run an example on the toy data in the current folder; its ``out`` and ``err``."""
+    path = ROOT / "examples" / f"{name}.py"
+    data = [f"--{key}={toy_folder}" for key in ("data_path", "pretrain_dir", "data_cache_dir")]
+    few = ["--eval_args.mode=full", "--report_modes=['full']", "--epochs=1"]
+    given = ["--dataset=toy", *few, *data, *more]
+    monkeypatch.setattr(sys, "argv", [str(path), *given])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with suppress(SystemExit):
+        runpy.run_path(str(path), run_name="__main__")
+    return capsys.readouterr()
+
+
+def test_the_tour_runs_to_its_end(toy_folder, monkeypatch, capsys):
+    said = example("tour", toy_folder, monkeypatch, capsys).out.splitlines()
+    assert "KSR with 60 items and 30 users" in said
+    label, _, difference = said[-1].rpartition(": ")
+    assert label == "largest difference of a score" and float(difference) < 1e-4
+
+
+def test_nearest_neighbours_are_compared_with_the_exact_search(toy_folder, monkeypatch, capsys):
+    pytest.importorskip("faiss", reason="faiss-cpu is optional, for the example only")
+    said = example("nearest_neighbours", toy_folder, monkeypatch, capsys).out.splitlines()
+    assert said[0] == "60 items and 30 users in 96 dimensions"
+    recalls = [float(line.rpartition(" ")[2]) for line in said[1:]]
+    # 80 of 60 items in view: nothing can be missed but what ties.
+    assert len(recalls) == 4 and recalls[-1] > 0.99
+    bad = example("nearest_neighbours", toy_folder, monkeypatch, capsys, "--directory=nowhere")
+    assert bad.out == "" and bad.err.startswith("error: There is no model directory nowhere")
+
+
+def test_public_names():
+    assert {"Recommender", "save_model"} <= set(ksr_recbole.__all__)
