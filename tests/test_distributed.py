@@ -182,32 +182,39 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Results of every case, in one process and in two."""
+    """Results of every case, in one process and in two; each run has a folder of its own."""
     base = tmp_path_factory.mktemp("equal")
     data = write_toy(base / "data")
-    arguments = []
-    for kind in ("one", "two"):
-        own = {"checkpoint_dir": str(base / kind), "results_dir": str(base / kind)}
-        for model, changes in CASES.values():
-            values = toy_values(data, **{**COMMON, **changes, **own})
-            arguments.append((model, "toy", None, values))
-    n = len(CASES)
+
+    def arguments(folder: str, model: str, changes: dict[str, Any]) -> tuple[Any, ...]:
+        own = {key: str(base / "runs" / folder) for key in ("checkpoint_dir", "results_dir")}
+        return model, "toy", None, toy_values(data, **{**COMMON, **own, **changes})
+
+    def longer(folder: str, **changes: Any) -> tuple[Any, ...]:
+        return arguments(folder, "KSR", {**CASES["KSR, CE"][1], "epochs": 5, **changes})
+
+    def dropping(folder: str, epochs: int, resume: bool) -> tuple[Any, ...]:
+        changes = {"epochs": epochs, "resume": resume, "dropout_prob": 0.5}
+        return arguments(folder, "GRU++", {**CASES["GRU++, CE"][1], **changes})
+
+    empty = {key: str(base / key) for key in ("pretrain_dir", "data_cache_dir")}
+    alone = [arguments(f"one {name}", *case) for name, case in CASES.items()]
+    together = [arguments(f"two {name}", *case) for name, case in CASES.items()]
+    together.append(arguments("anew", "KSR", {**CASES["KSR, BPR"][1], **empty}))
+    together += [dropping("whole", 4, False), dropping("part", 2, False), dropping("part", 4, True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(base)
-        one = distributed_work.run_all(base, arguments[:n])
-        # Two more: a run of one process is gone on with, and its vectors are made anew.
-        longer = {**arguments[n + 1][3], "epochs": 5}
-        alone = run("KSR", "toy", None, {**longer, "checkpoint_dir": str(base / "longer")})
-        resumed = {**longer, "resume": shutil.copy(one[1]["checkpoint"], base / "copy.pth")}
-        empty = {key: str(base / key) for key in ("pretrain_dir", "data_cache_dir")}
-        anew = {**arguments[n][3], **empty}
-        more = [("KSR", "toy", None, resumed), ("KSR", "toy", None, anew)]
-        two = launch(distributed_work.run_all, (base, [*arguments[n:], *more]), TWO)
-    pairs = dict(zip(CASES, zip(one, two[:n], strict=True), strict=True))
-    return pairs | {"resumed": (alone, two[n]), "made anew": (one[0], two[n + 1])}
+        one = distributed_work.run_all(base, [*alone, longer("longer")])
+        short = shutil.copy(one[list(CASES).index("KSR, CE")]["checkpoint"], base / "copy.pth")
+        together.append(longer("resumed", resume=short))
+        two = launch(distributed_work.run_all, (base, together), TWO)
+    anew, whole, _, gone_on, resumed = two[len(CASES) :]
+    pairs = dict(zip(CASES, zip(one, two, strict=False), strict=False))
+    pairs |= {"resumed": (one[-1], resumed), "made anew": (one[0], anew)}
+    return pairs | {"with dropout": (whole, gone_on)}
 
 
-@pytest.mark.parametrize("case", [*CASES, "resumed", "made anew"])
+@pytest.mark.parametrize("case", [*CASES, "resumed", "made anew", "with dropout"])
 def test_two_processes_equal_one(both, case):
     one, two = both[case]
     assert two["epochs_trained"] == one["epochs_trained"]
@@ -225,6 +232,13 @@ def test_two_processes_equal_one(both, case):
         assert torch.allclose(tensor, weights[1][name], rtol=1e-3, atol=1e-4), name
 
 
+def test_two_processes_with_dropout_resume_exactly(both):
+    whole, resumed = both["with dropout"]
+    kept = [checkpoint.load(r["checkpoint"])["last"]["state_dict"] for r in (whole, resumed)]
+    for name, tensor in kept[0].items():
+        assert torch.equal(tensor, kept[1][name]), name
+
+
 def test_early_stopping_was_tested(both):
     assert both["clipped, early stopping"][0]["epochs_trained"] < 9
 
@@ -232,25 +246,26 @@ def test_early_stopping_was_tested(both):
 def test_only_the_main_process_leaves_files(both):
     two = both["KSR, BPR"][1]
     folder = Path(two["checkpoint"]).parent
-    n_runs = len(CASES) + 2
-    assert len(list(folder.glob("*.json"))) == n_runs + 1  # and of the one it goes on from
-    assert 1 < len(list(folder.glob("*.pth"))) < n_runs  # of the same second, the same name
+    assert sorted(file.suffix for file in folder.iterdir()) == [".json", ".pth"]
+    base = folder.parents[1]
     for name in ("log", "log_tensorboard"):
-        assert len(list((folder.parent / name).rglob("KSR-*"))) > 0
-        assert not list((folder.parent / name).rglob("KSR-[0-9]*"))  # the others' have a number
+        assert list((base / name).rglob("KSR-toy-*"))
+        assert not list((base / name).rglob("KSR-[0-9]*"))  # as the other's would be named
     assert json.loads(Path(two["result_file"]).read_text())["metrics"] == two["metrics"]
 
 
 # What processes tell each other -------------------------------------------------------------
 
 
-def test_every_process_is_given_the_same(tmp_path, monkeypatch):
+def test_every_process_is_given_the_same_and_the_mistake_of_one_is_the_runs(tmp_path, monkeypatch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
-    told = launch(distributed_work.collect, (tmp_path,), TWO)
+    with pytest.raises(UserError, match="Only this process sees the mistake"):
+        launch(distributed_work.collect, (tmp_path,), TWO)
+    told = json.loads((tmp_path / "told.json").read_text())
     assert told["main"] == "from 0"
-    assert told["turns"] == [0 + 1]  # process 1 came after process 0 and found its file
+    assert told["turns"] == 0 + 1  # process 1 came after process 0 and found its file
     assert told["threads"] == "3"
     assert told["refused"][0] == "the sentence"
     assert "Process 1 has rank = 1, but process 0 has 0" in told["refused"][1]
@@ -274,11 +289,6 @@ def test_a_killed_process_ends_the_run(tmp_path):
     assert time.monotonic() - start < 60 + 60  # a minute, and a slow start
 
 
-def test_a_mistake_of_one_process_is_the_runs(tmp_path):
-    with pytest.raises(UserError, match="Only this process sees the mistake"):
-        launch(distributed_work.refuse, (1,), TWO)
-
-
 def test_ctrl_c_ends_all_and_the_run_can_go_on(toy_folder, tmp_path):
     values = {"epochs": 4, "dropout_prob": 0.0, "show_progress": False}
     whole = run("KSR", "toy", None, toy_values(toy_folder, **values))
@@ -289,14 +299,20 @@ def test_ctrl_c_ends_all_and_the_run_can_go_on(toy_folder, tmp_path):
     command = [a for a in command if a.split("=")[0].removeprefix("--") not in given]
     command += [f"--{key}={value}" for key, value in given.items()]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the tests run in the background of a shell, Ctrl-C is ignored from the start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     children = _wait_for_epoch(stopped, process)
     os.killpg(process.pid, signal.SIGINT)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 130, error
     assert "Traceback" not in error
-    assert not [pid for pid in children if _runs(pid)]
+    _wait_for_end(children)
     assert not list(stopped.glob(".*"))
     hint = error.strip().splitlines()[-1]
     file = next(part for part in hint.split() if part.startswith("--resume="))
@@ -319,6 +335,13 @@ def _wait_for_epoch(folder: Path, process: subprocess.Popen) -> list[int]:
                 return [int(pid) for pid in tasks.read_text().split()]
         time.sleep(0.05)
     raise AssertionError("no epoch was finished")
+
+
+def _wait_for_end(pids: list[int]) -> None:
+    deadline = time.monotonic() + 30
+    while left := [pid for pid in pids if _runs(pid)]:
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.1)
 
 
 def _runs(pid: int) -> bool:

@@ -167,27 +167,29 @@ def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
         if saved:
             trainer.load_best(trainer.saved_model_file)
         evaluated = _evaluate_modes(config, trainer, valid_data, test_data)
+    result = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "table1": table1,
+        **_scores(config, trainer, evaluated),
+        "pretraining": vectors.notes,
+        "data_fingerprint": dataset.fingerprint,
+        "seconds": stages.seconds,
+        "peak_memory_mib": peak_memory_mib(),
+        "checkpoint": trainer.saved_model_file if saved else None,
+        "seed": config["seed"],
+        "config": settings(config),
+        "environment": environment(),
+    }
+    result = group.from_main(lambda: _leave(config, result))
+    return {**result, "eval_results": evaluated}
 
-    def leave_result() -> dict[str, Any]:
-        result = {
-            "model": config["model"],
-            "dataset": config["dataset"],
-            "table1": table1,
-            **_scores(config, trainer, evaluated),
-            "pretraining": vectors.notes,
-            "data_fingerprint": dataset.fingerprint,
-            "seconds": stages.seconds,
-            "peak_memory_mib": peak_memory_mib(),
-            "checkpoint": trainer.saved_model_file if saved else None,
-            "seed": config["seed"],
-            "config": settings(config),
-            "environment": environment(),
-        }
-        path = write_result(config["results_dir"], result)
-        getLogger().info("\n" + summary(result, path))
-        return {**result, "result_file": str(path)}
 
-    return {**group.from_main(leave_result), "eval_results": evaluated}
+def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:
+    """Write and show a result, and tell where it was written."""
+    path = write_result(config["results_dir"], result)
+    getLogger().info("\n" + summary(result, path))
+    return {**result, "result_file": str(path)}
 
 
 def _scores(
