@@ -10,6 +10,8 @@ _HOMES: dict[str, str] = {
     "save_model": "ksr_recbole.inference.saving",
     "explain": "ksr_recbole.explanation.explain",
     "load_trained": "ksr_recbole.explanation.loading",
+    "register": "ksr_recbole.plugin",
+    "unregister": "ksr_recbole.plugin",
 }
 """Public name to the module it lives in.  They are imported when first asked for: RecBole and
 PyTorch take seconds, and the command lines check versions before them."""

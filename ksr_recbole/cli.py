@@ -84,6 +84,17 @@ def count_of(text: str, option: str) -> int:
     return int(text)
 
 
+def switched_on(text: str, switch: str) -> bool:
+    """The value of a switch.
+
+    Raises:
+        UserError: it is neither ``True`` nor ``False``.
+    """
+    if text not in ("True", "False"):
+        raise UserError(f"The argument --{switch} is {text}; it is given alone, or left out.")
+    return text == "True"
+
+
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status.
 

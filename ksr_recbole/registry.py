@@ -50,6 +50,11 @@ MODELS: dict[str, Entry] = {
 }
 """Model name to entry; these take precedence over RecBole's models of that name."""
 
+OWN_MODELS = tuple(
+    name for name, entry in MODELS.items() if entry.target.startswith("ksr_recbole.")
+)
+"""The models of :data:`MODELS` that are this package's and not RecBole's."""
+
 PAPER_MODELS = ("BPR", "NeuMF", "CKE", "FPMC", "RUM_I", "RUM_F", "GRU", "GRU++", "GRU_F", "KSR")
 """The ten methods of Table 3, in its order (NeuMF is RecBole's name of NCF)."""
 

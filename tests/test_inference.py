@@ -187,13 +187,13 @@ def test_what_a_user_has_had_is_excluded_and_can_be_kept(rec, trained):
 
 def test_only_what_train_ratio_left_is_read_and_all_is_excluded(toy_folder, tmp_path):
     trained = Trained(toy_folder, train_ratio=0.5)
-    rec = Recommender.load(trained.save(tmp_path / "model", train_ratio=0.5))
+    rec = Recommender.load(trained.save(tmp_path / "model"))
     start = int(trained.dataset.split.train_start[1])
     assert start > 0
     same(everything(rec, "u0"), trained.scores(1, trained.history(1, start)))
     assert not set(trained.history(1)) & set(everything(rec, "u0", exclude_history=True))
     with pytest.raises(UserError, match="train_ratio"):
-        trained.save(tmp_path / "other")
+        trained.save(tmp_path / "other", train_ratio=1.0)
 
 
 @pytest.mark.parametrize("name", ["RUM_I", "RUM_F"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import count_of, guarded, parse_arguments, print_usage
+from ksr_recbole.cli import count_of, guarded, parse_arguments, print_usage, switched_on
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
 
@@ -93,15 +93,9 @@ def read_request(arguments: Sequence[str]) -> Request:
         jobs=count_of(values.pop("jobs", "1"), "jobs"),
         results_dir=Path(values.pop("results_dir", "results")),
         config_files=tuple(values.pop("config_files", "").split()),
-        keep_checkpoints=_switched_on(values.pop(_KEEP, "False")),
+        keep_checkpoints=switched_on(values.pop(_KEEP, "False"), _KEEP),
         values=values,
     )
-
-
-def _switched_on(text: str) -> bool:
-    if text not in ("True", "False"):
-        raise UserError(f"The argument --{_KEEP} is {text}; it is given alone, or left out.")
-    return text == "True"
 
 
 def _study(name: str | None, models: str | None) -> Study:

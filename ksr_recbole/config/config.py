@@ -53,7 +53,7 @@ class Config(RecBoleConfig):
             given = self._read_yaml(Path(file))
             check_keys(given, file)
             content.update(given)
-        return _nest(content)
+        return nest(content)
 
     def _read_yaml(self, path: Path) -> dict[str, Any]:
         try:
@@ -70,7 +70,7 @@ class Config(RecBoleConfig):
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
         check_keys(config_dict or {}, "the command line or config_dict")
-        return _nest(super()._load_variable_config_dict(dict(config_dict or {})))
+        return nest(super()._load_variable_config_dict(dict(config_dict or {})))
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}
@@ -159,13 +159,13 @@ class Config(RecBoleConfig):
         }
 
 
-def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+def nest(flat: dict[str, Any]) -> dict[str, Any]:
     """Turn ``{"eval_args.mode": "full"}`` into ``{"eval_args": {"mode": "full"}}``."""
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         head, _, tail = key.partition(".")
         if tail:
-            nested.setdefault(head, {})[tail] = value
+            nested[head] = {**(nested.get(head) or {}), tail: value}
         else:
             nested[head] = value
     return nested

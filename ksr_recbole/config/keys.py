@@ -43,6 +43,11 @@ def yaml_keys(folder: str, name: str) -> set[str]:
     return _keys_of(CONFIGS / folder / f"{name}.yaml")
 
 
+def checkpoint_keys(model: str, task: str) -> frozenset[str]:
+    """Keys that a checkpoint of a model must agree on with the run that loads it."""
+    return frozenset(yaml_keys("model", model) | yaml_keys("task", task) | {"seed"})
+
+
 @cache
 def known_keys() -> frozenset[str]:
     """Every key that RecBole's or this project's YAML files or argument lists name."""

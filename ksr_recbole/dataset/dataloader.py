@@ -16,8 +16,9 @@ from recbole.utils import InputType, KGDataLoaderState, ModelType
 from ksr_recbole.config import option
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences
 from ksr_recbole.dataset.negatives import NegativeSampler
-from ksr_recbole.dataset.sequences import ragged_positions
+from ksr_recbole.dataset.sequences import Phase, ragged_positions
 from ksr_recbole.distributed.sharding import owners, share_of_mean, share_of_sum
+from ksr_recbole.errors import UserError
 
 CHUNK_START = "chunk_start"
 """Field of a training batch: position of its first column in the users' sequences, ``[B]``."""
@@ -245,6 +246,26 @@ class PairTrainLoader(TrainLoader):
         return Interaction({name: torch.from_numpy(value) for name, value in batch.items()})
 
 
+class SeenItems:
+    """``seen[users]`` is the items that each user had before the targets of a phase.
+
+    Args:
+        dataset: a built dataset.
+        phase: the phase.
+    """
+
+    def __init__(self, dataset: WithSequences, phase: Phase) -> None:
+        self._sequences = dataset.sequences
+        self._end = dataset.split.history_end(phase)
+
+    def __getitem__(self, users: Any) -> list[torch.Tensor]:
+        """A tensor of item ids, ``int64 [n]``, for each user id."""
+        users = np.asarray(users, dtype=np.int64)
+        ends = self._end[users]
+        spans = self._sequences.spans(users, np.zeros_like(ends), ends)
+        return list(torch.from_numpy(self._sequences.items[spans]).split(ends.tolist()))
+
+
 class SequenceEvalData:
     """The data one evaluation phase needs; truthy as soon as a user has a target in it.
 
@@ -252,7 +273,14 @@ class SequenceEvalData:
         config: the run's configuration.
         dataset: a built dataset.
         phase: ``"valid"`` or ``"test"``.
+
+    Attributes:
+        uid2history_item: what RecBole's ``full_sort_scores`` leaves out for each user, as our
+            full ranking does.
     """
+
+    is_sequential = False
+    """RecBole's name for "a row is a prefix"; here a user is one, so that it leaves items out."""
 
     def __init__(
         self, config: Any, dataset: WithSequences, phase: Literal["valid", "test"]
@@ -261,10 +289,24 @@ class SequenceEvalData:
         self._dataset = self.dataset = dataset
         self.phase = phase
         self.mode: str = config["eval_args"]["mode"][phase]
+        self.uid2history_item = SeenItems(dataset, phase)
 
     def __len__(self) -> int:
         start, end = self._dataset.split.target_range(self.phase, self._dataset.sequences)
         return int(np.count_nonzero(end > start))
+
+
+def check_not_empty(config: Any, *data: TrainLoader | SequenceEvalData) -> None:
+    """Refuse a dataset whose sequences leave nothing to train on, to validate or to test.
+
+    Raises:
+        UserError: one of ``data`` is empty.
+    """
+    if not all(map(len, data)):
+        raise UserError(
+            f"No user of {config['dataset']} has the four interactions that training, "
+            "validation and test need; give longer sequences."
+        )
 
 
 def data_preparation(

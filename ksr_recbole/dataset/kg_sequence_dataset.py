@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+import torch
 from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
 
 from ksr_recbole.config import option
 from ksr_recbole.dataset.atomic_files import check_atomic_file
@@ -18,6 +20,7 @@ from ksr_recbole.dataset.attributes import attribute_relations
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import WithPolars
 from ksr_recbole.dataset.sequences import (
+    Phase,
     Split,
     UserSequences,
     leave_one_out,
@@ -42,8 +45,10 @@ class WithSequences:
         sequences: every user's whole sequence.
         split: how far a sequence belongs to training and to validation.
         pretrained: the vectors made for this dataset so far, once there are any.
+        phase: what a view is for, ``"train"``, ``"valid"`` or ``"test"``.
     """
 
+    phase: Phase = "train"
     sequences: UserSequences
     split: Split
     pretrained: PretrainedVectors
@@ -85,10 +90,39 @@ class WithSequences:
         self._change_feat_format()
         users = np.arange(self.sequences.n_users)
         bounds = (split.train_start, split.train_end, split.valid_end, lengths)
-        return [
+        views = [
             self.copy(self.inter_feat[self.sequences.spans(users, start, end)])
             for start, end in pairwise(bounds)
         ]
+        for view, phase in zip(views, get_args(Phase), strict=True):
+            view.phase = phase
+        return views
+
+    def join(self, df: Interaction) -> Interaction:
+        """As RecBole's; once built, with the items that a model reads in this view's phase.
+
+        This is how RecBole's own functions (``full_sort_scores``, ``get_flops``) come by
+        histories: from a view's rows, or from user ids alone.
+
+        Raises:
+            UserError: a user without a history, such as the padding user.
+        """
+        joined = super().join(df)
+        if not hasattr(self, "sequences") or self.uid_field not in joined:
+            return joined
+        users = joined[self.uid_field].cpu().numpy()
+        items, lengths = self.sequences.padded(
+            users, self.split.train_start[users], self.split.history_end(self.phase)[users]
+        )
+        if not lengths.all():
+            user = users[lengths == 0][0]
+            raise UserError(f"User id {user} of {self.dataset_name} has no history to read.")
+        history = {
+            self.iid_field + self.config["LIST_SUFFIX"]: torch.from_numpy(items),
+            self.config["ITEM_LIST_LENGTH_FIELD"]: torch.from_numpy(lengths),
+        }
+        joined.update(Interaction(history))
+        return joined
 
     def _make_split(self) -> Split:
         given = self.config["eval_args"]

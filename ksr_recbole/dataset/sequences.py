@@ -86,6 +86,20 @@ class UserSequences:
         rows, positions = ragged_positions(np.maximum(end - start, 0))
         return (self.offsets[users] + start)[rows] + positions
 
+    def padded(
+        self, users: np.ndarray, start: np.ndarray, end: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Items at positions ``start[k]..end[k]`` (exclusive) of ``users[k]``, padded at the end.
+
+        Returns:
+            Items ``int64 [B, T]``, 0 where there is none, and how many there are, ``int64 [B]``.
+        """
+        lengths = end - start
+        rows, columns = ragged_positions(lengths)
+        items = np.zeros((len(users), int(lengths.max(initial=0))), np.int64)
+        items[rows, columns] = self.items[self.spans(users, start, end)]
+        return items, lengths
+
 
 @dataclass(frozen=True)
 class Split:

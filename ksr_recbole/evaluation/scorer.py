@@ -9,7 +9,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
+from ksr_recbole.dataset.sequences import Split, UserSequences
 
 CANDIDATES = "candidates"
 """Field of an evaluation batch: item ids to score for each user, ``[B, C]``."""
@@ -43,10 +43,7 @@ class ModelScorer:
         return self._history(users, self._start[users], history_end)
 
     def _history(self, users: np.ndarray, start: np.ndarray, end: np.ndarray) -> Interaction:
-        lengths = end - start
-        rows, columns = ragged_positions(lengths)
-        items = np.zeros((len(users), int(lengths.max())), np.int64)
-        items[rows, columns] = self._sequences.items[self._sequences.spans(users, start, end)]
+        items, lengths = self._sequences.padded(users, start, end)
         fields = {self._user: users, self._items: items, self._length: lengths}
         batch = Interaction({name: torch.from_numpy(value) for name, value in fields.items()})
         return batch.to(self._device)

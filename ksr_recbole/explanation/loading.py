@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, load_dataset
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.pretraining.pretrain import PretrainedVectors
-from ksr_recbole.quick_start.data import prepare_atomic_files
+from ksr_recbole.quick_start.restore import config_of, dataset_of
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
 
@@ -63,13 +63,8 @@ def load_trained(
     content = checkpoint.load(path)
     _check_content(path, content, {"model": model, "dataset": dataset})
     kind = _class_with_memory(content["model"])
-    settings = content["settings"]
-    config = Config(content["model"], content["dataset"], None, {**settings, **values})
-    prepare_atomic_files(config)
-    data = load_dataset(config)
-    data.build()
-    given = {key: checkpoint.plain(config[key]) for key in settings}
-    checkpoint.check_same_run(path, content, config, data.fingerprint, given)
+    config = config_of(content, values)
+    data = dataset_of(path, content, config)
     loaded = _with_weights(kind, config, data, path, content["state_dict"])
     return Trained(loaded, data, Path(path))
 

@@ -16,9 +16,8 @@ usage: {program}
 Writes the best model of a checkpoint into a directory that ksr_recbole.Recommender loads.
   --output=DIR           where to write; a model directory that is there already is replaced
   --checkpoint=FILE      by default the newest one of --model and --dataset in checkpoint_dir
-  --data_path=FOLDER     the dataset lies in FOLDER/NAME instead of dataset_atomic/
-  --config_files="a.yaml b.yaml"   and any other config key of the run that the checkpoint does
-                         not know, such as --train_ratio=0.5
+  --data_path=FOLDER     where the dataset's folder lies now, if it has moved
+A checkpoint knows the configuration of its run; any config key given here wins over it.
 """
 
 SCRIPT = "-m ksr_recbole export"
@@ -44,17 +43,17 @@ def _run(arguments: Sequence[str]) -> int:
     from ksr_recbole.inference.saving import save_model
     from ksr_recbole.trainer import checkpoint
 
-    path, files = values.pop("checkpoint", None), values.pop("config_files", "").split()
+    path = values.pop("checkpoint", None)
     names = {key: values.pop(key) for key in ("model", "dataset") if key in values}
     if path is None:
-        config = Config(names.get("model"), names.get("dataset"), files, dict(values))
+        config = Config(names.get("model"), names.get("dataset"), None, dict(values))
         names = config["checkpoint_dir"], config["model"], config["dataset"]
         path = checkpoint.newest(*names, "train the model first, or give --checkpoint=FILE")
     elif names:
         raise UserError(
             "A checkpoint knows its model and dataset; leave --model and --dataset out."
         )
-    written = save_model(path, output, files, dict(values))
+    written = save_model(path, output, dict(values))
     saved = read_directory(written)
     print(
         f"{written}: {saved.model} on {saved.about['dataset']} after epoch "

@@ -23,14 +23,13 @@ from recbole.utils import (
 from ksr_recbole import registry
 from ksr_recbole.compat import with_checkpoint_rule
 from ksr_recbole.config import Config, option
-from ksr_recbole.config.keys import yaml_keys
-from ksr_recbole.dataset.dataloader import SequenceEvalData, data_preparation
+from ksr_recbole.config.keys import checkpoint_keys
+from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts, check_possible
 from ksr_recbole.distributed.launching import launch
-from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
@@ -147,11 +146,7 @@ def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
         getLogger().info(table1)
         dataset = group.in_turn(lambda: load_dataset(config))
         train_data, valid_data, test_data = data_preparation(config, dataset)
-        if not (len(train_data) and valid_data and test_data):
-            raise UserError(
-                f"No user of {config['dataset']} has the four interactions that training, "
-                "validation and test need; give longer sequences."
-            )
+        check_not_empty(config, train_data, valid_data, test_data)
         _to_log_file(str(dataset))
     with stages("pretraining"):
         vectors = group.from_main(lambda: pretrained_vectors(config, dataset))
@@ -221,7 +216,7 @@ def _scores(
 
 def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
     """Model and trainer for a built dataset."""
-    keys = yaml_keys("model", config["model"]) | yaml_keys("task", config["task"]) | {"seed"}
+    keys = checkpoint_keys(config["model"], config["task"])
     same = {key: str(config[key]) for key in keys | set(training_arguments) | {"model"}}
     resumes = bool(config["resume"])
     group.require_equal({**same, "resume": resumes, "data of fingerprint": dataset.fingerprint})
@@ -229,7 +224,7 @@ def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
     init_seed(config["seed"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, dataset).to(config["device"])
     _to_log_file(str(model))
-    return SequenceTrainer(config, model, dataset.fingerprint, frozenset(keys))
+    return SequenceTrainer(config, model, dataset.fingerprint, keys)
 
 
 def _resume_path(config: Config) -> str | Path:

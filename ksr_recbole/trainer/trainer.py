@@ -61,6 +61,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         super().__init__(config, model)
         self._fingerprint = fingerprint
         self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
+        folder = str(Path(config["data_path"]).resolve().parent)
+        self._given = checkpoint.plain({**config.external_config_dict, "data_path": folder})
         self.saved_model_file = os.path.join(
             self.checkpoint_dir, f"{config['model']}-{config['dataset']}-{get_local_time()}.pth"
         )
@@ -230,6 +232,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             "dataset": self.config["dataset"],
             "data": self._fingerprint,
             "settings": self._settings,
+            "given": self._given,
             "epoch": epoch,
             "best_epoch": self.best_epoch,
             "cur_step": self.cur_step,

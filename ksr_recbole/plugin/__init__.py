@@ -1,0 +1,45 @@
+"""Drop-in registration: this package's models under their names in RecBole itself.
+
+``register()`` puts them where RecBole looks models, datasets and trainers up by name;
+``unregister()`` takes exactly that back.  ``docs/recbole.md`` says what changes and what stays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ksr_recbole.compat import check_versions
+
+if TYPE_CHECKING:
+    from ksr_recbole.plugin.hooks import Hooks
+
+_active: Hooks | None = None
+"""What is in place; ``None`` while nothing is registered."""
+
+
+def register() -> None:
+    """Make this package's models available to RecBole under their names; twice is once.
+
+    From then on ``run_recbole(model="KSR", dataset="ml-100k")``, ``objective_function``,
+    ``load_data_and_model`` and everything else of RecBole that takes a model's name work with
+    them.  RecBole's own KSR is ``StockKSR``; its other models stay as they are.
+
+    Raises:
+        UserError: a version this package does not work with.
+    """
+    global _active
+    if _active is not None:
+        return
+    check_versions()
+    # Imported late: RecBole fails to import with the versions refused before.
+    from ksr_recbole.plugin.recbole_hooks import put_in_place
+
+    _active = put_in_place()
+
+
+def unregister() -> None:
+    """Leave RecBole as it was before :func:`register`; nothing if nothing is registered."""
+    global _active
+    if _active is not None:
+        _active.undo()
+        _active = None

@@ -1,0 +1,65 @@
+"""``load_data_and_model`` for this package's checkpoints, without pickle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from logging import getLogger
+
+import torch
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import init_logger, init_seed
+
+from ksr_recbole import registry
+from ksr_recbole.plugin.trainer import RegisteredTrainer
+from ksr_recbole.quick_start.restore import config_of
+from ksr_recbole.trainer import checkpoint
+
+_RECBOLES = "recbole.config.configurator.Config"
+"""What the pickle in a checkpoint of RecBole's own models refers to."""
+
+
+def load_data_and_model(original: Callable[[str], tuple]) -> Callable[[str], tuple]:
+    """RecBole's function, which for this package's checkpoints reads tensors and plain values.
+
+    Args:
+        original: ``recbole.quick_start.load_data_and_model``; it gets the checkpoints of
+            RecBole's own models.
+    """
+
+    def load_data_and_model(model_file: str) -> tuple:
+        return original(model_file) if _is_recboles(model_file) else _load(model_file)
+
+    load_data_and_model.__doc__ = original.__doc__
+    return load_data_and_model
+
+
+def _is_recboles(path: str | os.PathLike[str]) -> bool:
+    """Whether RecBole's trainer wrote a checkpoint; nothing of it is unpickled to see."""
+    try:
+        return _RECBOLES in torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # whatever makes it unreadable, reading it below says so in a sentence
+        return False
+
+
+def _load(path: str) -> tuple:
+    """Configuration, model, dataset and data of a checkpoint, as RecBole's function gives them.
+
+    The data must be the same as then: the fingerprint in the checkpoint says so.
+
+    Raises:
+        UserError: the checkpoint is damaged, or its data are gone or others.
+    """
+    content = checkpoint.load(path)
+    config = config_of(content)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    getLogger().info(config)
+    dataset = create_dataset(config)
+    getLogger().info(dataset)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+    init_seed(config["seed"], config["reproducibility"])
+    model_class = registry.model_class(config["model"])
+    model = model_class(config, train_data.dataset).to(config["device"])
+    RegisteredTrainer(config, model).load_best(path)
+    return config, model, dataset, train_data, valid_data, test_data

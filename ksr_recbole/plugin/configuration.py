@@ -1,0 +1,102 @@
+"""How ``recbole.config.Config`` becomes this package's for its models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from logging import getLogger
+from typing import Any
+
+from recbole.config import Config as RecBoleConfig
+
+from ksr_recbole import registry
+from ksr_recbole.config import Config
+from ksr_recbole.config.config import nest
+from ksr_recbole.config.keys import check_keys
+from ksr_recbole.errors import UserError
+
+STOCK = "StockKSR"
+"""Name of RecBole's own KSR while this package's has taken its name."""
+
+_STOCK_MODULE = "recbole.model.sequential_recommender.ksr"
+
+_PICKLES = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
+
+
+def stock_class() -> type:
+    """RecBole's own KSR."""
+    return import_module(_STOCK_MODULE).KSR
+
+
+class StockConfig(RecBoleConfig):
+    """RecBole's configuration of its own KSR, which looks its defaults up by that name."""
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict("KSR", model_class, dataset)
+
+
+def choose_config(original: Callable[..., tuple[str, type, str]]) -> Callable[..., Any]:
+    """The method that makes a ``Config`` one of this package's, if its model is.
+
+    By then RecBole has read the user's files, dict and command line.  From here on the object
+    is of the class :class:`~ksr_recbole.config.Config`, a subclass, whose methods add the
+    defaults of ``configs/`` and the data folder.
+
+    Args:
+        original: ``recbole.config.Config._get_model_and_dataset``.
+    """
+
+    def _get_model_and_dataset(self: RecBoleConfig, model: Any, dataset: str | None) -> Any:
+        given = self.external_config_dict.get("model") if model is None else model
+        name = _name_of(given)
+        if isinstance(self, Config | StockConfig) or name not in (*registry.OWN_MODELS, STOCK):
+            return original(self, model, dataset)
+        if type(self) is not RecBoleConfig:
+            raise UserError(
+                f"{type(self).__name__} is a subclass of RecBole's Config, which cannot configure "
+                f"the registered model {name}; use recbole.config.Config."
+            )
+        if name == STOCK:
+            self.__class__ = StockConfig
+        else:
+            _become_ours(self)
+        return self._get_model_and_dataset(name, dataset)
+
+    return _get_model_and_dataset
+
+
+def _name_of(model: Any) -> Any:
+    """The registered name of a class that was given as model; everything else as it is."""
+    if not isinstance(model, type):
+        return model
+    if (model.__module__, model.__name__) == (_STOCK_MODULE, "KSR"):
+        return STOCK
+    names = (name for name in registry.OWN_MODELS if registry.model_class(name) is model)
+    return next(names, model)
+
+
+def _become_ours(config: RecBoleConfig) -> None:
+    external = config.external_config_dict
+    for key in _PICKLES:
+        if external.get(key):
+            raise UserError(
+                f"Config key {key} is {external[key]}, but the models of ksr_recbole are not "
+                "pickled; leave it out: loaded datasets are kept in data_cache_dir."
+            )
+    if "local_rank" in external:
+        raise UserError(
+            "RecBole's run with nproc or world_size does not start the registered models of "
+            "ksr_recbole; run them with `python run_recbole.py` of this project."
+        )
+    _warn_of_unknown({**config.file_config_dict, **config.variable_config_dict})
+    config.external_config_dict = nest(external)
+    config.__class__ = Config
+
+
+def _warn_of_unknown(keys: Iterable[str]) -> None:
+    """Tell of keys nobody reads; RecBole takes them, and so do its scripts' own arguments."""
+    for key in keys:
+        try:
+            check_keys([key], "config_file_list or config_dict")
+        except UserError as error:
+            getLogger().warning(f"{error} It is kept, as RecBole keeps it.")

@@ -1,0 +1,70 @@
+"""What RecBole calls for the datasets and loaders of this package's models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from logging import getLogger
+from typing import Any
+
+from ksr_recbole import registry
+from ksr_recbole.dataset.dataloader import (
+    SequenceEvalData,
+    SequenceTrainLoader,
+    check_not_empty,
+)
+from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
+from ksr_recbole.pretraining.pretrain import pretrained_vectors
+from ksr_recbole.quick_start.data import prepare_atomic_files
+
+FINGERPRINT = "data_fingerprint"
+"""Config key that carries the dataset's fingerprint from the loaders to the trainer."""
+
+
+def dataset_of(config: Any) -> WithSequences:
+    """What ``create_dataset`` calls as the dataset's class.
+
+    Raises:
+        UserError: the dataset is unknown or its files are malformed.
+    """
+    getLogger().info(prepare_atomic_files(config))
+    return load_dataset(config)
+
+
+def loader_of(config: Any, phase: str) -> Callable[..., Any] | None:
+    """What ``data_preparation`` calls as the class of a phase's loader.
+
+    Returns:
+        ``None`` if the model is not one of this package's.
+    """
+    if config["model"] not in registry.OWN_MODELS:
+        return None
+    if phase == "train":
+        return _train_loader
+    return _valid_data if phase == "valid" else _test_data
+
+
+def _train_loader(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> SequenceTrainLoader:
+    """Our training loader; RecBole's sampler is not used, and ``shuffle`` is the config's.
+
+    Vectors are pretrained here and not when the model asks for them, so that RecBole's seeding
+    of the model comes after it and a run that finds them in the cache is the same.
+    """
+    loader = SequenceTrainLoader(config, dataset)
+    check_not_empty(config, loader)
+    pretrained_vectors(config, dataset)
+    config[FINGERPRINT] = dataset.fingerprint
+    return loader
+
+
+def _valid_data(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> SequenceEvalData:
+    return _eval_data(config, dataset, "valid")
+
+
+def _test_data(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> SequenceEvalData:
+    return _eval_data(config, dataset, "test")
+
+
+def _eval_data(config: Any, dataset: WithSequences, phase: Any) -> SequenceEvalData:
+    data = SequenceEvalData(config, dataset, phase)
+    check_not_empty(config, data)
+    return data

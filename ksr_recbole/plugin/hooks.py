@@ -1,0 +1,65 @@
+"""Changes to other modules that remember what was there before."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_ABSENT = object()
+
+
+class Hooks:
+    """A list of changes, each with the way back."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def set_attribute(self, holder: Any, name: str, value: Any) -> None:
+        """``holder.name = value``; ``name`` need not be an identifier."""
+        before = vars(holder).get(name, _ABSENT)
+        setattr(holder, name, value)
+
+        def undo() -> None:
+            if before is _ABSENT:
+                delattr(holder, name)
+            else:
+                setattr(holder, name, before)
+
+        self._undo.append(undo)
+
+    def add_module(self, name: str, **content: Any) -> None:
+        """A module that ``importlib`` finds under ``name``, where there must be none yet."""
+        module = ModuleType(name)
+        vars(module).update(content, __spec__=ModuleSpec(name, None))
+        sys.modules[name] = module
+        self._undo.append(lambda: sys.modules.pop(name))
+
+    def replace_function(self, original: Callable, replacement: Callable) -> None:
+        """``replacement`` instead of ``original`` in every module that holds it by any name.
+
+        Modules hold a function they imported by name, so that changing it where it is defined
+        would not reach them.  The way back also reaches modules imported since.
+        """
+        _exchange(original, replacement)
+        self._undo.append(lambda: _exchange(replacement, original))
+
+    def undo(self) -> None:
+        """Take all changes back, the last one first."""
+        while self._undo:
+            self._undo.pop()()
+
+
+def _exchange(old: Callable, new: Callable) -> None:
+    for module, name in list(_holders(old)):
+        setattr(module, name, new)
+
+
+def _holders(function: Callable) -> Iterator[tuple[ModuleType, str]]:
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType):
+            for name, value in list(vars(module).items()):
+                if value is function:
+                    yield module, name

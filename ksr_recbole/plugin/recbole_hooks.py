@@ -1,0 +1,110 @@
+"""What is put where in RecBole, and which of its functions looks there.
+
+Each hook stands before one look-up by name; a model that is not this package's goes on to
+RecBole's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import recbole.config
+import recbole.data.dataset
+import recbole.data.utils
+import recbole.quick_start
+import recbole.trainer
+
+from ksr_recbole import registry
+from ksr_recbole.plugin.checkpoints import load_data_and_model
+from ksr_recbole.plugin.configuration import STOCK, choose_config, stock_class
+from ksr_recbole.plugin.data import dataset_of, loader_of
+from ksr_recbole.plugin.hooks import Hooks
+from ksr_recbole.plugin.trainer import RegisteredTrainer
+
+
+def put_in_place() -> Hooks:
+    """Put all hooks in place; if one fails, none is."""
+    hooks = Hooks()
+    try:
+        for name in registry.OWN_MODELS:
+            _add_model(hooks, name, **{name: registry.model_class(name)})
+            _add_dataset_and_trainer(hooks, name)
+        _add_stock(hooks)
+        _add_loaders(hooks)
+        _add_config(hooks)
+        _add_checkpoints(hooks)
+    except BaseException:
+        hooks.undo()
+        raise
+    return hooks
+
+
+def _add_model(hooks: Hooks, name: str, **content: Any) -> None:
+    """Before ``recbole.utils.get_model``, and so ``Config`` and ``run_recbole``.
+
+    It imports ``recbole.model.<family>.<name in lower case>``, the general family first, and
+    takes the attribute ``<name>``.  A module there comes before RecBole's own
+    ``sequential_recommender.ksr``, which is left alone.
+    """
+    module = f"recbole.model.general_recommender.{name.lower()}"
+    hooks.add_module(module, **content)
+
+
+def _add_dataset_and_trainer(hooks: Hooks, name: str) -> None:
+    """Before ``create_dataset`` and ``get_trainer``.
+
+    They take ``<name>Dataset`` of ``recbole.data.dataset`` and ``<name>Trainer`` of
+    ``recbole.trainer`` where there is one.  RecBole's ``KSRDataset`` stays in
+    ``recbole.data.dataset.customized_dataset``.
+    """
+    hooks.set_attribute(recbole.data.dataset, f"{name}Dataset", dataset_of)
+    hooks.set_attribute(recbole.trainer, f"{name}Trainer", RegisteredTrainer)
+
+
+def _add_stock(hooks: Hooks) -> None:
+    """RecBole's own KSR under another name, for comparison.
+
+    It is imported when asked for: importing RecBole's sequential models turns on PyTorch's
+    anomaly detection for the whole process (``sine.py``), which slows every training.
+    """
+
+    def imported(attribute: str) -> type:
+        if attribute != STOCK:
+            raise AttributeError(attribute)
+        return stock_class()
+
+    _add_model(hooks, STOCK, __getattr__=imported)
+    stock = recbole.data.dataset.customized_dataset.KSRDataset
+    hooks.set_attribute(recbole.data.dataset, f"{STOCK}Dataset", stock)
+
+
+def _add_loaders(hooks: Hooks) -> None:
+    """Before ``recbole.data.utils.get_dataloader``, which ``data_preparation`` calls.
+
+    Its table of models with loaders of their own is a local variable, so the function itself
+    is replaced.
+    """
+    original = recbole.data.utils.get_dataloader
+
+    def get_dataloader(config: Any, phase: str) -> Callable[..., Any]:
+        return loader_of(config, phase) or original(config, phase)
+
+    hooks.replace_function(original, get_dataloader)
+
+
+def _add_config(hooks: Hooks) -> None:
+    """Before ``Config._get_model_and_dataset``: the first step that knows the model's name.
+
+    Defaults come from YAML files that ``Config`` looks for in RecBole's own folder, so that
+    they cannot be put where it looks.
+    """
+    method = "_get_model_and_dataset"
+    original = getattr(recbole.config.Config, method)
+    hooks.set_attribute(recbole.config.Config, method, choose_config(original))
+
+
+def _add_checkpoints(hooks: Hooks) -> None:
+    """Before ``load_data_and_model``, which unpickles a ``Config`` that ours do not hold."""
+    original = recbole.quick_start.load_data_and_model
+    hooks.replace_function(original, load_data_and_model(original))

@@ -1,0 +1,33 @@
+"""The trainer that RecBole finds under the names of this package's models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ksr_recbole.config.keys import checkpoint_keys
+from ksr_recbole.errors import UserError
+from ksr_recbole.plugin.data import FINGERPRINT
+from ksr_recbole.trainer.trainer import SequenceTrainer
+
+
+class RegisteredTrainer(SequenceTrainer):
+    """Our trainer with the arguments RecBole gives its own.
+
+    Args:
+        config: the run's configuration, with which the data were prepared.
+        model: one of this package's models.
+
+    Raises:
+        UserError: no data were prepared with this configuration.
+    """
+
+    def __init__(self, config: Any, model: torch.nn.Module) -> None:
+        if config[FINGERPRINT] is None:
+            raise UserError(
+                f"The trainer of {config['model']} was made before its data; call RecBole's "
+                "data_preparation with the same config first."
+            )
+        keys = checkpoint_keys(config["model"], config["task"])
+        super().__init__(config, model, config[FINGERPRINT], keys)

@@ -1,0 +1,60 @@
+"""From a checkpoint back to the configuration and the dataset it was trained with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ksr_recbole.config import Config
+from ksr_recbole.config.keys import known_keys
+from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
+from ksr_recbole.distributed.hosts import PROCESS_KEYS
+from ksr_recbole.errors import UnusableCheckpointError
+from ksr_recbole.quick_start.data import prepare_atomic_files
+from ksr_recbole.trainer import checkpoint
+
+_NOT_AGAIN = frozenset({"model", "dataset", "resume", "pretrain_export_path", *PROCESS_KEYS})
+"""What was asked of the run that wrote a checkpoint, and is not of one that reads it."""
+
+
+def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = None) -> Config:
+    """The configuration a checkpoint was trained with.
+
+    Args:
+        content: from :func:`ksr_recbole.trainer.checkpoint.load`.
+        values: config values that win over the checkpoint's, such as ``data_path``.
+
+    Raises:
+        UserError: the checkpoint, or the model, a key or a value in it, is not of this version.
+    """
+    if "given" not in content:
+        raise UnusableCheckpointError(
+            f"This checkpoint of {content['model']} was written by an earlier version, which did "
+            "not keep the configuration; train again with this version."
+        )
+    wanted = known_keys() - _NOT_AGAIN
+    given = {key: value for key, value in content["given"].items() if key in wanted}
+    merged = {**given, **content["settings"], **(values or {})}
+    return Config(content["model"], content["dataset"], None, merged)
+
+
+def dataset_of(
+    path: str | os.PathLike[str], content: Mapping[str, Any], config: Config
+) -> WithSequences:
+    """The built dataset of a checkpoint's configuration.
+
+    Args:
+        path: the checkpoint's file.
+        content: what is in it.
+        config: from :func:`config_of`.
+
+    Raises:
+        UserError: its data are gone, are others, or a setting is another.
+    """
+    prepare_atomic_files(config)
+    dataset = load_dataset(config)
+    dataset.build()
+    settings = {key: checkpoint.plain(config[key]) for key in content["settings"]}
+    checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)
+    return dataset

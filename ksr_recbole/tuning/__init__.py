@@ -1,0 +1,1 @@
+"""Searching a model's settings on validation, as RecBole's ``run_hyper.py``."""

@@ -1,0 +1,93 @@
+"""The command line of ``run_hyper.py``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ksr_recbole.cli import count_of, guarded, parse_arguments, print_usage, switched_on
+
+if TYPE_CHECKING:
+    from ksr_recbole.tuning.plan import Request
+
+USAGE = """\
+usage: {program}
+         [--model=KSR] [--dataset=ml-100k] [--params_file=FILE.hyper] [--algo=exhaustive]
+         [--tool=Hyperopt] [--KEY=VALUE ...]
+
+Searches a model's settings by their score on validation.  Writes the trials as
+<results_dir>/<model>-<dataset>-tuning.md, .json and .png and the best settings as .yaml, for
+run_recbole.py --config_files.  Finished trials are kept in .jsonl and not run again; an
+interrupted command goes on where it was when it is given again.
+  --params_file=FILE     the ranges; configs/hyper/<model>.hyper by default
+  --algo=NAME            exhaustive (the default), random or bayes
+  --max_evals=N          at most N trials; random and bayes need it
+  --early_stop=N         stop after N trials without a better one (Hyperopt only)
+  --tool=NAME            Hyperopt (the default), or Ray: trials side by side, on a cluster too
+  --retry_failed         run trials that failed before again
+  --output_file=FILE     the table, instead of <model>-<dataset>-tuning.md
+  --display_file=F.png   the figure, instead of <model>-<dataset>-tuning.png
+  --config_files="a.yaml b.yaml"   read for every trial
+Any other RecBole config key can be set as --KEY=VALUE, for every trial.
+"""
+
+SCRIPT = "run_hyper.py"
+
+FAILED = 1
+"""Exit status if no trial succeeded."""
+
+_RETRY = "retry_failed"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``run_hyper.py`` and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments):
+        print_usage(USAGE, SCRIPT)
+        return 0
+    return guarded(lambda: _run(arguments), SCRIPT, arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    request = read_request(arguments)
+    # Imported late: RecBole fails to import with the versions refused before.
+    from ksr_recbole.tuning.runner import tune
+
+    text, paths, succeeded = tune(request)
+    print(text)
+    print("Written: " + ", ".join(map(str, paths)))
+    return 0 if succeeded else FAILED
+
+
+def read_request(arguments: Sequence[str]) -> Request:
+    """What the arguments ask for.
+
+    Raises:
+        UserError: an argument that cannot be read.
+    """
+    values = parse_arguments(arguments, switches={_RETRY})
+    from ksr_recbole.paths import CONFIGS
+    from ksr_recbole.tuning.plan import Request
+
+    model = values.pop("model", "KSR")
+    return Request(
+        model=model,
+        dataset=values.pop("dataset", "ml-100k"),
+        params_file=Path(values.pop("params_file", CONFIGS / "hyper" / f"{model}.hyper")),
+        config_files=tuple(values.pop("config_files", "").split()),
+        algo=values.pop("algo", "exhaustive"),
+        tool=values.pop("tool", "Hyperopt"),
+        max_evals=_given(values, "max_evals", lambda text: count_of(text, "max_evals")),
+        early_stop=_given(values, "early_stop", lambda text: count_of(text, "early_stop")),
+        retry_failed=switched_on(values.pop(_RETRY, "False"), _RETRY),
+        output_file=_given(values, "output_file", Path),
+        display_file=_given(values, "display_file", Path),
+        values=values,
+    )
+
+
+def _given(values: dict[str, str], option: str, read: Callable[[str], Any]) -> Any:
+    """What an option that may be left out says."""
+    return read(values.pop(option)) if option in values else None

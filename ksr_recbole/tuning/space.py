@@ -1,0 +1,142 @@
+"""Which settings a search may try: RecBole's ``.hyper`` files, read strictly."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from ksr_recbole.config.keys import check_keys
+from ksr_recbole.errors import UserError
+from ksr_recbole.registry import nearest
+
+BOUNDS = {
+    "uniform": ("low", "high"),
+    "quniform": ("low", "high", "q"),
+    "loguniform": ("low", "high"),
+}
+"""Types of ranges of numbers, and what is written behind each."""
+
+LARGEST_LOGARITHM = 700.0
+"""The exponential of more is no number of a computer's."""
+
+TYPES = ("choice", *BOUNDS)
+"""Types of ranges, as in RecBole."""
+
+NOT_TUNABLE = frozenset(
+    # Trials would be scored on different things, ...
+    {"model", "dataset", "task", "session_length", "train_ratio", "seed"}
+    | {"eval_args", "metrics", "topk", "valid_metric", "report_modes", "metric_decimal_place"}
+    # ... or differ in nothing that is scored.
+    | {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir", "resume"}
+    | {"pretrain_export_path", "config_files", "gpu_id", "use_gpu", "show_progress", "state"}
+)
+"""Config keys that a search may not vary."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of one config key that a search may try.
+
+    Attributes:
+        name: the config key.
+        kind: one of :data:`TYPES`.
+        values: the choices, or the bounds that :data:`BOUNDS` names; those of ``loguniform``
+            are natural logarithms, as in RecBole.
+    """
+
+    name: str
+    kind: str
+    values: tuple[Any, ...]
+
+    def decode(self, drawn: float) -> Any:
+        """The config value for what a search drew: a number, or of choices the place.
+
+        Whole numbers of a ``quniform`` range become ``int``, which ``embedding_size`` and its
+        like must be.
+        """
+        if self.kind == "choice":
+            return self.values[int(drawn)]
+        whole = self.kind == "quniform" and all(float(v).is_integer() for v in self.values)
+        return int(drawn) if whole else float(drawn)
+
+
+def read_space(path: Path) -> tuple[Range, ...]:
+    """The ranges in a ``.hyper`` file: lines of a config key, a type and values.
+
+    ``learning_rate choice [0.001,0.01]``, ``dropout_prob uniform 0.0,0.5``,
+    ``embedding_size quniform 32,256,32`` or ``learning_rate loguniform -8,-4``.  Empty lines and
+    those that begin with ``#`` are left out.
+
+    Raises:
+        UserError: the file is missing, or a line is not as above; the sentence has its number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"Cannot read the params file {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"The params file {path} is not UTF-8 text.") from error
+    ranges: dict[str, Range] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        where = f"{path}, line {number}"
+        found = _read_line(line, where)
+        if found.name in ranges:
+            raise UserError(f"{where}: {found.name} has a range already; give one.")
+        ranges[found.name] = found
+    if not ranges:
+        raise UserError(
+            f"The params file {path} has no range; add a line like `gamma choice [1,10]`."
+        )
+    return tuple(ranges.values())
+
+
+def _read_line(line: str, where: str) -> Range:
+    name, kind, values = (*line.split(maxsplit=2), "", "")[:3]
+    if not kind:
+        raise UserError(f"{where}: '{line.strip()}' is not a config key, a type and its values.")
+    check_keys([name], where)
+    if name.split(".")[0] in NOT_TUNABLE:
+        raise UserError(f"{where}: {name} cannot be tuned, since trials would not be comparable.")
+    if kind not in TYPES:
+        raise UserError(
+            f"{where}: there is no type '{kind}'{nearest(kind, TYPES) or ';'} "
+            f"the types are {', '.join(TYPES)}."
+        )
+    read = _choices if kind == "choice" else _bounds
+    return Range(name, kind, read(name, kind, values, where))
+
+
+def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
+    try:
+        values = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        values = None
+    if not isinstance(values, list | tuple):
+        raise UserError(
+            f"{where}: '{text}' is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
+        )
+    if not values:
+        raise UserError(f"{where}: the range of {name} is empty; give at least one choice.")
+    return tuple(values)
+
+
+def _bounds(name: str, kind: str, text: str, where: str) -> tuple[float, ...]:
+    wanted = BOUNDS[kind]
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != len(wanted) or not all(map(isfinite, values)):
+        raise UserError(f"{where}: '{text}' is not the {','.join(wanted)} of a {kind} range.")
+    if values[0] >= values[1]:
+        raise UserError(f"{where}: the range of {name} is empty; low must be less than high.")
+    if kind == "quniform" and values[2] <= 0:
+        raise UserError(f"{where}: the step q of {name} is {values[2]}; it must be positive.")
+    if kind == "loguniform" and values[1] > LARGEST_LOGARITHM:
+        raise UserError(f"{where}: the bounds of {name} are natural logarithms, such as -8,-4.")
+    return values

@@ -1,0 +1,395 @@
+"""Tuning: ranges, trials that are kept, resuming, failing trials, the report, and bad input."""
+
+from __future__ import annotations
+
+import json
+from math import log, prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recbole.trainer import HyperTuning
+
+from ksr_recbole import __main__, cli
+from ksr_recbole.config import Config
+from ksr_recbole.config.keys import CONFIGS
+from ksr_recbole.errors import UserError
+from ksr_recbole.pretraining import pretrain
+from ksr_recbole.quick_start import run
+from ksr_recbole.registry import PAPER_MODELS
+from ksr_recbole.tuning import search
+from ksr_recbole.tuning.cli import main
+from ksr_recbole.tuning.space import Range, read_space
+from ksr_recbole.tuning.trials import Trial, TrialLog, best_of
+from tests.toy import toy_values
+
+SHIPPED = sorted((CONFIGS / "hyper").glob("*.hyper"))
+RATES = "learning_rate choice [0.001,0.01]\n"
+
+
+def command(folder: Path, ranges: str, *extra: str, model: str = "GRU") -> list[str]:
+    """Arguments of a small search; the ranges are written to a file."""
+    values = toy_values(folder)
+    values["eval_args.mode"] = values.pop("eval_args")["mode"]
+    given = {option.partition("=")[0] for option in extra}
+    for key in [key for key in values if f"{key} " in ranges or f"--{key}" in given]:
+        del values[key]
+    file = folder / "ranges.hyper"
+    file.write_text(ranges)
+    options = [f"--{key}={value}" for key, value in values.items()]
+    return [f"--model={model}", "--dataset=toy", f"--params_file={file}", *options, *extra]
+
+
+def result_file(folder: Path, suffix: str, model: str = "GRU") -> Path:
+    return folder / "results" / f"{model}-toy-tuning.{suffix}"
+
+
+def stored(folder: Path, model: str = "GRU") -> dict[str, Any]:
+    return json.loads(result_file(folder, "json", model).read_text())
+
+
+def failure(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
+    """Run the command, expect one sentence on stderr and exit status 2; return the sentence."""
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: "), errors
+    return errors[0]
+
+
+class FakeTrials:
+    """Stands in for running trials: a score made of the settings, and what was run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = None) -> None:
+        self.ran: list[dict[str, Any]] = []
+        self.interrupt_at = interrupt_at
+        monkeypatch.setattr(search, "run_trial", self)
+
+    def __call__(self, plan: Any, params: dict[str, Any]) -> Trial:
+        if len(self.ran) == self.interrupt_at:
+            raise KeyboardInterrupt
+        self.ran.append(params)
+        score = 1 / (1 + abs(params["weight_decay"] - 5))
+        return Trial(plan.trial_key(params), params, score, {"mrr": score}, 0, 1)
+
+
+# Ranges -------------------------------------------------------------------------------------
+
+
+def test_all_types_of_ranges(tmp_path):
+    file = tmp_path / "x.hyper"
+    file.write_text(
+        "# a comment\n\n"
+        "loss_type choice ['BPR', 'CE']\n"
+        "dropout_prob uniform 0.0, 0.5\n"
+        "embedding_size quniform 32,256,32\n"
+        "learning_rate loguniform -8,-4\n"
+        "train_neg_sample_args choice [{'distribution': 'uniform', 'sample_num': 2}]\n"
+    )
+    ranges = read_space(file)
+    assert ranges[:2] == (
+        Range("loss_type", "choice", ("BPR", "CE")),
+        Range("dropout_prob", "uniform", (0.0, 0.5)),
+    )
+    assert ranges[0].decode(1) == "CE"
+    size = ranges[2].decode(64.0)
+    assert size == 64 and isinstance(size, int)
+    assert ranges[3].decode(0.001) == 0.001
+    assert ranges[4].decode(0)["sample_num"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("learning_rat choice [0.1]", "line 2; did you mean learning_rate?"),
+        ("learning_rate choice []", "line 2: the range of learning_rate is empty"),
+        ("learning_rate uniform 0.5,0.5", "line 2: the range of learning_rate is empty"),
+        ("learning_rate choose [0.1]", "line 2: there is no type 'choose'; did you mean choice?"),
+        ("learning_rate choice 0.1;0.2", "line 2: '0.1;0.2' is not a list of choices"),
+        ("loss_type choice [BPR,CE]", "line 2: '[BPR,CE]' is not a list of choices"),
+        ("learning_rate uniform 0.1", "line 2: '0.1' is not the low,high of a uniform range"),
+        ("learning_rate uniform a,b", "line 2: 'a,b' is not the low,high"),
+        ("learning_rate uniform 0.1,inf", "is not the low,high"),
+        ("embedding_size quniform 8,64,0", "line 2: the step q of embedding_size is 0.0"),
+        ("learning_rate loguniform 1,1000", "line 2: the bounds of learning_rate are natural"),
+        ("gamma choice [1]", "line 2: gamma has a range already"),
+        ("eval_args.mode choice ['full']", "line 2: eval_args.mode cannot be tuned"),
+        ("seed choice [1,2]", "line 2: seed cannot be tuned"),
+        ("learning_rate", "line 2: 'learning_rate' is not a config key, a type"),
+        ("learning_rate choice", "line 2: '' is not a list"),
+    ],
+)
+def test_a_bad_line_is_told_with_its_number(toy_folder, capsys, line, sentence):
+    told = failure(capsys, command(toy_folder, f"gamma choice [1,2]\n{line}\n"))
+    assert sentence in told and "ranges.hyper" in told
+    assert not result_file(toy_folder, "jsonl").exists()
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_ranges_are_fair_and_recbole_reads_them_too(file):
+    ranges = read_space(file)
+    assert {each.name for each in ranges} == set(HyperTuning._build_space_from_file(str(file)))
+    assert prod(len(each.values) for each in ranges) == 18  # as many trials for every model
+    for each in ranges:
+        for place in range(len(each.values)):
+            config = Config(file.stem, "ml-100k", None, {each.name: each.decode(place)})
+            assert config[each.name] == each.values[place]
+
+
+def test_there_are_ranges_for_each_of_our_methods():
+    ours = {name for name in PAPER_MODELS if (CONFIGS / "hyper" / f"{name}.hyper").is_file()}
+    assert (
+        ours
+        == {file.stem for file in SHIPPED}
+        == {"KSR", "GRU", "GRU++", "GRU_F", "RUM_I", "RUM_F"}
+    )
+
+
+# Searching ----------------------------------------------------------------------------------
+
+
+def test_a_search_tries_everything_once_and_the_best_settings_can_be_run(toy_folder, capsys):
+    ranges = "learning_rate choice [0.001,0.01]\nloss_type choice ['BPR','CE']\n"
+    assert main(command(toy_folder, ranges)) == 0
+    found = stored(toy_folder)
+    tried = [(t["params"]["learning_rate"], t["params"]["loss_type"]) for t in found["trials"]]
+    assert sorted(tried) == [(0.001, "BPR"), (0.001, "CE"), (0.01, "BPR"), (0.01, "CE")]
+    scores = [trial["score"] for trial in found["trials"]]
+    assert found["best"]["score"] == max(scores) and len(set(scores)) == 4
+    assert found["phase"] == "valid" and "test" not in json.dumps(found["trials"])
+    assert result_file(toy_folder, "png").read_bytes().startswith(b"\x89PNG")
+    table = result_file(toy_folder, "md").read_text()
+    assert table.count("learning_rate 0.01,") == 2 and "(best)" in table
+    assert "Chosen by MRR on validation" in capsys.readouterr().out
+
+    best = str(result_file(toy_folder, "yaml"))
+    result = run(config_file_list=[best], config_dict={"report_modes": ["uni5pop5"]})
+    assert result["model"] == "GRU" and result["dataset"] == "toy"
+    assert result["best_valid_score"] == max(scores)
+    assert result["best_epoch"] == found["best"]["best_epoch"]
+    assert cli.main([f"--config_files={best}", "--report_modes=['uni5pop5']"]) == 0
+
+
+def test_the_second_trial_does_not_pretrain_again(toy_folder, monkeypatch):
+    trained = []
+    train_kge, train_bpr = pretrain.train_kge, pretrain.train_bpr
+    monkeypatch.setattr(
+        pretrain, "train_kge", lambda *a, **k: trained.append("kge") or train_kge(*a, **k)
+    )
+    monkeypatch.setattr(
+        pretrain, "train_bpr", lambda *a, **k: trained.append("bpr") or train_bpr(*a, **k)
+    )
+    assert main(command(toy_folder, RATES, model="KSR")) == 0
+    assert sorted(trained) == ["bpr", "kge"]
+    first, second = (trial["notes"] for trial in stored(toy_folder, "KSR")["trials"])
+    assert all("trained in" in note for note in first)
+    assert len(second) == 2 and all("from the cache" in note for note in second)
+
+
+DECAYS = {
+    "exhaustive": "weight_decay choice [1,2,3,4,5,6]\n",
+    "random": "weight_decay uniform 0,10\n",
+}
+
+
+@pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
+def test_an_interrupted_search_goes_on_where_it_was(
+    toy_folder, tmp_path, monkeypatch, capsys, algo
+):
+    ranges = DECAYS.get(algo, DECAYS["random"])
+    extra = [f"--algo={algo}"] + ([] if algo == "exhaustive" else ["--max_evals=25"])
+    whole = FakeTrials(monkeypatch)
+    assert main(command(toy_folder, ranges, *extra, f"--results_dir={tmp_path / 'whole'}")) == 0
+
+    arguments = command(toy_folder, ranges, *extra, model="GRU")
+    begun = FakeTrials(monkeypatch, interrupt_at=3)
+    assert main(arguments) == cli.INTERRUPTED
+    assert "Go on with: python run_hyper.py" in capsys.readouterr().err
+    assert len(result_file(toy_folder, "jsonl").read_text().splitlines()) == 3
+    rest = FakeTrials(monkeypatch)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("(finished before)") == 3
+    assert begun.ran + rest.ran == whole.ran
+    assert stored(toy_folder)["best"]["params"] in whole.ran
+    again = FakeTrials(monkeypatch)
+    assert main(arguments) == 0 and again.ran == []
+
+
+def test_bayes_finds_better_settings_than_it_began_with(toy_folder, monkeypatch):
+    fake = FakeTrials(monkeypatch)
+    assert main(command(toy_folder, DECAYS["random"], "--algo=bayes", "--max_evals=60")) == 0
+    distances = [abs(params["weight_decay"] - 5) for params in fake.ran]
+    assert sum(distances[20:]) / len(distances[20:]) < sum(distances[:20]) / 20
+
+
+def test_early_stopping_counts_trials_without_a_better_one(toy_folder, monkeypatch):
+    fake = FakeTrials(monkeypatch)
+    arguments = ["--algo=random", "--max_evals=50", "--early_stop=4"]
+    assert main(command(toy_folder, DECAYS["random"], *arguments)) == 0
+    scores = [1 / (1 + abs(params["weight_decay"] - 5)) for params in fake.ran]
+    assert len(scores) < 50 and scores.index(max(scores)) == len(scores) - 5
+
+
+def test_other_settings_or_data_are_other_trials(toy_folder, monkeypatch):
+    fake = FakeTrials(monkeypatch)
+    settings = "weight_decay choice [1,2]\n"
+    assert main(command(toy_folder, settings)) == 0 and len(fake.ran) == 2
+    assert main(command(toy_folder, settings, "--hidden_size=4")) == 0 and len(fake.ran) == 4
+    assert len(stored(toy_folder)["trials"]) == 2
+    inter = toy_folder / "toy" / "toy.inter"
+    inter.write_text("".join(inter.read_text().splitlines(keepends=True)[:-1]))
+    assert main(command(toy_folder, settings)) == 0 and len(fake.ran) == 6
+
+
+# Failing trials -----------------------------------------------------------------------------
+
+
+def test_a_failing_trial_is_recorded_and_the_search_goes_on(toy_folder, capsys):
+    ranges = "learning_rate choice [-1.0,1e30,0.01]\n"
+    # RecBole's sequential models, once imported, leave PyTorch's anomaly detection on.
+    with torch.autograd.set_detect_anomaly(False):
+        assert main(command(toy_folder, ranges, "--learner=sgd", "--loss_type=BPR")) == 0
+    trials = {t["params"]["learning_rate"]: t for t in stored(toy_folder)["trials"]}
+    assert "learning_rate is -1.0; it must be at least 0" in trials[-1.0]["error"]
+    assert "The training loss became" in trials[1e30]["error"]
+    assert trials[0.01]["error"] is None and stored(toy_folder)["best"] == trials[0.01]
+    out = capsys.readouterr().out
+    assert "failed: " in out and len(out.split("Written: ")[1].split(", ")) == 4
+
+
+def test_if_all_trials_fail_the_exit_status_tells_and_nothing_old_stays(
+    toy_folder, monkeypatch, capsys
+):
+    FakeTrials(monkeypatch)
+    assert main(command(toy_folder, "weight_decay choice [1]\n")) == 0
+    monkeypatch.undo()
+    ranges = "learning_rate choice [-1.0,-2.0]\n"
+    assert main(command(toy_folder, ranges)) == 1
+    assert stored(toy_folder)["best"] is None
+    assert not result_file(toy_folder, "yaml").exists()
+    assert not result_file(toy_folder, "png").exists()
+    assert result_file(toy_folder, "md").read_text().count("failed: ") == 2
+
+
+def test_failed_trials_are_run_again_only_when_asked(toy_folder, monkeypatch):
+    ran = []
+
+    def fail(config: Any) -> dict:
+        ran.append(config)
+        raise MemoryError("no room\nhere")
+
+    monkeypatch.setattr("ksr_recbole.tuning.objective._validate", fail)
+    arguments = command(toy_folder, RATES)
+    assert main(arguments) == 1 and len(ran) == 2
+    assert main(arguments) == 1 and len(ran) == 2
+    assert stored(toy_folder)["trials"][0]["error"] == "MemoryError: no room here"
+    assert main([*arguments, "--retry_failed"]) == 1 and len(ran) == 4
+
+
+def test_the_best_of_a_metric_of_which_less_is_better():
+    trials = [
+        Trial("a", {}, 0.5),
+        Trial("b", {}, error="x"),
+        Trial("c", {}, 0.2),
+        Trial("d", {}, 0.2),
+    ]
+    assert best_of(trials, bigger=False) is trials[2]
+    assert best_of(trials, bigger=True) is trials[0]
+    assert best_of(trials[1:2], bigger=True) is None
+
+
+# Ray ----------------------------------------------------------------------------------------
+
+
+def test_ray_gives_what_hyperopt_gives_and_runs_nothing_twice(toy_folder, tmp_path, capsys):
+    pytest.importorskip("pyarrow", reason="Ray Tune needs pyarrow to finish")
+    rate = "learning_rate choice [0.01]\n"
+    elsewhere = f"--results_dir={tmp_path / 'ray'}"
+    ranges = "learning_rate choice [0.01,0.1,-1.0]\n"
+    assert main(command(toy_folder, ranges)) == 0
+    assert main(command(toy_folder, rate, elsewhere)) == 0
+    capsys.readouterr()
+    assert main(command(toy_folder, ranges, "--tool=Ray", elsewhere)) == 0
+    assert capsys.readouterr().out.count("(finished before)") == 1
+    content = json.loads((tmp_path / "ray" / "GRU-toy-tuning.json").read_text())
+    found, alone = (
+        {trial["key"]: (trial["score"], trial["error"]) for trial in trials}
+        for trials in (content["trials"], stored(toy_folder)["trials"])
+    )
+    assert found == alone and len(found) == 3
+
+
+def test_rays_ranges(toy_folder):
+    from ksr_recbole.tuning.cli import read_request
+    from ksr_recbole.tuning.plan import make_plan
+    from ksr_recbole.tuning.ray_search import ray_space
+
+    ranges = "weight_decay choice [1,2]\nlearning_rate loguniform -8,-4\n"
+    ranges += "embedding_size quniform 8,64,8\n"
+    extra = ["--tool=Ray", "--algo=random", "--max_evals=3"]
+    space = ray_space(make_plan(read_request(command(toy_folder, ranges, *extra))))
+    assert space["weight_decay"].categories == [0, 1]
+    assert -8 <= log(space["learning_rate"].sample()) <= -4
+    assert space["embedding_size"].sample() % 8 == 0
+
+
+# Bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ranges", "extra", "sentence"),
+    [
+        (RATES, ["--algo=grid"], "--algo is 'grid'; it must be one of: exhaustive, random"),
+        (RATES, ["--tool=Ray", "--early_stop=3"], "--early_stop is for --tool=Hyperopt"),
+        (RATES, ["--tool=ray"], "--tool is 'ray'; did you mean Ray?"),
+        (RATES, ["--algo=random"], "--algo=random needs --max_evals=N"),
+        (RATES, ["--max_evals=3"], "leave --max_evals out"),
+        (RATES, ["--algo=bayes", "--max_evals=0"], "--max_evals is '0'"),
+        (RATES, ["--gama=3"], "Unknown config key 'gama'"),
+        (RATES, ["--display_file=x.html"], "it must end in .png"),
+        (RATES, ["--retry_failed=maybe"], "it is given alone"),
+        (RATES, ["--data_path=/nowhere"], "/nowhere/toy"),
+        ("weight_decay uniform 1,2\n", [], "has a uniform range for weight_decay"),
+        ("gamma choice [1,2]\n", [], "has a range for gamma, which GRU does not have"),
+        ("", [], "has no range"),
+        ("dropout_prob choice [0.1]\n", ["--dropout_prob=0.5"], "is given for every trial"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(toy_folder, capsys, ranges, extra, sentence):
+    arguments = [a for a in command(toy_folder, ranges, *extra)]
+    if "--dropout_prob=0.5" in extra:
+        arguments = [*(a for a in arguments if "dropout_prob" not in a), *extra]
+    assert sentence in failure(capsys, arguments)
+    assert not result_file(toy_folder, "jsonl").exists()
+
+
+def test_a_missing_params_file_or_model(toy_folder, capsys):
+    assert "Cannot read the params file nowhere.hyper" in failure(
+        capsys, ["--params_file=nowhere.hyper"]
+    )
+    assert "configs/hyper/KSR-paper.hyper" in failure(capsys, ["--model=KSR-paper"])
+    assert "did you mean KSR?" in failure(capsys, ["--model=KRS"])
+
+
+def test_a_damaged_log_is_told_with_its_line(toy_folder, monkeypatch, capsys):
+    FakeTrials(monkeypatch)
+    arguments = command(toy_folder, "weight_decay choice [1]\n")
+    assert main(arguments) == 0
+    capsys.readouterr()
+    log_file = result_file(toy_folder, "jsonl")
+    log_file.write_text(log_file.read_text() + '{"key": 1')
+    assert f"{log_file}, line 2 is not a trial" in failure(capsys, arguments)
+    with pytest.raises(UserError):
+        TrialLog(log_file)
+
+
+def test_a_package_that_is_missing_is_told(toy_folder, capsys, monkeypatch):
+    monkeypatch.setattr("ksr_recbole.tuning.ray_search.find_spec", lambda name: None)
+    assert "--tool=Ray needs pyarrow" in failure(capsys, command(toy_folder, RATES, "--tool=Ray"))
+    monkeypatch.setitem(__import__("sys").modules, "ksr_recbole.tuning.search", None)
+    assert "pip install -r requirements.txt" in failure(capsys, command(toy_folder, RATES))
+
+
+def test_the_command_is_one_of_the_projects(capsys):
+    assert __main__.main(["tune", "--help"]) == 0
+    assert "usage: python run_hyper.py" in capsys.readouterr().out
