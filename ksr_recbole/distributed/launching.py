@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -134,7 +134,7 @@ def _watch(context: ProcessContext, reports: _Reports, meeting: Meeting, hosts: 
             done = context.join(timeout=TICK_SECONDS)
         except ProcessException as failure:
             reports.collect()
-            error = _cause(failure, context, reports, meeting, hosts)
+            error = _cause(failure, reports, meeting, hosts)
             meeting.post(" ".join(str(error).split()))
             raise error from None
         reports.collect()
@@ -146,32 +146,30 @@ def _watch(context: ProcessContext, reports: _Reports, meeting: Meeting, hosts: 
 
 def _cause(
     failure: ProcessException,
-    context: ProcessContext,
     reports: _Reports,
     meeting: Meeting,
     hosts: Hosts,
 ) -> Exception:
-    """The error to raise when processes have failed, of which some only because others did."""
+    """The error to raise for the first process that failed."""
     if reports.errors:
         return reports.errors[0]
     if not isinstance(failure, ProcessExitedException):
         return failure
-    killed = [k for k, p in enumerate(context.processes) if p.exitcode not in _FOLLOWING]
-    if not killed:
-        told = meeting.posted()
-        return ProcessEndedError(told or "A process on another machine ended; see there why.")
-    exit_code = context.processes[killed[0]].exitcode
-    how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit status {exit_code}"
+    # The first to end is the cause, unless it ended because it had lost another.
+    rank, exit_code = hosts.offset + failure.error_index, failure.exit_code
+    if exit_code == _LOST:
+        return ProcessEndedError(
+            meeting.posted()
+            or f"Process {rank} of {hosts.world_size} lost its connection to another one; see "
+            "what the command that started that one printed."
+        )
+    how = failure.signal_name or f"exit status {exit_code}"
     go_on = f"; go on with --resume={reports.checkpoint}" if reports.checkpoint else ""
     return ProcessEndedError(
-        f"Process {hosts.offset + killed[0]} of {hosts.world_size} ended unexpectedly ({how}), "
-        "and the run with it; if memory ran out, take fewer processes (nproc) or a smaller "
-        f"train_batch_size{go_on}."
+        f"Process {rank} of {hosts.world_size} ended unexpectedly ({how}), and the run with it; "
+        "if memory ran out, take fewer processes (nproc) or a smaller train_batch_size"
+        f"{go_on}."
     )
-
-
-_FOLLOWING = frozenset({None, 0, _LOST, _TERMINATED, -signal.SIGTERM})
-"""Exit codes of processes that ended well or because another did."""
 
 
 def _end(context: ProcessContext) -> None:
@@ -249,9 +247,20 @@ def _process(
             tell(("result", result))
     except (UserError, OSError) as error:
         tell(("error", error))
-        sys.exit(EXIT_STATUS)
+        _end_at_once(EXIT_STATUS)
+    except SystemExit:  # the parent's SIGTERM
+        _end_at_once(_TERMINATED)
     except Exception as error:
         if not group.lost(error):
             raise
-        time.sleep(LINGER_SECONDS)
-        sys.exit(_LOST)
+        with suppress(SystemExit):
+            time.sleep(LINGER_SECONDS)
+        _end_at_once(_LOST)
+
+
+def _end_at_once(status: int) -> None:
+    """End without Python's own clearing up, in which threads of a broken group may abort."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
