@@ -13,12 +13,15 @@ import torch
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
 from recbole.data.interaction import Interaction
-from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 from recbole.trainer import Trainer
 
+from ksr_recbole.compat import keeping_anomaly_mode
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.quick_start.data import prepare_atomic_files
+
+with keeping_anomaly_mode():
+    from recbole.model.sequential_recommender.gru4rec import GRU4Rec
 
 
 def load(

@@ -10,9 +10,13 @@ import common
 import numpy as np
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
-from recbole.model.sequential_recommender.ksr import KSR as StockKSR
 from recbole.trainer import Trainer
 from recbole_sequential import RecBoleScorer
+
+from ksr_recbole.compat import keeping_anomaly_mode
+
+with keeping_anomaly_mode():
+    from recbole.model.sequential_recommender.ksr import KSR as StockKSR
 
 NEGATIVES = {
     "distribution": "uniform",

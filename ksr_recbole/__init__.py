@@ -12,6 +12,7 @@ _HOMES: dict[str, str] = {
     "load_trained": "ksr_recbole.explanation.loading",
     "register": "ksr_recbole.plugin",
     "unregister": "ksr_recbole.plugin",
+    "measure_explanations": "ksr_recbole.explanation.measures",
 }
 """Public name to the module it lives in.  They are imported when first asked for: RecBole and
 PyTorch take seconds, and the command lines check versions before them."""

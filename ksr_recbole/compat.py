@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,22 @@ def silence_upstream_warnings() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.data\..*")
     # RecBole: torch.cuda.amp.GradScaler(...), deprecated for torch.amp.GradScaler("cuda", ...).
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.trainer\..*")
+
+
+@contextmanager
+def keeping_anomaly_mode() -> Iterator[None]:
+    """Undo what importing RecBole's sequential models switches on for the whole process.
+
+    ``recbole/model/sequential_recommender/sine.py`` turns on autograd's anomaly detection when it
+    is imported, which slows every backward pass of every model.
+    """
+    import torch
+
+    before = torch.is_anomaly_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(before)
 
 
 class PickledCheckpoints:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 
-CHECKOUT = _PACKAGE.parent if (_PACKAGE.parent / "configs" / "overall.yaml").is_file() else None
+IMPORTED_FROM = _PACKAGE.parent
+"""The folder in which Python finds this package."""
+
+CHECKOUT = IMPORTED_FROM if (IMPORTED_FROM / "configs" / "overall.yaml").is_file() else None
 """The checkout this package is run from, or ``None`` once it is installed."""
 
 CONFIGS = (CHECKOUT or _PACKAGE) / "configs"

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from ksr_recbole.compat import keeping_anomaly_mode
 from ksr_recbole.errors import UserError
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the comparison; ``configs/model/<name>.yaml`` holds its options.
+    """A model that runs under the paper's protocol.
 
     Attributes:
-        target: ``module:class``.
+        target: ``module:class``, or the class.
         needs_kg: whether it reads the knowledge graph (Table 2).
+        based_on: the model whose options it has; by default those in
+            ``configs/model/<name>.yaml``.
+        options: further options, and other values of those of ``based_on``.
         divisible: whether the loss of a batch is a sum or mean of its rows' losses, so that
             several processes can each take a part of the batch.
     """
 
-    target: str
+    target: str | type
     needs_kg: bool = True
+    based_on: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     divisible: bool = True
 
 
@@ -49,11 +57,6 @@ MODELS: dict[str, Entry] = {
     "GRU_F-trained": Entry(_GRU),
 }
 """Model name to entry; these take precedence over RecBole's models of that name."""
-
-OWN_MODELS = tuple(
-    name for name, entry in MODELS.items() if entry.target.startswith("ksr_recbole.")
-)
-"""The models of :data:`MODELS` that are this package's and not RecBole's."""
 
 PAPER_MODELS = ("BPR", "NeuMF", "CKE", "FPMC", "RUM_I", "RUM_F", "GRU", "GRU++", "GRU_F", "KSR")
 """The ten methods of Table 3, in its order (NeuMF is RecBole's name of NCF)."""
@@ -96,6 +99,46 @@ def recbole_models() -> list[str]:
     return sorted(set(names), key=str.lower)
 
 
+def own_models() -> list[str]:
+    """The models of :data:`MODELS` that are not RecBole's."""
+    return [
+        name
+        for name, entry in MODELS.items()
+        if isinstance(entry.target, type) or not entry.target.startswith("recbole.")
+    ]
+
+
+def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
+    """Add a model of your own, which then runs like any of :data:`MODELS`.
+
+    Args:
+        name: its name, for ``model``; one added before under this name is replaced.
+        model: a class over one of this package's, such as
+            :class:`~ksr_recbole.model.ksr.KSR`.
+        based_on: the model whose options, and their values, it has.
+        **options: further config keys it reads with their default values, and other values of
+            the keys of ``based_on``.
+
+    Raises:
+        UserError: ``based_on`` is unknown, or the name is one of this package or of RecBole.
+    """
+    if based_on not in MODELS:
+        raise UserError(
+            f"There is no model '{based_on}' to base {name} on{nearest(based_on, MODELS) or ';'} "
+            f"the models are {', '.join(MODELS)}."
+        )
+    taken = name in recbole_models() or (name in MODELS and MODELS[name].based_on is None)
+    if taken or not re.fullmatch(r"[\w+-]+", name):
+        raise UserError(f"A model cannot be called '{name}'; choose another name, of letters.")
+    base = MODELS[based_on]
+    MODELS[name] = Entry(model, base.needs_kg, based_on, options, base.divisible)
+
+
+def added_models() -> dict[str, Entry]:
+    """The models that :func:`add_model` added, which other processes do not know."""
+    return {name: entry for name, entry in MODELS.items() if entry.based_on is not None}
+
+
 def under_protocol(model: str) -> bool:
     """Whether ``model`` runs on our sequences, split, candidates and metrics."""
     return model in MODELS
@@ -112,8 +155,16 @@ def model_class(name: str) -> type:
     Raises:
         UserError: no such model; the sentence lists the known ones.
     """
+    with keeping_anomaly_mode():
+        return _found(name)
+
+
+def _found(name: str) -> type:
     if under_protocol(name):
-        module, attribute = MODELS[name].target.split(":")
+        target = MODELS[name].target
+        if isinstance(target, type):
+            return target
+        module, attribute = target.split(":")
         return getattr(import_module(module), attribute)
     from recbole.utils import get_model
 

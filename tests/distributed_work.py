@@ -20,7 +20,7 @@ def run_all(folder: Path, cases: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     from ksr_recbole.quick_start.run import run_in_process
 
     os.chdir(folder)
-    return [run_in_process(arguments, True) for arguments in cases]
+    return [run_in_process(arguments) for arguments in cases]
 
 
 def collect(folder: Path) -> None:
@@ -69,3 +69,9 @@ def die(rank: int) -> None:
     group.from_main(lambda: None)
     group.require_equal({})
     time.sleep(600)
+
+
+def measured(trainer: Any, test_data: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A measure in which all processes take part."""
+    result = trainer.rank(test_data, "full")
+    return {"mean rank": float(result.ranks.mean())}, {"ranks": result.ranks}

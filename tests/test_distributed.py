@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import TrainLoader, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
@@ -29,6 +30,7 @@ from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.distributed.meeting import Meeting
 from ksr_recbole.errors import ProcessEndedError, UserError
+from ksr_recbole.model.ksr import KSR
 from ksr_recbole.quick_start import run
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
@@ -382,16 +384,22 @@ def in_threads(*calls: Any) -> list[Exception | Any]:
     return outcomes
 
 
-def test_two_machines_over_loopback_equal_one(toy_folder, tmp_path, capfd):
+def test_two_machines_over_loopback_equal_one(toy_folder, tmp_path, capfd, monkeypatch):
     def values(name: str) -> dict[str, Any]:
         own = {key: str(tmp_path / name / key) for key in ("checkpoint_dir", "results_dir")}
         return toy_values(toy_folder, dropout_prob=0.0, **own)
 
-    alone = run("KSR", "toy", None, values("alone"))
+    # A model and a measure that the new processes learn of from this one.
+    twin = registry.Entry(KSR, based_on="KSR", options={"gamma": 5.0})
+    monkeypatch.setitem(registry.MODELS, "Twin", twin)
+    asked = {"measure": distributed_work.measured}
+    alone = run("Twin", "toy", None, values("alone"), **asked)
     capfd.readouterr()
     common = {"nproc": 1, "world_size": 2, "ip": "127.0.0.1", "port": free_port()}
     calls = [
-        lambda k=k: run("KSR", "toy", None, values(f"machine{k}"), **common, group_offset=k)
+        lambda k=k: run(
+            "Twin", "toy", None, values(f"machine{k}"), **asked, **common, group_offset=k
+        )
         for k in (0, 1)
     ]
     first, second = in_threads(*calls)
@@ -399,6 +407,8 @@ def test_two_machines_over_loopback_equal_one(toy_folder, tmp_path, capfd):
         for mode, phases in alone["metrics"].items():
             for phase, metrics in phases.items():
                 assert result["metrics"][mode][phase] == pytest.approx(metrics, abs=1e-6)
+        assert result["measures"] == alone["measures"]
+        assert np.array_equal(result["measured_arrays"]["ranks"], alone["measured_arrays"]["ranks"])
     assert second["checkpoint"] == first["checkpoint"]
     left = [sorted((tmp_path / f"machine{k}").rglob("*.*")) for k in (0, 1)]
     assert [file.suffix for file in left[0]] == [".pth", ".json"] and not left[1]

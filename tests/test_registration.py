@@ -33,7 +33,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.rum import RUMItem
 from ksr_recbole.quick_start import run
-from ksr_recbole.registry import MODELS, OWN_MODELS
+from ksr_recbole.registry import MODELS, own_models
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
 from tests.toy import toy_values
@@ -169,7 +169,7 @@ def test_recboles_tuning_script(toy_folder, tmp_path, registered):
 # Names --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", OWN_MODELS)
+@pytest.mark.parametrize("name", own_models())
 def test_every_name_is_found_where_recbole_looks(registered, name):
     module, attribute = MODELS[name].target.split(":")
     assert get_model(name) is getattr(importlib.import_module(module), attribute)

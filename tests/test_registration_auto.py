@@ -12,7 +12,7 @@ import pytest
 from recbole.quick_start import run_recbole
 
 import ksr_recbole
-from ksr_recbole.registry import OWN_MODELS, model_class
+from ksr_recbole.registry import model_class, own_models
 from tests.toy import toy_values, write_toy
 
 
@@ -42,7 +42,7 @@ def quick_test(folder: Path, model: str, **changes: Any) -> dict[str, float]:
     return metrics
 
 
-LOSSES = [(model, loss) for model in OWN_MODELS for loss in model_class(model).LOSSES]
+LOSSES = [(model, loss) for model in own_models() for loss in model_class(model).LOSSES]
 
 
 @pytest.mark.parametrize(("model", "loss"), LOSSES)

@@ -37,6 +37,9 @@ class Cell:
         seed: the run's seed.
         overrides: config values of the study, beside those given for every cell.
         key: SHA-256 of everything the result depends on (:func:`cell_key`).
+        measure: ``module:function`` of a :data:`~ksr_recbole.quick_start.run.Measure` that the
+            result must have.  It adds to the result and changes nothing in it, so it is no part
+            of the key: a study without one takes a cell that was measured.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Cell:
     seed: int
     overrides: Mapping[str, Any]
     key: str
+    measure: str | None = None
 
     @property
     def name(self) -> str:

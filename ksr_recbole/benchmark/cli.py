@@ -29,7 +29,8 @@ where it was when it is given again.
   --seeds=N              N seeds from 2020 on (1 by default)
   --jobs=N               cells run at a time (1 by default); they share the cores
   --study=NAME           instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3),
-                         kge (Fig. 4), or tuning (the trials in configs/tuning.yaml)
+                         kge (Fig. 4), interpretability (Sec. 5.4, measured), or tuning (the
+                         trials in configs/tuning.yaml)
   --results_dir=FOLDER   results by default
   --config_files="a.yaml b.yaml"   read for every cell
   --keep_checkpoints     leave the trained models in <results_dir>/benchmark/

@@ -14,7 +14,28 @@ from ksr_recbole.benchmark.studies import Study
 SHOWN = {"MAP": "map", "NDCG@10": "ndcg@10"}
 """Metrics in a figure, and RecBole's names of them."""
 
-_HIGHLIGHT = "#c1272d"
+HIGHLIGHT = "#c1272d"
+"""Colour of the row that stands out."""
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure of so many inches that needs no display and leaves no state behind."""
+    # Imported late, since most commands draw nothing; and without pyplot.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def bar_colours(n: int) -> list[Any]:
+    """``n`` colours, none of them like that of the row that stands out."""
+    from matplotlib import colormaps
+
+    # The map's reds are left to that row.
+    colours = [colour for k, colour in enumerate(colormaps["tab20"].colors) if k not in (6, 7)]
+    return [colours[k % len(colours)] for k in range(n)]
 
 
 def draw(study: Study, rows: Sequence[Row], mode: str, path: str | os.PathLike[str]) -> None:
@@ -26,16 +47,11 @@ def draw(study: Study, rows: Sequence[Row], mode: str, path: str | os.PathLike[s
         mode: the evaluation mode shown.
         path: where to.
     """
-    # Imported late, and without pyplot: a figure needs no display and leaves no state behind.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = _panels(study, rows)
     tasks = len({row.task for row in rows})
     # A row for each task, unless each has but one panel.
     shape = (tasks, len(panels) // tasks) if len(panels) > tasks else (1, tasks)
-    figure = Figure(figsize=(max(5.5 * shape[1], 7), 4 * shape[0]), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(5.5 * shape[1], 7), 4 * shape[0])
     grid = figure.subplots(*shape, squeeze=False).ravel()
     for axes, (title, metrics, members) in zip(grid, panels, strict=True):
         axes.set_title(title)
@@ -73,15 +89,12 @@ def _draw_bars(
     axes: Any, rows: Sequence[Row], mode: str, metrics: Sequence[str], reference: str | None
 ) -> None:
     """A group of bars for each metric, a bar for each row, whiskers over seeds."""
-    from matplotlib import colormaps
-
-    # The map's reds are left to the row that stands out.
-    colours = [colour for k, colour in enumerate(colormaps["tab20"].colors) if k not in (6, 7)]
+    colours = bar_colours(len(rows))
     width = 0.8 / len(rows)
     for k, row in enumerate(rows):
         places = np.arange(len(metrics)) + (k - (len(rows) - 1) / 2) * width
         label = row.setting.label
-        colour = _HIGHLIGHT if label == reference else colours[k % len(colours)]
+        colour = HIGHLIGHT if label == reference else colours[k]
         values = row.values(mode) if row.error is None else {}
         # A failed row keeps its place and its name in the legend, without a bar.
         samples = [values.get(SHOWN[name], np.zeros(1)) for name in metrics]
@@ -109,7 +122,7 @@ def _draw_lines(axes: Any, rows: Sequence[Row], mode: str, metric: str, x_label:
             yerr=[spread(sample) or 0.0 for sample in samples],
             marker="o",
             capsize=2,
-            color=_HIGHLIGHT if series == "KSR" else None,
+            color=HIGHLIGHT if series == "KSR" else None,
             label=series,
         )
     axes.set_xlabel(x_label)

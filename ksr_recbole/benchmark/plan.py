@@ -96,6 +96,7 @@ def make_plan(request: Request) -> Plan:
             seed,
             setting.overrides,
             cell_key(settings(configs[setting.label, task]), seed, digests),
+            request.study.measure,
         )
         for task in request.tasks
         for setting in request.study.settings

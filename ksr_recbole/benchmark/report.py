@@ -115,7 +115,7 @@ def metric_as_json(values: np.ndarray) -> dict[str, Any]:
 
 
 def cells_as_json(plan: Plan, row: Row) -> list[dict[str, Any]]:
-    """A row's cells; what a run was configured with is left to the cell's own file."""
+    """A row's cells; a run's configuration and measures are left to the cell's own file."""
     described = []
     for seed, outcome in row.cells.items():
         cell = plan.cells[row.setting.label, row.task, seed]
@@ -123,7 +123,7 @@ def cells_as_json(plan: Plan, row: Row) -> list[dict[str, Any]]:
         if isinstance(outcome, Failed):
             described.append({**named, "error": outcome.error})
             continue
-        result = {key: value for key, value in outcome.result.items() if key != "config"}
+        result = {k: v for k, v in outcome.result.items() if k not in ("config", "measures")}
         described.append(
             {
                 **named,

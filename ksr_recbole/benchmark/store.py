@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ METRICS = {"MAP": "map", "MRR": "mrr", "Hit@10": "hit@10", "NDCG@10": "ndcg@10"}
 """The metrics of Table 3 as shown, and RecBole's names of them."""
 
 
+_MEASURED = "measured/"
+"""What names of a measure's arrays begin with, beside those of ``mode/phase/...``."""
+
+
 @dataclass(frozen=True, eq=False)
 class Finished:
     """A cell's result.
@@ -31,10 +35,12 @@ class Finished:
         record: the content of the cell's JSON file: the cell, ``wall_seconds``, ``resumed`` and
             ``result``, which is what the run returned.
         ranks: users and ranks of the positives, ``int64 [P]`` each, by mode and phase.
+        measured: arrays of the cell's measure, by name; empty without one.
     """
 
     record: Mapping[str, Any]
     ranks: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+    measured: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -106,7 +112,8 @@ class Store:
             UserError: the folder cannot be written.
         """
         result = dict(run_result)
-        arrays = {}
+        measured = result.pop("measured_arrays", {})
+        arrays = {_MEASURED + name: array for name, array in measured.items()}
         for mode, phases in result.pop("eval_results").items():
             for phase, ranked in phases.items():
                 arrays[f"{mode}/{phase}/users"] = ranked.users
@@ -118,6 +125,7 @@ class Store:
             "task": cell.task,
             "seed": cell.seed,
             "overrides": dict(cell.overrides),
+            "measure": cell.measure,
         }
         record = {**about, "wall_seconds": wall_seconds, "resumed": resumed, "result": result}
         # The ranks first: a cell counts as finished once its JSON file is there.
@@ -126,7 +134,10 @@ class Store:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def load(self, cell: Cell) -> Finished | None:
-        """A finished cell, or ``None``; files that are damaged are told in one warning."""
+        """A finished cell, or ``None``; files that are damaged are told in one warning.
+
+        A cell that lacks the measure it is asked for is not finished.
+        """
         path = self.result_file(cell)
         if not path.exists():
             return None
@@ -134,13 +145,17 @@ class Store:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["key"] != cell.key:
                 raise DamagedFileError("it was made from other data, settings or seed")
+            if cell.measure not in (None, record.get("measure")):
+                return None
             arrays = read_arrays(self.ranks_file(cell), cell.key)
         except (DamagedFileError, OSError, ValueError, KeyError, TypeError) as error:
             logger.warning(f"Running {cell.name} again, its files cannot be used: {error}.")
             return None
+        own = [name for name in arrays if name.startswith(_MEASURED)]
+        measured = {name.removeprefix(_MEASURED): arrays.pop(name) for name in own}
         pairs = {tuple(name.split("/")[:2]) for name in arrays}
         ranks = {
             (mode, phase): (arrays[f"{mode}/{phase}/users"], arrays[f"{mode}/{phase}/ranks"])
             for mode, phase in pairs
         }
-        return Finished(record, ranks)
+        return Finished(record, ranks, measured)

@@ -45,6 +45,7 @@ class Study:
         split_figure: a panel for each group instead of all rows in one.
         x_label: what ``x`` is, for a line figure.
         phase: whose metrics are shown, ``test`` or, to choose settings, ``valid``.
+        measure: ``module:function`` of what is measured on every trained model, if anything.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Study:
     split_figure: bool = False
     x_label: str = ""
     phase: Literal["test", "valid"] = "test"
+    measure: str | None = None
 
 
 TABLE3 = "table3"
@@ -64,6 +66,9 @@ TABLE3 = "table3"
 
 TUNING = "tuning"
 """Name of the study that :mod:`ksr_recbole.benchmark.tuning` makes from its YAML file."""
+
+INTERPRETABILITY = "interpretability"
+"""Name of the study that :mod:`ksr_recbole.benchmark.interpretability` reports."""
 
 
 def table3(models: Sequence[str]) -> Study:
@@ -135,6 +140,17 @@ STUDIES: dict[str, Study] = {
                 ),
             ),
             split_figure=True,
+        ),
+        Study(
+            name=INTERPRETABILITY,
+            title="How far the explanations are right (Sec. 5.4)",
+            settings=tuple(
+                Setting(f"{model}, {kind}", model, {"value_matrix": kind}, group=model)
+                for model in ("KSR", "KSR-paper")
+                for kind in ("private", "shared")
+            ),
+            reference="KSR, private",
+            measure="ksr_recbole.explanation.measures:measure_explanations",
         ),
     )
 }

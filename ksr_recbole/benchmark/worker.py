@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from ksr_recbole.benchmark.cells import Cell
@@ -143,4 +144,5 @@ def _call(job: Job, folder: Path, resume: str | None) -> dict[str, Any]:
         "resume": resume or False,
     }
     values = {**job.values, **cell.overrides, **own}
-    return run(cell.model, cell.dataset, list(job.config_files), values)
+    measure = resolve_name(cell.measure) if cell.measure else None
+    return run(cell.model, cell.dataset, list(job.config_files), values, measure=measure)

@@ -10,7 +10,7 @@ import yaml
 from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
-from ksr_recbole.config.keys import check_keys
+from ksr_recbole.config.keys import check_keys, model_options
 from ksr_recbole.config.options import option
 from ksr_recbole.distributed.group import place
 from ksr_recbole.errors import UserError
@@ -86,25 +86,27 @@ class Config(RecBoleConfig):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         task = self.external_config_dict.get("task", "next-item")
-        files = [CONFIGS / "overall.yaml"]
-        if registry.under_protocol(model):
+        self._default_to(CONFIGS / "overall.yaml")
+        if not registry.under_protocol(model):
+            self._default_to(CONFIGS / "task" / "builtin.yaml")
+        else:
             task_file = CONFIGS / "task" / f"{task}.yaml"
             if not task_file.is_file():
                 known = ", ".join(sorted(f.stem for f in (CONFIGS / "task").glob("*.yaml")))
                 raise UserError(f"There is no task '{task}'; the tasks are: {known}.")
-            files.append(CONFIGS / "pretraining.yaml")
-            files.append(CONFIGS / "model" / f"{model}.yaml")
-            files.append(CONFIGS / "dataset" / "default.yaml")
-            files.append(CONFIGS / "dataset" / f"{dataset}.yaml")
-            files.append(task_file)
-        else:
-            files.append(CONFIGS / "task" / "builtin.yaml")
-        for file in files:
-            if file.is_file():
-                self.internal_config_dict.update(self._read_yaml(file))
+            self._default_to(CONFIGS / "pretraining.yaml")
+            self.internal_config_dict.update(model_options(model))
+            self._default_to(CONFIGS / "dataset" / "default.yaml")
+            self._default_to(CONFIGS / "dataset" / f"{dataset}.yaml")
+            self._default_to(task_file)
         columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
         if isinstance(columns, list) and "timestamp" not in columns:
             columns.append("timestamp")  # the split is by time for every model
+
+    def _default_to(self, file: Path) -> None:
+        """Take the values of a YAML file of this project, if there is one, as defaults."""
+        if file.is_file():
+            self.internal_config_dict.update(self._read_yaml(file))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = super()._get_final_config_dict()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 from recbole.utils import (
@@ -17,7 +18,7 @@ from recbole.utils import (
 
 from ksr_recbole.errors import UserError
 from ksr_recbole.paths import CONFIGS
-from ksr_recbole.registry import nearest
+from ksr_recbole.registry import MODELS, nearest
 
 TRIALS = CONFIGS / "tuning.yaml"
 """The trials of every model; its keys are models, not config keys."""
@@ -34,23 +35,38 @@ def _keys_below(folder: Path) -> set[str]:
 
 
 def _keys_of(file: Path) -> set[str]:
+    return set(_content_of(file))
+
+
+def _content_of(file: Path) -> dict[str, Any]:
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return set(content) if isinstance(content, dict) else set()
+    return content if isinstance(content, dict) else {}
 
 
-def yaml_keys(folder: str, name: str) -> set[str]:
-    """Keys that ``configs/<folder>/<name>.yaml`` sets."""
-    return _keys_of(CONFIGS / folder / f"{name}.yaml")
+def model_options(name: str) -> dict[str, Any]:
+    """The options of a model of :data:`~ksr_recbole.registry.MODELS` and their default values."""
+    entry = MODELS[name]
+    if entry.based_on is None:
+        return _content_of(CONFIGS / "model" / f"{name}.yaml")
+    return {**model_options(entry.based_on), **entry.options}
 
 
 def checkpoint_keys(model: str, task: str) -> frozenset[str]:
     """Keys that a checkpoint of a model must agree on with the run that loads it."""
-    return frozenset(yaml_keys("model", model) | yaml_keys("task", task) | {"seed"})
+    of_task = _keys_of(CONFIGS / "task" / f"{task}.yaml")
+    return frozenset({*model_options(model), *of_task, "seed"})
+
+
+def known_keys() -> frozenset[str]:
+    """Every key that RecBole's or this project's YAML files or argument lists name.
+
+    The options of models that were added (:func:`ksr_recbole.registry.add_model`) are among them.
+    """
+    return _shipped_keys().union(*(entry.options for entry in MODELS.values()))
 
 
 @cache
-def known_keys() -> frozenset[str]:
-    """Every key that RecBole's or this project's YAML files or argument lists name."""
+def _shipped_keys() -> frozenset[str]:
     properties = Path(find_spec("recbole").submodule_search_locations[0]) / "properties"
     lists = general_arguments + training_arguments + evaluation_arguments + dataset_arguments
     return frozenset(_READ_BY_RECBOLE | set(lists) | _keys_below(properties) | _keys_below(CONFIGS))

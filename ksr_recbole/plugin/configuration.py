@@ -49,7 +49,7 @@ def choose_config(original: Callable[..., tuple[str, type, str]]) -> Callable[..
     def _get_model_and_dataset(self: RecBoleConfig, model: Any, dataset: str | None) -> Any:
         given = self.external_config_dict.get("model") if model is None else model
         name = _name_of(given)
-        if isinstance(self, Config | StockConfig) or name not in (*registry.OWN_MODELS, STOCK):
+        if isinstance(self, Config | StockConfig) or name not in (*registry.own_models(), STOCK):
             return original(self, model, dataset)
         if type(self) is not RecBoleConfig:
             raise UserError(
@@ -71,7 +71,7 @@ def _name_of(model: Any) -> Any:
         return model
     if (model.__module__, model.__name__) == (_STOCK_MODULE, "KSR"):
         return STOCK
-    names = (name for name in registry.OWN_MODELS if registry.model_class(name) is model)
+    names = (name for name in registry.own_models() if registry.model_class(name) is model)
     return next(names, model)
 
 

@@ -36,7 +36,7 @@ def loader_of(config: Any, phase: str) -> Callable[..., Any] | None:
     Returns:
         ``None`` if the model is not one of this package's.
     """
-    if config["model"] not in registry.OWN_MODELS:
+    if config["model"] not in registry.own_models():
         return None
     if phase == "train":
         return _train_loader

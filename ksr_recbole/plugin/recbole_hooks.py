@@ -27,7 +27,7 @@ def put_in_place() -> Hooks:
     """Put all hooks in place; if one fails, none is."""
     hooks = Hooks()
     try:
-        for name in registry.OWN_MODELS:
+        for name in registry.own_models():
             _add_model(hooks, name, **{name: registry.model_class(name)})
             _add_dataset_and_trainer(hooks, name)
         _add_stock(hooks)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import FileHandler, NullHandler, getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
 from recbole.utils import (
@@ -30,6 +31,7 @@ from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts, check_possible
 from ksr_recbole.distributed.launching import launch
+from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
@@ -39,6 +41,12 @@ from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
 
+Measure = Callable[
+    [SequenceTrainer, SequenceEvalData], tuple[dict[str, Any], dict[str, np.ndarray]]
+]
+"""What can be asked of a trained model beside its metrics: given a trainer that holds the best
+model, and the test data, it makes JSON values and arrays by name."""
+
 
 def run(
     model: str | None = None,
@@ -46,6 +54,7 @@ def run(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
+    measure: Measure | None = None,
     **processes: Any,
 ) -> dict[str, Any]:
     """Train and test a model, as RecBole's ``run`` and ``run_recbole``.
@@ -57,6 +66,8 @@ def run(
         config_file_list: YAML files.
         config_dict: config values; they win over the files.
         saved: keep the model in ``checkpoint_dir``.
+        measure: called after the test, in every process; only for models under the paper's
+            protocol.  With several processes it must be a function that can be imported.
         processes: RecBole's ``nproc``, ``world_size``, ``ip``, ``port`` and ``group_offset``,
             which are config keys too; see ``docs/distributed.md``.
 
@@ -65,7 +76,8 @@ def run(
         ``best_valid_result``, ``test_result``); for models under the paper's protocol also
         everything in the result file, its path as ``result_file``, and as ``eval_results`` by
         mode and phase the :class:`~ksr_recbole.evaluation.evaluator.EvalResult` with every
-        positive's rank.
+        positive's rank.  With a ``measure`` its JSON values stand under ``measures``, in the
+        file too, and its arrays under ``measured_arrays``.
 
     Raises:
         UserError: anything the user can mend.
@@ -74,23 +86,42 @@ def run(
     config = Config(*arguments)
     hosts = Hosts.of(config)
     if not hosts.distributed:
-        return _run(config, saved)
+        return _run(config, saved, measure)
     check_possible(config, hosts)
-    return launch(run_in_process, (arguments, saved), hosts, config["device"].type)
+    rest = (saved, measure, registry.added_models())
+    return launch(run_in_process, (arguments, *rest), hosts, config["device"].type)
 
 
-def run_in_process(arguments: tuple[Any, ...], saved: bool) -> dict[str, Any]:
-    """The run, in one of its processes."""
-    return _run(Config(*arguments), saved)
+def run_in_process(
+    arguments: tuple[Any, ...],
+    saved: bool = True,
+    measure: Measure | None = None,
+    added: Mapping[str, registry.Entry] | None = None,
+) -> dict[str, Any]:
+    """The run, in one of its processes.
+
+    Args:
+        arguments: those of :class:`~ksr_recbole.config.Config`.
+        saved: as :func:`run`'s.
+        measure: as :func:`run`'s.
+        added: the models added in the process that started this one.
+    """
+    registry.MODELS.update(added or {})
+    return _run(Config(*arguments), saved, measure)
 
 
-def _run(config: Config, saved: bool) -> dict[str, Any]:
+def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     group.from_main(lambda: _check_folders(config))
     init_seed(config["seed"], config["reproducibility"])
     with _logging(config):
         _to_log_file(str(config))
         if registry.under_protocol(config["model"]):
-            return _run_under_protocol(config, saved)
+            return _run_under_protocol(config, saved, measure)
+        if measure is not None:
+            raise UserError(
+                f"Nothing can be measured on {config['model']} beside its metrics, since it does "
+                "not run under the paper's protocol; choose a model that is compared here."
+            )
         return _run_recbole_model(config, saved)
 
 
@@ -139,7 +170,7 @@ def _to_log_file(text: str) -> None:
             handler.handle(record)
 
 
-def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
+def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     stages = Stages()
     with stages("data"):
         table1 = group.in_turn(lambda: prepare_atomic_files(config))
@@ -162,11 +193,13 @@ def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
         if saved:
             trainer.load_best(trainer.saved_model_file)
         evaluated = _evaluate_modes(config, trainer, valid_data, test_data)
+    measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
         "table1": table1,
         **_scores(config, trainer, evaluated),
+        **measures,
         "pretraining": vectors.notes,
         "data_fingerprint": dataset.fingerprint,
         "seconds": stages.seconds,
@@ -177,7 +210,7 @@ def _run_under_protocol(config: Config, saved: bool) -> dict[str, Any]:
         "environment": environment(),
     }
     result = group.from_main(lambda: _leave(config, result))
-    return {**result, "eval_results": evaluated}
+    return {**result, **arrays, "eval_results": evaluated}
 
 
 def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +218,17 @@ def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:
     path = write_result(config["results_dir"], result)
     getLogger().info("\n" + summary(result, path))
     return {**result, "result_file": str(path)}
+
+
+def _measured(
+    measure: Measure | None, stages: Stages, trainer: SequenceTrainer, test_data: SequenceEvalData
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entries of the result that a measure makes: for its file, and for the caller only."""
+    if measure is None:
+        return {}, {}
+    with stages("measures"):
+        measures, arrays = measure(trainer, test_data)
+    return {"measures": measures}, {"measured_arrays": arrays}
 
 
 def _scores(

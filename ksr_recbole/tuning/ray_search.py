@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.quick_start.result import ROOT
+from ksr_recbole.paths import IMPORTED_FROM
 from ksr_recbole.tuning.plan import Plan
 from ksr_recbole.tuning.progress import Progress
 from ksr_recbole.tuning.space import Range
@@ -67,7 +67,7 @@ def ray_search(plan: Plan, log: TrialLog) -> list[Trial]:
 @contextmanager
 def _environment() -> Iterator[None]:
     """What Ray reads when it starts workers, and when it is interrupted."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(IMPORTED_FROM), *filter(None, [os.environ.get("PYTHONPATH")])]
     changes = {
         "PYTHONPATH": os.pathsep.join(paths),  # this package need not be installed
         # Ray would take Ctrl-C for the end of the search and return what there is.

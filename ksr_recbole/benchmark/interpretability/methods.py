@@ -1,0 +1,153 @@
+"""Ways to explain that the study compares, and what was measured of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ksr_recbole.benchmark.results import Row
+from ksr_recbole.benchmark.significance import Comparison, PerUser, compare, mean_over_seeds
+from ksr_recbole.benchmark.store import Finished
+
+Level = Literal["values", "attention"]
+"""Value level and attribute level of Sec. 5.4, as the measures call them."""
+
+OWN: Mapping[Level, str] = {"values": "memory", "attention": "attention"}
+"""What the measures call that which a model does itself."""
+OTHERS: Mapping[Level, Mapping[str, str]] = {
+    "values": {
+        "frequency": "user's frequency",
+        "frequency-popularity": "user's frequency, then popularity",
+        "popularity": "popularity",
+        "random": "random order",
+    },
+    "attention": {
+        "majority": "most frequent in training",
+        "chance": "random attribute",
+        "any": "best possible",
+    },
+}
+"""What it is compared with: name in the measures, and label.  It depends on the data alone and is
+the same in every cell."""
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A way to explain: a setting's memory or attention, or something simpler.
+
+    Attributes:
+        label: name in tables.
+        group: methods of another group stand below a rule.
+        level: what it explains on.
+        name: name in the measures.
+        cells: the finished cells that measured it, in the order of the seeds.
+        error: why there are none.
+    """
+
+    label: str
+    group: str
+    level: Level
+    name: str
+    cells: tuple[Finished, ...]
+    error: str | None = None
+
+    def overall(self, *keys: str) -> np.ndarray:
+        """A mean over all users under each seed, ``float64 [seeds]``.
+
+        Args:
+            keys: mean and metric on the value level, the metric on the attribute level.
+        """
+        return self._figures("overall", self.name, *keys)
+
+    def of_attribute(self, attribute: str, metric: str) -> np.ndarray:
+        """The same on one attribute, on the value level."""
+        return self._figures("attributes", attribute, self.name, metric)
+
+    def _figures(self, *keys: str) -> np.ndarray:
+        values = []
+        for cell in self.cells:
+            value: Any = cell.result["measures"][self.level]
+            for key in keys:
+                value = value[key]
+            values.append(value)
+        return np.array(values, dtype=np.float64)
+
+    def over_attributes(self, key: str) -> dict[str, float]:
+        """How a model's attention is spread, mean over seeds.
+
+        Args:
+            key: ``largest``, the share of users whose largest attention an attribute has, or
+                ``mean_weight``, its mean attention.
+        """
+        seeds = [cell.result["measures"]["attention"][key] for cell in self.cells]
+        return {name: float(np.mean([seed[name] for seed in seeds])) for name in seeds[0]}
+
+    def per_user(self, metric: str) -> PerUser:
+        """Each user's mean over seeds; on the value level of the user's mean over attributes."""
+        name = f"{self.level}/{self.name}/{metric}"
+        runs = [
+            PerUser(cell.measured[f"{self.level}/users"], cell.measured[name])
+            for cell in self.cells
+        ]
+        return mean_over_seeds(runs)
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One task's methods on both levels.
+
+    Attributes:
+        task: the task.
+        methods: by level: the settings, and below them what they are compared with.
+        reference: label of the method that the others are tested against.
+    """
+
+    task: str
+    methods: Mapping[Level, tuple[Method, ...]]
+    reference: str | None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], task: str, reference: str | None) -> Explained:
+        """The methods of ``task``.
+
+        Args:
+            rows: the rows of all tasks.
+            task: the task.
+            reference: label of a setting.
+        """
+        mine = [row for row in rows if row.task == task]
+        return cls(task, {level: tuple(_methods(mine, level)) for level in OWN}, reference)
+
+    @property
+    def measures(self) -> Mapping[str, Any] | None:
+        """A cell's measures, for what is the same in all; ``None`` if no cell is finished."""
+        return next(
+            (m.cells[0].result["measures"] for m in self.methods["values"] if m.cells), None
+        )
+
+    def compare(self, method: Method, metric: str) -> Comparison | None:
+        """The reference against a method; ``None`` for itself and where one of them failed."""
+        [reference] = [m for m in self.methods[method.level] if m.label == self.reference]
+        if reference is method or not (reference.cells and method.cells):
+            return None
+        return compare(reference.per_user(metric), method.per_user(metric))
+
+
+def _methods(rows: Sequence[Row], level: Level) -> list[Method]:
+    own = [
+        Method(
+            row.setting.label,
+            row.setting.group,
+            level,
+            OWN[level],
+            () if row.error else tuple(row.finished()),
+            row.error,
+        )
+        for row in rows
+    ]
+    some = [method.cells[:1] for method in own if method.cells]
+    others = OTHERS[level].items() if some else ()
+    return own + [Method(label, "no model", level, name, some[0]) for name, label in others]

@@ -1,0 +1,109 @@
+"""What the study leaves: tables as text, Markdown and LaTeX, a figure, and everything as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ksr_recbole.benchmark.interpretability.figure import draw_attributes
+from ksr_recbole.benchmark.interpretability.methods import OWN, Explained, Method
+from ksr_recbole.benchmark.interpretability.tables import COLUMNS, attribute_table, short_table
+from ksr_recbole.benchmark.plan import Plan
+from ksr_recbole.benchmark.report import about, cells_as_json, markdown_document, metric_as_json
+from ksr_recbole.benchmark.results import Row
+from ksr_recbole.benchmark.table import to_latex, to_text
+from ksr_recbole.files import replacing
+
+
+def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
+    """Write the study's files, all or none of them.
+
+    Returns:
+        The short tables of every task as text, and the files, which also have those by
+        attribute.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    request = plan.request
+    tasks = [Explained.of(rows, task, request.study.reference) for task in request.tasks]
+    wheres = [f"{request.dataset}, {each.task}, test" for each in tasks]
+    pairs = list(zip(tasks, wheres, strict=True))
+    short = [short_table(each, level, where) for each, where in pairs for level in OWN]
+    by_attribute = [attribute_table(each, where) for each, where in pairs if each.measures]
+    stem = f"{request.dataset}-{request.study.name}"
+    paths = [request.results_dir / f"{stem}.{suffix}" for suffix in ("md", "tex", "json", "png")]
+    with replacing(*paths) as (markdown, latex, document, figure):
+        tables = [*short, *by_attribute]
+        markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
+        latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
+        content = {
+            **about(plan),
+            "phase": "test",
+            "headline": "values: macro, the mean over attributes of the means over users",
+            "results": [as_json(each) for each in tasks],
+            "cells": [cell for row in rows for cell in cells_as_json(plan, row)],
+        }
+        document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        draw_attributes(tasks, request.study.title, figure)
+    return "\n\n".join(map(to_text, short)), paths
+
+
+def as_json(explained: Explained) -> dict[str, Any]:
+    """A task's methods; what the data alone decide stands beside them."""
+    return {
+        "task": explained.task,
+        "reference": explained.reference,
+        **_about_data(explained),
+        **{
+            level: [_method_as_json(explained, method) for method in methods]
+            for level, methods in explained.methods.items()
+        },
+    }
+
+
+def _about_data(explained: Explained) -> dict[str, Any]:
+    measures = explained.measures
+    if measures is None:
+        return {}
+    by_attribute = measures["values"]["attributes"]
+    return {
+        "users": measures["users"],
+        "positives": measures["positives"],
+        "attributes": measures["attributes"],
+        "ranked_attributes": {
+            name: {key: figures[key] for key in ("entities", "users")}
+            for name, figures in by_attribute.items()
+        },
+        "left_out": measures["values"]["left_out"],
+        "agreement": {
+            keys[-1]: measures["attention"][keys[-1]] for keys in COLUMNS["attention"].values()
+        },
+    }
+
+
+def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
+    named = {"label": method.label, "name": method.name, "error": method.error}
+    if not method.cells:
+        return named
+    first = method.cells[0].result["measures"][method.level]
+    if method.level == "attention":
+        metrics = list(first["overall"][method.name])
+        named["metrics"] = {m: metric_as_json(method.overall(m)) for m in metrics}
+        if method.name == OWN["attention"]:
+            named |= {key: method.over_attributes(key) for key in ("largest", "mean_weight")}
+    else:
+        metrics = list(first["overall"][method.name]["macro"])
+        for mean in ("macro", "micro"):
+            named[mean] = {m: metric_as_json(method.overall(mean, m)) for m in metrics}
+        named["attributes"] = {
+            name: {m: metric_as_json(method.of_attribute(name, m)) for m in metrics}
+            for name in first["attributes"]
+        }
+    # Of the reference against this method, over users.
+    tests = {m: explained.compare(method, m) for m in metrics}
+    named["p_values"] = {m: test.p_value for m, test in tests.items() if test}
+    named["differences"] = {m: test.difference for m, test in tests.items() if test}
+    return named

@@ -1,0 +1,83 @@
+"""Attribute level (Sec. 5.4): does the next item follow the attribute of largest attention?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ksr_recbole.explanation.agreement import agreement, items_before, training_agreement
+from ksr_recbole.explanation.cases import Cases
+from ksr_recbole.explanation.value_entities import ValueEntities
+
+WINDOWS = (1, 10)
+"""Items before the test item that it may agree with: the previous one, any of the last ten."""
+CHOICES = ("attention", "majority", "chance", "any")
+"""By what an attribute is chosen: the largest attention, what agrees most often in training, at
+random; ``any`` is whether there is an attribute to be chosen at all."""
+
+
+def attribute_level(
+    entities: ValueEntities, cases: Cases, weights: np.ndarray, names: list[str]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Agreement of the items with the histories on the attribute of largest attention.
+
+    Args:
+        entities: the value entities.
+        cases: the items.
+        weights: each user's attention before them, ``float64 [U, A]``.
+        names: the attributes' names.
+
+    Returns:
+        The figures as JSON values, and every user's, ``float64 [U]``.
+    """
+    chosen = weights.argmax(axis=1)
+    told = {
+        "largest": _by_name(names, np.bincount(chosen, minlength=len(names)) / len(chosen)),
+        "mean_weight": _by_name(names, weights.mean(axis=0)),
+    }
+    arrays = {"attention/users": cases.users}
+    overall: dict[str, dict[str, float]] = {choice: {} for choice in CHOICES}
+    for window in WINDOWS:
+        metric = f"agreement@{window}"
+        before = items_before(
+            cases.sequences, cases.users, np.maximum(cases.starts, cases.ends - window), cases.ends
+        )
+        agrees = agreement(entities, cases.items, before[cases.owners])
+        training = training_agreement(entities, cases.sequences, cases.split, window)
+        found = _by_choice(cases, agrees, chosen[cases.owners], int(training.argmax()))
+        for choice, values in found.items():
+            arrays[f"attention/{choice}/{metric}"] = values
+            overall[choice][metric] = float(values.mean())
+        per_attribute = [float(cases.per_user(column).mean()) for column in agrees.T]
+        told[metric] = {
+            "majority": names[training.argmax()],
+            "test": _by_name(names, per_attribute),
+            "training": _by_name(names, training),
+        }
+    return {"overall": overall, **told}, arrays
+
+
+def _by_choice(
+    cases: Cases, agrees: np.ndarray, chosen: np.ndarray, majority: int
+) -> dict[str, np.ndarray]:
+    """Each user's agreement on the attribute chosen in each way, ``float64 [U]``.
+
+    Args:
+        cases: the items.
+        agrees: ``bool [P, A]``.
+        chosen: the attribute of largest attention before each item, ``int64 [P]``.
+        majority: the attribute that agrees most often in training.
+    """
+    of_items = {
+        "attention": agrees[np.arange(len(chosen)), chosen],
+        "majority": agrees[:, majority],
+        "chance": agrees.mean(axis=1),
+        "any": agrees.any(axis=1),
+    }
+    return {choice: cases.per_user(of_items[choice]) for choice in CHOICES}
+
+
+def _by_name(names: list[str], values: Any) -> Mapping[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}

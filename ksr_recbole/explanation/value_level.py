@@ -1,0 +1,201 @@
+"""Value level (Sec. 5.4): where value vectors rank the entities of the item that comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ksr_recbole.errors import UserError
+from ksr_recbole.explanation.cases import Cases, batches
+from ksr_recbole.explanation.places import Places
+from ksr_recbole.explanation.value_entities import ValueEntities, l1_distances
+from ksr_recbole.model.ksr import KSR
+
+CUT = 10
+"""The cut of Hit@10."""
+RANKINGS = ("memory", "frequency", "frequency-popularity", "popularity", "random")
+"""By what the entities of a range are ranked."""
+METRICS = {
+    f"hit@{CUT}": lambda places: places.hit(CUT),
+    "mrr": Places.reciprocal,
+    f"expected_hit@{CUT}": lambda places: places.expected_hit(CUT),
+    "expected_mrr": Places.expected_reciprocal,
+}
+"""Ties count as ranked above the true entity; ``expected`` ones break them at random."""
+
+
+def _metrics_of(ranking: str) -> Mapping[str, Callable[[Places], np.ndarray]]:
+    """The metrics; a random order has no ties, so that all of its are the expected ones."""
+    if ranking != "random":
+        return METRICS
+    return {name: METRICS[f"expected_{name.removeprefix('expected_')}"] for name in METRICS}
+
+
+class ValueLevel:
+    """Value level: ranks of the true entities, batch after batch of users.
+
+    Args:
+        entities: the value entities.
+        cases: the items explained.
+        model: gives the entities' vectors.
+    """
+
+    def __init__(self, entities: ValueEntities, cases: Cases, model: KSR) -> None:
+        self._entities = entities
+        self._cases = cases
+        self._model = model
+        self._popularity = [of.T @ cases.training_counts for of in entities.of_items]
+        shape = (len(cases.users), len(entities.attributes))
+        # NaN where a user has no item that can be ranked on an attribute.
+        self._table = {
+            (ranking, metric): np.full(shape, np.nan) for ranking in RANKINGS for metric in METRICS
+        }
+
+    def rank(self, batch: slice, values: Tensor) -> None:
+        """Rank the entities of every attribute for the users ``batch``.
+
+        Args:
+            batch: the users.
+            values: their value matrices before their items, ``[B, A, E]``.
+        """
+        for attribute, entities in enumerate(self._entities.ranges):
+            for part in batches(batch.stop, len(entities), batch.start):
+                rows = slice(part.start - batch.start, part.stop - batch.start)
+                self._rank_attribute(part, attribute, values[rows, attribute])
+
+    def _rank_attribute(self, batch: slice, attribute: int, values: Tensor) -> None:
+        true = _TrueEntities.of(self._entities, self._cases, batch, attribute)
+        if len(true.columns) == 0:
+            return
+        for ranking, places in self._places(batch, attribute, values, true):
+            for metric, compute in _metrics_of(ranking).items():
+                self._table[ranking, metric][batch, attribute] = true.per_user(compute(places))
+
+    def _places(
+        self, batch: slice, attribute: int, values: Tensor, true: _TrueEntities
+    ) -> Iterator[tuple[str, Places]]:
+        """Each ranking's places of the true entities."""
+        ids = torch.from_numpy(self._entities.ranges[attribute]).to(values.device)
+        distances = l1_distances(values, self._model.entity_vectors(ids)).cpu()
+        yield "memory", true.places(-distances)
+        of_items = self._entities.of_items[attribute]
+        frequency = torch.from_numpy((self._cases.histories[batch] @ of_items).toarray())
+        popularity = torch.from_numpy(self._popularity[attribute])
+        yield "frequency", true.places(frequency)
+        # Frequencies are whole numbers, so that less than 1 decides among equal ones only.
+        yield "frequency-popularity", true.places(frequency + popularity / (popularity.max() + 1))
+        yield "popularity", true.places(popularity[None])
+        yield "random", Places.all_equal(true.n_false)
+
+    def summary(self, names: list[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Means over users and attributes as JSON values, and every user's mean.
+
+        Raises:
+            UserError: there is nothing to take a mean of.
+        """
+        counted = ~np.isnan(self._table["memory", "mrr"])
+        users, kept = counted.sum(axis=0), counted.any(axis=0)
+        if not kept.any():
+            raise UserError(
+                "No attribute can be ranked, since no test item has an entity on an attribute "
+                "with two or more entities; add triples of the items to the knowledge graph."
+            )
+        sizes = [len(entities) for entities in self._entities.ranges]
+        per_attribute = {
+            names[a]: {"entities": sizes[a], "users": int(users[a]), **self._of_attribute(a)}
+            for a in np.flatnonzero(kept)
+        }
+        left_out = {
+            names[a]: "it has a single entity" if sizes[a] == 1 else "no test item can be ranked"
+            for a in np.flatnonzero(~kept)
+        }
+        overall = {ranking: self._overall(ranking) for ranking in RANKINGS}
+        told = {"attributes": per_attribute, "overall": overall, "left_out": left_out}
+        some = counted.any(axis=1)
+        arrays = {"values/users": self._cases.users[some]}
+        for (ranking, metric), values in self._table.items():
+            arrays[f"values/{ranking}/{metric}"] = np.nanmean(values[some], axis=1)
+        return told, arrays
+
+    def _of_attribute(self, attribute: int) -> dict[str, dict[str, float]]:
+        """Means over users, by ranking and metric."""
+        return {
+            ranking: {
+                metric: float(np.nanmean(self._table[ranking, metric][:, attribute]))
+                for metric in METRICS
+            }
+            for ranking in RANKINGS
+        }
+
+    def _overall(self, ranking: str) -> dict[str, dict[str, float]]:
+        """``macro``: mean over attributes of the means over users; ``micro``: over all pairs."""
+        tables = {metric: self._table[ranking, metric] for metric in METRICS}
+        kept = ~np.isnan(tables["mrr"]).all(axis=0)
+        return {
+            "macro": {m: float(np.nanmean(t[:, kept], axis=0).mean()) for m, t in tables.items()},
+            "micro": {m: float(np.nanmean(t)) for m, t in tables.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _TrueEntities:
+    """What the items of a batch of ``B`` users have on one attribute, ``T`` true entities in all.
+
+    Items that have none of the range, or all of it, are left out: there is nothing to rank.
+
+    Attributes:
+        columns: the entities, as columns of the range, ``int64 [T]``.
+        items: index of each one's item within the batch, ascending, ``int64 [T]``.
+        n_false: entities of the range that this item has not, ``int64 [T]``.
+        owners: row of the batch of each item's user, ascending, ``int64 [items of the batch]``.
+        n_users: ``B``.
+    """
+
+    columns: np.ndarray
+    items: np.ndarray
+    n_false: np.ndarray
+    owners: np.ndarray
+    n_users: int
+
+    @classmethod
+    def of(
+        cls, entities: ValueEntities, cases: Cases, batch: slice, attribute: int
+    ) -> _TrueEntities:
+        """What the items of the users ``batch`` have."""
+        part = cases.of_users(batch)
+        of_items = entities.of_items[attribute][cases.items[part]]
+        n_true = np.diff(of_items.indptr)
+        items = np.repeat(np.arange(len(n_true)), n_true)
+        n_false = of_items.shape[1] - n_true[items]
+        some = n_false > 0
+        return cls(
+            of_items.indices[some].astype(np.int64),
+            items[some],
+            n_false[some].astype(np.int64),
+            cases.owners[part] - batch.start,
+            batch.stop - batch.start,
+        )
+
+    def places(self, scores: Tensor) -> Places:
+        """Places by ``scores [B, E]``, or ``[1, E]`` if they are the same for all users."""
+        rows = self.owners[self.items] if len(scores) > 1 else np.zeros_like(self.items)
+        return Places.of(scores, rows, self.columns, self.items)
+
+    def per_user(self, values: np.ndarray) -> np.ndarray:
+        """Means of ``values [T]`` over each item's entities, then over each user's items.
+
+        Returns:
+            ``float64 [B]``, NaN for a user with no item here.
+        """
+        n_true = np.bincount(self.items, minlength=len(self.owners))
+        sums = np.bincount(self.items, weights=values, minlength=len(self.owners))
+        some = n_true > 0
+        owners, means = self.owners[some], sums[some] / n_true[some]
+        totals = np.bincount(owners, weights=means, minlength=self.n_users)
+        counts = np.bincount(owners, minlength=self.n_users)
+        return np.divide(totals, counts, out=np.full(self.n_users, np.nan), where=counts > 0)

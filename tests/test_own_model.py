@@ -1,0 +1,104 @@
+"""Adding a model in one file: examples/my_model.py, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ksr_recbole import registry
+from ksr_recbole.config import Config
+from ksr_recbole.config.keys import model_options
+from ksr_recbole.errors import UserError
+from ksr_recbole.model.ksr import KSR
+from ksr_recbole.quick_start import run
+from ksr_recbole.trainer import checkpoint
+from tests.toy import toy_values, write_toy
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Shy(KSR):
+    """KSR under another name."""
+
+
+@pytest.fixture(autouse=True)
+def models_as_before():
+    before = dict(registry.MODELS)
+    yield
+    registry.MODELS.clear()
+    registry.MODELS.update(before)
+
+
+def test_the_example_trains_with_its_own_option(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    values = toy_values(tmp_path, epochs=1, uniform_share=0.5)
+    mode = values.pop("eval_args")["mode"]
+    values |= {"dataset": "toy", "eval_args.mode": mode}
+    arguments = [f"--{key}={value}" for key, value in values.items()]
+    done = subprocess.run(
+        [sys.executable, "examples/my_model.py", *arguments],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "saved").glob("EvenKSR-toy-*.pth")
+    content = checkpoint.load(file)
+    assert content["model"] == "EvenKSR"
+    assert content["settings"]["uniform_share"] == 0.5
+
+
+def test_an_added_model_is_the_one_it_is_based_on_but_for_what_it_changes(tmp_path: Path) -> None:
+    registry.add_model("Shy", Shy, based_on="KSR", gamma=10.0)
+    write_toy(tmp_path)
+    results = [
+        run(model, "toy", config_dict=toy_values(tmp_path, epochs=1), saved=False)
+        for model in ("KSR", "Shy")
+    ]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    registry.add_model("Shy", Shy, based_on="KSR", gamma=0.0, embedding_size=4)
+    assert model_options("Shy") == {**model_options("KSR"), "gamma": 0.0, "embedding_size": 4}
+    config = Config("Shy", "toy", None, {"data_path": str(tmp_path), "gpu_id": ""})
+    assert (config["gamma"], config["embedding_size"], config["hidden_size"]) == (0.0, 4, 256)
+    assert registry.needs_kg("Shy") and "Shy" in registry.own_models()
+
+
+def test_a_new_option_is_known_only_once_it_is_added() -> None:
+    with pytest.raises(UserError, match="Unknown config key 'shyness'"):
+        Config("KSR", "toy", None, {"shyness": 1})
+    registry.add_model("Shy", Shy, based_on="GRU++", shyness=1)
+    assert Config("Shy", "toy", None, {"shyness": 2, "gpu_id": ""})["shyness"] == 2
+    assert not registry.needs_kg("Shy")
+
+
+@pytest.mark.parametrize("name", ["KSR", "GRU++", "LightGCN", "", "a b", "x/y"])
+def test_a_name_that_cannot_be_had(name: str) -> None:
+    with pytest.raises(UserError, match="A model cannot be called"):
+        registry.add_model(name, Shy, based_on="KSR")
+
+
+def test_an_unknown_base() -> None:
+    with pytest.raises(UserError, match="no model 'KRS' to base Shy on; did you mean KSR"):
+        registry.add_model("Shy", Shy, based_on="KRS")
+
+
+def test_attention_of_the_example_sums_to_one_and_leaves_nothing_out() -> None:
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        from my_model import EvenKSR
+    finally:
+        sys.path.pop(0)
+    model = EvenKSR.__new__(EvenKSR)
+    torch.nn.Module.__init__(model)
+    model.uniform_share, model.gamma = 0.2, 1e6
+    model.query_mlp = torch.nn.Identity()
+    model.relation_embedding = torch.nn.Embedding.from_pretrained(torch.eye(4))
+    model.attributes = torch.arange(4)
+    weights = model.attention(torch.eye(4))
+    assert torch.allclose(weights.sum(-1), torch.ones(4))
+    assert torch.allclose(weights, 0.8 * torch.eye(4) + 0.05)
