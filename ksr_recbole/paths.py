@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -18,3 +19,15 @@ CONFIGS = (CHECKOUT or _PACKAGE) / "configs"
 DATASETS = (CHECKOUT or Path()) / "dataset_atomic"
 """Where a dataset's atomic files are written and looked for unless ``data_path`` says otherwise:
 the checkout's ``dataset_atomic/``, or the one in the current folder of an installed package."""
+
+
+def source_of(module: str) -> Path:
+    """The file of an installed module, which is not imported (its parent package is).
+
+    Raises:
+        ModuleNotFoundError: there is none.
+    """
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(module)
+    return Path(spec.origin)

@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from ksr_recbole.compat import keeping_anomaly_mode
 from ksr_recbole.errors import UserError
+from ksr_recbole.paths import source_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def recbole_models() -> list[str]:
     """
     names = []
     for family in _RECBOLE_FAMILIES:
-        source = Path(find_spec(f"recbole.model.{family}").origin).read_text(encoding="utf-8")
+        source = source_of(f"recbole.model.{family}").read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom):
                 names += [alias.name for alias in node.names]

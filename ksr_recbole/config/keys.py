@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from recbole.utils import (
 )
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.paths import CONFIGS
+from ksr_recbole.paths import CONFIGS, source_of
 from ksr_recbole.registry import MODELS, nearest
 
 TRIALS = CONFIGS / "tuning.yaml"
@@ -67,7 +66,7 @@ def known_keys() -> frozenset[str]:
 
 @cache
 def _shipped_keys() -> frozenset[str]:
-    properties = Path(find_spec("recbole").submodule_search_locations[0]) / "properties"
+    properties = source_of("recbole").parent / "properties"
     lists = general_arguments + training_arguments + evaluation_arguments + dataset_arguments
     return frozenset(_READ_BY_RECBOLE | set(lists) | _keys_below(properties) | _keys_below(CONFIGS))
 

@@ -33,7 +33,7 @@ def attribute_level(
         The figures as JSON values, and every user's, ``float64 [U]``.
     """
     chosen = weights.argmax(axis=1)
-    told = {
+    told: dict[str, Any] = {
         "largest": _by_name(names, np.bincount(chosen, minlength=len(names)) / len(chosen)),
         "mean_weight": _by_name(names, weights.mean(axis=0)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -93,7 +94,8 @@ def _as_text(explanation: Explanation) -> str:
         ascii_only = False
     except UnicodeEncodeError:
         ascii_only = True
-        sys.stdout.reconfigure(errors="replace")  # titles may have other letters too
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # titles may have other letters too
     colour = console.is_terminal and not console.no_color
     return render(explanation, console.width, colour, ascii_only)
 

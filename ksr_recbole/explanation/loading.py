@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -21,12 +21,8 @@ from ksr_recbole.trainer import checkpoint
 _PARTS = {"model": str, "dataset": str, "data": str, "settings": dict, "state_dict": dict}
 """What is read of a checkpoint."""
 
-_VECTORS = {
-    "items": "item_embedding.weight",
-    "entities": "entity_embedding.weight",
-    "relations": "relation_embedding.weight",
-}
-"""Pretrained vectors and where a checkpoint has them, or what became of them in training."""
+_VECTORS = ("item_embedding.weight", "entity_embedding.weight", "relation_embedding.weight")
+"""Where a checkpoint has the pretrained vectors, or what became of them in training."""
 
 
 class Trained(NamedTuple):
@@ -64,7 +60,7 @@ def load_trained(
     _check_content(path, content, {"model": model, "dataset": dataset})
     kind = _class_with_memory(content["model"])
     config = config_of(content, values)
-    data = dataset_of(path, content, config)
+    data = cast(KGSequenceDataset, dataset_of(path, content, config))  # all that KSR runs on
     loaded = _with_weights(kind, config, data, path, content["state_dict"])
     return Trained(loaded, data, Path(path))
 
@@ -109,8 +105,8 @@ def _with_weights(
 ) -> KSR:
     """The model with a checkpoint's weights, which also stand in for the pretrained vectors."""
     try:
-        vectors = {name: weights[place].cpu().numpy() for name, place in _VECTORS.items()}
-        dataset.pretrained = PretrainedVectors(**vectors)
+        items, entities, relations = (weights[name].cpu().numpy() for name in _VECTORS)
+        dataset.pretrained = PretrainedVectors(items, entities, relations)
         model = kind(config, dataset).to(config["device"])
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, AttributeError) as error:

@@ -9,13 +9,14 @@ defines every figure.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ksr_recbole.dataset.dataloader import SequenceEvalData
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import ModelScorer
 from ksr_recbole.explanation.attribute_level import attribute_level
@@ -43,7 +44,7 @@ def measure_explanations(
     Raises:
         UserError: the model has no memory, or no attribute can be ranked.
     """
-    model, dataset = trainer.model, data.dataset
+    model, dataset = trainer.model, cast(KGSequenceDataset, data.dataset)
     if not isinstance(model, KSR):
         raise UserError(
             f"The model {type(model).__name__} has no value vectors over attributes to explain "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ksr_recbole.cli import guarded, parse_arguments, print_usage
 from ksr_recbole.errors import UserError
@@ -43,13 +44,14 @@ def _run(arguments: Sequence[str]) -> int:
     from ksr_recbole.inference.saving import save_model
     from ksr_recbole.trainer import checkpoint
 
-    path = values.pop("checkpoint", None)
-    names = {key: values.pop(key) for key in ("model", "dataset") if key in values}
-    if path is None:
-        config = Config(names.get("model"), names.get("dataset"), None, dict(values))
+    given = values.pop("checkpoint", None)
+    model, dataset = (values.pop(key, None) for key in ("model", "dataset"))
+    path = Path(given or "")
+    if given is None:
+        config = Config(model, dataset, None, dict(values))
         names = config["checkpoint_dir"], config["model"], config["dataset"]
         path = checkpoint.newest(*names, "train the model first, or give --checkpoint=FILE")
-    elif names:
+    elif model or dataset:
         raise UserError(
             "A checkpoint knows its model and dataset; leave --model and --dataset out."
         )

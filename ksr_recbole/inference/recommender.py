@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ class Seen(NamedTuple):
 
     def all(self) -> np.ndarray:
         """Item ids, ``int64``, in no particular order."""
-        parts, link = [], self
+        parts: list[np.ndarray] = []
+        link: Seen | None = self
         while link is not None:
             parts.append(link.items)
             link = link.before
@@ -354,8 +355,9 @@ class Recommender:
         if lengths.any():
             items = np.zeros((len(readings), int(lengths.max())), np.int64)
             items[ragged_positions(lengths)] = np.concatenate([r.unread for r in readings])
-            given: tuple[Any, ...] = (torch.from_numpy(items), torch.from_numpy(lengths))
-            memory = self.model.advance(*(part.to(self.device) for part in given), memory)
+            sequences = torch.from_numpy(items).to(self.device)
+            ends = torch.from_numpy(lengths).to(self.device)
+            memory = self.model.advance(sequences, ends, memory)
         return users, memory
 
 

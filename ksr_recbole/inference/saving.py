@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ksr_recbole.dataset.kg_sequence_dataset import WithSequences
+from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError
 from ksr_recbole.inference.building import Options, build, check_model
 from ksr_recbole.inference.directory import (
@@ -49,13 +49,17 @@ def save_model(
     check_replaceable(directory)
     path = result_or_checkpoint
     if isinstance(path, Mapping):
-        path = path.get("checkpoint")
-        if not path:
-            raise UserError(
-                "The run's result names no checkpoint; run with saved=True a model of this "
-                "package (KSR, GRU, RUM and their variants)."
-            )
+        path = _checkpoint_of(path)
     return write_directory(directory, _saved_model(path, config_dict or {}))
+
+
+def _checkpoint_of(result: Mapping[str, Any]) -> str:
+    if not result.get("checkpoint"):
+        raise UserError(
+            "The run's result names no checkpoint; run with saved=True a model of this "
+            "package (KSR, GRU, RUM and their variants)."
+        )
+    return result["checkpoint"]
 
 
 def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedModel:
@@ -88,7 +92,7 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
 
 def _tokens(dataset: WithSequences, weights: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
     fields = {"user": dataset.uid_field, "item": dataset.iid_field}
-    if "entity_embedding.weight" in weights:
+    if isinstance(dataset, KGSequenceDataset) and "entity_embedding.weight" in weights:
         fields |= {"entity": dataset.entity_field, "relation": dataset.relation_field}
     return {
         kind: [str(token) for token in dataset.field2id_token[field]]

@@ -267,7 +267,7 @@ class SequenceRecommender(AbstractRecommender):
 
     def _state_of(self, interaction: Interaction, packing: Packing) -> SequenceState:
         n_users = len(interaction[self.USER_ID])
-        if int(interaction[CHUNK_START][0]) == 0:
+        if self._carried is None or int(interaction[CHUNK_START][0]) == 0:
             return self.initial_state(n_users)
         return self._carried.first(n_users).to_lanes(packing)
 

@@ -35,7 +35,11 @@ class Hooks:
         module = ModuleType(name)
         vars(module).update(content, __spec__=ModuleSpec(name, None))
         sys.modules[name] = module
-        self._undo.append(lambda: sys.modules.pop(name))
+
+        def undo() -> None:
+            del sys.modules[name]
+
+        self._undo.append(undo)
 
     def replace_function(self, original: Callable, replacement: Callable) -> None:
         """``replacement`` instead of ``original`` in every module that holds it by any name.

@@ -13,7 +13,7 @@ from recbole.trainer import KGTrainer
 from recbole.utils import calculate_valid_score, get_local_time, set_color
 
 from ksr_recbole.config import option
-from ksr_recbole.dataset.dataloader import SequenceEvalData, SequenceTrainLoader
+from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
 from ksr_recbole.distributed.group import from_main, place
 from ksr_recbole.errors import UserError
@@ -82,7 +82,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
 
     def fit(
         self,
-        train_data: SequenceTrainLoader,
+        train_data: TrainLoader,
         valid_data: SequenceEvalData | None = None,
         verbose: bool = True,
         saved: bool = True,
@@ -122,7 +122,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
 
     def _train_epoch(
         self,
-        train_data: SequenceTrainLoader,
+        train_data: TrainLoader,
         epoch_idx: int,
         loss_func: Any = None,
         show_progress: bool = False,

@@ -123,7 +123,9 @@ def make_plan(request: Request) -> Plan:
     _check_options(request)
     ranges = read_space(request.params_file)
     n_trials = _number_of_trials(request, ranges)
-    config = Config(request.model, request.dataset, list(request.config_files), request.values)
+    config = Config(
+        request.model, request.dataset, list(request.config_files), dict(request.values)
+    )
     _check_ranges(request, ranges, config)
     for key in ("results_dir", "pretrain_dir"):
         ensure_writable(config[key], key)

@@ -45,8 +45,8 @@ class Progress:
         if trial.score is None:
             print(f"{head} failed: {trial.error}", flush=True)
             return
-        metric = self._plan.selected_by
-        text = f"{head}: {metric} {trial.score:.4f}, best {self.best.score:.4f}"
+        metric, best = self._plan.selected_by, self.best.score if self.best else None
+        text = f"{head}: {metric} {trial.score:.4f}, best {best:.4f}"
         print(f"{text}, {trial.seconds:.1f} s", flush=True)
 
     def known(self, trial: Trial) -> None:

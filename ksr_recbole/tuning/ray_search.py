@@ -109,7 +109,7 @@ def _tune_config(plan: Plan) -> Any:
     if plan.request.algo == "bayes":
         from ray.tune.search.hyperopt import HyperOptSearch
 
-        algorithm = HyperOptSearch(random_state_seed=plan.seed)
+        algorithm: Any = HyperOptSearch(random_state_seed=plan.seed)
     else:
         algorithm = BasicVariantGenerator(random_state=plan.seed)
     samples = 1 if plan.request.algo == "exhaustive" else plan.n_trials

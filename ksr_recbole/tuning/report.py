@@ -63,7 +63,7 @@ def trial_table(plan: Plan, trials: Sequence[Trial], best: Trial | None) -> Tabl
     numbers = {trial.key: number for number, trial in enumerate(trials, start=1)}
     sign = -1 if plan.bigger else 1
     ordered = sorted(trials, key=lambda t: (t.score is None, sign * (t.score or 0)))
-    metrics = tuple(best.metrics) if best else ()
+    metrics = tuple(best.metrics or ()) if best else ()
     lines = []
     for trial in ordered:
         label = f"{numbers[trial.key]}{' (best)' if trial is best else ''}"
@@ -71,8 +71,11 @@ def trial_table(plan: Plan, trials: Sequence[Trial], best: Trial | None) -> Tabl
         if trial.score is None:
             lines.append(Line(label, error=f"{settings}: {trial.error}"))
             continue
-        figures = [Value(trial.metrics[name], best=trial is best) for name in metrics]
-        counts = (f"{trial.best_epoch + 1} of {trial.epochs_trained}", f"{trial.seconds:.1f}")
+        figures = [Value((trial.metrics or {})[name], best=trial is best) for name in metrics]
+        counts = (
+            f"{(trial.best_epoch or 0) + 1} of {trial.epochs_trained}",
+            f"{trial.seconds:.1f}",
+        )
         lines.append(Line(label, (*figures, *counts, settings)))
     request = plan.request
     return Table(

@@ -87,6 +87,6 @@ class TrialLog:
 
 def best_of(trials: list[Trial], bigger: bool) -> Trial | None:
     """The trial with the best score, the earliest of equals; ``None`` if all failed."""
-    scored = [trial for trial in trials if trial.score is not None]
+    scored = [(trial.score, trial) for trial in trials if trial.score is not None]
     choose = max if bigger else min
-    return choose(scored, key=lambda trial: trial.score, default=None)
+    return choose(scored, key=lambda pair: pair[0])[1] if scored else None
