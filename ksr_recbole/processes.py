@@ -39,5 +39,7 @@ def serve_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only processes that were started serve a parent"
+    parent.join()
     os._exit(1)

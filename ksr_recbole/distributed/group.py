@@ -112,7 +112,7 @@ def from_main(work: Callable[[], T]) -> T:
     """
     if _place.size == 1:
         return work()
-    sent = [_Outcome.of(work) if _place.main else None]
+    sent: list[Any] = [_Outcome.of(work) if _place.main else None]
     dist.broadcast_object_list(sent, src=0)
     if sent[0].error is not None:
         raise sent[0].error

@@ -91,7 +91,7 @@ def launch(
     try:
         return _watch(context, reports, meeting, hosts)
     except KeyboardInterrupt as interruption:
-        interruption.checkpoint = reports.checkpoint
+        interruption.checkpoint = reports.checkpoint  # type: ignore[attr-defined]
         meeting.post("The run was interrupted on another machine; add --resume to go on.")
         raise
     finally:

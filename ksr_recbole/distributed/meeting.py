@@ -170,7 +170,8 @@ def _resolved(hosts: Hosts) -> str:
     if not hosts.several:
         return _LOOPBACK
     try:
-        return socket.getaddrinfo(hosts.ip, hosts.port, type=socket.SOCK_STREAM)[0][4][0]
+        found = socket.getaddrinfo(hosts.ip, hosts.port, type=socket.SOCK_STREAM)
+        return str(found[0][4][0])
     except OSError as error:
         raise _no_such_host(hosts.ip) from error
 
