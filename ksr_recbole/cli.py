@@ -20,6 +20,7 @@ the keys of this project are documented in configs/. Often used:
   --eval_args.mode=full      select the best epoch by full ranking
   --kge_method=TransH        TransE, TransH, TransR or TransD
   --resume                   go on from the newest checkpoint (or --resume=FILE)
+  --nproc=N                  N processes; docs/distributed.md, also for several machines
 """
 
 SCRIPT = "run_recbole.py"

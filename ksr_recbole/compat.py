@@ -69,7 +69,9 @@ def check_versions() -> None:
 
 
 def silence_upstream_warnings() -> None:
-    """Hide deprecation notices that a reader of our output can do nothing about."""
+    """Hide notices that a reader of our output can do nothing about."""
+    # torch.distributed: a page of stack for a connection that ended, which we tell in a sentence.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Ray 2.6.3: `import pkg_resources` (answered by the setuptools pin above).
     warnings.filterwarnings("ignore", message=r"pkg_resources is deprecated")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(ray|pkg_resources)")

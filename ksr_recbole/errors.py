@@ -13,5 +13,9 @@ class UnusableCheckpointError(UserError):
     """A checkpoint that is missing, damaged, or of another model, data or settings."""
 
 
+class ProcessEndedError(UserError):
+    """A process of a distributed run was ended from outside, or cannot be reached any more."""
+
+
 EXIT_STATUS = 2
 """Exit status of a command that ended in a :class:`UserError`."""

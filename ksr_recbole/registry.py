@@ -25,12 +25,15 @@ class Entry:
         based_on: the model whose options it has; by default those in
             ``configs/model/<name>.yaml``.
         options: further options, and other values of those of ``based_on``.
+        divisible: whether the loss of a batch is a sum or mean of its rows' losses, so that
+            several processes can each take a part of the batch.
     """
 
     target: str | type
     needs_kg: bool = True
     based_on: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    divisible: bool = True
 
 
 _GRU = "ksr_recbole.model.gru_recommender:GRU"
@@ -40,7 +43,7 @@ _GENERAL = "recbole.model.general_recommender"
 MODELS: dict[str, Entry] = {
     "BPR": Entry(f"{_GENERAL}.bpr:BPR", needs_kg=False),
     "NeuMF": Entry(f"{_GENERAL}.neumf:NeuMF", needs_kg=False),
-    "CKE": Entry("recbole.model.knowledge_aware_recommender.cke:CKE"),
+    "CKE": Entry("recbole.model.knowledge_aware_recommender.cke:CKE", divisible=False),
     "FPMC": Entry("recbole.model.sequential_recommender.fpmc:FPMC", needs_kg=False),
     "RUM_I": Entry("ksr_recbole.model.rum:RUMItem"),
     "RUM_F": Entry("ksr_recbole.model.rum:RUMFeature"),
@@ -126,7 +129,13 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
     taken = name in recbole_models() or (name in MODELS and MODELS[name].based_on is None)
     if taken or not re.fullmatch(r"[\w+-]+", name):
         raise UserError(f"A model cannot be called '{name}'; choose another name, of letters.")
-    MODELS[name] = Entry(model, MODELS[based_on].needs_kg, based_on, options)
+    base = MODELS[based_on]
+    MODELS[name] = Entry(model, base.needs_kg, based_on, options, base.divisible)
+
+
+def added_models() -> dict[str, Entry]:
+    """The models that :func:`add_model` added, which other processes do not know."""
+    return {name: entry for name, entry in MODELS.items() if entry.based_on is not None}
 
 
 def under_protocol(model: str) -> bool:

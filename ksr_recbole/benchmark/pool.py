@@ -14,6 +14,7 @@ from typing import Protocol
 
 from ksr_recbole.benchmark import worker
 from ksr_recbole.benchmark.worker import Job, Report
+from ksr_recbole.processes import threads_per_worker
 
 _TICK_SECONDS = 0.5
 
@@ -29,13 +30,6 @@ class Observer(Protocol):
 
     def tick(self) -> None:
         """Time has passed."""
-
-
-def threads_per_worker(jobs: int) -> int:
-    """Each worker's share of the cores this process may use, at least one."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // jobs)
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, observer: Observer) -> None:

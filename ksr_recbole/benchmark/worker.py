@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -17,20 +14,11 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from tqdm import tqdm
-
 from ksr_recbole.benchmark.cells import Cell
 from ksr_recbole.benchmark.store import Store
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-)
+from ksr_recbole.processes import THREAD_VARIABLES, serve_parent
 
 
 @dataclass(frozen=True)
@@ -71,20 +59,10 @@ def initialise(threads: int) -> None:
     Args:
         threads: threads of each library; fewer stay fewer where the environment says so.
     """
-    for name in _THREAD_VARIABLES:
+    for name in THREAD_VARIABLES:
         given = os.environ.get(name, "")
         os.environ[name] = str(min(int(given), threads) if given.isdecimal() else threads)
-    # Ctrl-C reaches every process of the terminal; the parent decides what becomes of workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # tqdm's own lock is a semaphore of the system, which a worker that is ended leaves behind.
-    tqdm.set_lock(threading.RLock())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot stop its workers, which would go on writing files."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    serve_parent()
 
 
 def run_cell(job: Job) -> Report:

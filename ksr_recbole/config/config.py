@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
 from ksr_recbole.config.keys import check_keys, model_options
 from ksr_recbole.config.options import option
+from ksr_recbole.distributed.group import place
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import parse_mode
 from ksr_recbole.evaluation.metrics import metric_keys
@@ -122,6 +124,21 @@ class Config(RecBoleConfig):
         super()._set_default_parameters()
         # RecBole sends ml-100k to its bundled files, whose link is wrong.
         self.final_config_dict["data_path"] = str(Path(data_path or DATASETS) / self.dataset)
+
+    def _init_device(self) -> None:
+        """RecBole's for one process, then this process's own GPU if there are several.
+
+        RecBole's for several starts NCCL by itself, which works on GPUs only.
+        """
+        super()._init_device()
+        here, final = place(), self.final_config_dict
+        if here.size == 1:
+            return
+        final["local_rank"] = here.local_rank
+        if final["device"].type == "cuda":
+            final["device"] = torch.device("cuda", here.local_rank)
+        if not here.main:
+            final.update(state="error", show_progress=False, log_wandb=False)
 
     def _check_metrics(self) -> None:
         final = self.final_config_dict

@@ -26,7 +26,6 @@ TRIALS = CONFIGS / "tuning.yaml"
 _READ_BY_RECBOLE = {
     "model", "dataset", "config_files", "config_file", "encoding", "token_num_threshold",
     "tail_ratio", "xgb_early_stopping_rounds", "wandb_project", "device",
-    "nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ksr_recbole.config import option
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences
 from ksr_recbole.dataset.negatives import NegativeSampler
 from ksr_recbole.dataset.sequences import Phase, ragged_positions
+from ksr_recbole.distributed.sharding import owners, share_of_mean, share_of_sum
 from ksr_recbole.errors import UserError
 
 CHUNK_START = "chunk_start"
@@ -30,7 +31,8 @@ class TrainLoader:
     """What every training loader has: an epoch to set, negatives, and triples when asked.
 
     The order of batches and the negatives depend on ``seed`` and the epoch alone, so a resumed
-    run sees what the uninterrupted one would have seen.
+    run sees what the uninterrupted one would have seen.  Each of several processes makes the
+    same batches and yields its share of every one (:mod:`ksr_recbole.distributed.sharding`).
 
     Args:
         config: the run's configuration.
@@ -86,7 +88,7 @@ class TrainLoader:
         if self._kg_loader is not None:
             self._kg_loader.generator.manual_seed(self._seed + self._epoch)
         if self._state == KGDataLoaderState.KG:
-            yield from self._kg_loader
+            yield from map(share_of_mean, self._kg_loader)
             return
         batches = self._batches(np.random.default_rng([self._seed, self._epoch, 1]))
         if self._state == KGDataLoaderState.RS:
@@ -164,7 +166,7 @@ class SequenceTrainLoader(TrainLoader):
     def _chunks(
         self, users: np.ndarray, targets: np.ndarray, rng: np.random.Generator
     ) -> Iterator[Interaction]:
-        sequences = self._dataset.sequences
+        sequences, owner = self._dataset.sequences, owners(len(users))
         for start in range(0, int(targets[0]), self._chunk):
             stay = int(np.count_nonzero(targets > start))
             users, targets = users[:stay], targets[:stay]
@@ -187,7 +189,9 @@ class SequenceTrainLoader(TrainLoader):
                 drawn = self._sampler.sample(users[rows], self._n_negatives, rng)
                 negatives[rows, columns] = drawn
                 batch[self._fields["negative"]] = negatives
-            yield Interaction({name: torch.from_numpy(v) for name, v in batch.items()})
+            whole = Interaction({name: torch.from_numpy(v) for name, v in batch.items()})
+            # A user stays with one process, where the state carried over is.
+            yield share_of_sum(whole, owner[:stay])
 
 
 class PairTrainLoader(TrainLoader):
@@ -219,7 +223,7 @@ class PairTrainLoader(TrainLoader):
         if self.shuffle:
             rng.shuffle(order)
         for start in range(0, len(order), self._batch_size):
-            yield self._batch(order[start : start + self._batch_size], rng)
+            yield share_of_mean(self._batch(order[start : start + self._batch_size], rng))
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> Interaction:
         config, all_items = self.config, self._dataset.sequences.items

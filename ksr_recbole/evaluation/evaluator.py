@@ -13,6 +13,7 @@ from recbole.utils import set_color
 from tqdm import tqdm
 
 from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
+from ksr_recbole.distributed.group import place, summed
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets, EvalPhase, phase_targets
 from ksr_recbole.evaluation.metrics import (
@@ -138,6 +139,7 @@ def evaluate_sampled(
             ranks[kept] = rank_of_positives(positive, negative)
         else:
             ranks[kept] = joint_ranks(users[kept], positive, negatives[kept], negative)
+    ranks = summed(ranks)  # of each positive, one process has the rank and the others 0
     return EvalResult(ranking_metrics(users, ranks, metrics, topk), users, ranks)
 
 
@@ -175,6 +177,7 @@ def evaluate_full(
         negative[owner, positives[kept]] = False
         ahead, own = _count_ahead(scores, negative, owner, positives[kept], batch_size)
         ranks[kept] = 1 + ahead + places_within_users(owner, -own)
+    ranks = summed(ranks)
     return EvalResult(ranking_metrics(users, ranks, metrics, topk), users, ranks)
 
 
@@ -246,7 +249,8 @@ def _user_batches(
 def _progress(
     batches: list[tuple[np.ndarray, np.ndarray]], show: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches, behind RecBole's progress bar."""
+    """This process's batches, behind RecBole's progress bar."""
+    batches = batches[place().rank :: place().size]
     title = set_color("Evaluate   ", "pink")
     yield from tqdm(batches, ncols=100, desc=title, disable=not show)
 

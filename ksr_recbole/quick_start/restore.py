@@ -9,11 +9,12 @@ from typing import Any
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import known_keys
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
+from ksr_recbole.distributed.hosts import PROCESS_KEYS
 from ksr_recbole.errors import UnusableCheckpointError
 from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.trainer import checkpoint
 
-_NOT_AGAIN = frozenset({"model", "dataset", "resume", "pretrain_export_path"})
+_NOT_AGAIN = frozenset({"model", "dataset", "resume", "pretrain_export_path", *PROCESS_KEYS})
 """What was asked of the run that wrote a checkpoint, and is not of one that reads it."""
 
 

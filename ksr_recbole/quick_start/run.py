@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from logging import FileHandler, getLogger
+from logging import FileHandler, NullHandler, getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
-from recbole.utils import ModelType, get_trainer, init_logger, init_seed, set_color
+from recbole.utils import (
+    ModelType,
+    get_trainer,
+    init_logger,
+    init_seed,
+    set_color,
+    training_arguments,
+)
 
 from ksr_recbole import registry
 from ksr_recbole.compat import with_checkpoint_rule
@@ -20,6 +28,9 @@ from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.distributed import group
+from ksr_recbole.distributed.hosts import Hosts, check_possible
+from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
@@ -44,8 +55,9 @@ def run(
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
     measure: Measure | None = None,
+    **processes: Any,
 ) -> dict[str, Any]:
-    """Train and test a model, as RecBole's ``run_recbole``.
+    """Train and test a model, as RecBole's ``run`` and ``run_recbole``.
 
     Args:
         model: a model of this package or of RecBole; by default the one the config names, or KSR.
@@ -54,7 +66,10 @@ def run(
         config_file_list: YAML files.
         config_dict: config values; they win over the files.
         saved: keep the model in ``checkpoint_dir``.
-        measure: called after the test; only for models under the paper's protocol.
+        measure: called after the test, in every process; only for models under the paper's
+            protocol.  With several processes it must be a function that can be imported.
+        processes: RecBole's ``nproc``, ``world_size``, ``ip``, ``port`` and ``group_offset``,
+            which are config keys too; see ``docs/distributed.md``.
 
     Returns:
         RecBole's result dict (``best_valid_score``, ``valid_score_bigger``,
@@ -67,11 +82,36 @@ def run(
     Raises:
         UserError: anything the user can mend.
     """
-    config = Config(model, dataset, config_file_list, config_dict)
-    for key in ("checkpoint_dir", "results_dir", "pretrain_dir"):
-        ensure_writable(config[key], key)
-    if config["data_cache_dir"] is not None:
-        ensure_writable(config["data_cache_dir"], "data_cache_dir")
+    arguments = (model, dataset, config_file_list, {**(config_dict or {}), **processes})
+    config = Config(*arguments)
+    hosts = Hosts.of(config)
+    if not hosts.distributed:
+        return _run(config, saved, measure)
+    check_possible(config, hosts)
+    rest = (saved, measure, registry.added_models())
+    return launch(run_in_process, (arguments, *rest), hosts, config["device"].type)
+
+
+def run_in_process(
+    arguments: tuple[Any, ...],
+    saved: bool = True,
+    measure: Measure | None = None,
+    added: Mapping[str, registry.Entry] | None = None,
+) -> dict[str, Any]:
+    """The run, in one of its processes.
+
+    Args:
+        arguments: those of :class:`~ksr_recbole.config.Config`.
+        saved: as :func:`run`'s.
+        measure: as :func:`run`'s.
+        added: the models added in the process that started this one.
+    """
+    registry.MODELS.update(added or {})
+    return _run(Config(*arguments), saved, measure)
+
+
+def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
+    group.from_main(lambda: _check_folders(config))
     init_seed(config["seed"], config["reproducibility"])
     with _logging(config):
         _to_log_file(str(config))
@@ -85,19 +125,40 @@ def run(
         return _run_recbole_model(config, saved)
 
 
+def _check_folders(config: Config) -> None:
+    for key in ("checkpoint_dir", "results_dir", "pretrain_dir"):
+        ensure_writable(config[key], key)
+    if config["data_cache_dir"] is not None:
+        ensure_writable(config["data_cache_dir"], "data_cache_dir")
+
+
 @contextmanager
 def _logging(config: Config) -> Iterator[None]:
-    """RecBole's logger for the time of a run, so that a second run gets its own log file."""
+    """RecBole's logger for the time of a run, so that a second run gets its own log file.
+
+    Of several processes the main one alone logs.
+    """
     root = getLogger()
     before = root.handlers[:]
     root.handlers = []
-    init_logger(config)
+    if group.place().main:
+        init_logger(config)
+    else:
+        root.addHandler(_Silent(config))
     try:
         yield
     finally:
         for handler in root.handlers:
             handler.close()
         root.handlers = before
+
+
+class _Silent(NullHandler):
+    """No log; ``baseFilename`` is what RecBole names the folder of TensorBoard's events after."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.baseFilename = f"{config['model']}-{os.getpid()}.log"
 
 
 def _to_log_file(text: str) -> None:
@@ -112,17 +173,20 @@ def _to_log_file(text: str) -> None:
 def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     stages = Stages()
     with stages("data"):
-        table1 = prepare_atomic_files(config)
+        table1 = group.in_turn(lambda: prepare_atomic_files(config))
         getLogger().info(table1)
-        dataset = load_dataset(config)
+        dataset = group.in_turn(lambda: load_dataset(config))
         train_data, valid_data, test_data = data_preparation(config, dataset)
         check_not_empty(config, train_data, valid_data, test_data)
         _to_log_file(str(dataset))
     with stages("pretraining"):
-        vectors = pretrained_vectors(config, dataset)
+        vectors = group.from_main(lambda: pretrained_vectors(config, dataset))
+        dataset.pretrained = vectors  # in the other processes too
     trainer = make_trainer(config, dataset)
     if config["resume"]:
-        trainer.resume_checkpoint(_resume_path(config))
+        trainer.resume_checkpoint(group.from_main(lambda: _resume_path(config)))
+    if saved:
+        group.tell_parent("checkpoint", group.from_main(lambda: trainer.saved_model_file))
     with stages("training"):
         trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
     with stages("test"):
@@ -145,9 +209,15 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         "config": settings(config),
         "environment": environment(),
     }
+    result = group.from_main(lambda: _leave(config, result))
+    return {**result, **arrays, "eval_results": evaluated}
+
+
+def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:
+    """Write and show a result, and tell where it was written."""
     path = write_result(config["results_dir"], result)
     getLogger().info("\n" + summary(result, path))
-    return {**result, **arrays, "result_file": str(path), "eval_results": evaluated}
+    return {**result, "result_file": str(path)}
 
 
 def _measured(
@@ -190,10 +260,14 @@ def _scores(
 
 def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
     """Model and trainer for a built dataset."""
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    keys = checkpoint_keys(config["model"], config["task"])
+    same = {key: str(config[key]) for key in keys | set(training_arguments) | {"model"}}
+    resumes = bool(config["resume"])
+    group.require_equal({**same, "resume": resumes, "data of fingerprint": dataset.fingerprint})
+    # The same in all processes: they draw the same negative triples and start from one model.
+    init_seed(config["seed"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, dataset).to(config["device"])
     _to_log_file(str(model))
-    keys = checkpoint_keys(config["model"], config["task"])
     return SequenceTrainer(config, model, dataset.fingerprint, keys)
 
 

@@ -14,6 +14,8 @@ from recbole.utils import calculate_valid_score, get_local_time, set_color
 
 from ksr_recbole.config import option
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
+from ksr_recbole.distributed.gradients import SummedGradients
+from ksr_recbole.distributed.group import from_main, place
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates
 from ksr_recbole.evaluation.evaluator import (
@@ -35,11 +37,12 @@ MAY_DIFFER = frozenset(
 """Config keys that may change when a run is resumed."""
 
 
-class SequenceTrainer(KGTrainer):
+class SequenceTrainer(KGTrainer, SummedGradients):
     """RecBole's trainer over whole sequences, with the paper's evaluation and exact resuming.
 
     One checkpoint file holds the best model so far and everything needed to go on from the
-    last finished epoch; it is rewritten after every epoch, whole or not at all.
+    last finished epoch; it is rewritten after every epoch, whole or not at all.  Of several
+    processes the main one alone reads and writes it.
 
     Args:
         config: the run's configuration.
@@ -221,6 +224,8 @@ class SequenceTrainer(KGTrainer):
         return [name for name, p in self.model.named_parameters() if p.requires_grad]
 
     def _write(self, epoch: int) -> None:
+        if not place().main:
+            return
         state = self.model.state_dict()
         content = {
             "model": self.config["model"],
@@ -239,16 +244,28 @@ class SequenceTrainer(KGTrainer):
                 "state_dict": {name: state[name] for name in self._trained_names()},
                 "optimizer": self.optimizer.state_dict(),
                 "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if self.gpu_available else [],
+                "cuda_rng": torch.cuda.get_rng_state_all() if self._alone_on_gpu() else [],
             },
         }
         checkpoint.save(self.saved_model_file, content)
 
+    def _alone_on_gpu(self) -> bool:
+        # Several processes seed every epoch anew, and each has a GPU of its own to look at.
+        return self.gpu_available and place().size == 1
+
     def load_best(self, path: str | Path) -> None:
         """Load the best model of a checkpoint into the model."""
-        content = checkpoint.load(path, self.device)
-        self._check_same_run(path, content)
-        self.model.load_state_dict(content["state_dict"])
+        self.model.load_state_dict(self._read(path)["state_dict"])
+
+    def _read(self, path: str | Path) -> dict[str, Any]:
+        """The content of a checkpoint of this run, its tensors on the CPU."""
+
+        def read() -> dict[str, Any]:
+            content = checkpoint.load(path)
+            self._check_same_run(path, content)
+            return content
+
+        return from_main(read)
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Go on from the last finished epoch of a checkpoint, exactly as if never stopped.
@@ -256,8 +273,7 @@ class SequenceTrainer(KGTrainer):
         Raises:
             UnusableCheckpointError: the file is damaged, or of other data or settings.
         """
-        content = checkpoint.load(resume_file, self.device)
-        self._check_same_run(resume_file, content)
+        content = self._read(resume_file)
         self.saved_model_file = str(resume_file)
         self.model.load_state_dict(content["state_dict"])
         if content["best_epoch"] >= 0:
@@ -266,7 +282,7 @@ class SequenceTrainer(KGTrainer):
         self.model.load_state_dict(last["state_dict"], strict=False)
         self.optimizer.load_state_dict(last["optimizer"])
         torch.set_rng_state(last["rng"].cpu())
-        if last["cuda_rng"] and self.gpu_available:
+        if last["cuda_rng"] and self._alone_on_gpu():
             torch.cuda.set_rng_state_all([state.cpu() for state in last["cuda_rng"]])
         self.start_epoch = self.epochs_trained = content["epoch"] + 1
         self.best_epoch = content["best_epoch"]

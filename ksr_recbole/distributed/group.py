@@ -1,0 +1,174 @@
+"""The processes of a run, as each of them sees the others; alone, every function is itself.
+
+All functions here but :func:`place` must be called by every process, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ksr_recbole.errors import UserError
+
+WAIT = timedelta(days=7)
+"""How long a process waits for another, which may be pretraining.
+
+A process that ends closes its connections, so the others need no time limit to notice.
+"""
+
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """A process of a run.
+
+    Attributes:
+        rank: its number; 0 is the main process, which writes files and logs.
+        size: number of processes.
+        local_rank: its number on its machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the main process."""
+        return self.rank == 0
+
+
+_place = Place()
+_parent: Callable[[tuple[str, Any]], None] | None = None
+
+
+def place() -> Place:
+    """This process; the only one unless it was started by :mod:`launching`."""
+    return _place
+
+
+@contextmanager
+def joined(
+    store: dist.Store, here: Place, backend: str, tell: Callable[[tuple[str, Any]], None]
+) -> Iterator[None]:
+    """Be one of a run's processes for the time of a block.
+
+    Args:
+        store: where the processes meet.
+        here: this process.
+        backend: of torch.distributed, ``gloo`` or ``cpu:gloo,cuda:nccl``.
+        tell: takes a name and a value for the parent process.
+    """
+    global _place, _parent
+    if "nccl" in backend:
+        torch.cuda.set_device(here.local_rank)
+    dist.init_process_group(
+        backend, store=store, rank=here.rank, world_size=here.size, timeout=WAIT
+    )
+    _place, _parent = here, tell
+    try:
+        yield
+    finally:
+        _place, _parent = Place(), None
+    dist.destroy_process_group()  # not after an error: it would wait for the others
+
+
+def tell_parent(name: str, value: Any) -> None:
+    """Tell the process that started this one, if this is one of several."""
+    if _parent is not None:
+        _parent((name, value))
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process cannot be reached any more."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+class _Outcome(NamedTuple):
+    value: Any = None
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, work: Callable[[], Any]) -> _Outcome:
+        try:
+            return cls(value=work())
+        except (UserError, OSError) as error:  # what the command line tells in a sentence
+            return cls(error=error)
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """Do ``work`` in the main process and give every process what it returned.
+
+    Raises:
+        UserError: what ``work`` raised, in every process.
+    """
+    if _place.size == 1:
+        return work()
+    sent: list[Any] = [_Outcome.of(work) if _place.main else None]
+    dist.broadcast_object_list(sent, src=0)
+    if sent[0].error is not None:
+        raise sent[0].error
+    return sent[0].value
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """Do ``work`` in every process, so that later ones find the files of the earlier ones.
+
+    First comes the main process, then the first process of each other machine, then the rest.
+
+    Raises:
+        UserError: what ``work`` raised in any process, in every one.
+    """
+    if _place.size == 1:
+        return work()
+    turn = 0 if _place.main else 1 if _place.local_rank == 0 else 2
+    mine = _Outcome()
+    for now in range(3):
+        if now == turn:
+            mine = _Outcome.of(work)
+        for error in _from_all(mine.error):
+            if error is not None:
+                raise error
+    return mine.value
+
+
+def _from_all(value: Any) -> list[Any]:
+    gathered = [None] * _place.size
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def require_equal(values: Mapping[str, Any]) -> None:
+    """Make sure that all processes train the same model on the same data.
+
+    Raises:
+        UserError: a value differs from the main process's, in every process.
+    """
+    if _place.size == 1:
+        return
+    first, *others = _from_all(dict(values))
+    for rank, other in enumerate(others, start=1):
+        for key in sorted(set(first) | set(other)):
+            if first.get(key) != other.get(key):
+                raise UserError(
+                    f"Process {rank} has {key} = {other.get(key)}, but process 0 has "
+                    f"{first.get(key)}; start the run on all machines with the same data, "
+                    "config files and arguments (but group_offset)."
+                )
+
+
+def summed(numbers: np.ndarray) -> np.ndarray:
+    """The sum of all processes' arrays, element by element; exact for whole numbers."""
+    if _place.size == 1:
+        return numbers
+    total = torch.tensor(numbers)
+    dist.all_reduce(total)
+    return total.numpy()

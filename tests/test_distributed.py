@@ -1,0 +1,455 @@
+"""Several processes: what they share, that they equal one process, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ksr_recbole import registry
+from ksr_recbole.config import Config
+from ksr_recbole.dataset.dataloader import TrainLoader, data_preparation
+from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.distributed import group, sharding
+from ksr_recbole.distributed.group import Place
+from ksr_recbole.distributed.hosts import Hosts
+from ksr_recbole.distributed.launching import launch
+from ksr_recbole.distributed.meeting import Meeting
+from ksr_recbole.errors import ProcessEndedError, UserError
+from ksr_recbole.model.ksr import KSR
+from ksr_recbole.quick_start import run
+from ksr_recbole.registry import model_class
+from ksr_recbole.trainer import checkpoint
+from tests import distributed_work
+from tests.models import random_vectors
+from tests.test_run import ROOT, failure, toy_command
+from tests.toy import toy_values, write_toy
+
+TWO = Hosts(nproc=2, world_size=2)
+ONE_PROCESS = {"nproc": 1, "world_size": -1, "group_offset": 0, "ip": "localhost", "port": None}
+
+
+# Which processes there are ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"nproc": 0}, "nproc is 0"),
+        ({"nproc": "two"}, "nproc is 'two'; it must be a whole number"),
+        ({"nproc": 1.5}, "nproc is 1.5; it must be a whole number"),
+        ({"nproc": 2, "world_size": 1}, "world_size of at least 2"),
+        ({"nproc": 2, "world_size": 4, "group_offset": 3}, "between 0 and 2"),
+        ({"nproc": 2, "group_offset": 1}, "between 0 and 0"),
+        ({"group_offset": -1}, "group_offset is -1"),
+        ({"port": "http"}, "port is 'http'"),
+        ({"port": 65536}, "less than 65536"),
+    ],
+)
+def test_processes_that_cannot_be(values, part):
+    with pytest.raises(UserError, match=part):
+        Hosts.of({**ONE_PROCESS, **values})
+
+
+def test_processes_that_can_be():
+    assert not Hosts.of(ONE_PROCESS).distributed
+    assert Hosts.of({**ONE_PROCESS, "nproc": 3}) == Hosts(3, 3)
+    several = Hosts.of({**ONE_PROCESS, "nproc": 2, "world_size": 4, "group_offset": 2})
+    assert several == Hosts(2, 4, port=5678, offset=2)
+    assert several.several and not several.first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--nproc=0"], "nproc is 0"),
+        (["--nproc=2", "--model=CKE"], "CKE cannot be trained by several processes"),
+        (["--nproc=2", "--model=LightGCN", "--eval_args.mode=full"], "LightGCN is RecBole's own"),
+        (["--nproc=2", "--local_rank=1"], "local_rank"),
+    ],
+)
+def test_what_is_refused_before_any_process_starts(capsys, toy_folder, arguments, part):
+    command = toy_command(toy_folder)
+    given = {a.split("=")[0] for a in arguments} | {"--report_modes"}
+    assert part in failure(capsys, [a for a in command if a.split("=")[0] not in given] + arguments)
+
+
+# Shares of a batch --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 100])
+def test_rows_are_dealt_evenly(monkeypatch, n_rows):
+    monkeypatch.setattr(sharding, "place", lambda: Place(0, 3))
+    owner = sharding.owners(n_rows)
+    counts = np.bincount(owner, minlength=3)
+    assert counts.sum() == n_rows and counts.max() - counts.min() <= 1
+    lengths = np.sort(np.random.default_rng(0).integers(1, 60, n_rows))[::-1]
+    targets = np.bincount(owner, weights=lengths, minlength=3)
+    assert targets.max() - targets.min() <= lengths[0]
+
+
+def batches_of(monkeypatch: pytest.MonkeyPatch, loader: TrainLoader, here: Place) -> Iterator:
+    """The batches that one process of several would get."""
+    iterator = iter(loader)
+    while True:
+        monkeypatch.setattr(sharding, "place", lambda: here)
+        batch = next(iterator, None)
+        monkeypatch.undo()
+        if batch is None:
+            return
+        yield batch
+
+
+def gradients(model: torch.nn.Module, batch: Any) -> list[torch.Tensor]:
+    """Gradient of the share's loss as it enters the sum."""
+    weight = batch[sharding.WEIGHT][0] if sharding.WEIGHT in batch else 1.0
+    loss = model.calculate_loss(batch) * weight
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+MODELS = {
+    "KSR": {"loss_type": "BPR", "chunk_length": 3, "train_neg_sample_args.sample_num": 2},
+    "KSR-paper": {"loss_type": "CE", "chunk_length": 3, "freeze_kg": False},
+    "GRU++": {"loss_type": "CE"},
+    "RUM_I": {},
+    "RUM_F": {},
+    "BPR": {},
+    "NeuMF": {"dropout_prob": 0.0},
+    "FPMC": {},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_shares_add_up_to_those_of_the_batch(toy_folder, monkeypatch, name):
+    changes = {"dropout_prob": 0.0, "train_batch_size": 20, **MODELS[name]}
+    config = Config(name, "toy", None, toy_values(toy_folder, **changes))
+    dataset = load_dataset(config)
+    train, _, _ = data_preparation(config, dataset)
+    dataset.pretrained = random_vectors({"embedding_size": 8, "kg_embedding_size": 4}, dataset)
+    torch.manual_seed(0)
+    model = model_class(name)(config, dataset).double()
+    replicas = [deepcopy(model) for _ in range(3)]
+    shares = [batches_of(monkeypatch, train, Place(rank, 3)) for rank in range(3)]
+    weights, n_rows = set(), 0
+    for batch, *parts in zip(train, *shares, strict=True):
+        whole = gradients(model, batch)
+        of_parts = [gradients(*pair) for pair in zip(replicas, parts, strict=True)]
+        for expected, *found in zip(whole, *of_parts, strict=True):
+            assert torch.allclose(expected, sum(found), rtol=1e-6, atol=1e-9)
+        kept = [part for part in parts if part[sharding.WEIGHT][0] > 0]
+        assert sum(map(len, kept)) == len(batch)
+        users = torch.cat([part["user_id"] for part in kept]).sort().values
+        assert torch.equal(users, batch["user_id"].sort().values)
+        weights |= {float(part[sharding.WEIGHT][0]) for part in parts}
+        n_rows += len(batch)
+    assert n_rows and len(weights) > (name not in ("KSR", "KSR-paper"))
+    if name in ("KSR", "KSR-paper"):
+        assert weights == {0.0, 1.0}, "no process was left without a row"
+
+
+# Equal to one process -----------------------------------------------------------------------
+
+COMMON = {"dropout_prob": 0.0, "learner": "adam", "epochs": 3, "train_batch_size": 100}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "KSR, BPR": ("KSR", {"loss_type": "BPR", "chunk_length": 5}),
+    "KSR, CE": ("KSR", {"loss_type": "CE"}),
+    "GRU++, BPR": ("GRU++", {"loss_type": "BPR"}),
+    "GRU++, CE": ("GRU++", {"loss_type": "CE", "chunk_length": 5}),
+    "clipped, early stopping": (
+        "KSR",
+        {"clip_grad_norm": {"max_norm": 0.01}, "stopping_step": 1, "epochs": 9},
+    ),
+    "triples too": ("KSR", {"freeze_kg": False, "train_kg_step": 1, "epochs": 4}),
+    "next-session": ("KSR", {"task": "next-session", "session_length": 7200}),
+    "NeuMF": ("NeuMF", {}),
+    "FPMC": ("FPMC", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Results of every case, in one process and in two; each run has a folder of its own."""
+    base = tmp_path_factory.mktemp("equal")
+    data = write_toy(base / "data")
+
+    def arguments(folder: str, model: str, changes: dict[str, Any]) -> tuple[Any, ...]:
+        own = {key: str(base / "runs" / folder) for key in ("checkpoint_dir", "results_dir")}
+        return model, "toy", None, toy_values(data, **{**COMMON, **own, **changes})
+
+    def longer(folder: str, **changes: Any) -> tuple[Any, ...]:
+        return arguments(folder, "KSR", {**CASES["KSR, CE"][1], "epochs": 5, **changes})
+
+    def dropping(folder: str, epochs: int, resume: bool) -> tuple[Any, ...]:
+        changes = {"epochs": epochs, "resume": resume, "dropout_prob": 0.5}
+        return arguments(folder, "GRU++", {**CASES["GRU++, CE"][1], **changes})
+
+    empty = {key: str(base / key) for key in ("pretrain_dir", "data_cache_dir")}
+    alone = [arguments(f"one {name}", *case) for name, case in CASES.items()]
+    together = [arguments(f"two {name}", *case) for name, case in CASES.items()]
+    together.append(arguments("anew", "KSR", {**CASES["KSR, BPR"][1], **empty}))
+    together += [dropping("whole", 4, False), dropping("part", 2, False), dropping("part", 4, True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(base)
+        one = distributed_work.run_all(base, [*alone, longer("longer")])
+        short = shutil.copy(one[list(CASES).index("KSR, CE")]["checkpoint"], base / "copy.pth")
+        together.append(longer("resumed", resume=short))
+        two = launch(distributed_work.run_all, (base, together), TWO)
+    anew, whole, _, gone_on, resumed = two[len(CASES) :]
+    pairs = dict(zip(CASES, zip(one, two, strict=False), strict=False))
+    pairs |= {"resumed": (one[-1], resumed), "made anew": (one[0], anew)}
+    return pairs | {"with dropout": (whole, gone_on)}
+
+
+@pytest.mark.parametrize("case", [*CASES, "resumed", "made anew", "with dropout"])
+def test_two_processes_equal_one(both, case):
+    one, two = both[case]
+    assert two["epochs_trained"] == one["epochs_trained"]
+    assert two["best_epoch"] == one["best_epoch"]
+    assert two["candidates"] == one["candidates"]
+    assert two["data_fingerprint"] == one["data_fingerprint"]
+    for mode, phases in one["metrics"].items():
+        for phase, metrics in phases.items():
+            assert two["metrics"][mode][phase] == pytest.approx(metrics, abs=1e-6)
+            first, second = (r["eval_results"][mode][phase] for r in (one, two))
+            assert np.array_equal(first.users, second.users)
+            assert np.array_equal(first.ranks, second.ranks)
+    weights = [checkpoint.load(r["checkpoint"])["last"]["state_dict"] for r in (one, two)]
+    for name, tensor in weights[0].items():
+        assert torch.allclose(tensor, weights[1][name], rtol=1e-3, atol=1e-4), name
+
+
+def test_two_processes_with_dropout_resume_exactly(both):
+    whole, resumed = both["with dropout"]
+    kept = [checkpoint.load(r["checkpoint"])["last"]["state_dict"] for r in (whole, resumed)]
+    for name, tensor in kept[0].items():
+        assert torch.equal(tensor, kept[1][name]), name
+
+
+def test_early_stopping_was_tested(both):
+    assert both["clipped, early stopping"][0]["epochs_trained"] < 9
+
+
+def test_only_the_main_process_leaves_files(both):
+    two = both["KSR, BPR"][1]
+    folder = Path(two["checkpoint"]).parent
+    assert sorted(file.suffix for file in folder.iterdir()) == [".json", ".pth"]
+    base = folder.parents[1]
+    for name in ("log", "log_tensorboard"):
+        assert list((base / name).rglob("KSR-toy-*"))
+        assert not list((base / name).rglob("KSR-[0-9]*"))  # as the other's would be named
+    assert json.loads(Path(two["result_file"]).read_text())["metrics"] == two["metrics"]
+
+
+# What processes tell each other -------------------------------------------------------------
+
+
+def test_every_process_is_given_the_same_and_the_mistake_of_one_is_the_runs(tmp_path, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
+    with pytest.raises(UserError, match="Only this process sees the mistake"):
+        launch(distributed_work.collect, (tmp_path,), TWO)
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["main"] == "from 0"
+    assert told["turns"] == 0 + 1  # process 1 came after process 0 and found its file
+    assert told["threads"] == "3"
+    assert told["refused"][0] == "the sentence"
+    assert "Process 1 has rank = 1, but process 0 has 0" in told["refused"][1]
+
+
+def test_alone_every_function_is_itself():
+    numbers = np.arange(3)
+    assert group.summed(numbers) is numbers
+    assert group.from_main(lambda: 5) == group.in_turn(lambda: 5) == 5
+    group.require_equal({"a": 1})
+    group.tell_parent("checkpoint", None)
+
+
+# The end of a run ---------------------------------------------------------------------------
+
+
+def test_a_killed_process_ends_the_run(tmp_path):
+    start = time.monotonic()
+    with pytest.raises(ProcessEndedError, match=r"Process 1 of 2 .*SIGKILL"):
+        launch(distributed_work.die, (1,), TWO)
+    assert time.monotonic() - start < 60 + 60  # a minute, and a slow start
+
+
+def test_ctrl_c_ends_all_and_the_run_can_go_on(toy_folder, tmp_path):
+    values = {"epochs": 4, "dropout_prob": 0.0, "show_progress": False}
+    whole = run("KSR", "toy", None, toy_values(toy_folder, **values))
+    command = [sys.executable, str(ROOT / "run_recbole.py"), *toy_command(toy_folder)]
+    stopped = tmp_path / "stopped"
+    given = {"epochs": 100_000, "stopping_step": 100_000, "dropout_prob": 0.0, "nproc": 2}
+    given["checkpoint_dir"] = str(stopped)
+    command = [a for a in command if a.split("=")[0].removeprefix("--") not in given]
+    command += [f"--{key}={value}" for key, value in given.items()]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the tests run in the background of a shell, Ctrl-C is ignored from the start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    children = _wait_for_epoch(stopped, process)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    _wait_for_end(children)
+    assert not list(stopped.glob(".*"))
+    hint = error.strip().splitlines()[-1]
+    file = next(part for part in hint.split() if part.startswith("--resume="))
+    content = checkpoint.load(Path(file.removeprefix("--resume=")))
+    assert content["epoch"] >= 0 and not content["finished"]
+    if content["epoch"] < 4:
+        go_on = {**values, "resume": file.removeprefix("--resume=")}
+        resumed = run("KSR", "toy", None, toy_values(toy_folder, **go_on))
+        assert resumed["test_result"] == pytest.approx(whole["test_result"], abs=1e-6)
+
+
+def _wait_for_epoch(folder: Path, process: subprocess.Popen) -> list[int]:
+    """Wait for a checkpoint of a finished epoch; the processes started."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        for file in folder.glob("*.pth"):
+            if checkpoint.load(file)["epoch"] >= 0:
+                tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+                return [int(pid) for pid in tasks.read_text().split()]
+        time.sleep(0.05)
+    raise AssertionError("no epoch was finished")
+
+
+def _wait_for_end(pids: list[int]) -> None:
+    deadline = time.monotonic() + 30
+    while left := [pid for pid in pids if _runs(pid)]:
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.1)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+# Several machines ---------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def hosts_of(port: int, n: int = 2) -> list[Hosts]:
+    return [Hosts(1, n, "127.0.0.1", port, offset) for offset in range(n)]
+
+
+def in_threads(*calls: Any) -> list[Exception | Any]:
+    """What calls that wait for each other return or raise."""
+    outcomes: list[Any] = [None] * len(calls)
+
+    def call(k: int) -> None:
+        try:
+            outcomes[k] = calls[k]()
+        except Exception as error:
+            outcomes[k] = error
+
+    threads = [threading.Thread(target=call, args=(k,)) for k in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    return outcomes
+
+
+def test_two_machines_over_loopback_equal_one(toy_folder, tmp_path, capfd, monkeypatch):
+    def values(name: str) -> dict[str, Any]:
+        own = {key: str(tmp_path / name / key) for key in ("checkpoint_dir", "results_dir")}
+        return toy_values(toy_folder, dropout_prob=0.0, **own)
+
+    # A model and a measure that the new processes learn of from this one.
+    twin = registry.Entry(KSR, based_on="KSR", options={"gamma": 5.0})
+    monkeypatch.setitem(registry.MODELS, "Twin", twin)
+    asked = {"measure": distributed_work.measured}
+    alone = run("Twin", "toy", None, values("alone"), **asked)
+    capfd.readouterr()
+    common = {"nproc": 1, "world_size": 2, "ip": "127.0.0.1", "port": free_port()}
+    calls = [
+        lambda k=k: run(
+            "Twin", "toy", None, values(f"machine{k}"), **asked, **common, group_offset=k
+        )
+        for k in (0, 1)
+    ]
+    first, second = in_threads(*calls)
+    for result in (first, second):
+        for mode, phases in alone["metrics"].items():
+            for phase, metrics in phases.items():
+                assert result["metrics"][mode][phase] == pytest.approx(metrics, abs=1e-6)
+        assert result["measures"] == alone["measures"]
+        assert np.array_equal(result["measured_arrays"]["ranks"], alone["measured_arrays"]["ranks"])
+    assert second["checkpoint"] == first["checkpoint"]
+    left = [sorted((tmp_path / f"machine{k}").rglob("*.*")) for k in (0, 1)]
+    assert [file.suffix for file in left[0]] == [".pth", ".json"] and not left[1]
+    shown = capfd.readouterr().err
+    assert shown.count("best epoch") == 1
+    assert "Processes 1 to 1 of 2 start here" in shown
+
+
+def test_a_killed_process_ends_the_run_on_the_other_machine():
+    calls = [
+        lambda hosts=hosts: launch(distributed_work.die, (1,), hosts)
+        for hosts in hosts_of(free_port())
+    ]
+    for outcome in in_threads(*calls):
+        assert isinstance(outcome, ProcessEndedError)
+        assert "Process 1 of 2" in str(outcome) and "SIGKILL" in str(outcome)
+
+
+def test_machines_that_do_not_fit():
+    port = free_port()
+    first, other = Hosts(1, 2, "127.0.0.1", port), Hosts(1, 3, "127.0.0.1", port, 1)
+    outcomes = in_threads(lambda: Meeting(first, 3), lambda: Meeting(other, 3))
+    assert {type(outcome) for outcome in outcomes} == {UserError}
+    assert any("world_size is 3" in str(o) or "world_size is 2" in str(o) for o in outcomes)
+    port = free_port()
+    a, b = (Hosts(1, 3, "127.0.0.1", port, offset) for offset in (0, 1))
+    outcomes = in_threads(*(lambda hosts=hosts: Meeting(hosts, 4) for hosts in (a, b, b)))
+    assert any("Process 1 of 3 is started twice" in str(outcome) for outcome in outcomes)
+    assert "Only 2 of 3 processes" in str(outcomes[0])
+
+
+def test_nobody_at_the_other_end():
+    _, second = hosts_of(free_port())
+    with pytest.raises(UserError, match=r"Nobody answers at 127\.0\.0\.1 port .* --group_offset=0"):
+        Meeting(second, 0.5)
+    with pytest.raises(UserError, match="'no such name'"):
+        Meeting(Hosts(1, 2, "no such name", 5678, 1), 0.5)
+
+
+def test_a_port_in_use(capsys, toy_folder):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        error = failure(capsys, [*toy_command(toy_folder), "--nproc=2", f"--port={port}"])
+    assert f"Port {port}" in error and "in use" in error and "--port=N" in error
