@@ -32,6 +32,8 @@ class SummedGradients(Trainer):
     With one process this class does nothing.
     """
 
+    tensorboard: Any
+
     def __init__(self, config: Any, model: nn.Module) -> None:
         super().__init__(config, model)
         self._shared_loss: DistributedDataParallel | None = None
