@@ -106,3 +106,6 @@ class _NoEvents:
 
     def add_hparams(self, *_args: Any, **_named: Any) -> None:
         """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

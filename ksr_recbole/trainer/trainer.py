@@ -115,6 +115,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         except KeyboardInterrupt as interruption:
             interruption.checkpoint = self.saved_model_file if saved else None
             raise
+        finally:
+            self.tensorboard.close()  # its thread would go on for as long as the process
         self.finished = True
         if saved:
             self._write(self.epochs_trained - 1)
