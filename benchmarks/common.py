@@ -26,6 +26,7 @@ from recbole.utils import init_seed  # noqa: E402
 from ksr_recbole.config import Config  # noqa: E402
 from ksr_recbole.dataset.dataloader import data_preparation  # noqa: E402
 from ksr_recbole.dataset.kg_sequence_dataset import load_dataset  # noqa: E402
+from ksr_recbole.pretraining.pretrain import pretrained_vectors  # noqa: E402
 from ksr_recbole.quick_start.data import prepare_atomic_files  # noqa: E402
 from ksr_recbole.quick_start.run import make_trainer  # noqa: E402
 from ksr_recbole.quick_start.stages import peak_memory_mib  # noqa: E402, F401
@@ -72,6 +73,7 @@ def load(options: argparse.Namespace, model: str = "KSR-paper", **values: Any) -
 
 def ready(loaded: Bench) -> Bench:
     """Pretrain (or find the cached vectors) and make model and trainer."""
+    pretrained_vectors(loaded.config, loaded.dataset)  # and export them where that is asked for
     return loaded._replace(trainer=make_trainer(loaded.config, loaded.dataset))
 
 
