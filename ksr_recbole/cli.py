@@ -25,6 +25,9 @@ the keys of this project are documented in configs/. Often used:
 
 SCRIPT = "run_recbole.py"
 
+FAILED = 1
+"""Exit status of a command that ran to its end without all the results asked for."""
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -118,6 +121,19 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         go_on = shlex.join([*invocation(script), *again])
         print(f"\nInterrupted; what was finished is kept. Go on with: {go_on}", file=sys.stderr)
         return INTERRUPTED
+
+
+def tell_written(text: str, paths: Sequence[Path], complete: bool) -> int:
+    """Print a table and the files written beside it; the exit status.
+
+    Args:
+        text: the table.
+        paths: the files.
+        complete: whether there is a result of all that was asked for.
+    """
+    print(text)
+    print("Written: " + ", ".join(map(str, paths)))
+    return 0 if complete else FAILED
 
 
 def run_command(

@@ -17,5 +17,10 @@ class ProcessEndedError(UserError):
     """A process of a distributed run was ended from outside, or cannot be reached any more."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
 EXIT_STATUS = 2
 """Exit status of a command that ended in a :class:`UserError`."""

@@ -21,6 +21,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, load_dataset
 from ksr_recbole.errors import UserError
+from ksr_recbole.explanation import cases as cases_module
 from ksr_recbole.explanation import trace as trace_module
 from ksr_recbole.explanation.explain import explain
 from ksr_recbole.explanation.figure import draw
@@ -106,7 +107,7 @@ def plain_ranking(vectors: dict[int, np.ndarray], value: np.ndarray) -> list[tup
 
 @pytest.mark.parametrize("cells", [1 << 22, 7])
 def test_rankings_equal_a_plain_loop(model, toy_dataset, cells, monkeypatch):
-    monkeypatch.setattr(trace_module, "_CELLS", cells)
+    monkeypatch.setattr(cases_module, "_CELLS", cells)
     found = ValueEntities.of(toy_dataset)
     history = History.of(toy_dataset, "u5").items
     with torch.no_grad():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on
+from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on, tell_written
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
 
@@ -38,9 +38,6 @@ Any other RecBole config key can be set as --KEY=VALUE, for every cell.
 
 SCRIPT = "run_benchmark.py"
 
-FAILED = 1
-"""Exit status if a cell has no result."""
-
 _FIRST_SEED = 2020
 _KEEP = "keep_checkpoints"
 _INSTEAD = {
@@ -62,10 +59,7 @@ def _run(arguments: Sequence[str]) -> int:
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.benchmark.runner import run_benchmark
 
-    text, paths, complete = run_benchmark(request)
-    print(text)
-    print("Written: " + ", ".join(map(str, paths)))
-    return 0 if complete else FAILED
+    return tell_written(*run_benchmark(request))
 
 
 def read_request(arguments: Sequence[str]) -> Request:

@@ -17,7 +17,7 @@ from typing import Any
 from ksr_recbole.benchmark.cells import Cell
 from ksr_recbole.benchmark.store import Store
 from ksr_recbole.compat import silence_upstream_warnings
-from ksr_recbole.errors import UnusableCheckpointError, UserError
+from ksr_recbole.errors import UnusableCheckpointError, UserError, one_line
 from ksr_recbole.processes import THREAD_VARIABLES, serve_parent
 
 
@@ -77,14 +77,10 @@ def run_cell(job: Job) -> Report:
             return Report(warning=_run(job))
         except UserError as error:
             traceback.print_exc()
-            return Report(_one_line(error))
+            return Report(one_line(error))
         except Exception as error:
             traceback.print_exc()
-            return Report(f"{type(error).__name__}: {_one_line(error)} (see {log})")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+            return Report(f"{type(error).__name__}: {one_line(error)} (see {log})")
 
 
 @contextmanager
@@ -118,7 +114,7 @@ def _run(job: Job) -> str | None:
     except UnusableCheckpointError as error:
         if resume is None:
             raise
-        warning = f"{job.cell.name} starts anew: {_one_line(error)}"
+        warning = f"{job.cell.name} starts anew: {one_line(error)}"
         resume = None
         result = _call(job, folder, resume)
     seconds = time.perf_counter() - start

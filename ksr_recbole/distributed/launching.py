@@ -29,7 +29,7 @@ from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.distributed.meeting import Meeting, connect
-from ksr_recbole.errors import EXIT_STATUS, ProcessEndedError, UserError
+from ksr_recbole.errors import EXIT_STATUS, ProcessEndedError, UserError, one_line
 from ksr_recbole.processes import THREAD_VARIABLES, serve_parent, threads_per_worker
 
 TICK_SECONDS = 0.5
@@ -135,7 +135,7 @@ def _watch(context: ProcessContext, reports: _Reports, meeting: Meeting, hosts: 
         except ProcessException as failure:
             reports.collect()
             error = _cause(failure, reports, meeting, hosts)
-            meeting.post(" ".join(str(error).split()))
+            meeting.post(one_line(error))
             raise error from None
         reports.collect()
         if done:

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import coo_matrix
 from torch import Tensor
 
+from ksr_recbole.explanation.cases import batches
 from ksr_recbole.explanation.value_entities import ValueEntities, l1_distances
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.packing import Packing
@@ -16,9 +17,6 @@ from ksr_recbole.model.sequence_recommender import SequenceState
 
 _BLOCK = 64
 """Steps of one forward pass, in which step k is the k-th of as many prefixes."""
-
-_CELLS = 1 << 22
-"""Distances that are ranked at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +104,9 @@ def rank_values(
     for a, entities in enumerate(found.ranges):
         vectors = model.entity_vectors(torch.from_numpy(entities).to(values.device))
         right = found.of_items[a][next_items].tocoo()
-        size = max(1, _CELLS // len(entities))
         blocks = [
-            _rank_block(values[start : start + size, a], vectors, top, right, start)
-            for start in range(0, len(values), size)
+            _rank_block(values[block, a], vectors, top, right, block.start)
+            for block in batches(len(values), len(entities))
         ]
         rankings.append(Ranking(*(np.concatenate(part) for part in zip(*blocks, strict=True))))
     return rankings

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ksr_recbole.dataset.sequences import UserSequences, leave_one_out
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.model.sequence_recommender import SequenceRecommender
 from ksr_recbole.pretraining.pretrain import PretrainedVectors
 from ksr_recbole.registry import model_class
@@ -114,8 +114,7 @@ def build(
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"The weights do not fit the model {name}: {problem}") from error
+        raise UserError(f"The weights do not fit the model {name}: {one_line(error)}") from error
     if hasattr(model, "user_embedding"):
         # User 0 is RecBole's padding and untrained; here it is everyone new, of whom the
         # memory alone speaks.

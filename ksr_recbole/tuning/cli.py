@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on
+from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on, tell_written
 
 if TYPE_CHECKING:
     from ksr_recbole.tuning.plan import Request
@@ -34,9 +34,6 @@ Any other RecBole config key can be set as --KEY=VALUE, for every trial.
 
 SCRIPT = "run_hyper.py"
 
-FAILED = 1
-"""Exit status if no trial succeeded."""
-
 _RETRY = "retry_failed"
 
 
@@ -50,10 +47,7 @@ def _run(arguments: Sequence[str]) -> int:
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.tuning.runner import tune
 
-    text, paths, succeeded = tune(request)
-    print(text)
-    print("Written: " + ", ".join(map(str, paths)))
-    return 0 if succeeded else FAILED
+    return tell_written(*tune(request))
 
 
 def read_request(arguments: Sequence[str]) -> Request:

@@ -12,7 +12,7 @@ from recbole.utils import init_seed
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import check_not_empty, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.run import make_trainer
 from ksr_recbole.trainer.checkpoint import plain
@@ -33,15 +33,11 @@ def run_trial(plan: Plan, params: Mapping[str, Any], **values: Any) -> Trial:
     try:
         found = _validate(plan.config(params, **values))
     except UserError as error:
-        found = {"error": _one_line(error)}
+        found = {"error": one_line(error)}
     except Exception as error:
-        found = {"error": f"{type(error).__name__}: {_one_line(error)}"}
+        found = {"error": f"{type(error).__name__}: {one_line(error)}"}
     seconds = perf_counter() - start
     return Trial(plan.trial_key(params), plain(dict(params)), seconds=seconds, **found)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _validate(config: Config) -> dict[str, Any]:
