@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ksr_recbole.benchmark import cli, pool, runner, worker
@@ -19,6 +20,7 @@ from ksr_recbole.benchmark.plan import Plan, Request, make_plan
 from ksr_recbole.benchmark.progress import LiveTable, last_epoch
 from ksr_recbole.benchmark.store import Failed, Store
 from ksr_recbole.benchmark.studies import STUDIES, table3
+from ksr_recbole.cache import read_arrays
 from ksr_recbole.config import keys
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS
 from tests import benchmark_fakes as fakes
@@ -358,6 +360,21 @@ def test_a_stored_cell_is_read_back(tmp_path):
     assert found.per_user("full", "test")["mrr"].values.tolist() == [1, 0.5, 0.2]
     other = Cell("KSR", "toy", "next-item", 2020, {}, "0123456789abcdef" + "0" * 48)
     assert store.load(other) is None  # the same file name, but another key
+
+
+def test_a_stored_cell_holds_no_place_on_this_machine_and_small_numbers(tmp_path):
+    store = Store(tmp_path)
+    cell = Cell("KSR", "toy", "next-item", 2020, {}, "0123456789abcdef" * 4)
+    result = fakes.run_result({"test": [1, 2, 300], "valid": [3, 3, 3]})
+    result["config"] = {"data_path": str(tmp_path), "checkpoint_dir": str(tmp_path), "gamma": 3}
+    store.save(cell, result, wall_seconds=1.5, resumed=False)
+    assert str(tmp_path) not in store.result_file(cell).read_text()
+    assert store.load(cell).result["config"] == {"gamma": 3}
+    kept = read_arrays(store.ranks_file(cell), cell.key)
+    assert kept["full/test/users"].dtype == np.uint8
+    assert kept["full/test/ranks"].dtype == np.uint16
+    users, ranks = store.load(cell).ranks["full", "test"]
+    assert users.dtype == ranks.dtype == np.int64 and ranks.tolist() == [1, 2, 300]
 
 
 # Workers --------------------------------------------------------------------------------------

@@ -13,11 +13,15 @@ from ksr_recbole.files import sha256_of
 ATOMIC_FILES = ("inter", "kg", "link")
 """Suffixes of the files a result depends on."""
 
-NO_PART_OF_THE_KEY = frozenset(
-    # Where files lie and what is shown or kept, ...
+PLACES = frozenset(
     {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "pretrain_export_path"}
-    | {"data_cache_dir", "config_files", "resume", "trust_checkpoint", "show_progress", "state"}
-    | {"save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path"}
+    | {"data_cache_dir", "config_files", "dataset_save_path", "dataloaders_save_path"}
+)
+"""Config keys that say where files lie on this machine; a finished cell does not keep them."""
+
+NO_PART_OF_THE_KEY = PLACES | frozenset(
+    # What is shown or kept, ...
+    {"resume", "trust_checkpoint", "show_progress", "state", "save_dataset", "save_dataloaders"}
     | {"log_wandb", "wandb_project", "metric_decimal_place"}
     # ... which machine computes it, in which order of batches; and the seed, given apart.
     | {"gpu_id", "use_gpu", "device", "worker", "memory_backend", "eval_batch_size"}

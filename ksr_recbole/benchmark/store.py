@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.benchmark.cells import Cell
+from ksr_recbole.benchmark.cells import PLACES, Cell
 from ksr_recbole.benchmark.significance import PerUser
 from ksr_recbole.cache import DamagedFileError, read_arrays, write_arrays
 from ksr_recbole.evaluation.metrics import per_user_metrics
@@ -112,12 +112,13 @@ class Store:
             UserError: the folder cannot be written.
         """
         result = dict(run_result)
+        result["config"] = {k: v for k, v in result["config"].items() if k not in PLACES}
         measured = result.pop("measured_arrays", {})
         arrays = {_MEASURED + name: array for name, array in measured.items()}
         for mode, phases in result.pop("eval_results").items():
             for phase, ranked in phases.items():
-                arrays[f"{mode}/{phase}/users"] = ranked.users
-                arrays[f"{mode}/{phase}/ranks"] = ranked.ranks
+                arrays[f"{mode}/{phase}/users"] = _smallest(ranked.users)
+                arrays[f"{mode}/{phase}/ranks"] = _smallest(ranked.ranks)
         about = {
             "key": cell.key,
             "model": cell.model,
@@ -155,7 +156,14 @@ class Store:
         measured = {name.removeprefix(_MEASURED): arrays.pop(name) for name in own}
         pairs = {tuple(name.split("/")[:2]) for name in arrays}
         ranks = {
-            (mode, phase): (arrays[f"{mode}/{phase}/users"], arrays[f"{mode}/{phase}/ranks"])
+            (mode, phase): tuple(
+                arrays[f"{mode}/{phase}/{name}"].astype(np.int64) for name in ("users", "ranks")
+            )
             for mode, phase in pairs
         }
         return Finished(record, ranks, measured)
+
+
+def _smallest(numbers: np.ndarray) -> np.ndarray:
+    """Whole numbers from 0 on in the smallest type that holds them: cells are kept and shared."""
+    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
