@@ -347,6 +347,12 @@ def test_a_key_holds_the_seed_once():
     assert cell_key(settings, 1, files) != cell_key(settings, 1, {"inter": "b"})
 
 
+def test_an_option_without_a_value_is_no_part_of_a_key():
+    without = cell_key({"gamma": 1}, 1, {})
+    assert cell_key({"gamma": 1, "new": None}, 1, {}) == without
+    assert cell_key({"gamma": 1, "new": False}, 1, {}) != without
+
+
 def test_a_stored_cell_is_read_back(tmp_path):
     store = Store(tmp_path)
     cell = Cell("KSR", "toy", "next-item", 2020, {"gamma": 3}, "0123456789abcdef" * 4)

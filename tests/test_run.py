@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recbole.trainer import KGTrainer
 
 from ksr_recbole import cli
 from ksr_recbole.compat import WANTED, check_versions
@@ -482,3 +483,23 @@ def test_half_precision_through_recboles_key_trains(toy_folder):
     assert mixed["epochs_trained"] == plain["epochs_trained"]
     for name, value in plain["test_result"].items():
         assert mixed["test_result"][name] == pytest.approx(value, abs=0.1)
+
+
+def test_matrix_products_are_as_precise_as_told_in_training_alone(toy_folder, monkeypatch):
+    seen = set()
+    train_epoch = KGTrainer._train_epoch
+
+    def watched(*arguments):
+        seen.add(torch.get_float32_matmul_precision())
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(KGTrainer, "_train_epoch", watched)
+    before = torch.get_float32_matmul_precision()
+    toy_run(toy_folder)
+    assert seen == {before}
+    seen.clear()
+    toy_run(toy_folder, matmul_precision="medium")
+    assert seen == {"medium"}
+    assert torch.get_float32_matmul_precision() == before
+    with pytest.raises(UserError, match="matmul_precision"):
+        toy_run(toy_folder, matmul_precision="low")

@@ -63,13 +63,20 @@ class Cell:
 def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -> str:
     """Key of a cell: equal exactly for cells that must give the same result.
 
+    An option without a value (``None``) counts as one that is not there, so that cells finished
+    before there was that option are found.
+
     Args:
         settings: the final config values, as JSON can hold them; model, dataset and task are
             among them.
         seed: the run's seed.
         files: from :func:`file_digests`.
     """
-    kept = {key: value for key, value in settings.items() if key not in NO_PART_OF_THE_KEY}
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if value is not None and key not in NO_PART_OF_THE_KEY
+    }
     return content_key({"settings": kept, "seed": seed, "files": dict(files)})
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ MAY_DIFFER = frozenset(
 """Config keys that may change when a run is resumed."""
 
 
+PRECISIONS = ("highest", "high", "medium")
+"""Values of ``matmul_precision``, those of ``torch.set_float32_matmul_precision``."""
+
+
 class SequenceTrainer(KGTrainer, SummedGradients):
     """RecBole's trainer over whole sequences, with the paper's evaluation and exact resuming.
 
@@ -58,6 +63,9 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         option(config, "learner", str, choices=LEARNERS)
         option(config, "learning_rate", float, minimum=0)
         option(config, "epochs", int, minimum=1)
+        self.matmul_precision = option(
+            config, "matmul_precision", str, choices=PRECISIONS, optional=True
+        )
         super().__init__(config, model)
         self._fingerprint = fingerprint
         self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
@@ -130,7 +138,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         show_progress: bool = False,
     ) -> Any:
         train_data.set_epoch(epoch_idx)
-        loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        with _matrix_products(self.matmul_precision):
+            loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self.epochs_trained = epoch_idx + 1
         return loss
 
@@ -298,3 +307,14 @@ class SequenceTrainer(KGTrainer, SummedGradients):
 
     def _check_same_run(self, path: str | Path, content: dict[str, Any]) -> None:
         checkpoint.check_same_run(path, content, self.config, self._fingerprint, self._settings)
+
+
+@contextmanager
+def _matrix_products(precision: str | None) -> Iterator[None]:
+    """Inside the block, float32 matrix products are computed as precisely as told, or as before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision or before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
