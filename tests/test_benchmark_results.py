@@ -256,10 +256,10 @@ def test_figures_are_drawn_even_if_a_row_failed(study, tmp_path):
     labels = [setting.label for setting in study.settings]
     rows = rows_of(study, {label: [GOOD, FAIR] for label in labels[1:]})
     rows += rows_of(study, {label: [POOR] for label in labels}, task="next-session")
-    draw(study, rows, "full", tmp_path / "figure")
+    draw(study, rows, "toy", "full", tmp_path / "figure")
     assert (tmp_path / "figure").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_figure_of_nothing_but_failures(tmp_path):
     for study in (table3(("BPR", "KSR")), STUDIES["train-ratio"]):
-        draw(study, rows_of(study, {}), "full", tmp_path / f"{study.name}.png")
+        draw(study, rows_of(study, {}), "toy", "full", tmp_path / f"{study.name}.png")

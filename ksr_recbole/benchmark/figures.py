@@ -38,12 +38,15 @@ def bar_colours(n: int) -> list[Any]:
     return [colours[k % len(colours)] for k in range(n)]
 
 
-def draw(study: Study, rows: Sequence[Row], mode: str, path: str | os.PathLike[str]) -> None:
+def draw(
+    study: Study, rows: Sequence[Row], dataset: str, mode: str, path: str | os.PathLike[str]
+) -> None:
     """Draw a study's test metrics as a PNG file; rows that failed are left out.
 
     Args:
         study: the study.
         rows: the rows of all tasks.
+        dataset: name of the dataset, for the title.
         mode: the evaluation mode shown.
         path: where to.
     """
@@ -65,7 +68,7 @@ def draw(study: Study, rows: Sequence[Row], mode: str, path: str | os.PathLike[s
     if not study.split_figure:
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", frameon=False)
-    figure.suptitle(f"{study.title}, {mode}")
+    figure.suptitle(f"{study.title}: {dataset}, {mode}")
     figure.savefig(path, format="png", dpi=150)
 
 

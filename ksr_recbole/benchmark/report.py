@@ -39,7 +39,7 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
         latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
         text = json.dumps(as_json(plan, rows, summaries), indent=2)
         document.write_text(text + "\n", encoding="utf-8")
-        draw(request.study, rows, plan.modes[0], figure)
+        draw(request.study, rows, request.dataset, plan.modes[0], figure)
     return "\n\n".join(map(to_text, tables)), paths
 
 
