@@ -13,7 +13,7 @@ import numpy as np
 
 from ksr_recbole.benchmark.cells import PLACES, Cell
 from ksr_recbole.benchmark.significance import PerUser
-from ksr_recbole.cache import DamagedFileError, read_arrays, write_arrays
+from ksr_recbole.cache import DamagedFileError, compact, read_arrays, widened, write_arrays
 from ksr_recbole.evaluation.metrics import per_user_metrics
 from ksr_recbole.files import replacing
 
@@ -117,8 +117,8 @@ class Store:
         arrays = {_MEASURED + name: array for name, array in measured.items()}
         for mode, phases in result.pop("eval_results").items():
             for phase, ranked in phases.items():
-                arrays[f"{mode}/{phase}/users"] = _smallest(ranked.users)
-                arrays[f"{mode}/{phase}/ranks"] = _smallest(ranked.ranks)
+                arrays[f"{mode}/{phase}/users"] = compact(ranked.users)
+                arrays[f"{mode}/{phase}/ranks"] = compact(ranked.ranks)
         about = {
             "key": cell.key,
             "model": cell.model,
@@ -157,13 +157,8 @@ class Store:
         pairs = {tuple(name.split("/")[:2]) for name in arrays}
         ranks = {
             (mode, phase): tuple(
-                arrays[f"{mode}/{phase}/{name}"].astype(np.int64) for name in ("users", "ranks")
+                widened(arrays[f"{mode}/{phase}/{name}"]) for name in ("users", "ranks")
             )
             for mode, phase in pairs
         }
         return Finished(record, ranks, measured)
-
-
-def _smallest(numbers: np.ndarray) -> np.ndarray:
-    """Whole numbers from 0 on in the smallest type that holds them: cells are kept and shared."""
-    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))

@@ -18,6 +18,7 @@ import pandas as pd
 import polars as pl
 from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 
+from ksr_recbole.cache import compact, widened
 from ksr_recbole.files import sha256_of
 
 SETTINGS = (
@@ -103,7 +104,7 @@ def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {"item_entities": dataset.item_entities}
     for name in _FRAMES:
         for field, column in getattr(dataset, name).items():
-            arrays[f"{name}.{field}"] = _compact(column.to_numpy())
+            arrays[f"{name}.{field}"] = compact(column.to_numpy())
     stored: list[Any] = []
     tokens = {}
     for field, array in dataset.field2id_token.items():
@@ -127,7 +128,7 @@ def restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
     meta = json.loads(arrays["meta"].tobytes())
     for name in _FRAMES:
         fields = [key.removeprefix(f"{name}.") for key in arrays if key.startswith(f"{name}.")]
-        columns = {field: _widened(arrays[f"{name}.{field}"]) for field in fields}
+        columns = {field: widened(arrays[f"{name}.{field}"]) for field in fields}
         order = [field for field in meta["field2type"] if field in columns]
         setattr(dataset, name, pd.DataFrame(columns, columns=order))
     dataset.user_feat = dataset.item_feat = None
@@ -149,15 +150,6 @@ def restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
     dataset.field2bucketnum = meta["field2bucketnum"]
     dataset.alias = {name: np.array(fields) for name, fields in meta["alias"].items()}
     dataset._rest_fields = np.array(meta["rest"])
-
-
-def _compact(values: np.ndarray) -> np.ndarray:
-    small = values.dtype == np.int64 and len(values) and values.max() < 2**31
-    return values.astype(np.int32) if small else values
-
-
-def _widened(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.int64) if values.dtype == np.int32 else values
 
 
 def _packed(tokens: Any) -> np.ndarray:

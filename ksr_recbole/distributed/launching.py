@@ -159,7 +159,7 @@ def _cause(
     rank, exit_code = hosts.offset + failure.error_index, failure.exit_code
     if exit_code == _LOST:
         return ProcessEndedError(
-            _told_elsewhere(meeting, hosts)
+            meeting.await_post()
             or f"Process {rank} of {hosts.world_size} lost its connection to another one; see "
             "what the command that started that one printed."
         )
@@ -170,14 +170,6 @@ def _cause(
         "if memory ran out, take fewer processes (nproc) or a smaller train_batch_size"
         f"{go_on}."
     )
-
-
-def _told_elsewhere(meeting: Meeting, hosts: Hosts) -> str | None:
-    """What another machine's command says of the end; a busy one may need a while to say it."""
-    deadline = time.monotonic() + (END_SECONDS if hosts.several else 0)
-    while not (told := meeting.posted()) and time.monotonic() < deadline:
-        time.sleep(TICK_SECONDS)
-    return told
 
 
 def _end(context: ProcessContext) -> None:

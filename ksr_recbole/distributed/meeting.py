@@ -23,6 +23,9 @@ JOIN_SECONDS = 300.0
 FAREWELL_SECONDS = 20.0
 """How long the store is kept for machines that have not taken their leave at the end."""
 
+POST_SECONDS = 10.0
+"""How long a busy machine may take to tell the others that the run has failed there."""
+
 _REPLY_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _LOOPBACK = "127.0.0.1"
@@ -123,6 +126,13 @@ class Meeting:
             return self._store.get("failure").decode() if failed else None
         except dist.DistError:
             return self._unreachable()
+
+    def await_post(self) -> str | None:
+        """As :meth:`posted`, giving another machine :data:`POST_SECONDS` to tell it."""
+        deadline = time.monotonic() + POST_SECONDS
+        while not (told := self.posted()) and self._hosts.several and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        return told
 
     def leave(self) -> None:
         """Take leave; the machine with the store stays until the others have, for a while."""

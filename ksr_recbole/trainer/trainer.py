@@ -37,7 +37,6 @@ MAY_DIFFER = frozenset(
 )
 """Config keys that may change when a run is resumed."""
 
-
 PRECISIONS = ("highest", "high", "medium")
 """Values of ``matmul_precision``, those of ``torch.set_float32_matmul_precision``."""
 
