@@ -50,6 +50,7 @@ def run_result(
         "seconds": {"training": 4.0},
         "candidates": {f"test/{MODES[0]}": candidates},
         "config": {"much": "more"},
+        "environment": {"command": ["run_benchmark.py", "--gamma=3"]},
         "eval_results": evaluated,
         **more,
     }

@@ -18,6 +18,7 @@ from ksr_recbole.benchmark import cli, pool, runner, worker
 from ksr_recbole.benchmark.cells import Cell, cell_key
 from ksr_recbole.benchmark.plan import Plan, Request, make_plan
 from ksr_recbole.benchmark.progress import LiveTable, last_epoch
+from ksr_recbole.benchmark.report import about
 from ksr_recbole.benchmark.store import Failed, Store
 from ksr_recbole.benchmark.studies import STUDIES, table3
 from ksr_recbole.cache import read_arrays
@@ -351,6 +352,24 @@ def test_an_option_without_a_value_is_no_part_of_a_key():
     without = cell_key({"gamma": 1}, 1, {})
     assert cell_key({"gamma": 1, "new": None}, 1, {}) == without
     assert cell_key({"gamma": 1, "new": False}, 1, {}) != without
+
+
+def test_what_is_kept_names_no_folder_of_this_machine(tmp_path, toy_folder):
+    store, cell = Store(tmp_path), Cell("KSR", "toy", "next-item", 2020, {}, "0" * 64)
+    command = ["/home/me/run_benchmark.py", "--data_path=/home/me", "--gamma=3"]
+    result = fakes.run_result(
+        {"test": [1], "valid": [1]},
+        config={"data_path": "/home/me", "gamma": 3},
+        environment={"gpu": None, "command": command},
+    )
+    store.save(cell, result, wall_seconds=1.5, resumed=False)
+    kept = store.load(cell).result
+    assert kept["config"] == {"gamma": 3}
+    assert kept["environment"] == {"gpu": None, "command": ["run_benchmark.py", "--gamma=3"]}
+    assert about(plan_of(toy_folder, gamma="3"))["values"] == {
+        "eval_args.mode": "uni5pop5",
+        "gamma": "3",
+    }
 
 
 def test_a_stored_cell_is_read_back(tmp_path):

@@ -17,7 +17,7 @@ PLACES = frozenset(
     {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "pretrain_export_path"}
     | {"data_cache_dir", "config_files", "dataset_save_path", "dataloaders_save_path"}
 )
-"""Config keys that say where files lie on this machine; a finished cell's settings lack them."""
+"""Config keys that say where files lie on this machine; what is kept or written lacks them."""
 
 NO_PART_OF_THE_KEY = PLACES | frozenset(
     # What is shown or kept, ...
@@ -78,6 +78,22 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
         if value is not None and key not in NO_PART_OF_THE_KEY
     }
     return content_key({"settings": kept, "seed": seed, "files": dict(files)})
+
+
+def without_places(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Config values but those that say where files lie on this machine."""
+    return {key: value for key, value in values.items() if key not in PLACES}
+
+
+def environment_without_places(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's environment whose command names no folder of this machine.
+
+    Args:
+        environment: from :func:`ksr_recbole.quick_start.result.environment`.
+    """
+    program, *arguments = environment["command"]
+    kept = [a for a in arguments if a.partition("=")[0].removeprefix("--") not in PLACES]
+    return {**environment, "command": [Path(program).name, *kept]}
 
 
 def file_digests(folder: Path, dataset: str) -> dict[str, str]:

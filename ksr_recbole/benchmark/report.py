@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ksr_recbole.benchmark.cells import environment_without_places, without_places
 from ksr_recbole.benchmark.figures import draw
 from ksr_recbole.benchmark.plan import Plan
 from ksr_recbole.benchmark.results import Row, Summary, spread, summarise
@@ -69,8 +70,8 @@ def about(plan: Plan) -> dict[str, Any]:
         "seeds": list(request.seeds),
         "modes": list(plan.modes),
         "config_files": list(request.config_files),
-        "values": dict(request.values),
-        "environment": environment(),
+        "values": without_places(request.values),
+        "environment": environment_without_places(environment()),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.benchmark.cells import PLACES, Cell
+from ksr_recbole.benchmark.cells import Cell, environment_without_places, without_places
 from ksr_recbole.benchmark.significance import PerUser
 from ksr_recbole.cache import DamagedFileError, compact, read_arrays, widened, write_arrays
 from ksr_recbole.evaluation.metrics import per_user_metrics
@@ -112,7 +112,8 @@ class Store:
             UserError: the folder cannot be written.
         """
         result = dict(run_result)
-        result["config"] = {k: v for k, v in result["config"].items() if k not in PLACES}
+        result["config"] = without_places(result["config"])
+        result["environment"] = environment_without_places(result["environment"])
         measured = result.pop("measured_arrays", {})
         arrays = {_MEASURED + name: array for name, array in measured.items()}
         for mode, phases in result.pop("eval_results").items():
