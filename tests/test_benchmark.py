@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ksr_recbole.benchmark import cli, pool, runner, worker
+from ksr_recbole.benchmark import cli, pool, runner, tuning, worker
 from ksr_recbole.benchmark.cells import Cell, cell_key
 from ksr_recbole.benchmark.plan import Plan, Request, make_plan
 from ksr_recbole.benchmark.progress import LiveTable, last_epoch
@@ -190,12 +190,12 @@ def test_help_names_every_option(capsys):
 
 @pytest.fixture
 def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "trials.yaml"
+    path = tmp_path / "next-session.yaml"
     path.write_text(
         "BPR: [{learning_rate: 0.1}, {learning_rate: 0.01}]\n"
         "KSR: [{learning_rate: 0.1, dropout_prob: 0.2}, {}]\n"
     )
-    monkeypatch.setattr(keys, "TRIALS", path)
+    monkeypatch.setattr(keys, "TRIALS", tmp_path)
     return path
 
 
@@ -235,8 +235,20 @@ def test_tuning_chooses_on_validation_and_hides_the_test(
 )
 def test_bad_trials(command, toy_folder, trials, capsys, content, part):
     trials.unlink() if content is None else trials.write_text(content)
-    extra = ["--models=KSR"] if "no trials" in part else []
-    assert part in refusal(capsys, toy_folder, [*command, "--study=tuning", *extra])
+    asked = ["--study=tuning", "--task=next-session"]
+    asked += ["--models=KSR"] if "no trials" in part else []
+    assert part in refusal(capsys, toy_folder, [*command, *asked])
+
+
+def test_one_task_is_tuned_at_a_time(command, toy_folder, capsys):
+    both = [*command, "--study=tuning", "--task=next-item,next-session"]
+    assert "one task at a time" in refusal(capsys, toy_folder, both)
+
+
+@pytest.mark.parametrize("task", ["next-item", "next-session"])
+def test_the_trials_that_come_with_the_project_are_fair(task):
+    trials = tuning.read_trials(keys.TRIALS / f"{task}.yaml")
+    assert list(trials) == list(PAPER_MODELS)
 
 
 # Bad input ------------------------------------------------------------------------------------

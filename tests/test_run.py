@@ -179,9 +179,11 @@ def _rewrite(path: Path, replace: bool) -> None:
 # Resuming -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_resuming_gives_exactly_the_uninterrupted_run(toy_folder, tmp_path, monkeypatch, dropout):
-    common = {"epochs": 5, "dropout_prob": dropout, "learner": "adam"}
+@pytest.mark.parametrize(("dropout", "decay"), [(0.0, None), (0.4, None), (0.4, 0.9)])
+def test_resuming_gives_exactly_the_uninterrupted_run(
+    toy_folder, tmp_path, monkeypatch, dropout, decay
+):
+    common = {"epochs": 5, "dropout_prob": dropout, "learner": "adam", "ema_decay": decay}
     whole = toy_run(toy_folder, **common, checkpoint_dir=str(tmp_path / "whole"))
     train_epoch = SequenceTrainer._train_epoch
 
@@ -200,9 +202,11 @@ def test_resuming_gives_exactly_the_uninterrupted_run(toy_folder, tmp_path, monk
     resumed = toy_run(toy_folder, **common, resume=True)
     assert resumed["metrics"] == whole["metrics"]
     assert resumed["best_epoch"] == whole["best_epoch"]
-    final = [checkpoint.load(r["checkpoint"])["last"]["state_dict"] for r in (whole, resumed)]
-    for name, tensor in final[0].items():
-        assert torch.equal(tensor, final[1][name]), name
+    final = [checkpoint.load(r["checkpoint"])["last"] for r in (whole, resumed)]
+    assert bool(final[0]["average"]) == (decay is not None)
+    for kind in ("state_dict", "average"):
+        for name, tensor in final[0][kind].items():
+            assert torch.equal(tensor, final[1][kind][name]), name
 
 
 def test_an_interrupted_first_epoch_can_be_resumed(toy_folder, monkeypatch, tmp_path):
@@ -403,6 +407,7 @@ def test_checkpoint_of_other_settings_or_data(capsys, toy_folder):
     path = toy_run(toy_folder)["checkpoint"]
     command = [*toy_command(toy_folder), f"--resume={path}"]
     assert "gamma" in failure(capsys, [*command, "--gamma=3"])
+    assert "ema_decay" in failure(capsys, [*command, "--ema_decay=0.9"])
     inter = toy_folder / "toy" / "toy.inter"
     inter.write_text("".join(inter.read_text().splitlines(keepends=True)[:-1]))
     assert "other toy files" in failure(capsys, command)

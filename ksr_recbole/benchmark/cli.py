@@ -29,7 +29,7 @@ where it was when it is given again.
   --jobs=N               cells run at a time (1 by default); they share the cores
   --study=NAME           instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3),
                          kge (Fig. 4), interpretability (Sec. 5.4, measured), or tuning (the
-                         trials in configs/tuning.yaml)
+                         trials of a task in configs/tuning/<task>.yaml)
   --results_dir=FOLDER   results by default
   --config_files="a.yaml b.yaml"   read for every cell
   --keep_checkpoints     leave the trained models in <results_dir>/benchmark/
@@ -74,11 +74,12 @@ def read_request(arguments: Sequence[str]) -> Request:
             raise UserError(f"The benchmark sets {key} for every cell; give {instead} instead.")
     from ksr_recbole.benchmark.plan import Request
 
-    study = _study(values.pop("study", None), values.pop("models", None))
+    task = values.pop("task", None)
+    study = _study(values.pop("study", None), values.pop("models", None), task)
     return Request(
         dataset=values.pop("dataset", "ml-100k"),
         study=study,
-        tasks=_tasks(values.pop("task", None), study),
+        tasks=study.tasks if task is None else _tasks(task),
         seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + count_of(values.pop("seeds", "1"), "seeds"))),
         jobs=count_of(values.pop("jobs", "1"), "jobs"),
         results_dir=Path(values.pop("results_dir", "results")),
@@ -88,15 +89,13 @@ def read_request(arguments: Sequence[str]) -> Request:
     )
 
 
-def _study(name: str | None, models: str | None) -> Study:
-    from ksr_recbole.benchmark import tuning
+def _study(name: str | None, models: str | None, task: str | None) -> Study:
     from ksr_recbole.benchmark.studies import STUDIES, TABLE3, TUNING, table3
-    from ksr_recbole.config import keys
 
     if name is None:
         return table3(_models(models or "paper"))
     if name == TUNING:
-        return tuning.tuning_study(_models(models) if models else None, keys.TRIALS)
+        return _tuning(models, task)
     if name not in STUDIES:
         known = [*STUDIES, TUNING]
         raise UserError(
@@ -106,6 +105,20 @@ def _study(name: str | None, models: str | None) -> Study:
     if models is not None:
         raise UserError(f"The study {name} names its models itself; leave --models out.")
     return STUDIES[name]
+
+
+def _tuning(models: str | None, task: str | None) -> Study:
+    from ksr_recbole.benchmark.tuning import tuning_study
+    from ksr_recbole.config import keys
+
+    tasks = ("next-item",) if task is None else _tasks(task)
+    if len(tasks) > 1:
+        raise UserError(
+            f"Each task has trials of its own, but --task names {', '.join(tasks)}; "
+            "tune for one task at a time."
+        )
+    path = keys.TRIALS / f"{tasks[0]}.yaml"
+    return tuning_study(_models(models) if models else None, path)
 
 
 def _models(text: str) -> tuple[str, ...]:
@@ -122,11 +135,9 @@ def _models(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _tasks(text: str | None, study: Study) -> tuple[str, ...]:
+def _tasks(text: str) -> tuple[str, ...]:
     from ksr_recbole.paths import CONFIGS
 
-    if text is None:
-        return study.tasks
     known = sorted({file.stem for file in (CONFIGS / "task").glob("*.yaml")} - {"builtin"})
     names = _listed(text)
     for name in names:

@@ -19,8 +19,8 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.paths import CONFIGS, source_of
 from ksr_recbole.registry import MODELS, nearest
 
-TRIALS = CONFIGS / "tuning.yaml"
-"""The trials of every model; its keys are models, not config keys."""
+TRIALS = CONFIGS / "tuning"
+"""Folder of the trials of every model, a file a task; their keys are models, not config keys."""
 
 # Keys that RecBole's code reads and none of its YAML files or argument lists names.
 _READ_BY_RECBOLE = {
@@ -30,7 +30,8 @@ _READ_BY_RECBOLE = {
 
 
 def _keys_below(folder: Path) -> set[str]:
-    return set().union(*(_keys_of(file) for file in folder.rglob("*.yaml") if file != TRIALS))
+    files = (file for file in folder.rglob("*.yaml") if file.parent != TRIALS)
+    return set().union(*map(_keys_of, files))
 
 
 def _keys_of(file: Path) -> set[str]:

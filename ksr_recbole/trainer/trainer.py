@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ksr_recbole.evaluation.evaluator import (
 )
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.trainer import checkpoint
+from ksr_recbole.trainer.averaging import WeightAverage
 
 LEARNERS = ("adagrad", "adam", "adamw", "sgd", "rmsprop")
 """Optimizers of RecBole's trainer that work with dense gradients."""
@@ -65,9 +66,13 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         self.matmul_precision = option(
             config, "matmul_precision", str, choices=PRECISIONS, optional=True
         )
+        decay = option(config, "ema_decay", float, minimum=0, below=1, optional=True)
         super().__init__(config, model)
+        self._average = None if decay is None else WeightAverage(model, self.optimizer, decay)
         self._fingerprint = fingerprint
         self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
+        if decay is not None:
+            self._settings["ema_decay"] = decay
         folder = str(Path(config["data_path"]).resolve().parent)
         self._given = checkpoint.plain({**config.external_config_dict, "data_path": folder})
         self.saved_model_file = os.path.join(
@@ -127,6 +132,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         self.finished = True
         if saved:
             self._write(self.epochs_trained - 1)
+        if self._average is not None:
+            self._average.apply()  # what is used without loading the best model
         return result
 
     def _train_epoch(
@@ -154,7 +161,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
     def _valid_epoch(
         self, valid_data: SequenceEvalData, show_progress: bool = False
     ) -> tuple[float, dict[str, float]]:
-        result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        with self._averaged():
+            result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         # Select on the exact score; round only what is shown.
         decimals = self.config["metric_decimal_place"]
         shown = OrderedDict((name, round(value, decimals)) for name, value in result.items())
@@ -221,14 +229,19 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             return
         self.best_epoch = epoch
         trained = self._trained_names()
-        self._best_state = {
-            name: value.clone() if name in trained else value  # what is frozen needs no copy
-            for name, value in self.model.state_dict().items()
-        }
+        with self._averaged():
+            self._best_state = {
+                name: value.clone() if name in trained else value  # what is frozen needs no copy
+                for name, value in self.model.state_dict().items()
+            }
         if not self._validates:  # fit calls back only after a validation
             self._write(epoch)
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Inside the block the model is the one to be judged: of averaged weights if asked for."""
+        return nullcontext() if self._average is None else self._average.in_place()
 
     def _trained_names(self) -> list[str]:
         return [name for name, p in self.model.named_parameters() if p.requires_grad]
@@ -252,6 +265,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             "state_dict": self._best_state or state,
             "last": {
                 "state_dict": {name: state[name] for name in self._trained_names()},
+                "average": {} if self._average is None else self._average.values,
                 "optimizer": self.optimizer.state_dict(),
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if self._alone_on_gpu() else [],
@@ -291,6 +305,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         last = content["last"]
         self.model.load_state_dict(last["state_dict"], strict=False)
         self.optimizer.load_state_dict(last["optimizer"])
+        if self._average is not None and last["average"]:
+            self._average.load(last["average"])
         torch.set_rng_state(last["rng"].cpu())
         if last["cuda_rng"] and self._alone_on_gpu():
             torch.cuda.set_rng_state_all([state.cpu() for state in last["cuda_rng"]])
