@@ -24,9 +24,10 @@ class Config(RecBoleConfig):
 
     Priority, lowest first: RecBole's defaults, ``configs/overall.yaml``,
     ``configs/model/<model>.yaml``, ``configs/dataset/default.yaml`` and ``<dataset>.yaml``,
-    ``configs/task/<task>.yaml``, ``configs/model/<task>/<model>.yaml``, the user's config files,
-    ``config_dict`` (which also carries the command line).  ``eval_args`` given in part keep the
-    other parts of the task's.
+    ``configs/task/<task>.yaml``, what suits the model on the dataset and the task
+    (``configs/model/<dataset>/<model>.yaml`` and ``configs/model/<task>/<model>.yaml``), the
+    user's config files, ``config_dict`` (which also carries the command line).  ``eval_args``
+    given in part keep the other parts of the task's.
 
     Unlike RecBole's, this class never reads ``sys.argv`` itself: the command line does
     (:mod:`ksr_recbole.cli`), so that a host program's own flags are not taken for config keys.
@@ -100,7 +101,8 @@ class Config(RecBoleConfig):
             self._default_to(CONFIGS / "dataset" / "default.yaml")
             self._default_to(CONFIGS / "dataset" / f"{dataset}.yaml")
             self._default_to(task_file)
-            self._default_to(CONFIGS / "model" / task / f"{model}.yaml")
+            for place_of_use in (dataset, task):
+                self._default_to(CONFIGS / "model" / place_of_use / f"{model}.yaml")
         columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
         if isinstance(columns, list) and "timestamp" not in columns:
             columns.append("timestamp")  # the split is by time for every model
