@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shutil import copytree
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from ksr_recbole.dataset.dataloader import PairTrainLoader, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import CANDIDATES, PairScorer
+from ksr_recbole.paths import CONFIGS
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.run import make_trainer
 from ksr_recbole.registry import MODELS, PAPER_MODELS, VARIANTS, model_class, needs_kg
@@ -352,6 +355,34 @@ def test_every_entry_has_its_options():
     for name in MODELS:
         config = Config(name, "ml-100k", None, {"gpu_id": ""})
         assert config["model"] == name and config["learning_rate"] > 0
+
+
+def test_what_suits_a_model_on_a_dataset_or_task_is_its_default_there(tmp_path, monkeypatch):
+    mine = tmp_path / "configs"
+    copytree(CONFIGS, mine)
+    for where, content in {
+        "toy": "gamma: 3\nkb_scale: 2.0\n",
+        "next-session": "gamma: 4\n",
+    }.items():
+        (mine / "model" / where).mkdir(exist_ok=True)
+        (mine / "model" / where / "KSR.yaml").write_text(content)
+    monkeypatch.setattr("ksr_recbole.config.config.CONFIGS", mine)
+
+    def values(model="KSR", dataset="toy", **given):
+        config = Config(model, dataset, None, {"gpu_id": "", **given})
+        return config["gamma"], config["kb_scale"]
+
+    assert values(dataset="ml-100k") == values(model="KSR-paper") == (10, 1)
+    assert values() == (3, 2)
+    assert values(task="next-session") == (4, 2)
+    assert values(task="next-session", dataset="ml-100k") == (4, 1)
+    assert values(task="next-session", gamma=5) == (5, 2)
+
+
+def test_on_ml_1m_every_model_but_the_papers_setting_is_averaged():
+    for name in MODELS:
+        decay = Config(name, "ml-1m", None, {"gpu_id": ""})["ema_decay"]
+        assert decay == (None if name == "KSR-paper" else 0.996), name
 
 
 def test_training_items_leaves_the_pretrained_vectors_alone(make, toy_dataset):
