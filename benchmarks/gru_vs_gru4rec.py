@@ -1,9 +1,9 @@
 """Our GRU beside RecBole's GRU4Rec on the same data: quality after each epoch, and seconds.
 
-    python benchmarks/gru_vs_gru4rec.py [--dataset=ml-100k] [--data_path=FOLDER] [--epochs=10]
+    python benchmarks/gru_vs_gru4rec.py [--dataset=ml-100k] [--epochs=10] [--size=256]
 
-Both have the same sizes, softmax loss, dropout, optimizer and learning rate, and both are ranked
-on validation by our evaluation, all items.  RecBole trains on every prefix as a row of 50 items;
+Both have embeddings and states of the same size, softmax loss, dropout, optimizer and learning
+rate, and both are ranked on validation by our evaluation, all items.  RecBole trains on every prefix as a row of 50 items;
 ours on whole sequences in pieces of 64.
 """
 
@@ -42,9 +42,11 @@ def main() -> None:
     """Print both courses."""
     parser = common.parser(__doc__)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--size", type=int, default=256)
     options = parser.parse_args()
     print(common.machine())
-    bench = common.prepare(options, model="GRU", **SHARED)
+    shared = {**SHARED, "embedding_size": options.size, "hidden_size": options.size}
+    bench = common.prepare(options, model="GRU", **shared)
     ours = bench.trainer.model
     scorer = ModelScorer(ours, bench.config, bench.dataset.sequences, bench.dataset.split)
     course(
@@ -56,7 +58,7 @@ def main() -> None:
         options.epochs,
     )
     with tempfile.TemporaryDirectory() as folder:
-        config, train, *_ = recbole_sequential.load(options, Path(folder), "full", **SHARED)
+        config, train, *_ = recbole_sequential.load(options, Path(folder), "full", **shared)
         torch.manual_seed(config["seed"])
         trainer = recbole_sequential.trainer(config, train)
         scorer = recbole_sequential.RecBoleScorer(trainer.model, train.dataset, bench)
