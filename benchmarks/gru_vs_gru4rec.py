@@ -3,8 +3,8 @@
     python benchmarks/gru_vs_gru4rec.py [--dataset=ml-100k] [--epochs=10] [--size=256]
 
 Both have embeddings and states of the same size, softmax loss, dropout, optimizer and learning
-rate, and both are ranked on validation by our evaluation, all items.  RecBole trains on every prefix as a row of 50 items;
-ours on whole sequences in pieces of 64.
+rate, and both are ranked on validation by our evaluation, all items.  RecBole trains on every
+prefix as a row of 50 items; ours on whole sequences in pieces of 64.
 """
 
 from __future__ import annotations
