@@ -56,6 +56,10 @@ class GRU(SequenceRecommender):
         self.item_mlp = tanh_mlp(n_scored, n_user, self.score_mlp_layers)
         self.dropout = nn.Dropout(self.dropout_prob)
 
+    def _read_item_options(self, config: Any) -> None:
+        self.kb_input = option(config, "kb_input", bool)
+        super()._read_item_options(config)
+
     def _read_options(self, config: Any) -> None:
         self.hidden_size = option(config, "hidden_size", int, minimum=1)
         self.num_layers = option(config, "num_layers", int, minimum=1)

@@ -68,7 +68,8 @@ class SequenceRecommender(AbstractRecommender):
     :meth:`all_scores` and says so in :attr:`INNER_PRODUCT`.
 
     Items have an embedding :math:`q_i`, learned (``item_init: random``) or pretrained with BPR,
-    and, as far as ``kb_input`` and ``kb_score`` say, a KB embedding :math:`e_i`.
+    and, as far as ``kb_score`` (and ``kb_input`` of models with a GRU) say, a KB embedding
+    :math:`e_i`.
 
     Sizes: ``B`` users, ``T`` steps, ``P`` packed positions, ``d`` size of a user vector.
 
@@ -85,6 +86,8 @@ class SequenceRecommender(AbstractRecommender):
     """Values of ``loss_type`` that the model can be trained with."""
     INNER_PRODUCT = True
     """Whether a score is the inner product of a user vector and an item vector (Eq. 2 and 10)."""
+    kb_input = False
+    """Whether what reads the items reads their KB embeddings too; an option of the GRU."""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__()
@@ -108,7 +111,6 @@ class SequenceRecommender(AbstractRecommender):
         self.embedding_size = option(config, "embedding_size", int, minimum=1)
         self.item_init = option(config, "item_init", str, choices=("bpr", "random"))
         self.freeze_item = option(config, "freeze_item", bool)
-        self.kb_input = option(config, "kb_input", bool)
         self.kb_score = option(config, "kb_score", bool)
         self.freeze_kg = True
         if self.kb_input or self.kb_score:
