@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from shutil import copytree
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from ksr_recbole.config import Config
+from ksr_recbole.config.keys import model_options
 from ksr_recbole.dataset.dataloader import PairTrainLoader, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
 from ksr_recbole.errors import UserError
@@ -355,6 +357,23 @@ def test_every_entry_has_its_options():
     for name in MODELS:
         config = Config(name, "ml-100k", None, {"gpu_id": ""})
         assert config["model"] == name and config["learning_rate"] > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_reads_every_option_of_its_model(name, toy_folder, monkeypatch):
+    read = set()
+    look_up = Config.__getitem__
+
+    def recording(self, key):
+        read.add(key)
+        return look_up(self, key)
+
+    monkeypatch.setattr(Config, "__getitem__", recording)
+    # What a checkpoint notes down is read for no other reason.
+    module = sys.modules["ksr_recbole.quick_start.run"]
+    monkeypatch.setattr(module, "checkpoint_keys", lambda *_: frozenset())
+    run(name, "toy", None, toy_values(toy_folder, epochs=1))
+    assert set(model_options(name)) - read == set()
 
 
 def test_what_suits_a_model_on_a_dataset_or_task_is_its_default_there(tmp_path, monkeypatch):
