@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -243,6 +244,18 @@ def test_bad_trials(command, toy_folder, trials, capsys, content, part):
 def test_one_task_is_tuned_at_a_time(command, toy_folder, capsys):
     both = [*command, "--study=tuning", "--task=next-item,next-session"]
     assert "one task at a time" in refusal(capsys, toy_folder, both)
+
+
+def test_a_trial_means_the_same_once_another_one_was_chosen(tmp_path, monkeypatch):
+    mine = tmp_path / "configs"
+    copytree(keys.CONFIGS, mine)
+    (mine / "model" / "next-session" / "KSR.yaml").write_text("gamma: 3\nkb_scale: 2.0\n")
+    monkeypatch.setattr(keys, "CONFIGS", mine)
+    path = tmp_path / "next-session.yaml"
+    path.write_text("KSR: [{}, {gamma: 4}]\n")
+    first, second = tuning.tuning_study(None, path).settings
+    assert first.overrides == {"gamma": 10, "kb_scale": 1}
+    assert second.overrides == {"gamma": 4, "kb_scale": 1}
 
 
 @pytest.mark.parametrize("task", ["next-item", "next-session"])

@@ -17,7 +17,7 @@ from ksr_recbole.benchmark.results import Row, spread
 from ksr_recbole.benchmark.store import METRICS
 from ksr_recbole.benchmark.studies import TUNING, Setting, Study
 from ksr_recbole.benchmark.table import Line, Table, Value, to_text
-from ksr_recbole.config.keys import check_keys
+from ksr_recbole.config.keys import before_choice, check_keys, model_options
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import replacing
 from ksr_recbole.registry import MODELS, nearest
@@ -28,9 +28,12 @@ _SELECTED_BY = "mrr"
 def tuning_study(models: Sequence[str] | None, path: Path) -> Study:
     """A study with a row for each trial of each model.
 
+    A trial says what differs from ``configs/model/<model>.yaml``, whatever was chosen since for
+    the task (``configs/model/<task>/<model>.yaml``).
+
     Args:
         models: the models to tune; all of the file by default.
-        path: the file of trials.
+        path: the file of trials, named after the task.
 
     Raises:
         UserError: the file is missing, malformed or unfair, or has no trials for a model.
@@ -42,11 +45,17 @@ def tuning_study(models: Sequence[str] | None, path: Path) -> Study:
             f"{path} has no trials for {', '.join(missing)}; add some, or leave it out of --models."
         )
     settings = tuple(
-        Setting(f"{name} {number}", name, trial, group=name)
+        Setting(f"{name} {number}", name, {**before_choice(name, path.stem), **trial}, group=name)
         for name in models or trials
         for number, trial in enumerate(trials[name], start=1)
     )
     return Study(TUNING, "Trials on validation", settings, phase="valid")
+
+
+def _differing(setting: Setting) -> dict[str, Any]:
+    """What a trial changes in its model's options."""
+    options = model_options(setting.model)
+    return {k: v for k, v in setting.overrides.items() if k not in options or options[k] != v}
 
 
 def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -172,7 +181,7 @@ def trial_table(trials: Sequence[Trial], mode: str, where: str) -> Table:
             continue
         values = trial.row.values(mode, "valid").values()
         figures = [Value(float(np.mean(v)), spread(v), best=trial.chosen) for v in values]
-        told = ", ".join(f"{key} {value}" for key, value in setting.overrides.items())
+        told = ", ".join(f"{key} {value}" for key, value in _differing(setting).items())
         texts = (f"{trial.seconds:.1f}", told or "defaults")
         lines.append(Line(label, (*figures, *texts), rule_above=above))
     return Table(

@@ -51,6 +51,13 @@ def model_options(name: str) -> dict[str, Any]:
     return {**model_options(entry.based_on), **entry.options}
 
 
+def before_choice(name: str, task: str) -> dict[str, Any]:
+    """The values that a model's options had before others were chosen for a task."""
+    file = CONFIGS / "model" / task / f"{name}.yaml"
+    chosen = _keys_of(file) if file.is_file() else ()
+    return {key: value for key, value in model_options(name).items() if key in chosen}
+
+
 def checkpoint_keys(model: str, task: str) -> frozenset[str]:
     """Keys that a checkpoint of a model must agree on with the run that loads it."""
     of_task = _keys_of(CONFIGS / "task" / f"{task}.yaml")
