@@ -171,6 +171,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "KSR, CE": ("KSR", {"loss_type": "CE"}),
     "GRU++, BPR": ("GRU++", {"loss_type": "BPR"}),
     "GRU++, CE": ("GRU++", {"loss_type": "CE", "chunk_length": 5}),
+    "averaged weights": ("GRU++", {"loss_type": "CE", "ema_decay": 0.9}),
     "clipped, early stopping": (
         "KSR",
         {"clip_grad_norm": {"max_norm": 0.01}, "stopping_step": 1, "epochs": 9},
