@@ -17,7 +17,7 @@ PLACES = frozenset(
     {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "pretrain_export_path"}
     | {"data_cache_dir", "config_files", "dataset_save_path", "dataloaders_save_path"}
 )
-"""Config keys that say where files lie on this machine; what is kept or written lacks them."""
+"""Config keys that say where files lie on this machine; kept settings and commands lack them."""
 
 NO_PART_OF_THE_KEY = PLACES | frozenset(
     # What is shown or kept, ...

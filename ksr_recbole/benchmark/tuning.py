@@ -44,9 +44,10 @@ def tuning_study(models: Sequence[str] | None, path: Path) -> Study:
         raise UserError(
             f"{path} has no trials for {', '.join(missing)}; add some, or leave it out of --models."
         )
+    before = {name: before_choice(name, path.stem) for name in models or trials}
     settings = tuple(
-        Setting(f"{name} {number}", name, {**before_choice(name, path.stem), **trial}, group=name)
-        for name in models or trials
+        Setting(f"{name} {number}", name, {**options, **trial}, group=name)
+        for name, options in before.items()
         for number, trial in enumerate(trials[name], start=1)
     )
     return Study(TUNING, "Trials on validation", settings, phase="valid")

@@ -61,7 +61,7 @@ def before_choice(name: str, task: str) -> dict[str, Any]:
 def checkpoint_keys(model: str, task: str) -> frozenset[str]:
     """Keys that a checkpoint of a model must agree on with the run that loads it."""
     of_task = _keys_of(CONFIGS / "task" / f"{task}.yaml")
-    return frozenset({*model_options(model), *of_task, "seed"})
+    return frozenset({*model_options(model), *of_task, "ema_decay", "seed"})
 
 
 def known_keys() -> frozenset[str]:

@@ -12,6 +12,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 class WeightAverage:
@@ -23,26 +29,28 @@ class WeightAverage:
     Args:
         model: the model; parameters that need no gradient are left out.
         optimizer: whose steps are counted.
-        decay: in [0, 1); about the last ``1 / (1 - decay)`` steps count.
+        decay: in [0, 1); about the last ``1 / (1 - decay)`` steps count.  ``None``: there never
+            is an average.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
-        self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float | None
+    ) -> None:
+        self.weights = trained_weights(model)
         self.values: dict[str, Tensor] = {}
-        self._decay = decay
-        optimizer.register_step_post_hook(lambda *_: self._update())
+        if decay is not None:
+            self._average = get_ema_multi_avg_fn(decay)
+            optimizer.register_step_post_hook(lambda *_: self._update())
 
-    @torch.no_grad()
     def _update(self) -> None:
         if not self.values:
             self.load(self.weights)
-        kept, new = list(self.values.values()), list(self.weights.values())
-        torch._foreach_lerp_(kept, new, 1 - self._decay)
+        self._average(list(self.values.values()), list(self.weights.values()), None)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Take over an average, by parameter's name."""
+        """Take over an average, by parameter's name; an empty one is none yet."""
         self.values = {
-            name: values[name].detach().to(w).clone() for name, w in self.weights.items()
+            name: value.detach().to(self.weights[name]).clone() for name, value in values.items()
         }
 
     def apply(self) -> None:
@@ -52,7 +60,7 @@ class WeightAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside the block the model has the average as its weights, if there is one yet."""
-        before = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        before = {name: self.weights[name].detach().clone() for name in self.values}
         self.apply()
         try:
             yield

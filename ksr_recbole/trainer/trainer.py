@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ksr_recbole.evaluation.evaluator import (
 )
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.averaging import WeightAverage
+from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
 
 LEARNERS = ("adagrad", "adam", "adamw", "sgd", "rmsprop")
 """Optimizers of RecBole's trainer that work with dense gradients."""
@@ -68,11 +68,9 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         )
         decay = option(config, "ema_decay", float, minimum=0, below=1, optional=True)
         super().__init__(config, model)
-        self._average = None if decay is None else WeightAverage(model, self.optimizer, decay)
+        self._average = WeightAverage(model, self.optimizer, decay)
         self._fingerprint = fingerprint
         self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
-        if decay is not None:
-            self._settings["ema_decay"] = decay
         folder = str(Path(config["data_path"]).resolve().parent)
         self._given = checkpoint.plain({**config.external_config_dict, "data_path": folder})
         self.saved_model_file = os.path.join(
@@ -132,8 +130,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         self.finished = True
         if saved:
             self._write(self.epochs_trained - 1)
-        if self._average is not None:
-            self._average.apply()  # what is used without loading the best model
+        self._average.apply()  # what is used without loading the best model
         return result
 
     def _train_epoch(
@@ -161,7 +158,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
     def _valid_epoch(
         self, valid_data: SequenceEvalData, show_progress: bool = False
     ) -> tuple[float, dict[str, float]]:
-        with self._averaged():
+        with self._average.in_place():
             result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         # Select on the exact score; round only what is shown.
         decimals = self.config["metric_decimal_place"]
@@ -228,8 +225,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         if epoch < 0:  # RecBole's fit with no epoch left to train: nothing new to keep
             return
         self.best_epoch = epoch
-        trained = self._trained_names()
-        with self._averaged():
+        trained = trained_weights(self.model)
+        with self._average.in_place():
             self._best_state = {
                 name: value.clone() if name in trained else value  # what is frozen needs no copy
                 for name, value in self.model.state_dict().items()
@@ -238,13 +235,6 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             self._write(epoch)
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        """Inside the block the model is the one to be judged: of averaged weights if asked for."""
-        return nullcontext() if self._average is None else self._average.in_place()
-
-    def _trained_names(self) -> list[str]:
-        return [name for name, p in self.model.named_parameters() if p.requires_grad]
 
     def _write(self, epoch: int) -> None:
         if not place().main:
@@ -264,8 +254,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             "finished": self.finished,
             "state_dict": self._best_state or state,
             "last": {
-                "state_dict": {name: state[name] for name in self._trained_names()},
-                "average": {} if self._average is None else self._average.values,
+                "state_dict": {name: state[name] for name in trained_weights(self.model)},
+                "average": self._average.values,
                 "optimizer": self.optimizer.state_dict(),
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if self._alone_on_gpu() else [],
@@ -305,8 +295,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         last = content["last"]
         self.model.load_state_dict(last["state_dict"], strict=False)
         self.optimizer.load_state_dict(last["optimizer"])
-        if self._average is not None and last["average"]:
-            self._average.load(last["average"])
+        self._average.load(last.get("average", {}))  # none in checkpoints of earlier versions
         torch.set_rng_state(last["rng"].cpu())
         if last["cuda_rng"] and self._alone_on_gpu():
             torch.cuda.set_rng_state_all([state.cpu() for state in last["cuda_rng"]])
