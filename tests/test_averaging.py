@@ -10,8 +10,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage
-from tests.test_run import toy_run
-from tests.toy import toy_values
+from tests.toy import toy_run, toy_values
 
 
 def test_the_average_is_that_of_a_plain_loop():

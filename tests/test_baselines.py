@@ -385,7 +385,7 @@ def test_what_suits_a_model_on_a_dataset_or_task_is_its_default_there(tmp_path, 
     }.items():
         (mine / "model" / where).mkdir(exist_ok=True)
         (mine / "model" / where / "KSR.yaml").write_text(content)
-    monkeypatch.setattr("ksr_recbole.config.config.CONFIGS", mine)
+    monkeypatch.setattr("ksr_recbole.config.keys.CONFIGS", mine)
 
     def values(model="KSR", dataset="toy", **given):
         config = Config(model, dataset, None, {"gpu_id": "", **given})

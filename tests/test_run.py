@@ -20,13 +20,9 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
-from tests.toy import toy_values, write_toy
+from tests.toy import toy_run, toy_values, write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def toy_run(folder: Path, model: str = "KSR", **changes) -> dict:
-    return run(model, "toy", None, toy_values(folder, **changes))
 
 
 def toy_command(folder: Path, *extra: str) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ksr_recbole.quick_start import run
+
 RELATIONS = ("film.genre", "film.director", "film.country")
 SMALL = {
     "embedding_size": 8,
@@ -85,3 +87,8 @@ def toy_values(folder: Path, **changes: Any) -> dict[str, Any]:
         "data_cache_dir": str(folder / "cache"),
         **changes,
     }
+
+
+def toy_run(folder: Path, model: str = "KSR", **changes: Any) -> dict[str, Any]:
+    """The result of a small run on the toy data in ``folder``."""
+    return run(model, "toy", None, toy_values(folder, **changes))

@@ -10,7 +10,7 @@ import yaml
 from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
-from ksr_recbole.config.keys import check_keys, model_options
+from ksr_recbole.config.keys import check_keys, chosen_for, model_options
 from ksr_recbole.config.options import option
 from ksr_recbole.distributed.group import place
 from ksr_recbole.errors import UserError
@@ -101,8 +101,8 @@ class Config(RecBoleConfig):
             self._default_to(CONFIGS / "dataset" / "default.yaml")
             self._default_to(CONFIGS / "dataset" / f"{dataset}.yaml")
             self._default_to(task_file)
-            for place_of_use in (dataset, task):
-                self._default_to(CONFIGS / "model" / place_of_use / f"{model}.yaml")
+            for use in (dataset, task):
+                self._default_to(chosen_for(model, use))
         columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
         if isinstance(columns, list) and "timestamp" not in columns:
             columns.append("timestamp")  # the split is by time for every model

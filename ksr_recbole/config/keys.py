@@ -51,9 +51,14 @@ def model_options(name: str) -> dict[str, Any]:
     return {**model_options(entry.based_on), **entry.options}
 
 
+def chosen_for(name: str, use: str) -> Path:
+    """The file of what was chosen for a model on a dataset or for a task; there may be none."""
+    return CONFIGS / "model" / use / f"{name}.yaml"
+
+
 def before_choice(name: str, task: str) -> dict[str, Any]:
     """The values that a model's options had before others were chosen for a task."""
-    file = CONFIGS / "model" / task / f"{name}.yaml"
+    file = chosen_for(name, task)
     chosen = _keys_of(file) if file.is_file() else ()
     return {key: value for key, value in model_options(name).items() if key in chosen}
 
