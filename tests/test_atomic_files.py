@@ -52,6 +52,19 @@ def test_good_files(write, rows):
     assert check_atomic_file(write(windows_header + rows), list(INTER)) == INTER
 
 
+@pytest.mark.parametrize(
+    ("row", "column"), [(b'"1\t2\t3\n', "user_id"), (b'1\t"a"b"\t3\n', "item_id")]
+)
+def test_an_unclosed_quotation_mark_would_swallow_lines(write, row, column):
+    path = write(HEADER + b"1\t2\t3\n" + row + b'4\t5\t6\n7\t8"\t9\n')
+    assert f"line 3: column '{column}' begins with a quotation mark" in complaint(path)
+
+
+def test_closed_quotation_marks_and_those_inside_are_fine(write):
+    path = write(HEADER + b'"1"\t2\t3\n4\t5 1/2"\t6\n"Al" Y\t5\t6\n')
+    assert check_atomic_file(path, INTER) == INTER
+
+
 def test_other_columns_may_be_empty_and_anything(write):
     path = write(b"item_id:token\ttags:token_seq\tv:float_seq\tx:float\n1\t\t1 2\tn/a\n")
     types = check_atomic_file(path, ["item_id"])

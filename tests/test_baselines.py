@@ -193,12 +193,13 @@ def rum_feature_score(model, row: int, n_read: int, item: int) -> float:
     return float(user @ x[item] + model.memory_weight * (found @ entity[item]))
 
 
+@pytest.mark.parametrize("scale", [1.5, 0.0])
 @pytest.mark.parametrize(
     ("name", "score"), [("RUM_I", rum_item_score), ("RUM_F", rum_feature_score)]
 )
-def test_rum_equals_the_plain_loops(make, name, score):
+def test_rum_equals_the_plain_loops(make, name, score, scale):
     changes = {"memory_slots": 3} if name == "RUM_I" else {}
-    model = make(name, memory_weight=0.7, attention_scale=1.5, **changes)
+    model = make(name, memory_weight=0.7, attention_scale=scale, **changes)
     scores = candidates_of(lambda r, i: score(model, r, len(ITEMS[r]), i), model.n_items)
     check_all_scores(model, scores)
     check_loss(model, lambda *position: score(model, *position))

@@ -16,17 +16,18 @@ import numpy as np
 import pytest
 
 from ksr_recbole.benchmark import cli, pool, runner, tuning, worker
-from ksr_recbole.benchmark.cells import Cell, cell_key
+from ksr_recbole.benchmark.cells import Cell, cell_key, file_digests
 from ksr_recbole.benchmark.plan import Plan, Request, make_plan
 from ksr_recbole.benchmark.progress import LiveTable, last_epoch
 from ksr_recbole.benchmark.report import about
 from ksr_recbole.benchmark.store import Failed, Store
 from ksr_recbole.benchmark.studies import STUDIES, table3
 from ksr_recbole.cache import read_arrays
-from ksr_recbole.config import keys
+from ksr_recbole.config import Config, keys
+from ksr_recbole.quick_start.result import settings
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS
 from tests import benchmark_fakes as fakes
-from tests.toy import SMALL, write_toy
+from tests.toy import SMALL, toy_values, write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -241,6 +242,12 @@ def test_bad_trials(command, toy_folder, trials, capsys, content, part):
     assert part in refusal(capsys, toy_folder, [*command, *asked])
 
 
+def test_two_trials_that_are_the_same_setting(command, toy_folder, trials, capsys):
+    trials.write_text("KSR: [{gamma: 4}, {kb_scale: 2.0}, {gamma: 4}]\n")
+    asked = [*command, "--study=tuning", "--task=next-session"]
+    assert "Trials 1 and 3 of KSR" in refusal(capsys, toy_folder, asked)
+
+
 def test_one_task_is_tuned_at_a_time(command, toy_folder, capsys):
     both = [*command, "--study=tuning", "--task=next-item,next-session"]
     assert "one task at a time" in refusal(capsys, toy_folder, both)
@@ -260,8 +267,8 @@ def test_a_trial_means_the_same_once_another_one_was_chosen(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("task", ["next-item", "next-session"])
 def test_the_trials_that_come_with_the_project_are_fair(task):
-    trials = tuning.read_trials(keys.TRIALS / f"{task}.yaml")
-    assert list(trials) == list(PAPER_MODELS)
+    study = tuning.tuning_study(None, keys.TRIALS / f"{task}.yaml")
+    assert list(dict.fromkeys(each.model for each in study.settings)) == list(PAPER_MODELS)
 
 
 # Bad input ------------------------------------------------------------------------------------
@@ -367,10 +374,22 @@ def test_a_key_does_not_change_with_the_process(toy_folder):
 
 
 def test_a_key_holds_the_seed_once():
-    files, settings = {"inter": "a"}, {"gamma": 1, "seed": 5}
-    assert cell_key(settings, 1, files) != cell_key(settings, 2, files)
-    assert cell_key(settings, 1, files) == cell_key({"gamma": 1, "seed": 9}, 1, files)
-    assert cell_key(settings, 1, files) != cell_key(settings, 1, {"inter": "b"})
+    files, given = {"inter": "a"}, {"gamma": 1, "seed": 5}
+    assert cell_key(given, 1, files) != cell_key(given, 2, files)
+    assert cell_key(given, 1, files) == cell_key({"gamma": 1, "seed": 9}, 1, files)
+    assert cell_key(given, 1, files) != cell_key(given, 1, {"inter": "b"})
+
+
+def test_given_vectors_are_part_of_the_key_and_their_place_is_not(toy_folder, tmp_path):
+    def key(folder: str, content: str) -> str:
+        vectors = tmp_path / folder
+        vectors.mkdir(exist_ok=True)
+        (vectors / "toy.ent").write_text(content)
+        values = toy_values(toy_folder, pretrain_path=str(vectors))
+        config = Config("KSR", "toy", None, values)
+        return cell_key(settings(config), 1, file_digests(config))
+
+    assert key("here", "one") == key("there", "one") != key("there", "other")
 
 
 def test_an_option_without_a_value_is_no_part_of_a_key():

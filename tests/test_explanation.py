@@ -218,6 +218,10 @@ def test_train_ratio_leaves_out_the_same_as_in_training(tmp_path):
     explanation = explain(model, dataset, "ben")
     assert explanation.n_interactions == 4  # two of four in training, and the two held out
     assert explanation.steps[0].item.id == "10"
+    sequences, user = dataset.sequences, dataset.field2token_id["user_id"]["ben"]
+    seen = sequences.items[sequences.offsets[user] : sequences.offsets[user + 1]]
+    ids = {str(dataset.field2id_token["item_id"][item]) for item in seen}
+    assert len(ids) > 4 and not ids & {each.item.id for each in explanation.recommendations}
 
 
 def test_times(films):

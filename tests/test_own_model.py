@@ -68,6 +68,21 @@ def test_an_added_model_is_the_one_it_is_based_on_but_for_what_it_changes(tmp_pa
     assert registry.needs_kg("Shy") and "Shy" in registry.own_models()
 
 
+@pytest.mark.parametrize("where", [{"dataset": "ml-1m"}, {"task": "next-session"}])
+def test_what_was_chosen_for_the_base_somewhere_holds_there_but_for_its_own(where) -> None:
+    registry.add_model("Shy", Shy, based_on="KSR", stopping_step=20)
+    registry.add_model("Shyer", Shy, based_on="Shy", gamma=3.0)
+    configs = {
+        name: Config(name, where.get("dataset", "toy"), None, {"gpu_id": "", **where})
+        for name in ("KSR", "Shy", "Shyer")
+    }
+    for key in set(model_options("KSR")) - {"stopping_step", "gamma"}:
+        assert configs["Shy"][key] == configs["Shyer"][key] == configs["KSR"][key], key
+    assert configs["KSR"]["stopping_step"] != 20
+    assert configs["Shy"]["stopping_step"] == configs["Shyer"]["stopping_step"] == 20
+    assert (configs["Shy"]["gamma"], configs["Shyer"]["gamma"]) == (10.0, 3.0)
+
+
 def test_a_new_option_is_known_only_once_it_is_added() -> None:
     with pytest.raises(UserError, match="Unknown config key 'shyness'"):
         Config("KSR", "toy", None, {"shyness": 1})

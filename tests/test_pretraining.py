@@ -14,13 +14,18 @@ import torch
 from safetensors import safe_open
 
 from ksr_recbole.cache import ArrayCache, content_key
+from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining import bpr, kge, progress
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
+from ksr_recbole.pretraining.pretrain import bpr_settings, kge_settings
 from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
 
 N_ENTITIES, N_RELATIONS = 64, 4
+
+_DEFAULTS = Config("KSR", "toy", None, {"gpu_id": ""})
+KGE, BPR = kge_settings(_DEFAULTS), bpr_settings(_DEFAULTS)
 
 
 def toy_kg() -> np.ndarray:
@@ -46,7 +51,7 @@ def train_toy(settings: KGESettings, seed: int = 1, checkpoint: Path | None = No
     )
 
 
-SHORT_KGE = KGESettings(dim=6, epochs=6, batch_size=32)
+SHORT_KGE = replace(KGE, dim=6, epochs=6, batch_size=32)
 
 
 def block_interactions() -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +74,7 @@ def train_blocks(settings: BPRSettings, seed: int = 1, checkpoint: Path | None =
     )
 
 
-SHORT_BPR = BPRSettings(dim=8, epochs=6)
+SHORT_BPR = replace(BPR, dim=8, epochs=6)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
@@ -110,8 +115,8 @@ def test_kge_is_deterministic(method):
 
 @pytest.mark.parametrize("loss", ["nssa", "margin"])
 def test_transe_ranks_true_tails_above_random_ones(loss):
-    settings = KGESettings(
-        dim=16, epochs=60, batch_size=32, learning_rate=0.03, loss=loss, margin=4.0
+    settings = replace(
+        KGE, dim=16, epochs=60, batch_size=32, learning_rate=0.03, loss=loss, margin=4.0
     )
     found = train_toy(settings)
     triples = toy_kg()
@@ -212,7 +217,7 @@ def test_checkpoint_that_cannot_be_written(tmp_path):
 
 
 def test_bpr_ranks_items_of_the_same_block_together():
-    found = train_blocks(BPRSettings(dim=16, epochs=200, learning_rate=0.05))
+    found = train_blocks(replace(BPR, dim=16, epochs=200, learning_rate=0.05))
     assert found.item.shape == (22, 16) and found.item.dtype == np.float32
     assert found.user.shape == (42, 16) and found.user.dtype == np.float32
     scores = found.user @ found.item.T
@@ -264,7 +269,7 @@ def test_bpr_of_nothing_and_of_one_column():
     found = train_bpr(nothing, nothing, 3, 4, SHORT_BPR, 1, show_progress=False)
     assert found.item.shape == (4, 8) and not found.item.any()
     with pytest.raises(UserError, match="embedding_size is 1; BPR needs at least 2 columns"):
-        train_blocks(BPRSettings(dim=1))
+        train_blocks(replace(BPR, dim=1))
 
 
 # Keys

@@ -175,12 +175,21 @@ def _rewrite(path: Path, replace: bool) -> None:
 # Resuming -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dropout", "decay"), [(0.0, None), (0.4, None), (0.4, 0.9)])
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("KSR", {"dropout_prob": 0.0}),
+        ("KSR", {"dropout_prob": 0.4}),
+        ("KSR", {"dropout_prob": 0.4, "ema_decay": 0.9}),
+        ("KSR", {"freeze_kg": False, "train_kg_step": 1}),
+        ("CKE", {}),
+    ],
+)
 def test_resuming_gives_exactly_the_uninterrupted_run(
-    toy_folder, tmp_path, monkeypatch, dropout, decay
+    toy_folder, tmp_path, monkeypatch, model, changes
 ):
-    common = {"epochs": 5, "dropout_prob": dropout, "learner": "adam", "ema_decay": decay}
-    whole = toy_run(toy_folder, **common, checkpoint_dir=str(tmp_path / "whole"))
+    common = {"epochs": 5, "learner": "adam", **changes}
+    whole = toy_run(toy_folder, model, **common, checkpoint_dir=str(tmp_path / "whole"))
     train_epoch = SequenceTrainer._train_epoch
 
     def interrupted(self, data, epoch, *rest, **named):
@@ -191,15 +200,15 @@ def test_resuming_gives_exactly_the_uninterrupted_run(
 
     monkeypatch.setattr(SequenceTrainer, "_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt) as stopped:
-        toy_run(toy_folder, **common)
+        toy_run(toy_folder, model, **common)
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert Path(stopped.value.checkpoint).is_file()
-    resumed = toy_run(toy_folder, **common, resume=True)
+    resumed = toy_run(toy_folder, model, **common, resume=True)
     assert resumed["metrics"] == whole["metrics"]
     assert resumed["best_epoch"] == whole["best_epoch"]
     final = [checkpoint.load(r["checkpoint"])["last"] for r in (whole, resumed)]
-    assert bool(final[0]["average"]) == (decay is not None)
+    assert bool(final[0]["average"]) == ("ema_decay" in changes)
     for kind in ("state_dict", "average"):
         for name, tensor in final[0][kind].items():
             assert torch.equal(tensor, final[1][kind][name]), name
@@ -226,6 +235,20 @@ def test_more_epochs_can_be_added_to_a_finished_run(toy_folder, tmp_path):
     longer = toy_run(toy_folder, epochs=4, resume=True)
     assert longer["metrics"] == whole["metrics"]
     assert longer["epochs_trained"] == 4
+
+
+def test_other_modes_can_be_reported_of_a_finished_run(toy_folder):
+    first = toy_run(toy_folder)
+    again = toy_run(toy_folder, report_modes=["uni3"], resume=True)
+    assert again["epochs_trained"] == first["epochs_trained"] and "uni3" in again["metrics"]
+
+
+def test_checkpoints_of_versions_that_noted_less_down_are_resumed(toy_folder):
+    path = toy_run(toy_folder)["checkpoint"]
+    content = checkpoint.load(path)
+    del content["settings"]["kge_method"], content["last"]["numpy_rng"], content["format"]
+    checkpoint.save(path, content)
+    assert toy_run(toy_folder, epochs=3, resume=path)["epochs_trained"] == 3
 
 
 def test_checkpoints_load_without_pickle(toy_folder):
@@ -273,10 +296,28 @@ def test_misspelt_key_suggests_the_nearest(capsys, tmp_path):
         (["--seed=1", "--seed=2"], "twice"),
         (["--config_files=absent.yaml"], "absent.yaml"),
         (["--task=next-song"], "next-item"),
+        (["--task=builtin"], "the tasks are: next-item, next-session"),
+        (["--model=LightGCN", "--task=next-session"], "task is next-session, but it has no"),
+        (["--model=LightGCN", "--train_ratio=0.5"], "train_ratio is 0.5, but it has no effect"),
+        (["--model=LightGCN", "--ema_decay=0.9"], "ema_decay"),
+        (["--model=LightGCN", "--matmul_precision=medium"], "matmul_precision"),
+        (["--model=LightGCN", "--resume"], "resume is True, but it has no effect on LightGCN"),
     ],
 )
 def test_malformed_command_line(capsys, arguments, part):
     assert part in failure(capsys, arguments)
+
+
+@pytest.mark.parametrize("model", ["GRU++", "RUM_I", "CKE", "BPR"])
+def test_models_without_epochs_on_the_graph_are_asked_for_none(toy_folder, model):
+    with pytest.raises(UserError, match=r"train_kg_step is 1, but .* has no epochs of its own"):
+        toy_run(toy_folder, model, train_kg_step=1, freeze_kg=False)
+
+
+def test_an_option_of_another_model_is_told(toy_folder, capsys):
+    toy_run(toy_folder, "GRU", gamma=5.0, learning_rate=0.01)
+    [told] = [line for line in capsys.readouterr().err.splitlines() if "Of no effect" in line]
+    assert told.endswith("Of no effect on GRU, no options of it: gamma, kg_embedding_size")
 
 
 @pytest.mark.parametrize("content", ["a: [1\n", "- 1\n- 2\n", "\ttab: 1\n"])
@@ -303,6 +344,13 @@ def test_broken_config_file(capsys, tmp_path, content):
         ("--loss_type=hinge", "loss_type"),
         ("--learner=5", "learner"),
         ("--eval_args.mode=uni500", "uni10pop10"),
+        ("--report_modes=full", "report_modes"),
+        ("--report_modes=['foo']", "'foo' is not a mode"),
+        ("--eval_step=often", "eval_step"),
+        ("--stopping_step=never", "stopping_step"),
+        ("--weight_decay=some", "weight_decay"),
+        ("--clip_grad_norm=5", "clip_grad_norm"),
+        ("--metric_decimal_place=many", "metric_decimal_place"),
     ],
 )
 def test_bad_value(capsys, toy_folder, change, part):
@@ -404,6 +452,8 @@ def test_checkpoint_of_other_settings_or_data(capsys, toy_folder):
     command = [*toy_command(toy_folder), f"--resume={path}"]
     assert "gamma" in failure(capsys, [*command, "--gamma=3"])
     assert "ema_decay" in failure(capsys, [*command, "--ema_decay=0.9"])
+    assert "kge_method" in failure(capsys, [*command, "--kge_method=TransH"])
+    assert "weight_decay" in failure(capsys, [*command, "--weight_decay=0.1"])
     inter = toy_folder / "toy" / "toy.inter"
     inter.write_text("".join(inter.read_text().splitlines(keepends=True)[:-1]))
     assert "other toy files" in failure(capsys, command)
@@ -470,6 +520,27 @@ def test_the_script_itself(toy_folder, tmp_path):
     )
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: Unknown config key 'nonsense'")
+
+
+def test_without_a_checkpoint_the_best_epoch_is_tested_too(toy_folder):
+    common = {"epochs": 8, "learning_rate": 0.5, "learner": "adam"}
+    kept = toy_run(toy_folder, **common)
+    assert kept["best_epoch"] < kept["epochs_trained"] - 1
+    values = toy_values(toy_folder, **common, checkpoint_dir=str(toy_folder / "none"))
+    unsaved = run("KSR", "toy", None, values, saved=False)
+    assert unsaved["metrics"] == kept["metrics"]
+    assert unsaved["best_epoch"] == kept["best_epoch"] and unsaved["checkpoint"] is None
+    assert not list((toy_folder / "none").glob("*.pth"))
+
+
+def test_a_result_without_validation_is_json_too(toy_folder):
+    result = toy_run(toy_folder, eval_step=0)
+
+    def refuse(constant: str):
+        raise ValueError(constant)
+
+    stored = json.loads(Path(result["result_file"]).read_text(), parse_constant=refuse)
+    assert stored["best_valid_score"] is None and stored["epochs_trained"] == 2
 
 
 def test_numbers_in_results_are_not_rounded(toy_folder):

@@ -345,6 +345,7 @@ def test_rays_ranges(toy_folder):
         (RATES, ["--algo=random"], "--algo=random needs --max_evals=N"),
         (RATES, ["--max_evals=3"], "leave --max_evals out"),
         (RATES, ["--algo=bayes", "--max_evals=0"], "--max_evals is '0'"),
+        (RATES, ["--nproc=2"], "nproc has no effect on a search"),
         (RATES, ["--gama=3"], "Unknown config key 'gama'"),
         (RATES, ["--display_file=x.html"], "it must end in .png"),
         (RATES, ["--retry_failed=maybe"], "it is given alone"),

@@ -11,10 +11,14 @@ from ksr_recbole.cache import content_key
 from ksr_recbole.files import sha256_of
 
 ATOMIC_FILES = ("inter", "kg", "link")
-"""Suffixes of the files a result depends on."""
+"""Suffixes of the dataset's files a result depends on."""
+
+VECTOR_FILES = ("ent", "rel", "bpr")
+"""Suffixes of the files in ``pretrain_path``."""
 
 PLACES = frozenset(
-    {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "pretrain_export_path"}
+    {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir"}
+    | {"pretrain_path", "pretrain_export_path"}
     | {"data_cache_dir", "config_files", "dataset_save_path", "dataloaders_save_path"}
 )
 """Config keys that say where files lie on this machine; kept settings and commands lack them."""
@@ -96,7 +100,18 @@ def environment_without_places(environment: Mapping[str, Any]) -> dict[str, Any]
     return {**environment, "command": [Path(program).name, *kept]}
 
 
-def file_digests(folder: Path, dataset: str) -> dict[str, str]:
-    """SHA-256 of each atomic file that is there, by suffix."""
-    paths = {suffix: folder / f"{dataset}.{suffix}" for suffix in ATOMIC_FILES}
+def file_digests(config: Any) -> dict[str, str]:
+    """SHA-256 of each atomic file that is there and of the vectors given, by suffix.
+
+    Args:
+        config: a configuration of the dataset; only ``data_path`` and ``pretrain_path`` matter.
+    """
+    folders = {Path(config["data_path"]): ATOMIC_FILES}
+    if config["pretrain_path"]:
+        folders[Path(config["pretrain_path"])] = VECTOR_FILES
+    paths = {
+        suffix: folder / f"{config['dataset']}.{suffix}"
+        for folder, suffixes in folders.items()
+        for suffix in suffixes
+    }
     return {suffix: sha256_of(path) for suffix, path in paths.items() if path.is_file()}

@@ -136,9 +136,9 @@ def _models(text: str) -> tuple[str, ...]:
 
 
 def _tasks(text: str) -> tuple[str, ...]:
-    from ksr_recbole.paths import CONFIGS
+    from ksr_recbole.config.keys import known_tasks
 
-    known = sorted({file.stem for file in (CONFIGS / "task").glob("*.yaml")} - {"builtin"})
+    known = known_tasks()
     names = _listed(text)
     for name in names:
         if name not in known:

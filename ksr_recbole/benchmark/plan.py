@@ -87,7 +87,7 @@ def make_plan(request: Request) -> Plan:
     }
     some_config = next(iter(configs.values()))
     table1 = prepare_atomic_files(some_config)
-    digests = file_digests(Path(some_config["data_path"]), request.dataset)
+    digests = file_digests(some_config)
     cells = {
         (setting.label, task, seed): Cell(
             setting.model,

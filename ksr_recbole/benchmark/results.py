@@ -117,8 +117,8 @@ def collect_rows(plan: Plan, outcomes: Mapping[str, Finished | Failed]) -> list[
 def check_candidates(rows: Sequence[Row]) -> None:
     """Make sure that what is compared was ranked against the same candidates.
 
-    Cells of a task and seed are compared if they were trained on as large a part of the data:
-    candidates are drawn by popularity in training.
+    Those of a task and seed do not depend on ``train_ratio``, since popularity is counted in
+    whole training sequences.
 
     Raises:
         UserError: candidates differ.
@@ -128,9 +128,8 @@ def check_candidates(rows: Sequence[Row]) -> None:
         for seed, cell in row.cells.items():
             if isinstance(cell, Failed):
                 continue
-            group = (row.task, seed, row.setting.overrides.get("train_ratio"))
             candidates = cell.result["candidates"]
-            label, expected = first.setdefault(group, (row.setting.label, candidates))
+            label, expected = first.setdefault((row.task, seed), (row.setting.label, candidates))
             if candidates != expected:
                 raise UserError(
                     f"{label} and {row.setting.label} were ranked against different candidates "

@@ -120,9 +120,11 @@ def _notes(summary: Summary) -> list[str]:
             "and candidates, on each user's mean over seeds."
         )
     if summary.improvement:
+        finished = {row.setting.label for row in fine}
+        compared = [label for label in summary.study.baselines if label in finished]
         notes.append(
             f"The last line is the improvement of {reference} over the best of "
-            f"{', '.join(summary.study.baselines)}."
+            f"{', '.join(compared)}."
         )
     return notes
 

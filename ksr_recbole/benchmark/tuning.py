@@ -17,6 +17,7 @@ from ksr_recbole.benchmark.results import Row, spread
 from ksr_recbole.benchmark.store import METRICS
 from ksr_recbole.benchmark.studies import TUNING, Setting, Study
 from ksr_recbole.benchmark.table import Line, Table, Value, to_text
+from ksr_recbole.cache import content_key
 from ksr_recbole.config.keys import before_choice, check_keys, model_options
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import replacing
@@ -44,13 +45,31 @@ def tuning_study(models: Sequence[str] | None, path: Path) -> Study:
         raise UserError(
             f"{path} has no trials for {', '.join(missing)}; add some, or leave it out of --models."
         )
-    before = {name: before_choice(name, path.stem) for name in models or trials}
     settings = tuple(
-        Setting(f"{name} {number}", name, {**options, **trial}, group=name)
-        for name, options in before.items()
-        for number, trial in enumerate(trials[name], start=1)
+        Setting(f"{name} {number}", name, options, group=name)
+        for name in models or trials
+        for number, options in enumerate(_different(name, trials[name], path), start=1)
     )
     return Study(TUNING, "Trials on validation", settings, phase="valid")
+
+
+def _different(name: str, trials: Sequence[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """The trials of a model, with what was chosen for the task since taken back.
+
+    Raises:
+        UserError: two of them are the same setting, so that the model would have fewer.
+    """
+    before = before_choice(name, path.stem)
+    full = [{**before, **trial} for trial in trials]
+    places: dict[str, int] = {}
+    for number, options in enumerate(full, start=1):
+        key = content_key({**model_options(name), **options})
+        if places.setdefault(key, number) != number:
+            raise UserError(
+                f"Trials {places[key]} and {number} of {name} in {path} are the same setting; "
+                "change one, so that no model is tuned with fewer trials than another."
+            )
+    return full
 
 
 def _differing(setting: Setting) -> dict[str, Any]:

@@ -10,13 +10,30 @@ import yaml
 from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
-from ksr_recbole.config.keys import check_keys, chosen_for, model_options
+from ksr_recbole.config.keys import (
+    added_options,
+    check_keys,
+    chosen_options,
+    known_keys,
+    known_tasks,
+    model_options,
+    read_for_all,
+)
 from ksr_recbole.config.options import option
 from ksr_recbole.distributed.group import place
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import parse_mode
 from ksr_recbole.evaluation.metrics import metric_keys
 from ksr_recbole.paths import CONFIGS, DATASETS
+
+_OF_THE_PROTOCOL = {
+    "task": "next-item",
+    "train_ratio": 1.0,
+    "ema_decay": None,
+    "matmul_precision": None,
+    "resume": False,
+}
+"""Keys that only this package's loaders and trainer read, and the values that change nothing."""
 
 
 class Config(RecBoleConfig):
@@ -48,6 +65,24 @@ class Config(RecBoleConfig):
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise UserError(f"RecBole refuses the configuration: {error}") from error
         option(self, "seed", int, minimum=0, below=2**32)
+        if not registry.under_protocol(self.model):
+            self._check_within_reach()
+
+    def _check_within_reach(self) -> None:
+        """Refuse what is set but does nothing where RecBole's own trainer and loaders run."""
+        for key, default in _OF_THE_PROTOCOL.items():
+            given = self.external_config_dict.get(key, default)
+            if given != default:
+                raise UserError(
+                    f"Config key {key} is {given}, but it has no effect on {self.model}, which "
+                    "runs as in RecBole; leave it out, or choose a model that is compared here: "
+                    f"{', '.join(registry.MODELS)}."
+                )
+
+    def without_effect(self) -> list[str]:
+        """The keys that were given and that neither the model nor anything else here reads."""
+        given = (key for key in self.external_config_dict if key in known_keys())
+        return sorted(set(given) - read_for_all() - set(self.internal_config_dict))
 
     def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
         content: dict[str, Any] = {}
@@ -92,17 +127,17 @@ class Config(RecBoleConfig):
         if not registry.under_protocol(model):
             self._default_to(CONFIGS / "task" / "builtin.yaml")
         else:
-            task_file = CONFIGS / "task" / f"{task}.yaml"
-            if not task_file.is_file():
-                known = ", ".join(sorted(f.stem for f in (CONFIGS / "task").glob("*.yaml")))
+            if task not in known_tasks():
+                known = ", ".join(known_tasks())
                 raise UserError(f"There is no task '{task}'; the tasks are: {known}.")
             self._default_to(CONFIGS / "pretraining.yaml")
             self.internal_config_dict.update(model_options(model))
             self._default_to(CONFIGS / "dataset" / "default.yaml")
             self._default_to(CONFIGS / "dataset" / f"{dataset}.yaml")
-            self._default_to(task_file)
+            self._default_to(CONFIGS / "task" / f"{task}.yaml")
             for use in (dataset, task):
-                self._default_to(chosen_for(model, use))
+                self.internal_config_dict.update(chosen_options(model, use))
+            self.internal_config_dict.update(added_options(model))
         columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
         if isinstance(columns, list) and "timestamp" not in columns:
             columns.append("timestamp")  # the split is by time for every model
@@ -146,6 +181,8 @@ class Config(RecBoleConfig):
 
     def _check_metrics(self) -> None:
         final = self.final_config_dict
+        for mode in option(final, "report_modes", list):
+            parse_mode(mode)
         known = metric_keys(final["metrics"], final["topk"])
         if str(final["valid_metric"]).lower() not in known:
             raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ _READ_BY_RECBOLE = {
     "tail_ratio", "xgb_early_stopping_rounds", "wandb_project", "device",
 }  # fmt: skip
 
+_OF_TRAINING = {
+    "ema_decay", "seed", "weight_decay", "clip_grad_norm", "shuffle", "enable_amp", "eval_step",
+}  # fmt: skip
+"""Keys of RecBole and of ``overall.yaml`` that change what is trained."""
+
 
 def _keys_below(folder: Path) -> set[str]:
     files = (file for file in folder.rglob("*.yaml") if file.parent != TRIALS)
@@ -51,22 +56,42 @@ def model_options(name: str) -> dict[str, Any]:
     return {**model_options(entry.based_on), **entry.options}
 
 
-def chosen_for(name: str, use: str) -> Path:
-    """The file of what was chosen for a model on a dataset or for a task; there may be none."""
-    return CONFIGS / "model" / use / f"{name}.yaml"
+def chosen_options(name: str, use: str) -> dict[str, Any]:
+    """What was chosen for a model on a dataset or for a task: ``configs/model/<use>/<name>.yaml``.
+
+    An added model has what was chosen for the one it is based on.
+    """
+    base = MODELS[name].based_on
+    if base is not None:
+        return chosen_options(base, use)
+    file = CONFIGS / "model" / use / f"{name}.yaml"
+    return _content_of(file) if file.is_file() else {}
+
+
+def added_options(name: str) -> Mapping[str, Any]:
+    """The values that an added model sets itself, which nothing chosen for its base replaces."""
+    entry = MODELS[name]
+    if entry.based_on is None:
+        return {}
+    return {**added_options(entry.based_on), **entry.options}
 
 
 def before_choice(name: str, task: str) -> dict[str, Any]:
     """The values that a model's options had before others were chosen for a task."""
-    file = chosen_for(name, task)
-    chosen = _keys_of(file) if file.is_file() else ()
+    chosen = chosen_options(name, task)
     return {key: value for key, value in model_options(name).items() if key in chosen}
+
+
+def known_tasks() -> list[str]:
+    """The tasks of the paper's protocol, those of ``configs/task/``."""
+    files = (CONFIGS / "task").glob("*.yaml")
+    return sorted({file.stem for file in files} - {"builtin"})
 
 
 def checkpoint_keys(model: str, task: str) -> frozenset[str]:
     """Keys that a checkpoint of a model must agree on with the run that loads it."""
-    of_task = _keys_of(CONFIGS / "task" / f"{task}.yaml")
-    return frozenset({*model_options(model), *of_task, "ema_decay", "seed"})
+    files = (CONFIGS / "task" / f"{task}.yaml", CONFIGS / "pretraining.yaml")
+    return frozenset().union(_OF_TRAINING, model_options(model), *map(_keys_of, files))
 
 
 def known_keys() -> frozenset[str]:
@@ -80,8 +105,13 @@ def known_keys() -> frozenset[str]:
 @cache
 def _shipped_keys() -> frozenset[str]:
     properties = source_of("recbole").parent / "properties"
+    return read_for_all() | _keys_below(properties) | _keys_below(CONFIGS)
+
+
+def read_for_all() -> frozenset[str]:
+    """Keys that RecBole reads whatever the model, though no YAML file need give them a value."""
     lists = general_arguments + training_arguments + evaluation_arguments + dataset_arguments
-    return frozenset(_READ_BY_RECBOLE | set(lists) | _keys_below(properties) | _keys_below(CONFIGS))
+    return frozenset(_READ_BY_RECBOLE | set(lists))
 
 
 def check_keys(keys: Iterable[str], source: str) -> None:

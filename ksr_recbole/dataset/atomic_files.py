@@ -24,7 +24,7 @@ FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 BLOCK_BYTES = 1 << 19
 """Bytes checked at a time; the working arrays are a few times this."""
 
-_NEWLINE, _CARRIAGE_RETURN = 10, 13
+_NEWLINE, _CARRIAGE_RETURN, _QUOTE = 10, 13, ord('"')
 
 _MAX_PLAIN_NUMBER = 32
 """Longest number, in bytes, that is checked without reading it."""
@@ -45,7 +45,8 @@ def check_atomic_file(
     The file must exist, be UTF-8, begin with a header of ``name:type`` columns among which are
     the required ones, and have at least one row; every row must have as many columns as the
     header, and no required column may be empty or, if its type is ``float``, not be a finite
-    number.  Lines may end in ``\\n`` or ``\\r\\n``; blank lines at the end are allowed.
+    number.  A field may not begin with a quotation mark that it does not close.  Lines may end
+    in ``\\n`` or ``\\r\\n``; blank lines at the end are allowed.
 
     Args:
         path: the file.
@@ -142,6 +143,7 @@ def _check_rows(
     for block in _blocks(file):
         _decode(path, block, first_line=line)
         starts, ends = _field_bounds(path, block, len(types), line, separator)
+        _check_quotes(path, names, block, starts, ends, line)
         for name in required:
             column = names.index(name)
             field = starts[:, column], ends[:, column]
@@ -204,6 +206,30 @@ def _field_bounds(
     # Of "\r\n" the "\r" is not part of the last field; an empty last field may start the block.
     ends[:, -1] -= (ends[:, -1] > starts[:, -1]) & (data[ends[:, -1] - 1] == _CARRIAGE_RETURN)
     return starts, ends
+
+
+def _check_quotes(
+    path: Path,
+    names: Sequence[str],
+    block: bytes,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    first_line: int,
+) -> None:
+    """Refuse a field from whose quotation mark Pandas would read on into the next lines."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    quoted = (data[starts] == _QUOTE) & (starts < ends)
+    if not quoted.any():
+        return
+    before = np.concatenate([[0], np.cumsum(data == _QUOTE)])
+    unclosed = np.argwhere(quoted & ((before[ends] - before[starts]) % 2 == 1))
+    if len(unclosed):
+        row, column = unclosed[0]
+        raise UserError(
+            f"{path}, line {first_line + row}: column {names[column]!r} begins with a quotation "
+            "mark that is not closed, so that the lines after it would be read as one field; "
+            "remove the mark, here and wherever the token occurs."
+        )
 
 
 def _check_not_empty(

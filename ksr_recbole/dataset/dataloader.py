@@ -26,13 +26,21 @@ CHUNK_START = "chunk_start"
 LENGTH_JITTER = 0.1
 """Relative noise on lengths before bucketing, so that epochs batch users differently."""
 
+_NEEDED = {
+    "next-item": "the four interactions that training, validation and test need",
+    "next-session": "two interactions before the last two sessions, the validation and the test",
+}
+"""What a user must have, by name of the split."""
+
 
 class TrainLoader:
     """What every training loader has: an epoch to set, negatives, and triples when asked.
 
-    The order of batches and the negatives depend on ``seed`` and the epoch alone, so a resumed
-    run sees what the uninterrupted one would have seen.  Each of several processes makes the
-    same batches and yields its share of every one (:mod:`ksr_recbole.distributed.sharding`).
+    The order of batches and the negative items depend on ``seed`` and the epoch alone, so a
+    resumed run sees what the uninterrupted one would have seen; RecBole draws the negatives of
+    triples from NumPy's global generator, whose state checkpoints keep.  Each of several
+    processes makes the same batches and yields its share of every one
+    (:mod:`ksr_recbole.distributed.sharding`).
 
     Args:
         config: the run's configuration.
@@ -72,12 +80,17 @@ class TrainLoader:
 
     def set_mode(self, state: KGDataLoaderState) -> None:
         """Choose interactions (``RS``), triples (``KG``) or both, as RecBole's KGTrainer does."""
-        if state == KGDataLoaderState.RSKG and not hasattr(self._dataset, "triples"):
+        if state == KGDataLoaderState.RSKG and not self._trains_on_both():
             state = KGDataLoaderState.RS
         if state != KGDataLoaderState.RS and self._kg_loader is None:
             sampler = KGSampler(self._dataset, "uniform", 1.0)
             self._kg_loader = KGDataLoader(self.config, self._dataset, sampler, shuffle=True)
         self._state = state
+
+    def _trains_on_both(self) -> bool:
+        """Whether triples belong to the batches: RecBole asks for them whatever the model."""
+        knowledge = self.config["MODEL_TYPE"] == ModelType.KNOWLEDGE
+        return knowledge and hasattr(self._dataset, "triples")
 
     def __len__(self) -> int:
         if self._state == KGDataLoaderState.KG:
@@ -304,8 +317,8 @@ def check_not_empty(config: Any, *data: TrainLoader | SequenceEvalData) -> None:
     """
     if not all(map(len, data)):
         raise UserError(
-            f"No user of {config['dataset']} has the four interactions that training, "
-            "validation and test need; give longer sequences."
+            f"No user of {config['dataset']} has {_NEEDED[data[0].dataset.split.name]}; "
+            "give longer sequences."
         )
 
 

@@ -108,7 +108,7 @@ class Split:
     Positions ``[train_start, train_end)`` are training, ``[train_end, valid_end)`` validation
     and ``[valid_end, length)`` test; a task (Sec. 5.1) only decides the last two ends.  What
     comes before ``train_start`` is left out by ``train_ratio`` (Sec. 5.3, Fig. 3): no model
-    reads it, but it is still no negative of the user's.
+    reads it, and in evaluation it is still no candidate of the user's.
 
     Attributes:
         train_end: ``int64 [n_users]``.

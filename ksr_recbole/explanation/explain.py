@@ -58,7 +58,7 @@ def explain(
         shown = len(trace.attention)
         next_items = np.append(history.items[len(items) - shown + 1 :], 0)
         rankings = rank_values(model, found, trace.values, next_items, top)
-        best, scores = _recommend(model, trace, items, recommendations)
+        best, scores = _recommend(model, trace, history.seen, recommendations)
     attention = trace.attention.double().cpu().numpy()
     writer = Writer(dataset, found, history, attention, rankings, best, scores)
     return writer.explanation(str(user), model.value_matrix)
@@ -92,13 +92,11 @@ def _reading(model: KSR) -> Iterator[None]:
         model.train(training)
 
 
-def _recommend(
-    model: KSR, trace: Trace, history: torch.Tensor, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best items after the last step, padding and history excluded, and their scores."""
+def _recommend(model: KSR, trace: Trace, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best items after the last step, padding and items seen excluded, and their scores."""
     preference = model.last_preference(trace.state)
     scores = model.all_scores(model.user_mlp(preference))[0]  # Eq. 10
-    scores[0] = scores[history] = -torch.inf
+    scores[0] = scores[torch.from_numpy(seen).to(scores.device)] = -torch.inf
     left = int((scores > -torch.inf).sum())
     best = scores.topk(min(k, left))
     return best.indices.cpu().numpy(), best.values.cpu().numpy()

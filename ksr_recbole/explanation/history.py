@@ -19,10 +19,12 @@ class History:
     Attributes:
         items: item ids in the order of time, ``int64 [T]``.
         timestamps: as in the ``.inter`` file, ``float64 [T]``.
+        seen: item ids of these and of what ``train_ratio`` leaves out before them.
     """
 
     items: np.ndarray
     timestamps: np.ndarray
+    seen: np.ndarray
 
     @classmethod
     def of(cls, dataset: KGSequenceDataset, user: str) -> History:
@@ -42,9 +44,9 @@ class History:
             )
         sequences = dataset.sequences
         # What train_ratio leaves out at the beginning is not read here either.
-        begin = sequences.offsets[number] + dataset.split.train_start[number]
-        span = slice(begin, sequences.offsets[number + 1])
-        return cls(sequences.items[span], sequences.timestamps[span])
+        first, end = sequences.offsets[number], sequences.offsets[number + 1]
+        span = slice(first + dataset.split.train_start[number], end)
+        return cls(sequences.items[span], sequences.timestamps[span], sequences.items[first:end])
 
     def times(self) -> list[str | None]:
         """UTC times as ``YYYY-MM-DD HH:MM``, each ``None`` if the numbers are no dates."""

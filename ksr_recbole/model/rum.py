@@ -75,10 +75,6 @@ class RUM(SequenceRecommender):
         """User embeddings and memories in a state; see the base class."""
         return Read(self.user_embedding(users), state.values)
 
-    def attend(self, agreement: Tensor) -> Tensor:
-        """Attention :math:`z` over the last dimension, with strength beta (RUM, Sec. 3.3)."""
-        return torch.softmax(self.attention_scale * agreement, dim=-1)
-
 
 class RUMItem(RUM):
     """Item level: the memory holds the user's latest ``memory_slots`` items (RUM, Sec. 3.3).
@@ -152,7 +148,8 @@ class RUMItem(RUM):
         """:math:`\\alpha\\, p^{m\\top}_{u,i} x_i` from :math:`x_i^\\top x_k` ``[P, C, K]``."""
         empty = (memory == 0)[:, None, :]
         # An empty memory (all slots masked) must give 0, not NaN.
-        weights = self.attend(agreement.masked_fill(empty, -1e9)) * ~empty
+        scaled = (self.attention_scale * agreement).masked_fill(empty, -1e9)
+        weights = torch.softmax(scaled, dim=-1) * ~empty  # RUM, Sec. 3.3
         return self.memory_weight * (weights * agreement).sum(-1)
 
 
@@ -179,7 +176,7 @@ class RUMFeature(RUM):
     def attention(self, vectors: Tensor) -> Tensor:
         """Attention of item vectors ``[..., d]`` over the attributes, ``[..., A]``."""
         keys = self.relation_embedding(self.attributes)
-        return self.attend(self.query(vectors) @ keys.T)
+        return torch.softmax(self.attention_scale * (self.query(vectors) @ keys.T), dim=-1)
 
     def read(
         self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState

@@ -49,10 +49,10 @@ class BPRSettings:
         regularization: weight of the squared norms; `implicit`'s default.
     """
 
-    dim: int = 256
-    epochs: int = 50
-    learning_rate: float = 0.02
-    regularization: float = 0.01
+    dim: int
+    epochs: int
+    learning_rate: float
+    regularization: float
 
 
 @dataclass(frozen=True)

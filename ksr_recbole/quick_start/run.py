@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import FileHandler, NullHandler, getLogger
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def run(
             is converted the first time.
         config_file_list: YAML files.
         config_dict: config values; they win over the files.
-        saved: keep the model in ``checkpoint_dir``.
+        saved: keep the model in ``checkpoint_dir``; it cannot be resumed otherwise.
         measure: called after the test, in every process; only for models under the paper's
             protocol.  With several processes it must be a function that can be imported.
         processes: RecBole's ``nproc``, ``world_size``, ``ip``, ``port`` and ``group_offset``,
@@ -115,6 +116,9 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
     init_seed(config["seed"], config["reproducibility"])
     with _logging(config):
         _to_log_file(str(config))
+        if idle := config.without_effect():
+            told = ", ".join(idle)
+            getLogger().warning(f"Of no effect on {config['model']}, no options of it: {told}")
         if registry.under_protocol(config["model"]):
             return _run_under_protocol(config, saved, measure)
         if measure is not None:
@@ -192,6 +196,8 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     with stages("test"):
         if saved:
             trainer.load_best(trainer.saved_model_file)
+        else:
+            trainer.use_best()
         evaluated = _evaluate_modes(config, trainer, valid_data, test_data)
     measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
@@ -241,7 +247,7 @@ def _scores(
         for name, phases in evaluated.items()
     }
     return {
-        "best_valid_score": float(trainer.best_valid_score),
+        "best_valid_score": _finite(trainer.best_valid_score),
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": metrics[mode["valid"]]["valid"],
         "test_result": metrics[mode["test"]]["test"],
@@ -256,6 +262,11 @@ def _scores(
             for (phase, name), sets in trainer.drawn_candidates.items()
         },
     }
+
+
+def _finite(score: float) -> float | None:
+    """The score, ``None`` if nothing was validated: JSON knows no infinity."""
+    return float(score) if isfinite(score) else None
 
 
 def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:

@@ -82,7 +82,8 @@ def check_same_run(
         content: what :func:`load` gave.
         config: the run's configuration.
         fingerprint: of the run's dataset.
-        settings: the run's config values that the checkpoint must agree on.
+        settings: the run's config values that the checkpoint must agree on, as far as it was
+            written by a version that noted them down.
 
     Raises:
         UnusableCheckpointError: it is of another model, other data or other settings.
@@ -99,11 +100,11 @@ def check_same_run(
             "give the same data or train anew."
         )
     given = content["settings"]
-    for key in sorted(set(given) | set(settings)):
-        if given.get(key) != settings.get(key):
+    for key in sorted(given.keys() & settings.keys()):
+        if given[key] != settings[key]:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} was trained with {key} = {given.get(key)}, but this run "
-                f"has {settings.get(key)}; give the same or train anew."
+                f"Checkpoint {path} was trained with {key} = {given[key]}, but this run "
+                f"has {settings[key]}; give the same or train anew."
             )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from recbole.trainer import KGTrainer
 from recbole.utils import calculate_valid_score, get_local_time, set_color
@@ -35,6 +36,7 @@ LEARNERS = ("adagrad", "adam", "adamw", "sgd", "rmsprop")
 MAY_DIFFER = frozenset(
     {"epochs", "stopping_step", "results_dir", "pretrain_dir", "pretrain_export_path"}
     | {"resume", "trust_checkpoint", "eval_batch_size", "metric_decimal_place", "memory_backend"}
+    | {"report_modes"}
 )
 """Config keys that may change when a run is resumed."""
 
@@ -46,7 +48,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
     """RecBole's trainer over whole sequences, with the paper's evaluation and exact resuming.
 
     One checkpoint file holds the best model so far and everything needed to go on from the
-    last finished epoch; it is rewritten after every epoch, whole or not at all.  Of several
+    epoch last validated; it is rewritten after every validation, whole or not at all.  Of several
     processes the main one alone reads and writes it.
 
     Args:
@@ -59,10 +61,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
     def __init__(
         self, config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
     ) -> None:
-        # RecBole would take Adam for a name it does not know.
-        option(config, "learner", str, choices=LEARNERS)
-        option(config, "learning_rate", float, minimum=0)
-        option(config, "epochs", int, minimum=1)
+        _check_options(config, model)
         self.matmul_precision = option(
             config, "matmul_precision", str, choices=PRECISIONS, optional=True
         )
@@ -81,12 +80,6 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         self.finished = False
         self._best_state: dict[str, torch.Tensor] | None = None
         self.drawn_candidates: dict[tuple[str, str], CandidateSets] = {}
-        steps = ("train_rec_step", "train_kg_step")
-        rec, kg = (option(config, k, int, minimum=0, optional=True) for k in steps)
-        if kg and config["freeze_kg"]:
-            raise UserError("Config key train_kg_step is set, which needs freeze_kg: False.")
-        if rec == kg == 0:
-            raise UserError("Config keys train_rec_step and train_kg_step are both 0.")
 
     # Training -------------------------------------------------------------------------------
 
@@ -101,7 +94,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
     ) -> tuple[float, dict[str, float] | None]:
         """Train to the best validation score, as RecBole's ``fit``.
 
-        An interruption (Ctrl-C) leaves a checkpoint of the last finished epoch.
+        An interruption (Ctrl-C) leaves a checkpoint of the epoch last validated.
 
         Raises:
             UserError: the loss is not a number, or the checkpoint cannot be written.
@@ -113,6 +106,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         def after_evaluation(epoch: int, score: float) -> None:
             if saved:
                 self._write(epoch)
+            elif self.cur_step == 0:  # no file is written, but the best so far is kept
+                self._note_best(epoch)
             if callback_fn:
                 callback_fn(epoch, score)
 
@@ -224,6 +219,13 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         """Called by RecBole's ``fit`` when the model is the best so far."""
         if epoch < 0:  # RecBole's fit with no epoch left to train: nothing new to keep
             return
+        self._note_best(epoch)
+        if not self._validates:  # fit calls back only after a validation
+            self._write(epoch)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")
+
+    def _note_best(self, epoch: int) -> None:
         self.best_epoch = epoch
         trained = trained_weights(self.model)
         with self._average.in_place():
@@ -231,10 +233,6 @@ class SequenceTrainer(KGTrainer, SummedGradients):
                 name: value.clone() if name in trained else value  # what is frozen needs no copy
                 for name, value in self.model.state_dict().items()
             }
-        if not self._validates:  # fit calls back only after a validation
-            self._write(epoch)
-        if verbose:
-            self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")
 
     def _write(self, epoch: int) -> None:
         if not place().main:
@@ -258,6 +256,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
                 "average": self._average.values,
                 "optimizer": self.optimizer.state_dict(),
                 "rng": torch.get_rng_state(),
+                "numpy_rng": _numpy_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if self._alone_on_gpu() else [],
             },
         }
@@ -271,6 +270,11 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         """Load the best model of a checkpoint into the model."""
         self.model.load_state_dict(self._read(path)["state_dict"])
 
+    def use_best(self) -> None:
+        """Put the best model of this training, which :meth:`fit` keeps, into the model."""
+        if self._best_state is not None:
+            self.model.load_state_dict(self._best_state)
+
     def _read(self, path: str | Path) -> dict[str, Any]:
         """The content of a checkpoint of this run, its tensors on the CPU."""
 
@@ -282,7 +286,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         return from_main(read)
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
-        """Go on from the last finished epoch of a checkpoint, exactly as if never stopped.
+        """Go on from the epoch a checkpoint was written after, exactly as if never stopped.
 
         Raises:
             UnusableCheckpointError: the file is damaged, or of other data or settings.
@@ -297,6 +301,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         self.optimizer.load_state_dict(last["optimizer"])
         self._average.load(last.get("average", {}))  # none in checkpoints of earlier versions
         torch.set_rng_state(last["rng"].cpu())
+        if "numpy_rng" in last:  # not in checkpoints of earlier versions
+            _set_numpy_state(last["numpy_rng"])
         if last["cuda_rng"] and self._alone_on_gpu():
             torch.cuda.set_rng_state_all([state.cpu() for state in last["cuda_rng"]])
         self.start_epoch = self.epochs_trained = content["epoch"] + 1
@@ -311,6 +317,42 @@ class SequenceTrainer(KGTrainer, SummedGradients):
 
     def _check_same_run(self, path: str | Path, content: dict[str, Any]) -> None:
         checkpoint.check_same_run(path, content, self.config, self._fingerprint, self._settings)
+
+
+def _check_options(config: Any, model: torch.nn.Module) -> None:
+    """Refuse values on which RecBole's trainer would stop later, or which it would misread."""
+    option(config, "learner", str, choices=LEARNERS)  # RecBole takes Adam for an unknown one
+    option(config, "learning_rate", float, minimum=0)
+    option(config, "weight_decay", float, minimum=0)
+    option(config, "clip_grad_norm", dict, optional=True)
+    option(config, "epochs", int, minimum=1)
+    option(config, "eval_step", int)
+    for key in ("stopping_step", "metric_decimal_place"):
+        option(config, key, int, minimum=0)
+    steps = ("train_rec_step", "train_kg_step")
+    rec, kg = (option(config, key, int, minimum=0, optional=True) for key in steps)
+    if rec == kg == 0:
+        raise UserError("Config keys train_rec_step and train_kg_step are both 0.")
+    if not kg:
+        return
+    if not hasattr(model, "calculate_kg_loss"):
+        raise UserError(
+            f"Config key train_kg_step is {kg}, but {config['model']} has no epochs of its own on "
+            "the knowledge graph; leave it at its default."
+        )
+    if config["freeze_kg"]:
+        raise UserError("Config key train_kg_step is set, which needs freeze_kg: False.")
+
+
+def _numpy_state() -> list[Any]:
+    """The state of NumPy's global generator, which RecBole draws negative triples from."""
+    _, words, position, has_gauss, gauss = np.random.get_state()
+    return [torch.from_numpy(words.astype(np.int64)), position, has_gauss, gauss]
+
+
+def _set_numpy_state(state: list[Any]) -> None:
+    words, *rest = state
+    np.random.set_state(("MT19937", words.cpu().numpy().astype(np.uint32), *rest))
 
 
 @contextmanager

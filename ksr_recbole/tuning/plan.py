@@ -12,6 +12,7 @@ from ksr_recbole import registry
 from ksr_recbole.benchmark.cells import cell_key, file_digests
 from ksr_recbole.cache import content_key
 from ksr_recbole.config import Config
+from ksr_recbole.distributed.hosts import PROCESS_KEYS
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.quick_start.data import prepare_atomic_files
@@ -130,7 +131,6 @@ def make_plan(request: Request) -> Plan:
     for key in ("results_dir", "pretrain_dir"):
         ensure_writable(config[key], key)
     table1 = prepare_atomic_files(config)
-    files = file_digests(Path(config["data_path"]), request.dataset)
     return Plan(
         request=request,
         ranges=ranges,
@@ -142,7 +142,7 @@ def make_plan(request: Request) -> Plan:
         bigger=config["valid_metric_bigger"],
         results_dir=Path(config["results_dir"]),
         given=plain(config.external_config_dict),
-        key=cell_key(settings(config), config["seed"], files),
+        key=cell_key(settings(config), config["seed"], file_digests(config)),
     )
 
 
@@ -159,6 +159,12 @@ def _check_options(request: Request) -> None:
             f"{nearest(request.model, registry.MODELS) or ';'} "
             f"the models are {', '.join(registry.MODELS)}."
         )
+    for key in PROCESS_KEYS:
+        if key in request.values:
+            raise UserError(
+                f"Config key {key} has no effect on a search, whose trials are one process each; "
+                "leave it out, or give --tool=Ray for several trials at a time."
+            )
     if request.tool == "Ray" and request.early_stop is not None:
         raise UserError("--early_stop is for --tool=Hyperopt; leave it out with --tool=Ray.")
     if request.display_file and request.display_file.suffix != ".png":
