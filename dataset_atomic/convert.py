@@ -97,7 +97,7 @@ class ConversionReport:
         return [
             *(funnel.line() for funnel in self.funnels),
             *self.notes,
-            f"{self.k_core}-core, relations of at least {self.min_triples:,} triples, "
+            f"{self.k_core}-core, relations of {self.min_triples:,} or more triples, "
             f"fixed point after {self.rounds} rounds, "
             f"{self.shared_entities:,} entities shared by several items",
             f"{len(self.attributes)} attributes: {', '.join(self.attributes)}",

@@ -8,7 +8,7 @@ import polars as pl
 
 from dataset_atomic.atomic import atomic_path, scan_atomic
 from dataset_atomic.raw.interactions import DAY
-from dataset_atomic.table1 import describe_table1
+from dataset_atomic.table1 import describe_table1, has_graph
 from ksr_recbole.errors import UserError
 
 
@@ -38,6 +38,8 @@ def describe(folder: Path) -> list[str]:
     name = name_of(folder)
     lines = [describe_table1(folder, name).line()]
     lines += _interactions(folder, name)
+    if not has_graph(folder, name):
+        return lines
     lines += _links(folder, name)
     lines += _relations(folder, name)
     return [*lines, _names(folder, name)]

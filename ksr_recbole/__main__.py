@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from ksr_recbole.errors import EXIT_STATUS
-from ksr_recbole.registry import nearest
+from ksr_recbole.registry import choose_from
 
 
 class Command(NamedTuple):
@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
-        told = f"There is no command '{name}'{nearest(name, COMMANDS) or ';'}" if name else ""
-        known = f"the commands are {', '.join(COMMANDS)}."
-        print(f"error: {told or 'No command is given;'} {known}", file=sys.stderr)
+        told = f"There is no command '{name}'" if name else "No command is given"
+        known = choose_from(name, COMMANDS, "the commands are")
+        print(f"error: {told}{known}", file=sys.stderr)
         return EXIT_STATUS
     command = COMMANDS[name]
     return import_module(command.module).main([*command.arguments, *arguments[1:]])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ksr_recbole.compat import check_versions, silence_upstream_warnings
@@ -29,8 +32,11 @@ FAILED = 1
 """Exit status of a command that ran to its end without all the results asked for."""
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as shells have it, and after SIGTERM."""
 
+
+_NAMES = frozenset({"model", "models", "dataset", "task", "study", "user"})
+"""Arguments of which an empty value, as of an unset shell variable, must not mean the default."""
 
 _SWITCHES = frozenset({"resume", "trust_checkpoint"})
 
@@ -41,7 +47,7 @@ def parse_arguments(
     """``--key=value`` arguments as a dict; of the ``switches``, ``--key`` alone means ``True``.
 
     Raises:
-        UserError: an argument of another form, or a key given twice.
+        UserError: an argument of another form, a key given twice, or an empty name.
     """
     parsed: dict[str, str] = {}
     for argument in arguments:
@@ -50,6 +56,8 @@ def parse_arguments(
             raise UserError(f"Cannot read the argument '{argument}'; write it as --key=value.")
         if not equals and key not in switches:
             raise UserError(f"The argument --{key} needs a value; write it as --{key}=VALUE.")
+        if key in _NAMES and not value:
+            raise UserError(f"The argument --{key} is empty; give a name, or leave it out.")
         if key in parsed:
             raise UserError(f"The argument --{key} is given twice; give it once.")
         parsed[key] = value if equals else "True"
@@ -104,9 +112,10 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         arguments: what it was given.
     """
     try:
-        check_versions()
-        silence_upstream_warnings()
-        return command()
+        with _terminated_like_interrupted():
+            check_versions()
+            silence_upstream_warnings()
+            return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_STATUS
@@ -121,6 +130,23 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         go_on = shlex.join([*invocation(script), *again])
         print(f"\nInterrupted; what was finished is kept. Go on with: {go_on}", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Inside the block SIGTERM, which schedulers and ``timeout`` send, is taken for Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tell_written(text: str, paths: Sequence[Path], complete: bool) -> int:

@@ -84,6 +84,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {best}?" if best and likeness(best) >= 0.6 else ""
 
 
+def choose_from(word: str, known: Iterable[str], what: str) -> str:
+    """The end of a sentence on an unknown word: the nearest known one, and all of them.
+
+    Args:
+        word: the unknown word.
+        known: the known ones.
+        what: what they are, such as ``"the models are"``.
+    """
+    names = list(known)
+    told = f"{what} {', '.join(names)}."
+    near = nearest(word, names)
+    return f"{near} {told[0].upper()}{told[1:]}" if near else f"; {told}"
+
+
 def recbole_models() -> list[str]:
     """Names of RecBole's built-in models, read from its packages' import lines.
 
@@ -123,8 +137,8 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
     """
     if based_on not in MODELS:
         raise UserError(
-            f"There is no model '{based_on}' to base {name} on{nearest(based_on, MODELS) or ';'} "
-            f"the models are {', '.join(MODELS)}."
+            f"There is no model '{based_on}' to base {name} on"
+            f"{choose_from(based_on, MODELS, 'the models are')}"
         )
     taken = name in recbole_models() or (name in MODELS and MODELS[name].based_on is None)
     if taken or not re.fullmatch(r"[\w+-]+", name):
@@ -167,10 +181,11 @@ def _found(name: str) -> type:
         return getattr(import_module(module), attribute)
     from recbole.utils import get_model
 
-    builtin = recbole_models()
+    builtin = [each for each in recbole_models() if each not in MODELS]
     if name not in builtin:
+        near = nearest(name, [*MODELS, *builtin]) or "."
         raise UserError(
-            f"There is no model named '{name}'{nearest(name, [*MODELS, *builtin])} "
+            f"There is no model named '{name}'{near} "
             f"Known models: {', '.join(MODELS)} (compared here); {', '.join(builtin)} (RecBole)."
         )
     return get_model(name)

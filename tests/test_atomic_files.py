@@ -62,7 +62,8 @@ def test_an_unclosed_quotation_mark_would_swallow_lines(write, row, column):
 
 def test_closed_quotation_marks_and_those_inside_are_fine(write):
     path = write(HEADER + b'"1"\t2\t3\n4\t5 1/2"\t6\n"Al" Y\t5\t6\n')
-    assert check_atomic_file(path, INTER) == INTER
+    assert check_atomic_file(path, ["item_id", "timestamp"]) == INTER
+    assert "line 2: column 'user_id' begins" in complaint(path)
 
 
 def test_other_columns_may_be_empty_and_anything(write):

@@ -248,6 +248,25 @@ def test_two_trials_that_are_the_same_setting(command, toy_folder, trials, capsy
     assert "Trials 1 and 3 of KSR" in refusal(capsys, toy_folder, asked)
 
 
+def test_a_dataset_that_no_cell_can_use_is_refused_once(command, toy_folder, capsys):
+    inter = toy_folder / "toy" / "toy.inter"
+    whole = inter.read_text()
+    inter.write_text(whole.replace("timestamp:float", "when:float"))
+    said = refusal(capsys, toy_folder, [*command, "--models=BPR,KSR"])
+    assert f"{inter}, line 1: the header has no column 'timestamp'" in said
+    inter.write_text(whole)
+    for suffix in ("kg", "link"):
+        (toy_folder / "toy" / f"toy.{suffix}").unlink()
+    said = refusal(capsys, toy_folder, [*command, "--study=kge"])
+    assert "KSR needs a knowledge graph" in said
+
+
+@pytest.mark.parametrize("empty", ["dataset", "models", "study"])
+def test_an_empty_name_is_not_the_default(command, toy_folder, capsys, empty):
+    given = [a for a in command if not a.startswith(f"--{empty}=")]
+    assert f"--{empty} is empty" in refusal(capsys, toy_folder, [*given, f"--{empty}="])
+
+
 def test_one_task_is_tuned_at_a_time(command, toy_folder, capsys):
     both = [*command, "--study=tuning", "--task=next-item,next-session"]
     assert "one task at a time" in refusal(capsys, toy_folder, both)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dataset_atomic import atomic
 from dataset_atomic.atomic import AtomicTable, read_atomic, write_atomic_files
 from dataset_atomic.convert import Options
+from dataset_atomic.describe import describe
 from dataset_atomic.filtering import (
     Funnel,
     LinkedData,
@@ -433,6 +434,20 @@ def test_text_survives_a_round_trip(tmp_path):
     table = read_atomic(tmp_path / "a[1].item", {"item_id": "token"})
     write_atomic_files(tmp_path / "new", "b", {"item": table})
     assert (tmp_path / "new" / "b.item").read_text() == content
+
+
+def test_a_dataset_without_a_graph_is_described_without_one(tmp_path):
+    (tmp_path / "bare.inter").write_text(
+        "user_id:token\titem_id:token\ttimestamp:float\n1\ta\t5\n1\tb\t6\n2\ta\t7\n"
+    )
+    first, *rest = describe(tmp_path)
+    assert first == (
+        "bare: 3 interactions, 2 items, 2 users, no knowledge graph (no bare.kg and .link)"
+    )
+    assert rest[0].startswith("time: 1970-01-01") and not any("triples" in line for line in rest)
+    (tmp_path / "bare.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\na\tr\tb\n")
+    with pytest.raises(UserError, match=r"bare\.link does not exist"):
+        describe(tmp_path)
 
 
 def test_table1_counts_what_the_files_hold(tmp_path):

@@ -352,7 +352,7 @@ def test_names_of_metrics() -> None:
     keys = list(ranking_metrics(users, ranks, ["mAp", "HIT"], [5, 10]))
     assert keys == ["map", "map@5", "map@10", "hit@5", "hit@10"]
     assert list(ranking_metrics(users, ranks, "NDCG", 5)) == ["ndcg@5"]
-    with pytest.raises(UserError, match=r"'ndgc'.*did you mean ndcg\?.*choose from map, mrr"):
+    with pytest.raises(UserError, match=r"'ndgc'.*did you mean ndcg\?.*The metrics are map, mrr"):
         ranking_metrics(users, ranks, ["NDGC"], [5])
     for topk in ([0], [2.5], [True], 0):
         with pytest.raises(UserError, match="topk"):

@@ -266,6 +266,25 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(toy_folder, monkeypatch, c
     assert "--resume=" in hint and str(toy_folder / "saved") in hint
 
 
+def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
+    command = [*toy_command(toy_folder), "--epochs=100000", "--stopping_step=100000"]
+    command.remove("--epochs=2")
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "run_recbole.py", *command],
+        cwd=toy_folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "epoch 1 training" in line:
+            process.terminate()
+    assert process.wait() == 130
+    assert "Go on with: python run_recbole.py" in said[-1] and "--resume=" in said[-1]
+
+
 # Bad input ----------------------------------------------------------------------------------
 
 
@@ -296,6 +315,7 @@ def test_misspelt_key_suggests_the_nearest(capsys, tmp_path):
         (["--seed=1", "--seed=2"], "twice"),
         (["--config_files=absent.yaml"], "absent.yaml"),
         (["--task=next-song"], "next-item"),
+        (["--dataset="], "--dataset is empty"),
         (["--task=builtin"], "the tasks are: next-item, next-session"),
         (["--model=LightGCN", "--task=next-session"], "task is next-session, but it has no"),
         (["--model=LightGCN", "--train_ratio=0.5"], "train_ratio is 0.5, but it has no effect"),
@@ -306,6 +326,15 @@ def test_misspelt_key_suggests_the_nearest(capsys, tmp_path):
 )
 def test_malformed_command_line(capsys, arguments, part):
     assert part in failure(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["--kge_method=TransX", "--learner=5", "--resume=no.pth", "--report_modes=['uni500']"],
+)
+def test_what_can_be_seen_before_pretraining_is_seen_before_it(capsys, toy_folder, change):
+    failure(capsys, [*toy_command(toy_folder), change])
+    assert not list((toy_folder / "pretrained").glob("*"))
 
 
 @pytest.mark.parametrize("model", ["GRU++", "RUM_I", "CKE", "BPR"])
@@ -344,6 +373,7 @@ def test_broken_config_file(capsys, tmp_path, content):
         ("--loss_type=hinge", "loss_type"),
         ("--learner=5", "learner"),
         ("--eval_args.mode=uni500", "uni10pop10"),
+        ("--eval_args.mode=uni500", "User 'u"),
         ("--report_modes=full", "report_modes"),
         ("--report_modes=['foo']", "'foo' is not a mode"),
         ("--eval_step=often", "eval_step"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on, tell_written
 from ksr_recbole.errors import UserError
-from ksr_recbole.registry import PAPER_MODELS, VARIANTS, nearest
+from ksr_recbole.registry import PAPER_MODELS, VARIANTS, choose_from
 
 if TYPE_CHECKING:
     from ksr_recbole.benchmark.plan import Request
@@ -93,15 +93,12 @@ def _study(name: str | None, models: str | None, task: str | None) -> Study:
     from ksr_recbole.benchmark.studies import STUDIES, TABLE3, TUNING, table3
 
     if name is None:
-        return table3(_models(models or "paper"))
+        return table3(_models("paper" if models is None else models))
     if name == TUNING:
         return _tuning(models, task)
     if name not in STUDIES:
-        known = [*STUDIES, TUNING]
-        raise UserError(
-            f"There is no study named '{name}'{nearest(name, known) or ';'} the studies are "
-            f"{', '.join(known)} (leave --study out for {TABLE3})."
-        )
+        known = choose_from(name, [*STUDIES, TUNING], f"without --study it is {TABLE3}, others are")
+        raise UserError(f"There is no study named '{name}'{known}")
     if models is not None:
         raise UserError(f"The study {name} names its models itself; leave --models out.")
     return STUDIES[name]
@@ -118,7 +115,7 @@ def _tuning(models: str | None, task: str | None) -> Study:
             "tune for one task at a time."
         )
     path = keys.TRIALS / f"{tasks[0]}.yaml"
-    return tuning_study(_models(models) if models else None, path)
+    return tuning_study(None if models is None else _models(models), path)
 
 
 def _models(text: str) -> tuple[str, ...]:
@@ -127,8 +124,8 @@ def _models(text: str) -> tuple[str, ...]:
     for name in names:
         if name not in known:
             raise UserError(
-                f"There is no model named '{name}' in the comparison{nearest(name, known) or ';'} "
-                f"the models are {', '.join(known)}."
+                f"There is no model named '{name}' in the comparison"
+                f"{choose_from(name, known, 'the models are')}"
             )
     if not names:
         raise UserError("--models names no model; give some, or paper, or all.")
@@ -143,8 +140,7 @@ def _tasks(text: str) -> tuple[str, ...]:
     for name in names:
         if name not in known:
             raise UserError(
-                f"There is no task named '{name}'{nearest(name, known) or ';'} "
-                f"the tasks are {', '.join(known)}."
+                f"There is no task named '{name}'{choose_from(name, known, 'the tasks are')}"
             )
     if not names:
         raise UserError(f"--task names no task; the tasks are {', '.join(known)}.")

@@ -103,6 +103,8 @@ def make_plan(request: Request) -> Plan:
         for seed in request.seeds
     }
     reasons = {cell.name: _reason_against(cell, digests, some_config) for cell in cells.values()}
+    if all(reasons.values()):
+        raise UserError(next(iter(reasons.values())))
     return Plan(
         request,
         Store(request.results_dir / "benchmark" / request.dataset),

@@ -173,7 +173,9 @@ class Lines(Board):
         state, outcome = self.states[job.cell.name], self.outcomes[job.cell.name]
         phase = self.plan.request.study.phase
         failed = isinstance(outcome, Failed)
-        told = f"failed, {outcome.error}" if failed else f"{phase} MRR {state.score:.4f}"
+        told = (
+            f"failed, {outcome.error.rstrip('.')}" if failed else f"{phase} MRR {state.score:.4f}"
+        )
         self._write(f"{job.cell.name}: {told}, {_duration(state.seconds)} ({self.headline()})")
         if report.warning:
             self._write(f"warning: {report.warning}")

@@ -45,8 +45,9 @@ def check_atomic_file(
     The file must exist, be UTF-8, begin with a header of ``name:type`` columns among which are
     the required ones, and have at least one row; every row must have as many columns as the
     header, and no required column may be empty or, if its type is ``float``, not be a finite
-    number.  A field may not begin with a quotation mark that it does not close.  Lines may end
-    in ``\\n`` or ``\\r\\n``; blank lines at the end are allowed.
+    number.  Fields of required columns may not begin with a quotation mark, which RecBole would
+    take away, and other fields may not begin with one that they do not close.  Lines may end in
+    ``\\n`` or ``\\r\\n``; blank lines at the end are allowed.
 
     Args:
         path: the file.
@@ -143,7 +144,7 @@ def _check_rows(
     for block in _blocks(file):
         _decode(path, block, first_line=line)
         starts, ends = _field_bounds(path, block, len(types), line, separator)
-        _check_quotes(path, names, block, starts, ends, line)
+        _check_quotes(path, names, required, block, starts, ends, line)
         for name in required:
             column = names.index(name)
             field = starts[:, column], ends[:, column]
@@ -211,24 +212,26 @@ def _field_bounds(
 def _check_quotes(
     path: Path,
     names: Sequence[str],
+    required: Sequence[str],
     block: bytes,
     starts: np.ndarray,
     ends: np.ndarray,
     first_line: int,
 ) -> None:
-    """Refuse a field from whose quotation mark Pandas would read on into the next lines."""
+    """Refuse what Pandas would take for a quoted field, which can go on over the next lines."""
     data = np.frombuffer(block, dtype=np.uint8)
     quoted = (data[starts] == _QUOTE) & (starts < ends)
     if not quoted.any():
         return
     before = np.concatenate([[0], np.cumsum(data == _QUOTE)])
-    unclosed = np.argwhere(quoted & ((before[ends] - before[starts]) % 2 == 1))
-    if len(unclosed):
-        row, column = unclosed[0]
+    unclosed = (before[ends] - before[starts]) % 2 == 1
+    refused = np.argwhere(quoted & (unclosed | np.isin(names, list(required))))
+    if len(refused):
+        row, column = refused[0]
         raise UserError(
             f"{path}, line {first_line + row}: column {names[column]!r} begins with a quotation "
-            "mark that is not closed, so that the lines after it would be read as one field; "
-            "remove the mark, here and wherever the token occurs."
+            "mark, which RecBole takes for that of a CSV file and reads on to the next one; "
+            "remove it, here and wherever else the field occurs."
         )
 
 

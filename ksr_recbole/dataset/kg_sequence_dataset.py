@@ -14,6 +14,7 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 
+from dataset_atomic.table1 import has_graph
 from ksr_recbole.config import option
 from ksr_recbole.dataset.atomic_files import check_atomic_file
 from ksr_recbole.dataset.attributes import attribute_relations
@@ -222,11 +223,6 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
         for field in (self.entity_field, self.relation_field):
             yield self._tokens(field)
         yield from (self.item_entities, self.triples)
-
-
-def has_graph(folder: Path, name: str) -> bool:
-    """Whether a dataset has a knowledge graph; one of its two files alone is a mistake."""
-    return any((folder / f"{name}.{suffix}").is_file() for suffix in ("kg", "link"))
 
 
 def load_dataset(config: Any) -> SequenceDataset | KGSequenceDataset:

@@ -8,7 +8,7 @@ according to the popularity."
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,8 +100,8 @@ def draw_candidates(
     Raises:
         UserError: a user has too few items he or she never interacted with.
     """
+    check_enough_items(sequences, split, phase, n_uniform + n_popular)
     users, positives = phase_targets(sequences, split, phase)
-    _check_enough_items(sequences, users, n_uniform + n_popular)
     uniform_weights = np.ones(sequences.n_items, dtype=np.int64)
     uniform_weights[0] = 0  # padding
     text = f"{split.name}/{phase}/{seed}"
@@ -117,17 +117,37 @@ def draw_candidates(
     return CandidateSets(users=users, positives=positives, negatives=negatives)
 
 
-def _check_enough_items(sequences: UserSequences, users: np.ndarray, wanted: int) -> None:
+def check_enough_items(
+    sequences: UserSequences,
+    split: Split,
+    phase: EvalPhase,
+    wanted: int,
+    user_tokens: Sequence[str] | np.ndarray | None = None,
+) -> None:
+    """Make sure that so many negatives can be drawn for every positive.
+
+    Args:
+        sequences: all users' sequences.
+        split: the split.
+        phase: the phase.
+        wanted: negatives per positive.
+        user_tokens: the users' ids in the ``.inter`` file by RecBole's, for the sentence.
+
+    Raises:
+        UserError: a user has too few items he or she never interacted with.
+    """
+    users, _ = phase_targets(sequences, split, phase)
     owners = np.repeat(np.arange(sequences.n_users), sequences.lengths)
     pairs = np.unique(owners * sequences.n_items + sequences.items)
     distinct = np.bincount(pairs // sequences.n_items, minlength=sequences.n_users)
     available = sequences.n_items - 1 - distinct[users]
     if len(users) and available.min() < wanted:
         row = int(available.argmin())
+        user = users[row] if user_tokens is None else user_tokens[users[row]]
+        name = f"number {user} (RecBole's internal id)" if user_tokens is None else f"'{user}'"
         raise UserError(
-            f"User number {users[row]} (RecBole's internal id) has only {available[row]} of the "
-            f"{sequences.n_items - 1} items left without an interaction, but {wanted} negatives "
-            "per positive are to be drawn; "
+            f"User {name} has only {available[row]} of the {sequences.n_items - 1} items left "
+            f"without an interaction, but {wanted} negatives per positive are to be drawn; "
             "ask for fewer in eval_args: mode (such as uni10pop10), or rank all items with full."
         )
 

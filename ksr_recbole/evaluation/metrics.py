@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.registry import nearest
+from ksr_recbole.registry import choose_from
 
 
 def rank_of_positives(positive_scores: np.ndarray, negative_scores: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ def parse_metrics(names: Sequence[str] | str) -> list[str]:
         if name not in METRICS:
             raise UserError(
                 f"metrics: '{name}' is not a ranking metric known here"
-                f"{nearest(name, METRICS) or ';'} choose from {', '.join(METRICS)}."
+                f"{choose_from(name, METRICS, 'the metrics are')}"
             )
     return list(dict.fromkeys(parsed))
 

@@ -51,10 +51,15 @@ def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors
     Raises:
         UserError: given vectors do not fit, or the cache folder cannot be written.
     """
+    makers: list[Callable[[Any, Any], Any]] = []
     if config["item_init"] == "bpr":
-        item_vectors(config, dataset)
+        bpr_settings(config)
+        makers.append(item_vectors)
     if config["kb_input"] or config["kb_score"]:
-        kb_vectors(config, dataset)
+        kge_settings(config)
+        makers.append(kb_vectors)
+    for make in makers:  # only once all settings are known to be good
+        make(config, dataset)
     vectors = _vectors_of(dataset)
     if config["pretrain_export_path"] is not None:
         _export(config, dataset, vectors)

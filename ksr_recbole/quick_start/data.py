@@ -10,10 +10,9 @@ from dataset_atomic.convert import Options
 from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1
-from ksr_recbole.dataset.kg_sequence_dataset import has_graph
 from ksr_recbole.errors import UserError
 from ksr_recbole.paths import DATASETS
-from ksr_recbole.registry import nearest
+from ksr_recbole.registry import choose_from, under_protocol
 
 CONVERTERS = {"ml-100k": convert_ml_100k}
 """Datasets that can be made from what is installed."""
@@ -39,11 +38,10 @@ def prepare_atomic_files(config: Any) -> str:
                 f"or, with its atomic files in FOLDER/{name}, add --data_path=FOLDER."
             )
         if name not in CONVERTERS:
-            known = available_datasets()
+            known = choose_from(name, available_datasets(), "the datasets are").removesuffix(".")
             raise UserError(
-                f"There is no dataset named '{name}'{nearest(name, known) or ';'} the datasets "
-                f"are {', '.join(known)}; for your own, put {name}.inter, .kg and .link into "
-                f"{folder}, or into FOLDER/{name} and add --data_path=FOLDER."
+                f"There is no dataset named '{name}'{known}; for your own, put {name}.inter, .kg "
+                f"and .link into {folder}, or into FOLDER/{name} and add --data_path=FOLDER."
             )
         # What is there without its .inter is no dataset, so that nothing of value is replaced.
         report = CONVERTERS[name](folder, options=Options(overwrite=True))
@@ -52,6 +50,4 @@ def prepare_atomic_files(config: Any) -> str:
         return report.table1.line()
     if not folder.is_dir():
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    if has_graph(folder, name):
-        return describe_table1(folder, name).line()
-    return f"{name}: no knowledge graph ({name}.kg and {name}.link are not in {folder})"
+    return describe_table1(folder, name, timed=under_protocol(config["model"])).line()

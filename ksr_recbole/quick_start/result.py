@@ -67,8 +67,9 @@ def summary(result: dict[str, Any], path: Path) -> str:
     lines = [
         f"{result['model']} on {result['table1']}",
         *(f"  pretrained  {note}" for note in result["pretraining"]),
-        f"  best epoch  {result['best_epoch'] + 1} of {result['epochs_trained']} trained, "
-        f"by {result['valid_metric']} on validation ({result['eval_mode']})",
+        f"  best epoch  {result['best_epoch']}, counted from 0 as in the log, of "
+        f"{result['epochs_trained']} trained, by {result['valid_metric']} on validation "
+        f"({result['eval_mode']})",
         "",
         *_metric_table(result["metrics"], result["metric_decimal_place"]),
         "",

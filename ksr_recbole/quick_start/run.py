@@ -33,14 +33,15 @@ from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts, check_possible
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.evaluator import EvalResult
+from ksr_recbole.evaluation.candidates import check_enough_items
+from ksr_recbole.evaluation.evaluator import EvalResult, parse_mode
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.trainer import SequenceTrainer, check_options
 
 Measure = Callable[
     [SequenceTrainer, SequenceEvalData], tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -183,12 +184,17 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         train_data, valid_data, test_data = data_preparation(config, dataset)
         check_not_empty(config, train_data, valid_data, test_data)
         _to_log_file(str(dataset))
+    # What would be refused later is refused before anything is trained.
+    check_options(config, registry.model_class(config["model"]))
+    resume = group.from_main(lambda: _resume_path(config))
+    modes = _modes(config, valid_data, test_data)
+    group.from_main(lambda: _check_candidates(modes, valid_data, test_data))
     with stages("pretraining"):
         vectors = group.from_main(lambda: pretrained_vectors(config, dataset))
         dataset.pretrained = vectors  # in the other processes too
     trainer = make_trainer(config, dataset)
-    if config["resume"]:
-        trainer.resume_checkpoint(group.from_main(lambda: _resume_path(config)))
+    if resume is not None:
+        trainer.resume_checkpoint(resume)
     if saved:
         group.tell_parent("checkpoint", group.from_main(lambda: trainer.saved_model_file))
     with stages("training"):
@@ -198,7 +204,13 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
             trainer.load_best(trainer.saved_model_file)
         else:
             trainer.use_best()
-        evaluated = _evaluate_modes(config, trainer, valid_data, test_data)
+        evaluated: dict[str, dict[str, EvalResult]] = {
+            mode: {
+                data.phase: trainer.rank(data, mode, config["show_progress"])
+                for data in (valid_data, test_data)
+            }
+            for mode in modes
+        }
     measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
         "model": config["model"],
@@ -282,28 +294,32 @@ def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
     return SequenceTrainer(config, model, dataset.fingerprint, keys)
 
 
-def _resume_path(config: Config) -> str | Path:
-    if config["resume"] is True:
+def _resume_path(config: Config) -> str | Path | None:
+    """The checkpoint to go on from, if one is asked for; that it can be used is seen later."""
+    given = config["resume"]
+    if given is True:
         names = config["checkpoint_dir"], config["model"], config["dataset"]
         return checkpoint.newest(*names, "leave --resume out to start anew")
-    return config["resume"]
+    if not given:
+        return None
+    checkpoint.check_exists(given)
+    return given
 
 
-def _evaluate_modes(
-    config: Config,
-    trainer: SequenceTrainer,
-    valid_data: SequenceEvalData,
-    test_data: SequenceEvalData,
-) -> dict[str, dict[str, EvalResult]]:
-    """Results by mode and phase, in the modes configured for evaluation and for the report."""
-    modes = [test_data.mode, valid_data.mode, *option(config, "report_modes", list)]
-    return {
-        mode: {
-            data.phase: trainer.rank(data, mode, config["show_progress"])
-            for data in (valid_data, test_data)
-        }
-        for mode in dict.fromkeys(modes)
-    }
+def _modes(config: Config, valid_data: SequenceEvalData, test_data: SequenceEvalData) -> list[str]:
+    """The modes configured for evaluation and for the report, each once."""
+    return list(
+        dict.fromkeys([test_data.mode, valid_data.mode, *option(config, "report_modes", list)])
+    )
+
+
+def _check_candidates(modes: list[str], *phases: SequenceEvalData) -> None:
+    """Make sure that all the candidates can be drawn."""
+    for data in phases:
+        dataset = data.dataset
+        wanted = max(m.n_uniform + m.n_popular for m in map(parse_mode, modes))
+        users = dataset.field2id_token[dataset.uid_field]
+        check_enough_items(dataset.sequences, dataset.split, data.phase, wanted, users)
 
 
 def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:

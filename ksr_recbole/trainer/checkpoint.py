@@ -43,16 +43,25 @@ def save(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
             ) from error
 
 
+def check_exists(path: str | os.PathLike[str]) -> None:
+    """Refuse a path with no file.
+
+    Raises:
+        UnusableCheckpointError: naming it.
+    """
+    if not Path(path).is_file():
+        raise UnusableCheckpointError(
+            f"Checkpoint {path} does not exist; give the path of a saved model."
+        )
+
+
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint written by :func:`save`, with ``weights_only=True``.
 
     Raises:
         UnusableCheckpointError: the file is missing, damaged, or no checkpoint of this package.
     """
-    if not Path(path).is_file():
-        raise UnusableCheckpointError(
-            f"Checkpoint {path} does not exist; give the path of a saved model."
-        )
+    check_exists(path)
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:

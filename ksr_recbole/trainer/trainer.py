@@ -61,7 +61,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
     def __init__(
         self, config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
     ) -> None:
-        _check_options(config, model)
+        check_options(config, type(model))
         self.matmul_precision = option(
             config, "matmul_precision", str, choices=PRECISIONS, optional=True
         )
@@ -319,8 +319,12 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         checkpoint.check_same_run(path, content, self.config, self._fingerprint, self._settings)
 
 
-def _check_options(config: Any, model: torch.nn.Module) -> None:
-    """Refuse values on which RecBole's trainer would stop later, or which it would misread."""
+def check_options(config: Any, model_class: type) -> None:
+    """Refuse values on which RecBole's trainer would stop later, or which it would misread.
+
+    Raises:
+        UserError: naming the config key.
+    """
     option(config, "learner", str, choices=LEARNERS)  # RecBole takes Adam for an unknown one
     option(config, "learning_rate", float, minimum=0)
     option(config, "weight_decay", float, minimum=0)
@@ -335,7 +339,7 @@ def _check_options(config: Any, model: torch.nn.Module) -> None:
         raise UserError("Config keys train_rec_step and train_kg_step are both 0.")
     if not kg:
         return
-    if not hasattr(model, "calculate_kg_loss"):
+    if not hasattr(model_class, "calculate_kg_loss"):
         raise UserError(
             f"Config key train_kg_step is {kg}, but {config['model']} has no epochs of its own on "
             "the knowledge graph; leave it at its default."

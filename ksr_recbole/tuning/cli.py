@@ -16,9 +16,9 @@ usage: {program}
          [--model=KSR] [--dataset=ml-100k] [--params_file=FILE.hyper] [--algo=exhaustive]
          [--tool=Hyperopt] [--KEY=VALUE ...]
 
-Searches a model's settings by their score on validation.  Writes the trials as
+Searches a model's settings by their score on validation. Writes the trials as
 <results_dir>/<model>-<dataset>-tuning.md, .json and .png and the best settings as .yaml, for
-run_recbole.py --config_files.  Finished trials are kept in .jsonl and not run again; an
+run_recbole.py --config_files. Finished trials are kept in .jsonl and not run again; an
 interrupted command goes on where it was when it is given again.
   --params_file=FILE     the ranges; configs/hyper/<model>.hyper by default
   --algo=NAME            exhaustive (the default), random or bayes

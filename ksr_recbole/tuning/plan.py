@@ -17,7 +17,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.quick_start.result import settings
-from ksr_recbole.registry import nearest
+from ksr_recbole.registry import choose_from
 from ksr_recbole.trainer.checkpoint import plain
 from ksr_recbole.tuning.space import Range, read_space
 
@@ -150,14 +150,12 @@ def _check_options(request: Request) -> None:
     for option, name, known in (("algo", request.algo, ALGORITHMS), ("tool", request.tool, TOOLS)):
         if name not in known:
             raise UserError(
-                f"--{option} is '{name}'{nearest(name, known) or ';'} "
-                f"it must be one of: {', '.join(known)}."
+                f"--{option} is '{name}'{choose_from(name, known, 'it must be one of:')}"
             )
     if not registry.under_protocol(request.model):
         raise UserError(
             f"The model '{request.model}' cannot be tuned here"
-            f"{nearest(request.model, registry.MODELS) or ';'} "
-            f"the models are {', '.join(registry.MODELS)}."
+            f"{choose_from(request.model, registry.MODELS, 'the models are')}"
         )
     for key in PROCESS_KEYS:
         if key in request.values:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ksr_recbole.config.keys import check_keys
 from ksr_recbole.errors import UserError
-from ksr_recbole.registry import nearest
+from ksr_recbole.registry import choose_from
 
 BOUNDS = {
     "uniform": ("low", "high"),
@@ -104,8 +104,7 @@ def _read_line(line: str, where: str) -> Range:
         raise UserError(f"{where}: {name} cannot be tuned, since trials would not be comparable.")
     if kind not in TYPES:
         raise UserError(
-            f"{where}: there is no type '{kind}'{nearest(kind, TYPES) or ';'} "
-            f"the types are {', '.join(TYPES)}."
+            f"{where}: there is no type '{kind}'{choose_from(kind, TYPES, 'the types are')}"
         )
     read = _choices if kind == "choice" else _bounds
     return Range(name, kind, read(name, kind, values, where))
