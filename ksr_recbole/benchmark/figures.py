@@ -10,23 +10,10 @@ import numpy as np
 
 from ksr_recbole.benchmark.results import Row, spread
 from ksr_recbole.benchmark.studies import Study
+from ksr_recbole.drawing import HIGHLIGHT, new_figure
 
 SHOWN = {"MAP": "map", "NDCG@10": "ndcg@10"}
 """Metrics in a figure, and RecBole's names of them."""
-
-HIGHLIGHT = "#c1272d"
-"""Colour of the row that stands out."""
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A figure of so many inches that needs no display and leaves no state behind."""
-    # Imported late, since most commands draw nothing; and without pyplot.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def bar_colours(n: int) -> list[Any]:

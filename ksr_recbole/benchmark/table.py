@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -67,10 +68,7 @@ def table_of(summary: Summary, dataset: str) -> Table:
     """The table of one task and mode."""
     lines = [_line(row, summary) for row in summary.rows]
     groups = [row.setting.group for row in summary.rows]
-    ruled = [
-        Line(line.label, line.cells, line.error, rule_above=k > 0 and groups[k] != groups[k - 1])
-        for k, line in enumerate(lines)
-    ]
+    ruled = with_rules(lines, groups)
     if summary.improvement:
         texts = tuple("-" if p is None else f"{p:+.2f} %" for p in summary.improvement.values())
         ruled.append(Line("improvement", texts, rule_above=True))
@@ -80,6 +78,12 @@ def table_of(summary: Summary, dataset: str) -> Table:
         tuple(ruled),
         tuple(_notes(summary)),
     )
+
+
+def with_rules(lines: Sequence[Line], groups: Sequence[str]) -> list[Line]:
+    """The lines with a rule between those of different groups."""
+    parted = [False, *(before != after for before, after in pairwise(groups))]
+    return [replace(line, rule_above=above) for line, above in zip(lines, parted, strict=True)]
 
 
 def _line(row: Row, summary: Summary) -> Line:

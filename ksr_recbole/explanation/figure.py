@@ -6,6 +6,7 @@ import os
 import warnings
 from typing import Any
 
+from ksr_recbole.drawing import HIGHLIGHT, new_figure
 from ksr_recbole.explanation.result import AttributeView, Explanation, Step
 
 _RANKLISTS = 3
@@ -20,7 +21,7 @@ _OTHER_LETTERS = (
 )  # fmt: skip
 """Fonts for titles in letters that matplotlib's own font does not have."""
 
-_RIGHT, _FAINT = "#c1272d", "#666666"
+_RIGHT, _FAINT = HIGHLIGHT, "#666666"
 
 
 def draw(explanation: Explanation, path: str | os.PathLike[str]) -> None:
@@ -33,8 +34,7 @@ def draw(explanation: Explanation, path: str | os.PathLike[str]) -> None:
         explanation: what to draw.
         path: where to.
     """
-    # Imported late, and without pyplot: a figure needs no display and leaves no state behind.
-    from matplotlib import rc_context
+    from matplotlib import rc_context  # imported late, since most commands draw nothing
 
     with rc_context({"font.family": _families()}), warnings.catch_warnings():
         # A letter that no installed font has is drawn as a box.
@@ -51,17 +51,13 @@ def _families() -> list[str]:
 
 
 def _figure(explanation: Explanation) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = explanation.by_attention()
     lists = shown[:_RANKLISTS]
     moments = _moments(explanation)
     n_steps, n_values = len(explanation.steps), len(explanation.steps[-1].attributes[0].values)
     heights = [0.28 * len(shown) + 2.6, 0.24 * (n_values + 1) + 0.9]
     width = max(4.2 * len(lists), 0.42 * n_steps + 3)
-    figure = Figure(figsize=(width, heights[0] + heights[1] * len(moments)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, heights[0] + heights[1] * len(moments))
     grid = figure.add_gridspec(
         1 + len(moments), len(lists), height_ratios=[heights[0], *[heights[1]] * len(moments)]
     )

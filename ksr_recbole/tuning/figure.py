@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ksr_recbole.drawing import HIGHLIGHT, new_figure
 from ksr_recbole.tuning.plan import Plan
 from ksr_recbole.tuning.space import Range
 from ksr_recbole.tuning.trials import Trial
 
 _COLUMNS = 3
-_BEST = "#c1272d"
 _LOGARITHMIC = 30.0
 """A range of positive numbers this many times as large as its smallest is shown in logarithms."""
 
@@ -28,15 +28,10 @@ def draw(plan: Plan, trials: Sequence[Trial], best: Trial, path: str | os.PathLi
         best: the best of them, which stands out.
         path: where to.
     """
-    # Imported late, and without pyplot: a figure needs no display and leaves no state behind.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     scored = [trial for trial in trials if trial.score is not None]
     columns = min(_COLUMNS, len(plan.ranges))
     rows = ceil(len(plan.ranges) / columns)
-    figure = Figure(figsize=(4 * columns + 1, 3.2 * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4 * columns + 1, 3.2 * rows + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, each in zip(panels, plan.ranges, strict=False):
         _draw_panel(axes, each, scored, best)
@@ -53,7 +48,7 @@ def _draw_panel(axes: Any, each: Range, scored: Sequence[Trial], best: Trial) ->
     scores = [trial.score for trial in scored]
     axes.scatter(places, scores, s=18, color="#4477aa", alpha=0.7)
     at = next(k for k, trial in enumerate(scored) if trial is best)
-    axes.scatter([places[at]], [best.score], s=60, color=_BEST, marker="*")
+    axes.scatter([places[at]], [best.score], s=60, color=HIGHLIGHT, marker="*")
     axes.set_xlabel(each.name)
     if each.kind == "choice":
         axes.set_xticks(np.arange(len(each.values)), [str(value) for value in each.values])

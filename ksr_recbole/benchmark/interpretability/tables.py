@@ -9,7 +9,7 @@ import numpy as np
 from ksr_recbole.benchmark.interpretability.methods import OWN, Explained, Level, Method
 from ksr_recbole.benchmark.results import spread
 from ksr_recbole.benchmark.significance import ALPHA
-from ksr_recbole.benchmark.table import Line, Table, Value
+from ksr_recbole.benchmark.table import Line, Table, Value, with_rules
 
 COLUMNS: dict[Level, dict[str, tuple[str, ...]]] = {
     "values": {
@@ -45,7 +45,7 @@ def short_table(explained: Explained, level: Level, where: str) -> Table:
     return Table(
         f"{_CAPTIONS[level]}: {where}",
         tuple(columns),
-        _ruled(lines, methods),
+        tuple(with_rules(lines, [method.group for method in methods])),
         (*_notes(explained, level), *_dagger_note(explained, level, lines)),
     )
 
@@ -75,14 +75,6 @@ def _line(explained: Explained, method: Method, columns: dict[str, tuple[str, ..
 
 def _competes(method: Method) -> bool:
     return method.name != "any"  # a bound, no method
-
-
-def _ruled(lines: Sequence[Line], methods: Sequence[Method]) -> tuple[Line, ...]:
-    groups = [method.group for method in methods]
-    return tuple(
-        Line(line.label, line.cells, line.error, rule_above=k > 0 and groups[k] != groups[k - 1])
-        for k, line in enumerate(lines)
-    )
 
 
 def _notes(explained: Explained, level: Level) -> list[str]:
