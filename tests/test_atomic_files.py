@@ -60,6 +60,12 @@ def test_an_unclosed_quotation_mark_would_swallow_lines(write, row, column):
     assert f"line 3: column '{column}' begins with a quotation mark" in complaint(path)
 
 
+def test_names_may_begin_with_quotation_marks(tmp_path):
+    path = tmp_path / "x.entity"
+    path.write_text('entity_id:token\tname:token_seq\n1\t"Heroes"\n2\t"Al" Y\n3\t"\n')
+    assert len(check_atomic_file(path, ["entity_id", "name"])) == 2
+
+
 def test_closed_quotation_marks_and_those_inside_are_fine(write):
     path = write(HEADER + b'"1"\t2\t3\n4\t5 1/2"\t6\n"Al" Y\t5\t6\n')
     assert check_atomic_file(path, ["item_id", "timestamp"]) == INTER

@@ -21,6 +21,9 @@ from ksr_recbole.errors import UserError
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 """Types that RecBole knows; a header's columns read ``name:type``."""
 
+READ_BY_RECBOLE = (".inter", ".kg", ".link")
+"""Suffixes of the files that RecBole reads too, as CSV files; names are in files of ours."""
+
 BLOCK_BYTES = 1 << 19
 """Bytes checked at a time; the working arrays are a few times this."""
 
@@ -45,9 +48,9 @@ def check_atomic_file(
     The file must exist, be UTF-8, begin with a header of ``name:type`` columns among which are
     the required ones, and have at least one row; every row must have as many columns as the
     header, and no required column may be empty or, if its type is ``float``, not be a finite
-    number.  Fields of required columns may not begin with a quotation mark, which RecBole would
-    take away, and other fields may not begin with one that they do not close.  Lines may end in
-    ``\\n`` or ``\\r\\n``; blank lines at the end are allowed.
+    number.  In the files that RecBole reads, fields of required columns may not begin with a
+    quotation mark, which it would take away, and others not with one that they do not close.
+    Lines may end in ``\\n`` or ``\\r\\n``; blank lines at the end are allowed.
 
     Args:
         path: the file.
@@ -144,7 +147,8 @@ def _check_rows(
     for block in _blocks(file):
         _decode(path, block, first_line=line)
         starts, ends = _field_bounds(path, block, len(types), line, separator)
-        _check_quotes(path, names, required, block, starts, ends, line)
+        if path.suffix in READ_BY_RECBOLE:
+            _check_quotes(path, names, required, block, starts, ends, line)
         for name in required:
             column = names.index(name)
             field = starts[:, column], ends[:, column]
