@@ -14,7 +14,6 @@ from ksr_recbole.config.keys import (
     added_options,
     check_keys,
     chosen_options,
-    known_keys,
     known_tasks,
     model_options,
     read_for_all,
@@ -26,14 +25,10 @@ from ksr_recbole.evaluation.evaluator import parse_mode
 from ksr_recbole.evaluation.metrics import metric_keys
 from ksr_recbole.paths import CONFIGS, DATASETS
 
-_OF_THE_PROTOCOL = {
-    "task": "next-item",
-    "train_ratio": 1.0,
-    "ema_decay": None,
-    "matmul_precision": None,
-    "resume": False,
-}
-"""Keys that only this package's loaders and trainer read, and the values that change nothing."""
+_DEFAULT_TASK = "next-item"
+
+_OF_THE_PROTOCOL = ("task", "train_ratio", "ema_decay", "matmul_precision", "resume")
+"""Keys that only this package's loaders and trainer read."""
 
 
 class Config(RecBoleConfig):
@@ -70,9 +65,10 @@ class Config(RecBoleConfig):
 
     def _check_within_reach(self) -> None:
         """Refuse what is set but does nothing where RecBole's own trainer and loaders run."""
-        for key, default in _OF_THE_PROTOCOL.items():
-            given = self.external_config_dict.get(key, default)
-            if given != default:
+        defaults = {"task": _DEFAULT_TASK, **self.internal_config_dict}
+        for key in _OF_THE_PROTOCOL:
+            given = self.external_config_dict.get(key, defaults[key])
+            if given != defaults[key]:
                 raise UserError(
                     f"Config key {key} is {given}, but it has no effect on {self.model}, which "
                     "runs as in RecBole; leave it out, or choose a model that is compared here: "
@@ -81,8 +77,9 @@ class Config(RecBoleConfig):
 
     def without_effect(self) -> list[str]:
         """The keys that were given and that neither the model nor anything else here reads."""
-        given = (key for key in self.external_config_dict if key in known_keys())
-        return sorted(set(given) - read_for_all() - set(self.internal_config_dict))
+        return sorted(
+            set(self.external_config_dict) - read_for_all() - set(self.internal_config_dict)
+        )
 
     def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
         content: dict[str, Any] = {}
@@ -122,7 +119,7 @@ class Config(RecBoleConfig):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        task = self.external_config_dict.get("task", "next-item")
+        task = self.external_config_dict.get("task", _DEFAULT_TASK)
         self._default_to(CONFIGS / "overall.yaml")
         if not registry.under_protocol(model):
             self._default_to(CONFIGS / "task" / "builtin.yaml")

@@ -50,10 +50,14 @@ def _content_of(file: Path) -> dict[str, Any]:
 
 def model_options(name: str) -> dict[str, Any]:
     """The options of a model of :data:`~ksr_recbole.registry.MODELS` and their default values."""
-    entry = MODELS[name]
-    if entry.based_on is None:
-        return _content_of(CONFIGS / "model" / f"{name}.yaml")
-    return {**model_options(entry.based_on), **entry.options}
+    shipped = _content_of(CONFIGS / "model" / f"{_shipped_base(name)}.yaml")
+    return {**shipped, **added_options(name)}
+
+
+def _shipped_base(name: str) -> str:
+    """The model of this project that an added one is based on in the end; others are their own."""
+    base = MODELS[name].based_on
+    return name if base is None else _shipped_base(base)
 
 
 def chosen_options(name: str, use: str) -> dict[str, Any]:
@@ -61,10 +65,7 @@ def chosen_options(name: str, use: str) -> dict[str, Any]:
 
     An added model has what was chosen for the one it is based on.
     """
-    base = MODELS[name].based_on
-    if base is not None:
-        return chosen_options(base, use)
-    file = CONFIGS / "model" / use / f"{name}.yaml"
+    file = CONFIGS / "model" / use / f"{_shipped_base(name)}.yaml"
     return _content_of(file) if file.is_file() else {}
 
 

@@ -7,6 +7,7 @@ evaluation, explanation) reads these two objects; nothing expands prefixes or pa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -50,6 +51,13 @@ class UserSequences:
     offsets: np.ndarray
     n_items: int
     order: np.ndarray
+
+    @cached_property
+    def distinct_items(self) -> np.ndarray:
+        """How many different items each user has, ``int64 [n_users]``."""
+        owners = np.repeat(np.arange(self.n_users), self.lengths)
+        pairs = np.unique(owners * self.n_items + self.items)
+        return np.bincount(pairs // self.n_items, minlength=self.n_users)
 
     @classmethod
     def from_interactions(

@@ -137,10 +137,7 @@ def check_enough_items(
         UserError: a user has too few items he or she never interacted with.
     """
     users, _ = phase_targets(sequences, split, phase)
-    owners = np.repeat(np.arange(sequences.n_users), sequences.lengths)
-    pairs = np.unique(owners * sequences.n_items + sequences.items)
-    distinct = np.bincount(pairs // sequences.n_items, minlength=sequences.n_users)
-    available = sequences.n_items - 1 - distinct[users]
+    available = sequences.n_items - 1 - sequences.distinct_items[users]
     if len(users) and available.min() < wanted:
         row = int(available.argmin())
         user = users[row] if user_tokens is None else user_tokens[users[row]]

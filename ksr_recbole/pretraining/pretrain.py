@@ -51,15 +51,17 @@ def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors
     Raises:
         UserError: given vectors do not fit, or the cache folder cannot be written.
     """
-    makers: list[Callable[[Any, Any], Any]] = []
-    if config["item_init"] == "bpr":
+    for_items = config["item_init"] == "bpr"
+    for_graph = config["kb_input"] or config["kb_score"]
+    # All settings are checked before anything is trained.
+    if for_items:
         bpr_settings(config)
-        makers.append(item_vectors)
-    if config["kb_input"] or config["kb_score"]:
+    if for_graph:
         kge_settings(config)
-        makers.append(kb_vectors)
-    for make in makers:  # only once all settings are known to be good
-        make(config, dataset)
+    if for_items:
+        item_vectors(config, dataset)
+    if for_graph:
+        kb_vectors(config, dataset)
     vectors = _vectors_of(dataset)
     if config["pretrain_export_path"] is not None:
         _export(config, dataset, vectors)

@@ -315,9 +315,9 @@ def _modes(config: Config, valid_data: SequenceEvalData, test_data: SequenceEval
 
 def _check_candidates(modes: list[str], *phases: SequenceEvalData) -> None:
     """Make sure that all the candidates can be drawn."""
+    wanted = max(mode.n_uniform + mode.n_popular for mode in map(parse_mode, modes))
     for data in phases:
         dataset = data.dataset
-        wanted = max(m.n_uniform + m.n_popular for m in map(parse_mode, modes))
         users = dataset.field2id_token[dataset.uid_field]
         check_enough_items(dataset.sequences, dataset.split, data.phase, wanted, users)
 
