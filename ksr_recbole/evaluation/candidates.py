@@ -145,7 +145,8 @@ def check_enough_items(
         raise UserError(
             f"User {name} has only {available[row]} of the {sequences.n_items - 1} items left "
             f"without an interaction, but {wanted} negatives per positive are to be drawn; "
-            "ask for fewer in eval_args: mode (such as uni10pop10), or rank all items with full."
+            "ask for fewer in eval_args: mode or report_modes (such as uni10pop10), or rank all "
+            "items with full."
         )
 
 

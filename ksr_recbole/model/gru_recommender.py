@@ -35,36 +35,37 @@ class GRU(SequenceRecommender):
     Args:
         config: the run's configuration.
         dataset: a built dataset; vectors not pretrained yet are pretrained.
-        memory_size: size of what a memory adds to the user vector.
 
     Raises:
         UserError: an option has a value it cannot have.
     """
 
-    def __init__(self, config: Any, dataset: Any, memory_size: int = 0) -> None:
+    def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self._read_options(config)
         n_input, n_scored = (self.feature_size(kb) for kb in (self.kb_input, self.kb_score))
-        n_user = self.hidden_size + memory_size
+        n_user = self.user_size()
         self.gru = nn.GRU(n_input, self.hidden_size, self.num_layers, batch_first=True)
+        self.user_mlp = tanh_mlp(n_user, n_user, self.score_mlp_layers)
+        self.item_mlp = tanh_mlp(n_scored, n_user, self.score_mlp_layers)
+        self.dropout = nn.Dropout(self.dropout_prob)
+
+    def _read_options(self, config: Any) -> None:
+        self.kb_input = option(config, "kb_input", bool)
+        super()._read_options(config)
+        self.hidden_size = option(config, "hidden_size", int, minimum=1)
+        self.num_layers = option(config, "num_layers", int, minimum=1)
+        self.score_mlp_layers = option(config, "score_mlp_layers", int, minimum=0)
+        self.dropout_prob = option(config, "dropout_prob", float, minimum=0, below=1)
+        n_user, n_scored = self.user_size(), self.feature_size(self.kb_score)
         if self.score_mlp_layers == 0 and n_user != n_scored:
             raise UserError(
                 f"Config key score_mlp_layers is 0, but a user vector has {n_user} columns and an "
                 f"item vector {n_scored}; make hidden_size and embedding_size fit, or use layers."
             )
-        self.user_mlp = tanh_mlp(n_user, n_user, self.score_mlp_layers)
-        self.item_mlp = tanh_mlp(n_scored, n_user, self.score_mlp_layers)
-        self.dropout = nn.Dropout(self.dropout_prob)
 
-    def _read_item_options(self, config: Any) -> None:
-        self.kb_input = option(config, "kb_input", bool)
-        super()._read_item_options(config)
-
-    def _read_options(self, config: Any) -> None:
-        self.hidden_size = option(config, "hidden_size", int, minimum=1)
-        self.num_layers = option(config, "num_layers", int, minimum=1)
-        self.score_mlp_layers = option(config, "score_mlp_layers", int, minimum=0)
-        self.dropout_prob = option(config, "dropout_prob", float, minimum=0, below=1)
+    def user_size(self) -> int:
+        """Columns of the user vector before its MLP (Eq. 2: :math:`h_t`)."""
+        return self.hidden_size
 
     # The sequence: Eq. 1 --------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from ksr_recbole.model.memory import (
     BACKENDS,
     Updates,
     attention_weights,
+    kernels,
     shared_values,
     translations,
     write_all,
@@ -56,7 +57,7 @@ class KSR(GRU):
     type = ModelType.KNOWLEDGE
 
     def __init__(self, config: Any, dataset: KGSequenceDataset) -> None:
-        super().__init__(config, dataset, option(config, "kg_embedding_size", int, minimum=1))
+        super().__init__(config, dataset)
         prefix = config["NEG_PREFIX"]
         self.HEAD_ENTITY_ID = config["HEAD_ENTITY_ID_FIELD"]
         self.RELATION_ID = config["RELATION_ID_FIELD"]
@@ -70,6 +71,11 @@ class KSR(GRU):
             self.register_buffer("shared_value_matrix", self._write_shared(dataset))
 
     def _read_options(self, config: Any) -> None:
+        if not any(option(config, key, bool) for key in ("kb_input", "kb_score")):
+            raise UserError(
+                "Config keys kb_input and kb_score are both False, but KSR's items have KB "
+                "embeddings (Sec. 4.3); set kb_score: True."
+            )
         super()._read_options(config)
         self.gamma = option(config, "gamma", float, minimum=0)
         self.gate_bias = option(config, "gate_bias", float)
@@ -78,16 +84,17 @@ class KSR(GRU):
         self.project_entities = option(config, "project_entities", bool)
         self.query_mlp_layers = option(config, "query_mlp_layers", int, minimum=1)
         self.memory_backend = option(config, "memory_backend", str, choices=BACKENDS)
-        if not (self.kb_input or self.kb_score):
-            raise UserError(
-                "Config keys kb_input and kb_score are both False, but KSR's items have KB "
-                "embeddings (Sec. 4.3); set kb_score: True."
-            )
+        # Whether it can run on the device is seen now, not in the first batch.
+        kernels(self.memory_backend, config["device"], self.project_entities or not self.freeze_kg)
         if self.value_matrix == "shared" and (self.project_entities or not self.freeze_kg):
             raise UserError(
                 "Config key value_matrix is shared, which needs freeze_kg: True and "
                 "project_entities: False, because the shared matrix is written once."
             )
+
+    def user_size(self) -> int:
+        """Columns of the user vector before its MLP, :math:`L_H + L_E` (Sec. 4.3)."""
+        return super().user_size() + self.kg_embedding_size
 
     # The sequence: Eq. 1 and 3-9 ------------------------------------------------------------
 

@@ -61,6 +61,11 @@ class RUM(SequenceRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
+        self.user_embedding = nn.Embedding(self.n_users, self.feature_size(self.kb_score))
+        nn.init.xavier_normal_(self.user_embedding.weight)
+
+    def _read_options(self, config: Any) -> None:
+        super()._read_options(config)
         if not self.kb_score:
             raise UserError(
                 "Config key kb_score is False, but RUM is compared with KB embeddings (Sec. 5.1); "
@@ -68,8 +73,6 @@ class RUM(SequenceRecommender):
             )
         self.memory_weight = option(config, "memory_weight", float, minimum=0)
         self.attention_scale = option(config, "attention_scale", float, minimum=0)
-        self.user_embedding = nn.Embedding(self.n_users, self.feature_size(self.kb_score))
-        nn.init.xavier_normal_(self.user_embedding.weight)
 
     def read_state(self, users: Tensor, state: SequenceState) -> Read:
         """User embeddings and memories in a state; see the base class."""
@@ -83,8 +86,8 @@ class RUMItem(RUM):
     x_i^\\top x_k)`, so that the whole score needs only inner products of items.
     """
 
-    def __init__(self, config: Any, dataset: Any) -> None:
-        super().__init__(config, dataset)
+    def _read_options(self, config: Any) -> None:
+        super()._read_options(config)
         self.memory_slots = option(config, "memory_slots", int, minimum=1)
 
     def initial_state(self, n_users: int) -> SequenceState:

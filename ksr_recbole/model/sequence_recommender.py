@@ -98,19 +98,36 @@ class SequenceRecommender(AbstractRecommender):
         self.ITEM_SEQ_LEN = config["ITEM_LIST_LENGTH_FIELD"]
         self.n_users, self.n_items = dataset.user_num, dataset.item_num
         self.device = config["device"]
-        self.loss_type = option(config, "loss_type", str, choices=self.LOSSES)
-        self.train_batch_size = option(config, "train_batch_size", int, minimum=1)
-        self.chunk_length = option(config, "chunk_length", int, minimum=1)
         self._carried: SequenceState | None = None
-        self._read_item_options(config)
+        self._read_options(config)
         self.item_embedding = self._item_embedding(config, dataset)
         if self.kb_input or self.kb_score:
             self._init_kb(config, dataset)
 
-    def _read_item_options(self, config: Any) -> None:
+    @classmethod
+    def check_options(cls, config: Any) -> None:
+        """Refuse what :meth:`__init__` would refuse, before anything is pretrained for it.
+
+        Raises:
+            UserError: an option has a value it cannot have.
+        """
+        without_layers = cls.__new__(cls)
+        nn.Module.__init__(without_layers)
+        without_layers._read_options(config)
+
+    def _read_options(self, config: Any) -> None:
+        """Set the attributes that are options; every layer and vector is made later."""
+        self.loss_type = option(config, "loss_type", str, choices=self.LOSSES)
+        self.train_batch_size = option(config, "train_batch_size", int, minimum=1)
+        self.chunk_length = option(config, "chunk_length", int, minimum=1)
         self.embedding_size = option(config, "embedding_size", int, minimum=1)
         self.item_init = option(config, "item_init", str, choices=("bpr", "random"))
         self.freeze_item = option(config, "freeze_item", bool)
+        if self.freeze_item and self.item_init == "random":
+            raise UserError(
+                "Config key freeze_item is True with item_init: random, so the item "
+                "embeddings would never be learned; use freeze_item: False or item_init: bpr."
+            )
         self.kb_score = option(config, "kb_score", bool)
         self.freeze_kg = True
         if self.kb_input or self.kb_score:
@@ -120,11 +137,6 @@ class SequenceRecommender(AbstractRecommender):
 
     def _item_embedding(self, config: Any, dataset: Any) -> nn.Embedding:
         if self.item_init == "random":
-            if self.freeze_item:
-                raise UserError(
-                    "Config key freeze_item is True with item_init: random, so the item "
-                    "embeddings would never be learned; use freeze_item: False or item_init: bpr."
-                )
             embedding = nn.Embedding(self.n_items, self.embedding_size, padding_idx=0)
             nn.init.xavier_normal_(embedding.weight)
             return embedding

@@ -320,11 +320,13 @@ class SequenceTrainer(KGTrainer, SummedGradients):
 
 
 def check_options(config: Any, model_class: type) -> None:
-    """Refuse values on which RecBole's trainer would stop later, or which it would misread.
+    """Refuse values on which trainer or model would stop later, or which RecBole would misread.
 
     Raises:
         UserError: naming the config key.
     """
+    if check := getattr(model_class, "check_options", None):  # RecBole's models have none
+        check(config)
     option(config, "learner", str, choices=LEARNERS)  # RecBole takes Adam for an unknown one
     option(config, "learning_rate", float, minimum=0)
     option(config, "weight_decay", float, minimum=0)

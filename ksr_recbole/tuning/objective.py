@@ -15,7 +15,9 @@ from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.run import make_trainer
+from ksr_recbole.registry import model_class
 from ksr_recbole.trainer.checkpoint import plain
+from ksr_recbole.trainer.trainer import check_options
 from ksr_recbole.tuning.plan import Plan
 from ksr_recbole.tuning.trials import Trial
 
@@ -46,6 +48,7 @@ def _validate(config: Config) -> dict[str, Any]:
     dataset = load_dataset(config)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     check_not_empty(config, train_data, valid_data, test_data)
+    check_options(config, model_class(config["model"]))
     vectors = pretrained_vectors(config, dataset)
     trainer = make_trainer(config, dataset)
     scores: dict[int, float] = {}
