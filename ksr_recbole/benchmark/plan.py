@@ -13,6 +13,7 @@ from ksr_recbole.benchmark.store import METRICS, Store
 from ksr_recbole.benchmark.studies import Setting, Study
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.evaluator import evaluated_modes
 from ksr_recbole.evaluation.metrics import metric_keys
 from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.quick_start.result import settings
@@ -109,7 +110,7 @@ def make_plan(request: Request) -> Plan:
         request,
         Store(request.results_dir / "benchmark" / request.dataset),
         table1,
-        _modes(some_config),
+        tuple(evaluated_modes(some_config)),
         cells,
         {name: reason for name, reason in reasons.items() if reason},
     )
@@ -125,11 +126,6 @@ def _config(request: Request, setting: Setting, task: str) -> Config:
             "computed; leave the config keys metrics and topk as they are, or add to them."
         )
     return config
-
-
-def _modes(config: Any) -> tuple[str, ...]:
-    mode = config["eval_args"]["mode"]
-    return tuple(dict.fromkeys([mode["valid"], mode["test"], *config["report_modes"]]))
 
 
 def _reason_against(cell: Cell, digests: Mapping[str, str], config: Any) -> str | None:

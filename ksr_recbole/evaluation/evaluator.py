@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -58,6 +58,12 @@ def parse_mode(text: str) -> EvalMode:
             "the numbers of negatives per positive (uni50pop50 as in the paper), or full."
         )
     return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0))
+
+
+def evaluated_modes(config: Any) -> list[str]:
+    """The modes a run is evaluated in, each once: the one that selects the best epoch first."""
+    mode = config["eval_args"]["mode"]
+    return list(dict.fromkeys([mode["valid"], mode["test"], *config["report_modes"]]))
 
 
 class SequenceScorer(Protocol):

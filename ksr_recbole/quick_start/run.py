@@ -24,7 +24,7 @@ from recbole.utils import (
 
 from ksr_recbole import registry
 from ksr_recbole.compat import with_checkpoint_rule
-from ksr_recbole.config import Config, option
+from ksr_recbole.config import Config
 from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
@@ -34,7 +34,7 @@ from ksr_recbole.distributed.hosts import Hosts, check_possible
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import check_enough_items
-from ksr_recbole.evaluation.evaluator import EvalResult, parse_mode
+from ksr_recbole.evaluation.evaluator import EvalResult, evaluated_modes, parse_mode
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.data import prepare_atomic_files
@@ -187,7 +187,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     # What would be refused later is refused before anything is trained.
     check_options(config, registry.model_class(config["model"]))
     resume = group.from_main(lambda: _resume_path(config))
-    modes = _modes(config, valid_data, test_data)
+    modes = evaluated_modes(config)
     group.from_main(lambda: _check_candidates(modes, valid_data, test_data))
     with stages("pretraining"):
         vectors = group.from_main(lambda: pretrained_vectors(config, dataset))
@@ -304,13 +304,6 @@ def _resume_path(config: Config) -> str | Path | None:
         return None
     checkpoint.check_exists(given)
     return given
-
-
-def _modes(config: Config, valid_data: SequenceEvalData, test_data: SequenceEvalData) -> list[str]:
-    """The modes configured for evaluation and for the report, each once."""
-    return list(
-        dict.fromkeys([test_data.mode, valid_data.mode, *option(config, "report_modes", list)])
-    )
 
 
 def _check_candidates(modes: list[str], *phases: SequenceEvalData) -> None:
