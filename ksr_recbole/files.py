@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
 
+from filelock import FileLock
+
 from ksr_recbole.errors import UserError
 
 
@@ -18,6 +20,28 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Inside the block no other process of this machine is inside one with the same lock file.
+
+    The second waits for the first; a process that ends, however it does, frees its locks.
+
+    Raises:
+        UserError: the lock file's folder cannot be created or written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target)
+        lock.acquire()
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -90,6 +90,24 @@ def test_the_table_is_written_in_every_format(command, toy_folder, faked, capsys
     assert found["cells"][0]["result"]["candidates"] and "config" not in found["cells"][0]["result"]
 
 
+def test_a_table_takes_the_place_of_a_smaller_one_only(command, toy_folder, faked):
+    folder = toy_folder / "results"
+    assert cli.main([*command, "--models=KSR,GRU"]) == 0
+    for _ in range(2):  # the same again replaces itself
+        assert cli.main([*command, "--models=GRU"]) == 0
+        assert sorted(path.name for path in folder.glob("*.json")) == [
+            "toy-table3-2.json",
+            "toy-table3.json",
+        ]
+    assert results(toy_folder)["rows"] == ["KSR", "GRU"]
+    assert results(toy_folder, "toy-table3-2")["rows"] == ["GRU"]
+    more = [*command, "--models=KSR,GRU", "--seeds=3"]
+    assert cli.main([*more, "--eval_batch_size=7"]) == 0  # of no consequence
+    assert results(toy_folder)["seeds"] == [2020, 2021, 2022]
+    assert cli.main([*more, "--kb_scale=2"]) == 0
+    assert len(list(folder.glob("*.json"))) == 3
+
+
 @pytest.mark.parametrize("name", sorted(n for n, s in STUDIES.items() if s.measure is None))
 def test_a_study_is_written_in_every_format(command, toy_folder, faked, name):
     assert cli.main([*command, f"--study={name}"]) == 0
@@ -279,14 +297,18 @@ def test_a_trial_means_the_same_once_another_one_was_chosen(tmp_path, monkeypatc
     monkeypatch.setattr(keys, "CONFIGS", mine)
     path = tmp_path / "next-session.yaml"
     path.write_text("KSR: [{}, {gamma: 4}]\n")
-    first, second = tuning.tuning_study(None, path).settings
+    first, second = tuning.tuning_study(None, path, "toy").settings
     assert first.overrides == {"gamma": 10, "kb_scale": 1}
     assert second.overrides == {"gamma": 4, "kb_scale": 1}
+    first, second = tuning.tuning_study(None, path, "ml-1m").settings
+    chosen = {"kb_input": False, "learning_rate": 0.001}
+    assert first.overrides == {"gamma": 10, "kb_scale": 1, **chosen}
+    assert second.overrides == {"gamma": 4, "kb_scale": 1, **chosen}
 
 
 @pytest.mark.parametrize("task", ["next-item", "next-session"])
 def test_the_trials_that_come_with_the_project_are_fair(task):
-    study = tuning.tuning_study(None, keys.TRIALS / f"{task}.yaml")
+    study = tuning.tuning_study(None, keys.TRIALS / f"{task}.yaml", "ml-1m")
     assert list(dict.fromkeys(each.model for each in study.settings)) == list(PAPER_MODELS)
 
 
@@ -399,6 +421,13 @@ def test_a_key_holds_the_seed_once():
     assert cell_key(given, 1, files) != cell_key(given, 1, {"inter": "b"})
 
 
+def test_vectors_in_the_datasets_folder_leave_its_files_in_the_key(toy_folder):
+    folder = toy_folder / "toy"
+    (folder / "toy.ent").write_text("vectors")
+    found = file_digests({"data_path": str(folder), "pretrain_path": str(folder), "dataset": "toy"})
+    assert set(found) == {"inter", "kg", "link", "ent"}
+
+
 def test_given_vectors_are_part_of_the_key_and_their_place_is_not(toy_folder, tmp_path):
     def key(folder: str, content: str) -> str:
         vectors = tmp_path / folder
@@ -490,6 +519,16 @@ def test_a_traceback_goes_to_the_cells_log(command, toy_folder, faked, monkeypat
     [log] = (toy_folder / "results" / "benchmark" / "toy" / "logs").glob("BPR-*.log")
     assert "ZeroDivisionError: by nothing" in log.read_text()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_cell_another_command_has_finished_is_not_run(command, toy_folder, faked, monkeypatch):
+    assert cli.main([*command, "--models=GRU"]) == 0
+    plan = make_plan(cli.read_request([*command, "--models=GRU"]))
+    cell = plan.distinct_cells()[0]
+    before = plan.store.result_file(cell).stat().st_mtime_ns
+    monkeypatch.setenv(fakes.MISBEHAVE, f"{cell.model}=raise")
+    assert fakes.run_cell(worker.Job(cell, plan.store, (), {}, False)) == worker.Report()
+    assert plan.store.result_file(cell).stat().st_mtime_ns == before
 
 
 def test_an_unusable_checkpoint_is_left_aside_with_a_warning(

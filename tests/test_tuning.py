@@ -42,7 +42,7 @@ def command(folder: Path, ranges: str, *extra: str, model: str = "GRU") -> list[
 
 
 def result_file(folder: Path, suffix: str, model: str = "GRU") -> Path:
-    return folder / "results" / f"{model}-toy-tuning.{suffix}"
+    return folder / "results" / f"{model}-toy-next-item-tuning.{suffix}"
 
 
 def stored(folder: Path, model: str = "GRU") -> dict[str, Any]:
@@ -55,6 +55,15 @@ def failure(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1 and errors[0].startswith("error: "), errors
     return errors[0]
+
+
+def test_searches_side_by_side_keep_each_others_trials(tmp_path):
+    one, other = (TrialLog(tmp_path / "trials.jsonl") for _ in range(2))
+    one.add(Trial("a", {}, score=0.1))
+    other.add(Trial("b", {}, score=0.2))
+    one.add(Trial("c", {}, score=0.3))
+    kept = TrialLog(tmp_path / "trials.jsonl")
+    assert all(kept.find(key) for key in "abc") and one.find("b")
 
 
 class FakeTrials:
@@ -311,7 +320,7 @@ def test_ray_gives_what_hyperopt_gives_and_runs_nothing_twice(toy_folder, tmp_pa
     capsys.readouterr()
     assert main(command(toy_folder, ranges, "--tool=Ray", elsewhere)) == 0
     assert capsys.readouterr().out.count("(finished before)") == 1
-    content = json.loads((tmp_path / "ray" / "GRU-toy-tuning.json").read_text())
+    content = json.loads((tmp_path / "ray" / "GRU-toy-next-item-tuning.json").read_text())
     found, alone = (
         {trial["key"]: (trial["score"], trial["error"]) for trial in trials}
         for trials in (content["trials"], stored(toy_folder)["trials"])

@@ -106,12 +106,12 @@ def file_digests(config: Any) -> dict[str, str]:
     Args:
         config: a configuration of the dataset; only ``data_path`` and ``pretrain_path`` matter.
     """
-    folders = {Path(config["data_path"]): ATOMIC_FILES}
+    folders = [(config["data_path"], ATOMIC_FILES)]
     if config["pretrain_path"]:
-        folders[Path(config["pretrain_path"])] = VECTOR_FILES
+        folders.append((config["pretrain_path"], VECTOR_FILES))
     paths = {
-        suffix: folder / f"{config['dataset']}.{suffix}"
-        for folder, suffixes in folders.items()
+        suffix: Path(folder) / f"{config['dataset']}.{suffix}"
+        for folder, suffixes in folders
         for suffix in suffixes
     }
     return {suffix: sha256_of(path) for suffix, path in paths.items() if path.is_file()}

@@ -20,8 +20,8 @@ usage: {program}
          [--jobs=1] [--KEY=VALUE ...]
 
 Compares methods on a dataset and writes the table as <results_dir>/<dataset>-table3.md, .tex,
-.json and .png. What is finished is kept and never run again; an interrupted command goes on
-where it was when it is given again.
+.json and .png (-table3-2 if a table of other rows, tasks or settings is there). What is finished
+is kept and never run again; an interrupted command goes on where it was when it is given again.
   --dataset=NAME         ml-100k by default; --data_path=FOLDER if it lies in FOLDER/NAME
   --task=A,B             next-item (the default), next-session or both
   --models=A,B           names, or paper: the ten of Table 3 (the default), or all: variants too
@@ -75,9 +75,10 @@ def read_request(arguments: Sequence[str]) -> Request:
     from ksr_recbole.benchmark.plan import Request
 
     task = values.pop("task", None)
-    study = _study(values.pop("study", None), values.pop("models", None), task)
+    dataset = values.pop("dataset", "ml-100k")
+    study = _study(values.pop("study", None), values.pop("models", None), task, dataset)
     return Request(
-        dataset=values.pop("dataset", "ml-100k"),
+        dataset=dataset,
         study=study,
         tasks=study.tasks if task is None else _tasks(task),
         seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + count_of(values.pop("seeds", "1"), "seeds"))),
@@ -89,13 +90,13 @@ def read_request(arguments: Sequence[str]) -> Request:
     )
 
 
-def _study(name: str | None, models: str | None, task: str | None) -> Study:
+def _study(name: str | None, models: str | None, task: str | None, dataset: str) -> Study:
     from ksr_recbole.benchmark.studies import STUDIES, TABLE3, TUNING, table3
 
     if name is None:
         return table3(_models("paper" if models is None else models))
     if name == TUNING:
-        return _tuning(models, task)
+        return _tuning(models, task, dataset)
     if name not in STUDIES:
         known = choose_from(name, [*STUDIES, TUNING], f"without --study it is {TABLE3}, others are")
         raise UserError(f"There is no study named '{name}'{known}")
@@ -104,7 +105,7 @@ def _study(name: str | None, models: str | None, task: str | None) -> Study:
     return STUDIES[name]
 
 
-def _tuning(models: str | None, task: str | None) -> Study:
+def _tuning(models: str | None, task: str | None, dataset: str) -> Study:
     from ksr_recbole.benchmark.tuning import tuning_study
     from ksr_recbole.config import keys
 
@@ -115,7 +116,7 @@ def _tuning(models: str | None, task: str | None) -> Study:
             "tune for one task at a time."
         )
     path = keys.TRIALS / f"{tasks[0]}.yaml"
-    return tuning_study(None if models is None else _models(models), path)
+    return tuning_study(None if models is None else _models(models), path, dataset)
 
 
 def _models(text: str) -> tuple[str, ...]:

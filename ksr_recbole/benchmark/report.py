@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ksr_recbole.benchmark.cells import environment_without_places, without_places
+from ksr_recbole.benchmark.cells import (
+    NO_PART_OF_THE_KEY,
+    environment_without_places,
+    without_places,
+)
 from ksr_recbole.benchmark.figures import draw
 from ksr_recbole.benchmark.plan import Plan
 from ksr_recbole.benchmark.results import Row, Summary, spread, summarise
@@ -33,8 +38,7 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
         summarise(request.study, rows, task, mode) for mode in plan.modes for task in request.tasks
     ]
     tables = [table_of(summary, request.dataset) for summary in summaries]
-    stem = f"{request.dataset}-{request.study.name}"
-    paths = [request.results_dir / f"{stem}.{suffix}" for suffix in ("md", "tex", "json", "png")]
+    paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"))
     with replacing(*paths) as (markdown, latex, document, figure):
         markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
         latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
@@ -42,6 +46,41 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
         document.write_text(text + "\n", encoding="utf-8")
         draw(request.study, rows, request.dataset, plan.modes[0], figure)
     return "\n\n".join(map(to_text, tables)), paths
+
+
+def paths_for(plan: Plan, name: str, suffixes: Sequence[str]) -> list[Path]:
+    """The files of a study, one of them JSON: ``<results_dir>/<dataset>-<name>.<suffix>``.
+
+    A table takes the place of one with the same config values all of whose rows, tasks and seeds
+    it has; beside any other it gets a number (``<dataset>-<name>-2``).
+    """
+    folder, wanted = plan.request.results_dir, about(plan)
+    first = f"{plan.request.dataset}-{name}"
+    stems = chain([first], (f"{first}-{number}" for number in count(2)))
+    stem = next(stem for stem in stems if _gives_way(folder / f"{stem}.json", wanted))
+    return [folder / f"{stem}.{suffix}" for suffix in suffixes]
+
+
+def _gives_way(document: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether nothing is lost if what was ``wanted`` is written over a study's JSON file."""
+    try:
+        found = json.loads(document.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    of_results = [
+        {
+            key: value
+            for key, value in each.get("values", {}).items()
+            if key not in NO_PART_OF_THE_KEY
+        }
+        for each in (found, wanted)
+    ]
+    same = all(found.get(key) == wanted[key] for key in ("study", "config_files"))
+    parts = ("rows", "tasks", "seeds")
+    covered = all(set(found.get(key, [None])) <= set(wanted[key]) for key in parts)
+    return same and covered and of_results[0] == of_results[1]
 
 
 def markdown_document(table1: str, tables: Sequence[Table]) -> str:
@@ -66,6 +105,7 @@ def about(plan: Plan) -> dict[str, Any]:
         "title": request.study.title,
         "dataset": request.dataset,
         "table1": plan.table1,
+        "rows": [setting.label for setting in request.study.settings],
         "tasks": list(request.tasks),
         "seeds": list(request.seeds),
         "modes": list(plan.modes),

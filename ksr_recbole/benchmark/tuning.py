@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from ksr_recbole.benchmark.plan import Plan
-from ksr_recbole.benchmark.report import about, markdown_document, metric_as_json
+from ksr_recbole.benchmark.report import about, markdown_document, metric_as_json, paths_for
 from ksr_recbole.benchmark.results import Row, spread
 from ksr_recbole.benchmark.store import METRICS
 from ksr_recbole.benchmark.studies import TUNING, Setting, Study
@@ -26,15 +26,16 @@ from ksr_recbole.registry import MODELS, nearest
 _SELECTED_BY = "mrr"
 
 
-def tuning_study(models: Sequence[str] | None, path: Path) -> Study:
+def tuning_study(models: Sequence[str] | None, path: Path, dataset: str) -> Study:
     """A study with a row for each trial of each model.
 
     A trial says what differs from ``configs/model/<model>.yaml``, whatever was chosen since for
-    the task (``configs/model/<task>/<model>.yaml``).
+    the task or the dataset (``configs/model/<task>/<model>.yaml``, ``<dataset>/<model>.yaml``).
 
     Args:
         models: the models to tune; all of the file by default.
         path: the file of trials, named after the task.
+        dataset: name of the dataset they are run on.
 
     Raises:
         UserError: the file is missing, malformed or unfair, or has no trials for a model.
@@ -48,18 +49,20 @@ def tuning_study(models: Sequence[str] | None, path: Path) -> Study:
     settings = tuple(
         Setting(f"{name} {number}", name, options, group=name)
         for name in models or trials
-        for number, options in enumerate(_different(name, trials[name], path), start=1)
+        for number, options in enumerate(_different(name, trials[name], path, dataset), start=1)
     )
     return Study(TUNING, "Trials on validation", settings, phase="valid")
 
 
-def _different(name: str, trials: Sequence[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    """The trials of a model, with what was chosen for the task since taken back.
+def _different(
+    name: str, trials: Sequence[dict[str, Any]], path: Path, dataset: str
+) -> list[dict[str, Any]]:
+    """The trials of a model, with what was chosen for task and dataset since taken back.
 
     Raises:
         UserError: two of them are the same setting, so that the model would have fewer.
     """
-    before = before_choice(name, path.stem)
+    before = before_choice(name, path.stem, dataset)
     full = [{**before, **trial} for trial in trials]
     places: dict[str, int] = {}
     for number, options in enumerate(full, start=1):
@@ -170,8 +173,7 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     for task in request.tasks:
         trials = rank_trials([row for row in rows if row.task == task], mode)
         table = trial_table(trials, mode, f"{request.dataset}, {task}")
-        stem = f"{request.dataset}-{TUNING}-{task}"
-        files = [request.results_dir / f"{stem}.{suffix}" for suffix in ("md", "json")]
+        files = paths_for(plan, f"{TUNING}-{task}", ("md", "json"))
         with replacing(*files) as (markdown, document):
             markdown.write_text(markdown_document(plan.table1, [table]), encoding="utf-8")
             content = {**about(plan), "task": task, "mode": mode, "phase": "valid"}

@@ -18,6 +18,7 @@ from ksr_recbole.benchmark.cells import Cell
 from ksr_recbole.benchmark.store import Store
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError, one_line
+from ksr_recbole.files import locked
 from ksr_recbole.processes import THREAD_VARIABLES, serve_parent
 
 
@@ -102,9 +103,18 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 def _run(job: Job) -> str | None:
-    """Run the cell, from its checkpoint if there is one; return what a user should know."""
+    """Run the cell unless another command does so meanwhile; return what a user should know."""
     silence_upstream_warnings()
     folder = job.store.checkpoint_folder(job.cell)
+    with locked(folder / ".lock"):
+        warning = None if job.store.load(job.cell) else _train(job, folder)
+        if not job.keep_checkpoints:
+            shutil.rmtree(folder, ignore_errors=True)
+    return warning
+
+
+def _train(job: Job, folder: Path) -> str | None:
+    """Train the cell, from its checkpoint if there is one; return what a user should know."""
     checkpoints = sorted(folder.glob("*.pth"), key=lambda path: path.stat().st_mtime_ns)
     resume = str(checkpoints[-1]) if checkpoints else None
     warning = None
@@ -121,8 +131,6 @@ def _run(job: Job) -> str | None:
     if not job.keep_checkpoints:
         result |= {"checkpoint": None, "result_file": None}  # they go with the folder
     job.store.save(job.cell, result, wall_seconds=seconds, resumed=resume is not None)
-    if not job.keep_checkpoints:
-        shutil.rmtree(folder, ignore_errors=True)
     return warning
 
 

@@ -17,7 +17,7 @@ usage: {program}
          [--tool=Hyperopt] [--KEY=VALUE ...]
 
 Searches a model's settings by their score on validation. Writes the trials as
-<results_dir>/<model>-<dataset>-tuning.md, .json and .png and the best settings as .yaml, for
+<results_dir>/<model>-<dataset>-<task>-tuning.md, .json and .png and the best settings as .yaml, for
 run_recbole.py --config_files. Finished trials are kept in .jsonl and not run again; an
 interrupted command goes on where it was when it is given again.
   --params_file=FILE     the ranges; configs/hyper/<model>.hyper by default
@@ -26,8 +26,8 @@ interrupted command goes on where it was when it is given again.
   --early_stop=N         stop after N trials without a better one (Hyperopt only)
   --tool=NAME            Hyperopt (the default), or Ray: trials side by side, on a cluster too
   --retry_failed         run trials that failed before again
-  --output_file=FILE     the table, instead of <model>-<dataset>-tuning.md
-  --display_file=F.png   the figure, instead of <model>-<dataset>-tuning.png
+  --output_file=FILE     the table, instead of <model>-<dataset>-<task>-tuning.md
+  --display_file=F.png   the figure, instead of <model>-<dataset>-<task>-tuning.png
   --config_files="a.yaml b.yaml"   read for every trial
 Any other RecBole config key can be set as --KEY=VALUE, for every trial.
 """

@@ -69,6 +69,7 @@ class Plan:
         request: the request.
         ranges: what is searched.
         n_trials: at most so many trials.
+        task: name of the task.
         table1: the dataset's line of Table 1.
         seed: of the search and of every trial.
         selected_by: the validation metric.
@@ -82,6 +83,7 @@ class Plan:
     request: Request
     ranges: tuple[Range, ...]
     n_trials: int
+    task: str
     table1: str
     seed: int
     selected_by: str
@@ -92,8 +94,9 @@ class Plan:
     key: str
 
     def file(self, suffix: str) -> Path:
-        """``<results_dir>/<model>-<dataset>-tuning.<suffix>``."""
-        return self.results_dir / f"{self.request.model}-{self.request.dataset}-tuning.{suffix}"
+        """``<results_dir>/<model>-<dataset>-<task>-tuning.<suffix>``."""
+        names = (self.request.model, self.request.dataset, self.task)
+        return self.results_dir / f"{'-'.join(names)}-tuning.{suffix}"
 
     def decode(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         """Config values for what a search drew."""
@@ -135,6 +138,7 @@ def make_plan(request: Request) -> Plan:
         request=request,
         ranges=ranges,
         n_trials=n_trials,
+        task=config["task"],
         table1=table1,
         seed=config["seed"],
         selected_by=config["valid_metric"],

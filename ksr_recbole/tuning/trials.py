@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import replacing
+from ksr_recbole.files import locked, replacing
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Trial:
 class TrialLog:
     """The file of finished trials; it is replaced as a whole, so no line is ever cut.
 
+    Searches that run side by side share it: each keeps what the others have added.
+
     Args:
         path: the file; it need not be there yet.
 
@@ -53,8 +55,12 @@ class TrialLog:
         self._path = path
         self._lines: dict[str, str] = {}
         self._trials: dict[str, Trial] = {}
-        if path.is_file():
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        self._read_file()
+
+    def _read_file(self) -> None:
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            for number, line in enumerate(lines, start=1):
                 self._read(line, number)
 
     def _read(self, line: str, number: int) -> None:
@@ -78,11 +84,13 @@ class TrialLog:
         Raises:
             UserError: the file cannot be written.
         """
-        self._lines[trial.key] = json.dumps(asdict(trial))
-        self._trials[trial.key] = trial
-        with replacing(self._path) as (temporary,):
-            text = "".join(f"{line}\n" for line in self._lines.values())
-            temporary.write_text(text, encoding="utf-8")
+        with locked(self._path.with_name(f".{self._path.name}.lock")):
+            self._read_file()
+            self._lines[trial.key] = json.dumps(asdict(trial))
+            self._trials[trial.key] = trial
+            with replacing(self._path) as (temporary,):
+                text = "".join(f"{line}\n" for line in self._lines.values())
+                temporary.write_text(text, encoding="utf-8")
 
 
 def best_of(trials: list[Trial], bigger: bool) -> Trial | None:

@@ -11,7 +11,13 @@ from ksr_recbole.benchmark.interpretability.figure import draw_attributes
 from ksr_recbole.benchmark.interpretability.methods import OWN, Explained, Method
 from ksr_recbole.benchmark.interpretability.tables import COLUMNS, attribute_table, short_table
 from ksr_recbole.benchmark.plan import Plan
-from ksr_recbole.benchmark.report import about, cells_as_json, markdown_document, metric_as_json
+from ksr_recbole.benchmark.report import (
+    about,
+    cells_as_json,
+    markdown_document,
+    metric_as_json,
+    paths_for,
+)
 from ksr_recbole.benchmark.results import Row
 from ksr_recbole.benchmark.table import to_latex, to_text
 from ksr_recbole.files import replacing
@@ -33,8 +39,7 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
     pairs = list(zip(tasks, wheres, strict=True))
     short = [short_table(each, level, where) for each, where in pairs for level in OWN]
     by_attribute = [attribute_table(each, where) for each, where in pairs if each.measures]
-    stem = f"{request.dataset}-{request.study.name}"
-    paths = [request.results_dir / f"{stem}.{suffix}" for suffix in ("md", "tex", "json", "png")]
+    paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"))
     with replacing(*paths) as (markdown, latex, document, figure):
         tables = [*short, *by_attribute]
         markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
