@@ -251,6 +251,28 @@ def test_checkpoints_of_versions_that_noted_less_down_are_resumed(toy_folder):
     assert toy_run(toy_folder, epochs=3, resume=path)["epochs_trained"] == 3
 
 
+def test_the_newest_checkpoint_is_of_the_dataset_asked_for(tmp_path):
+    names = ("KSR-book", "KSR-book-small")
+    for name, dataset in zip(names, ("book", "book-small"), strict=True):
+        path = checkpoint.path_of_new(tmp_path, "KSR", dataset)
+        assert path.name.startswith(f"{name}-")
+        path.write_text("")
+    assert checkpoint.newest(tmp_path, "KSR", "book", "").name.startswith("KSR-book-")
+    assert "small" not in checkpoint.newest(tmp_path, "KSR", "book", "").name
+    assert "small" in checkpoint.newest(tmp_path, "KSR", "book-small", "").name
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("task", "next-item"), ("session_length", 7_200), ("matmul_precision", "medium")],
+)
+def test_a_checkpoint_of_other_settings_is_refused_by_their_name(toy_folder, key, value):
+    sessions = {"task": "next-session", "session_length": 10_800}
+    path = toy_run(toy_folder, **sessions)["checkpoint"]
+    with pytest.raises(UserError, match=f"was trained with {key} = "):
+        toy_run(toy_folder, resume=path, **{**sessions, key: value})
+
+
 def test_checkpoints_load_without_pickle(toy_folder):
     content = torch.load(toy_run(toy_folder)["checkpoint"], weights_only=True)
     assert content["model"] == "KSR"
@@ -338,6 +360,10 @@ def test_malformed_command_line(capsys, arguments, part):
         ("--gamma=much", "gamma"),
         ("--memory_backend=triton", "memory_backend"),
         ("--score_mlp_layers=0 --hidden_size=5", "score_mlp_layers"),
+        ("--ema_decay=1.5", "ema_decay"),
+        ("--matmul_precision=fast", "matmul_precision"),
+        ("--eval_batch_size=0", "eval_batch_size"),
+        ("--loss_type=BPR --train_neg_sample_args.dynamic=True", "train_neg_sample_args.dynamic"),
         ("--item_init=random --freeze_item=True", "freeze_item"),
         ("--model=RUM_I --loss_type=BPR --memory_slots=0", "memory_slots"),
     ],
@@ -393,6 +419,8 @@ def test_broken_config_file(capsys, tmp_path, content):
         ("--weight_decay=some", "weight_decay"),
         ("--clip_grad_norm=5", "clip_grad_norm"),
         ("--metric_decimal_place=many", "metric_decimal_place"),
+        ("--eval_args.mod=full", "'eval_args.mod' in the command line or config_dict; did you"),
+        ("--train_neg_sample_args={'sample_nmu':3}", "did you mean sample_num?"),
     ],
 )
 def test_bad_value(capsys, toy_folder, change, part):

@@ -11,6 +11,7 @@ from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
 from ksr_recbole.config.keys import (
+    KEYS_WITH_PARTS,
     added_options,
     check_keys,
     chosen_options,
@@ -38,8 +39,8 @@ class Config(RecBoleConfig):
     ``configs/model/<model>.yaml``, ``configs/dataset/default.yaml`` and ``<dataset>.yaml``,
     ``configs/task/<task>.yaml``, what suits the model on the dataset and the task
     (``configs/model/<dataset>/<model>.yaml`` and ``configs/model/<task>/<model>.yaml``), the
-    user's config files, ``config_dict`` (which also carries the command line).  ``eval_args``
-    given in part keep the other parts of the task's.
+    user's config files, ``config_dict`` (which also carries the command line).  ``eval_args`` and
+    ``train_neg_sample_args`` given in part keep the other parts.
 
     Unlike RecBole's, this class never reads ``sys.argv`` itself: the command line does
     (:mod:`ksr_recbole.cli`), so that a host program's own flags are not taken for config keys.
@@ -85,7 +86,7 @@ class Config(RecBoleConfig):
         content: dict[str, Any] = {}
         for file in file_list or []:
             given = self._read_yaml(Path(file))
-            check_keys(given, file)
+            check_keys(nest(given), file)
             content.update(given)
         return nest(content)
 
@@ -103,8 +104,9 @@ class Config(RecBoleConfig):
         return content or {}
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
-        check_keys(config_dict or {}, "the command line or config_dict")
-        return nest(super()._load_variable_config_dict(dict(config_dict or {})))
+        given = nest(super()._load_variable_config_dict(dict(config_dict or {})))
+        check_keys(given, "the command line or config_dict")
+        return given
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}
@@ -146,9 +148,10 @@ class Config(RecBoleConfig):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = super()._get_final_config_dict()
-        ours, given = (d.get("eval_args") for d in (self.internal_config_dict, final))
-        if isinstance(ours, dict) and isinstance(given, dict):
-            final["eval_args"] = {**ours, **given}
+        for key in KEYS_WITH_PARTS:
+            ours, given = self.internal_config_dict.get(key), final.get(key)
+            if isinstance(ours, dict) and isinstance(given, dict):
+                final[key] = {**ours, **given}
         if registry.under_protocol(self.model) and final.get("loss_type") == "CE":
             final["train_neg_sample_args"] = None  # softmax over all items draws none
         return final

@@ -17,7 +17,7 @@ from recbole.utils import (
 
 from ksr_recbole.errors import UserError
 from ksr_recbole.paths import CONFIGS, source_of
-from ksr_recbole.registry import MODELS, nearest
+from ksr_recbole.registry import MODELS, choose_from, nearest
 
 TRIALS = CONFIGS / "tuning"
 """Folder of the trials of every model, a file a task; their keys are models, not config keys."""
@@ -30,6 +30,7 @@ _READ_BY_RECBOLE = {
 
 _OF_TRAINING = {
     "ema_decay", "seed", "weight_decay", "clip_grad_norm", "shuffle", "enable_amp", "eval_step",
+    "matmul_precision",
 }  # fmt: skip
 """Keys of RecBole and of ``overall.yaml`` that change what is trained."""
 
@@ -77,9 +78,9 @@ def added_options(name: str) -> Mapping[str, Any]:
     return {**added_options(entry.based_on), **entry.options}
 
 
-def before_choice(name: str, task: str) -> dict[str, Any]:
-    """The values that a model's options had before others were chosen for a task."""
-    chosen = chosen_options(name, task)
+def before_choice(name: str, *uses: str) -> dict[str, Any]:
+    """The values that a model's options had before others were chosen for a dataset or a task."""
+    chosen = {key for use in uses for key in chosen_options(name, use)}
     return {key: value for key, value in model_options(name).items() if key in chosen}
 
 
@@ -115,19 +116,38 @@ def read_for_all() -> frozenset[str]:
     return frozenset(_READ_BY_RECBOLE | set(lists))
 
 
-def check_keys(keys: Iterable[str], source: str) -> None:
+KEYS_WITH_PARTS = ("eval_args", "train_neg_sample_args")
+"""Keys whose value is a dict, of which a part can be given: ``eval_args.mode``."""
+
+
+@cache
+def _parts(key: str) -> frozenset[str]:
+    properties = source_of("recbole").parent / "properties"
+    return frozenset(_content_of(properties / "overall.yaml")[key])
+
+
+def check_keys(keys: Iterable[str] | Mapping[str, Any], source: str | Path) -> None:
     """Refuse a key nobody reads.
 
     Args:
-        keys: the keys given, dotted ones (``eval_args.mode``) by their first part.
+        keys: the keys given, or keys and values; parts with a dot (``eval_args.mode``) or in a
+            dict.
         source: where they were given, for the sentence.
 
     Raises:
         UserError: naming the key and the nearest known one.
     """
     for key in keys:
-        if key.split(".")[0] not in known_keys():
+        name, _, part = key.partition(".")
+        if name not in known_keys():
             raise UserError(
                 f"Unknown config key '{key}' in {source}"
                 f"{nearest(key, known_keys()) or '; see configs/ for the keys there are.'}"
             )
+        if name in KEYS_WITH_PARTS:
+            value = keys[key] if isinstance(keys, Mapping) else None
+            inner = [part.split(".")[0]] if part else value if isinstance(value, dict) else []
+            for each in inner:
+                if each not in _parts(name):
+                    told = choose_from(str(each), sorted(_parts(name)), f"the parts of {name} are")
+                    raise UserError(f"Unknown config key '{name}.{each}' in {source}{told}")

@@ -68,6 +68,11 @@ class TrainLoader:
         self._n_negatives = option(given, "sample_num", int, minimum=1)
         distribution = option(given, "distribution", str, choices=("uniform", "popularity"))
         alpha = option(given, "alpha", float, minimum=0)
+        if given.get("dynamic"):
+            raise UserError(
+                "Config key train_neg_sample_args.dynamic is set, but negatives are drawn here as "
+                "distribution and alpha say; leave it out."
+            )
         sequences = self._dataset.sequences
         indices, users = self._dataset.split.training_interactions(sequences)
         self._sampler = NegativeSampler(

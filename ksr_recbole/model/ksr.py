@@ -189,7 +189,8 @@ class KSR(GRU):
         indices, _ = dataset.split.training_interactions(sequences)
         indices = indices[np.argsort(sequences.timestamps[indices], kind="stable")]
         stream = torch.from_numpy(sequences.items[indices])
-        return shared_values(self._updates(stream), self.memory_backend)
+        # The model is not on its device yet, so the backend is chosen by where the vectors are.
+        return shared_values(self._updates(stream), "auto")
 
     # Training -------------------------------------------------------------------------------
 

@@ -69,20 +69,21 @@ def _run(
     """Run the scan in ``mode`` and return the value matrices after it, ``[B, A, E]``."""
     after = values.detach().float().contiguous().clone()
     _, n_attributes, size = after.shape
-    _scan[(len(after),)](
-        *(x.detach().float().contiguous() for x in (factors, updates.table)),
-        updates.index,
-        float(updates.gate_bias),
-        after,
-        *layout,
-        result,
-        n_attributes,
-        size,
-        block_a=triton.next_power_of_2(n_attributes),
-        block_e=triton.next_power_of_2(size),
-        reads=mode == "read",
-        differentiates=mode == "differentiate",
-    )
+    with torch.cuda.device_of(after):  # Triton launches on the current GPU
+        _scan[(len(after),)](
+            *(x.detach().float().contiguous() for x in (factors, updates.table)),
+            updates.index,
+            float(updates.gate_bias),
+            after,
+            *layout,
+            result,
+            n_attributes,
+            size,
+            block_a=triton.next_power_of_2(n_attributes),
+            block_e=triton.next_power_of_2(size),
+            reads=mode == "read",
+            differentiates=mode == "differentiate",
+        )
     return after
 
 

@@ -14,8 +14,11 @@ from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.trainer import checkpoint
 
-_NOT_AGAIN = frozenset({"model", "dataset", "resume", "pretrain_export_path", *PROCESS_KEYS})
-"""What was asked of the run that wrote a checkpoint, and is not of one that reads it."""
+_NOT_AGAIN = frozenset(
+    {"model", "dataset", "resume", "pretrain_export_path", "memory_backend", *PROCESS_KEYS}
+)
+"""What was asked of the run that wrote a checkpoint, and is not of one that reads it, perhaps on
+another machine."""
 
 
 def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = None) -> Config:

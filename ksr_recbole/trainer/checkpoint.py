@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pickle
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recbole.utils import get_local_time
 
 from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.files import replacing
@@ -102,19 +104,25 @@ def check_same_run(
             raise UnusableCheckpointError(
                 f"Checkpoint {path} is of {key} {content[key]}, but this run is of {config[key]}."
             )
+    # The settings before the data and the task before other settings, since they follow from it.
+    given = content["settings"]
+    for key in sorted(given.keys() & settings.keys(), key=lambda key: (key != "task", key)):
+        if given[key] != settings[key]:
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} was trained with {key} = {given[key]}, but this run "
+                f"has {settings[key]}; give the same or train anew."
+            )
     if content["data"] != fingerprint:
         raise UnusableCheckpointError(
             f"Checkpoint {path} was trained on other {content['dataset']} files than those "
             f"in {config['data_path']}, or on another part of them (train_ratio); "
             "give the same data or train anew."
         )
-    given = content["settings"]
-    for key in sorted(given.keys() & settings.keys()):
-        if given[key] != settings[key]:
-            raise UnusableCheckpointError(
-                f"Checkpoint {path} was trained with {key} = {given[key]}, but this run "
-                f"has {settings[key]}; give the same or train anew."
-            )
+
+
+def path_of_new(folder: str | os.PathLike[str], model: str, dataset: str) -> Path:
+    """Where a run keeps its checkpoint: with the time, and the process for runs of one second."""
+    return Path(folder) / f"{model}-{dataset}-{get_local_time()}-{os.getpid()}.pth"
 
 
 def newest(folder: str | os.PathLike[str], model: str, dataset: str, otherwise: str) -> Path:
@@ -123,8 +131,10 @@ def newest(folder: str | os.PathLike[str], model: str, dataset: str, otherwise: 
     Raises:
         UserError: there is none; the sentence ends with what to do ``otherwise``.
     """
+    # The time is part of the pattern, since "ml" must not find a checkpoint of "ml-100k".
+    name = glob.escape(f"{model}-{dataset}")
     found = sorted(
-        Path(folder).glob(f"{model}-{dataset}-*.pth"), key=lambda path: path.stat().st_mtime_ns
+        Path(folder).glob(f"{name}-???-??-????_*.pth"), key=lambda path: path.stat().st_mtime_ns
     )
     if not found:
         raise UserError(f"There is no checkpoint {model}-{dataset}-*.pth in {folder}; {otherwise}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.trainer import KGTrainer
-from recbole.utils import calculate_valid_score, get_local_time, set_color
+from recbole.utils import calculate_valid_score, set_color
 
 from ksr_recbole.config import option
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
@@ -62,18 +61,15 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         self, config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
     ) -> None:
         check_options(config, type(model))
-        self.matmul_precision = option(
-            config, "matmul_precision", str, choices=PRECISIONS, optional=True
-        )
-        decay = option(config, "ema_decay", float, minimum=0, below=1, optional=True)
+        self.matmul_precision = config["matmul_precision"]
         super().__init__(config, model)
-        self._average = WeightAverage(model, self.optimizer, decay)
+        self._average = WeightAverage(model, self.optimizer, config["ema_decay"])
         self._fingerprint = fingerprint
         self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
         folder = str(Path(config["data_path"]).resolve().parent)
         self._given = checkpoint.plain({**config.external_config_dict, "data_path": folder})
-        self.saved_model_file = os.path.join(
-            self.checkpoint_dir, f"{config['model']}-{config['dataset']}-{get_local_time()}.pth"
+        self.saved_model_file = str(
+            checkpoint.path_of_new(self.checkpoint_dir, config["model"], config["dataset"])
         )
         self.best_epoch = -1
         self.epochs_trained = 0
@@ -191,7 +187,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             "phase": data.phase,
             "metrics": self.config["metrics"],
             "topk": self.config["topk"],
-            "batch_size": option(self.config, "eval_batch_size", int, minimum=1),
+            "batch_size": self.config["eval_batch_size"],
             "show_progress": show_progress,
         }
         if parse_mode(mode).kind == "full":
@@ -331,7 +327,10 @@ def check_options(config: Any, model_class: type) -> None:
     option(config, "learning_rate", float, minimum=0)
     option(config, "weight_decay", float, minimum=0)
     option(config, "clip_grad_norm", dict, optional=True)
-    option(config, "epochs", int, minimum=1)
+    option(config, "ema_decay", float, minimum=0, below=1, optional=True)
+    option(config, "matmul_precision", str, choices=PRECISIONS, optional=True)
+    for key in ("epochs", "eval_batch_size"):
+        option(config, key, int, minimum=1)
     option(config, "eval_step", int)
     for key in ("stopping_step", "metric_decimal_place"):
         option(config, key, int, minimum=0)
