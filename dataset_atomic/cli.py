@@ -22,19 +22,19 @@ from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.sources import SOURCES
+from ksr_recbole.cli import INTERRUPTED, terminated_like_interrupted
 from ksr_recbole.errors import EXIT_STATUS, UserError
 from ksr_recbole.paths import DATASETS
 
 CSV = "csv"
-
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     try:
         given = _parser().parse_args(arguments)
-        given.run(given)
+        with terminated_like_interrupted():
+            given.run(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_STATUS

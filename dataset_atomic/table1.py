@@ -92,8 +92,3 @@ def _of_graph(inter: pl.LazyFrame, folder: str | os.PathLike[str], name: str) ->
         kg.select(triples=pl.len(), relations=pl.col("relation_id").n_unique()),
         entities.select(entities=pl.col("entity").n_unique()),
     ]
-
-
-def table1_line(folder: str | os.PathLike[str], name: str) -> str:
-    """:func:`describe_table1` in one line."""
-    return describe_table1(folder, name).line()

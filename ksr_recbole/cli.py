@@ -112,7 +112,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         arguments: what it was given.
     """
     try:
-        with _terminated_like_interrupted():
+        with terminated_like_interrupted():
             check_versions()
             silence_upstream_warnings()
             return command()
@@ -133,7 +133,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def terminated_like_interrupted() -> Iterator[None]:
     """Inside the block SIGTERM, which schedulers and ``timeout`` send, is taken for Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield

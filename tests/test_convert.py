@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import polars as pl
@@ -380,7 +381,8 @@ def test_wrong_folders_and_names(raw, tmp_path, capsys):
     assert "no hop1.kg" in sentence or "no link file" in sentence
 
 
-def test_an_output_folder_with_something_in_it(raw, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_an_output_folder_with_something_in_it(raw, tmp_path, capsys, monkeypatch, how):
     out = tmp_path / "o"
     assert convert("ml-20m", out, "--raw", raw) == 0
     before = contents(out)
@@ -392,6 +394,8 @@ def test_an_output_folder_with_something_in_it(raw, tmp_path, capsys, monkeypatc
     assert contents(out) == {**before, "notes.txt": b"mine"}
 
     def interrupted(*_, **__):
+        if how == "SIGTERM":
+            signal.raise_signal(signal.SIGTERM)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dataset_atomic.convert.filter_to_fixed_point", interrupted)

@@ -23,7 +23,7 @@ from dataset_atomic.filtering import (
     relation_table,
 )
 from dataset_atomic.ml_100k import bundled_folder, convert_ml_100k, correct_link, read_crosswalk
-from dataset_atomic.table1 import describe_table1, table1_line
+from dataset_atomic.table1 import describe_table1
 from ksr_recbole.errors import UserError
 
 SUFFIXES = ("inter", "item", "kg", "link", "relation", "user")
@@ -115,7 +115,7 @@ def test_items_that_share_an_entity_both_stay(converted, tables):
 def test_table1_and_funnels(converted, tables):
     folder, report = converted
     assert report.table1 == describe_table1(folder, "ml-100k")
-    assert table1_line(folder, "ml-100k") == (
+    assert describe_table1(folder, "ml-100k").line() == (
         "ml-100k: 94,423 interactions, 1,091 linked items, 943 users, "
         "29,086 entities, 23 relations, 73,742 triples"
     )
@@ -459,7 +459,7 @@ def test_table1_counts_what_the_files_hold(tmp_path):
     }
     tokens = {s: AtomicTable(t, dict.fromkeys(t.columns, "token")) for s, t in tables.items()}
     write_atomic_files(tmp_path, "tiny", tokens)
-    assert table1_line(tmp_path, "tiny") == (
+    assert describe_table1(tmp_path, "tiny").line() == (
         "tiny: 4 interactions, 2 linked items, 2 users, 2 entities, 2 relations, 2 triples"
     )
     (tmp_path / "tiny.kg").unlink()

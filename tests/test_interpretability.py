@@ -287,8 +287,10 @@ def test_value_vectors_that_are_the_true_entities_are_always_right(
     data = SequenceEvalData(config, toy_dataset, "test")
     cases = Cases.of(toy_dataset.sequences, toy_dataset.split, data)
     entities = ValueEntities.of(toy_dataset)
-    ids = [[entities.of_item(i, a)[0] for a in range(3)] for i in cases.items]  # one each
-    vectors = model.entity_vectors(torch.tensor(np.array(ids)))
+    found = zip(entities.ranges, entities.of_items, strict=True)
+    ids = np.stack([ids[of_items.argmax(1).A1] for ids, of_items in found], 1)  # one each
+    ids = ids[cases.items]
+    vectors = model.entity_vectors(torch.from_numpy(ids))
     monkeypatch.setattr(model, "value_matrices", lambda state: vectors)
     told, _ = measured(config, toy_dataset, model)
     assert told["values"]["overall"]["memory"]["macro"] == dict.fromkeys(METRICS, 1.0)

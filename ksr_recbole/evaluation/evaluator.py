@@ -69,8 +69,8 @@ def evaluated_modes(config: Any) -> list[str]:
 class SequenceScorer(Protocol):
     """A model as the evaluation sees it: users' histories in, scores of items out.
 
-    Both methods read, for user ``users[b]``, the positions ``[0, history_end[b])`` of his or
-    her sequence and run the model over it once.  Scores may lie on any device.
+    Both methods may read, for user ``users[b]``, what lies before position ``history_end[b]`` of
+    his or her sequence, and nothing after it.  Scores may lie on any device.
     """
 
     def score_candidates(

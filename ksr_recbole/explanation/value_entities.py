@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,16 +45,6 @@ class ValueEntities:
             ranges.append(found)
             of_items.append(matrix)
         return cls(dataset.attributes, tuple(ranges), tuple(of_items))
-
-    @cached_property
-    def item_counts(self) -> np.ndarray:
-        """Entities of each item on each attribute, ``int64 [n_items, A]``."""
-        counts = [np.diff(matrix.indptr) for matrix in self.of_items]
-        return np.stack(counts, axis=1).astype(np.int64)
-
-    def of_item(self, item: int, attribute: int) -> np.ndarray:
-        """Entity ids that an item has on an attribute (its position in ``attributes``)."""
-        return self.ranges[attribute][self.of_items[attribute][item].indices]
 
 
 def _items_with(
