@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EISDIR
+from logging import getLogger
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ksr_recbole.errors import UserError
 
@@ -26,7 +27,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Inside the block no other process of this machine is inside one with the same lock file.
 
-    The second waits for the first; a process that ends, however it does, frees its locks.
+    The second waits for the first, and says so; a process that ends, however it does, frees its
+    locks.
 
     Raises:
         UserError: the lock file's folder cannot be created or written.
@@ -35,7 +37,11 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            getLogger(__name__).info(f"Waiting for another process, which holds {target}")
+            lock.acquire()
     except OSError as error:
         raise _cannot_write(target, error) from error
     try:

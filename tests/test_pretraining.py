@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from safetensors import safe_open
 from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
-from ksr_recbole.pretraining import bpr, kge, progress
+from ksr_recbole.pretraining import bpr, kge, pretrain, progress
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.pretrain import bpr_settings, kge_settings
@@ -427,6 +429,33 @@ def test_save_removes_the_partial_file(cache):
     partial.write_bytes(b"")
     cache.save("KG", KEY, ARRAYS, {})
     assert not partial.exists()
+
+
+def test_of_runs_side_by_side_one_pretrains(tmp_path):
+    begun, go_on, trained = threading.Event(), threading.Event(), []
+
+    def train(partial: Path) -> dict[str, np.ndarray]:
+        begun.set()
+        assert go_on.wait(60)
+        trained.append(partial)
+        return {"item": np.ones((2, 3), np.float32)}
+
+    def ask() -> tuple[np.ndarray, str]:
+        notes: list[str] = []
+        shapes = {"item": (2, 3)}
+        config = {"pretrain_dir": str(tmp_path)}
+        return pretrain._cached(config, "toy-BPR", {"seed": 1}, shapes, train, notes), notes[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask)
+        assert begun.wait(60)
+        second = pool.submit(ask)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)
+        go_on.set()
+        assert "trained in" in first.result()[1] and "from the cache" in second.result()[1]
+    assert len(trained) == 1
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 def test_unwritable_folder(tmp_path):

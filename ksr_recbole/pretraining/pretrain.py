@@ -19,6 +19,7 @@ from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError
+from ksr_recbole.files import locked
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
@@ -238,20 +239,24 @@ def _cached(
     train: Callable[[Path], dict[str, np.ndarray]],
     notes: list[str],
 ) -> dict[str, np.ndarray]:
-    """Vectors from the cache, or trained and put there."""
+    """Vectors from the cache, or trained and put there; of runs side by side one trains them."""
     cache = ArrayCache(config["pretrain_dir"])
     key = content_key(parts)
     path = cache.path(kind, key)
-    found = cache.load(kind, key, shapes)
-    if found is not None:
-        notes.append(f"{kind} from the cache {path}")
-        return found
-    start = perf_counter()
-    getLogger().info(f"Pretraining {kind}")
-    found = train(cache.partial_path(kind, key))
-    readable = {name: v for name, v in parts.items() if not isinstance(v, np.ndarray)}
-    cache.save(kind, key, found, readable)
-    notes.append(f"{kind} trained in {perf_counter() - start:.1f} s, kept in {path}")
+    lock, damaged = path.with_suffix(".lock"), path.exists()
+    found, note = cache.load(kind, key, shapes), f"{kind} from the cache {path}"
+    if found is None:
+        with locked(lock):
+            found = None if damaged else cache.load(kind, key, shapes)
+            if found is None:
+                start = perf_counter()
+                getLogger().info(f"Pretraining {kind}")
+                found = train(cache.partial_path(kind, key))
+                readable = {name: v for name, v in parts.items() if not isinstance(v, np.ndarray)}
+                cache.save(kind, key, found, readable)
+                note = f"{kind} trained in {perf_counter() - start:.1f} s, kept in {path}"
+            lock.unlink(missing_ok=True)
+    notes.append(note)
     return found
 
 
