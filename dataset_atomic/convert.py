@@ -221,15 +221,8 @@ def convert(
     """Scan the graph around the linked items, filter to the fixed point, and write."""
     k_core = options.k_core or default_k_core
     notes = list(material.notes)
-    inter, inter_funnel = _without_repeats(material, options)
-    n_linked = inter.height
     # Whatever the graph holds, nothing outside this core can be left: fewer seeds to look for.
-    inter = inter_funnel.step(f"outside the {k_core}-core", inter, core_of(inter, k_core))
-    if inter.is_empty():
-        raise UserError(
-            f"No linked item of {material.name} is left in the {k_core}-core of its "
-            f"{n_linked:,} interactions with linked items (k_core={k_core}); lower it."
-        )
+    inter, inter_funnel = _in_core(material, options, k_core)
     all_links = material.link.with_columns(pl.col("item_id").cast(pl.Categorical))
     in_core = pl.col("item_id").is_in(inter["item_id"].unique().implode())
     link = material.linking.step("item not in .inter", all_links, all_links.filter(in_core))
@@ -272,6 +265,19 @@ def convert(
         table1=describe_table1(out_dir, material.name),
         notes=tuple(notes),
     )
+
+
+def _in_core(material: Material, options: Options, k_core: int) -> tuple[pl.DataFrame, Funnel]:
+    """The interactions between users and linked items with ``k_core`` of them each."""
+    inter, funnel = _without_repeats(material, options)
+    n_linked = inter.height
+    inter = funnel.step(f"outside the {k_core}-core", inter, core_of(inter, k_core))
+    if inter.is_empty():
+        raise UserError(
+            f"No linked item of {material.name} is left in the {k_core}-core of its "
+            f"{n_linked:,} interactions with linked items (k_core={k_core}); lower it."
+        )
+    return inter, funnel
 
 
 def ensure_free(out_dir: str | os.PathLike[str], options: Options) -> None:

@@ -200,17 +200,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     with stages("training"):
         trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
     with stages("test"):
-        if saved:
-            trainer.load_best(trainer.saved_model_file)
-        else:
-            trainer.use_best()
-        evaluated: dict[str, dict[str, EvalResult]] = {
-            mode: {
-                data.phase: trainer.rank(data, mode, config["show_progress"])
-                for data in (valid_data, test_data)
-            }
-            for mode in modes
-        }
+        evaluated = _evaluate_best(trainer, saved, modes, valid_data, test_data)
     measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
         "model": config["model"],
@@ -229,6 +219,18 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     }
     result = group.from_main(lambda: _leave(config, result))
     return {**result, **arrays, "eval_results": evaluated}
+
+
+def _evaluate_best(
+    trainer: SequenceTrainer, saved: bool, modes: list[str], *phases: SequenceEvalData
+) -> dict[str, dict[str, EvalResult]]:
+    """The best model's results by mode and phase."""
+    if saved:
+        trainer.load_best(trainer.saved_model_file)
+    else:
+        trainer.use_best()
+    show = trainer.config["show_progress"]
+    return {mode: {data.phase: trainer.rank(data, mode, show) for data in phases} for mode in modes}
 
 
 def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:
