@@ -33,21 +33,31 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         UserError: the lock file's folder cannot be created or written.
     """
-    target = Path(path)
+    lock = _acquired(Path(path))
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _acquired(target: Path) -> FileLock | None:
+    """The lock once it is held; ``None``, and a warning, on a file system that knows no locks."""
+    logger = getLogger(__name__)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            getLogger(__name__).info(f"Waiting for another process, which holds {target}")
+            logger.info(f"Waiting for another process, which holds {target}")
             lock.acquire()
+    except NotImplementedError:
+        logger.warning(f"No file locks in {target.parent}: commands side by side may collide there")
+        return None
     except OSError as error:
         raise _cannot_write(target, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 @contextmanager
