@@ -91,6 +91,7 @@ def launch(
     try:
         return _watch(context, reports, meeting, hosts)
     except KeyboardInterrupt as interruption:
+        reports.collect()  # what was told since the last look
         interruption.checkpoint = reports.checkpoint  # type: ignore[attr-defined]
         meeting.post("The run was interrupted on another machine; add --resume to go on.")
         raise
