@@ -76,12 +76,13 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
         seed: the run's seed.
         files: from :func:`file_digests`.
     """
-    kept = {
-        key: value
-        for key, value in settings.items()
-        if value is not None and key not in NO_PART_OF_THE_KEY
-    }
+    kept = {key: value for key, value in of_consequence(settings).items() if value is not None}
     return content_key({"settings": kept, "seed": seed, "files": dict(files)})
+
+
+def of_consequence(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Config values but those under which a result stays the same."""
+    return {key: value for key, value in values.items() if key not in NO_PART_OF_THE_KEY}
 
 
 def without_places(values: Mapping[str, Any]) -> dict[str, Any]:

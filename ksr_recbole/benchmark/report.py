@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.benchmark.cells import (
-    NO_PART_OF_THE_KEY,
     environment_without_places,
+    of_consequence,
     without_places,
 )
 from ksr_recbole.benchmark.figures import draw
@@ -69,18 +69,12 @@ def _gives_way(document: Path, wanted: Mapping[str, Any]) -> bool:
         return True
     except (OSError, ValueError):
         return False
-    of_results = [
-        {
-            key: value
-            for key, value in each.get("values", {}).items()
-            if key not in NO_PART_OF_THE_KEY
-        }
-        for each in (found, wanted)
-    ]
-    same = all(found.get(key) == wanted[key] for key in ("study", "config_files"))
+    if any(found.get(key) != wanted[key] for key in ("study", "config_files")):
+        return False
+    if of_consequence(found.get("values", {})) != of_consequence(wanted["values"]):
+        return False
     parts = ("rows", "tasks", "seeds")
-    covered = all(set(found.get(key, [None])) <= set(wanted[key]) for key in parts)
-    return same and covered and of_results[0] == of_results[1]
+    return all(set(found.get(key, [None])) <= set(wanted[key]) for key in parts)
 
 
 def markdown_document(table1: str, tables: Sequence[Table]) -> str:

@@ -18,7 +18,7 @@ from ksr_recbole.benchmark.store import METRICS
 from ksr_recbole.benchmark.studies import TUNING, Setting, Study
 from ksr_recbole.benchmark.table import Line, Table, Value, to_text
 from ksr_recbole.cache import content_key
-from ksr_recbole.config.keys import before_choice, check_keys, model_options
+from ksr_recbole.config.keys import before_choice, check_keys, model_options, names_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import replacing
 from ksr_recbole.registry import MODELS, nearest
@@ -105,7 +105,7 @@ def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
         if not isinstance(trials, list) or not all(isinstance(trial, dict) for trial in trials):
             raise UserError(f"The trials of {name} in {path} must be a list of `key: value` maps.")
         for trial in trials:
-            check_keys(trial, f"the trials of {name} in {path}")
+            check_keys(names_of(trial), f"the trials of {name} in {path}")
     _check_fair(content, path)
     return content
 

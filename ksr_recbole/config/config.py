@@ -17,6 +17,7 @@ from ksr_recbole.config.keys import (
     chosen_options,
     known_tasks,
     model_options,
+    names_of,
     read_for_all,
 )
 from ksr_recbole.config.options import option
@@ -86,7 +87,7 @@ class Config(RecBoleConfig):
         content: dict[str, Any] = {}
         for file in file_list or []:
             given = self._read_yaml(Path(file))
-            check_keys(nest(given), file)
+            check_keys(names_of(nest(given)), file)
             content.update(given)
         return nest(content)
 
@@ -105,7 +106,7 @@ class Config(RecBoleConfig):
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
         given = nest(super()._load_variable_config_dict(dict(config_dict or {})))
-        check_keys(given, "the command line or config_dict")
+        check_keys(names_of(given), "the command line or config_dict")
         return given
 
     def _load_cmd_line(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,20 @@ def _parts(key: str) -> frozenset[str]:
     return frozenset(_content_of(properties / "overall.yaml")[key])
 
 
-def check_keys(keys: Iterable[str] | Mapping[str, Any], source: str | Path) -> None:
+def names_of(content: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of config values, those with parts by their parts: ``eval_args.mode``."""
+    for key, value in content.items():
+        if key in KEYS_WITH_PARTS and isinstance(value, dict):
+            yield from (f"{key}.{part}" for part in value)
+        else:
+            yield key
+
+
+def check_keys(keys: Iterable[str], source: str | Path) -> None:
     """Refuse a key nobody reads.
 
     Args:
-        keys: the keys given, or keys and values; parts with a dot (``eval_args.mode``) or in a
-            dict.
+        keys: the keys given, of config values those of :func:`names_of`.
         source: where they were given, for the sentence.
 
     Raises:
@@ -144,10 +152,6 @@ def check_keys(keys: Iterable[str] | Mapping[str, Any], source: str | Path) -> N
                 f"Unknown config key '{key}' in {source}"
                 f"{nearest(key, known_keys()) or '; see configs/ for the keys there are.'}"
             )
-        if name in KEYS_WITH_PARTS:
-            value = keys[key] if isinstance(keys, Mapping) else None
-            inner = [part.split(".")[0]] if part else value if isinstance(value, dict) else []
-            for each in inner:
-                if each not in _parts(name):
-                    told = choose_from(str(each), sorted(_parts(name)), f"the parts of {name} are")
-                    raise UserError(f"Unknown config key '{name}.{each}' in {source}{told}")
+        if name in KEYS_WITH_PARTS and part and part not in _parts(name):
+            told = choose_from(part, sorted(_parts(name)), f"the parts of {name} are")
+            raise UserError(f"Unknown config key '{key}' in {source}{told}")

@@ -243,20 +243,25 @@ def _cached(
     cache = ArrayCache(config["pretrain_dir"])
     key = content_key(parts)
     path = cache.path(kind, key)
+    from_cache = f"{kind} from the cache {path}"
     lock, damaged = path.with_suffix(".lock"), path.exists()
-    found, note = cache.load(kind, key, shapes), f"{kind} from the cache {path}"
-    if found is None:
-        with locked(lock):
-            found = None if damaged else cache.load(kind, key, shapes)
-            if found is None:
-                start = perf_counter()
-                getLogger().info(f"Pretraining {kind}")
-                found = train(cache.partial_path(kind, key))
-                readable = {name: v for name, v in parts.items() if not isinstance(v, np.ndarray)}
-                cache.save(kind, key, found, readable)
-                note = f"{kind} trained in {perf_counter() - start:.1f} s, kept in {path}"
-            lock.unlink(missing_ok=True)
-    notes.append(note)
+    found = cache.load(kind, key, shapes)
+    if found is not None:
+        notes.append(from_cache)
+        return found
+    with locked(lock):
+        # Another run may have made it meanwhile; a damaged file is told of once.
+        found = None if damaged else cache.load(kind, key, shapes)
+        if found is not None:
+            notes.append(from_cache)
+        else:
+            start = perf_counter()
+            getLogger().info(f"Pretraining {kind}")
+            found = train(cache.partial_path(kind, key))
+            readable = {name: v for name, v in parts.items() if not isinstance(v, np.ndarray)}
+            cache.save(kind, key, found, readable)
+            notes.append(f"{kind} trained in {perf_counter() - start:.1f} s, kept in {path}")
+        lock.unlink(missing_ok=True)
     return found
 
 
