@@ -1,25 +1,136 @@
-"""Writing files so that a reader never meets a half-written one."""
+"""Reading only what is a file, and writing so that a reader never meets a half-written one."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from errno import EISDIR
 from logging import getLogger
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from ksr_recbole.errors import UserError
 
 
+SMALL = 64 << 20
+"""Bytes of the largest file of settings or results that is read; real ones have a few MB."""
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class NotAFileError(OSError):
+    """What stands at a path is no plain file, or one that cannot be read as it should be."""
+
+
+def check_regular(path: str | os.PathLike[str], limit: int | None = None) -> os.stat_result:
+    """Look at a path without opening it, and refuse what is no plain file.
+
+    For libraries that open a path themselves: a named pipe would keep them waiting for ever, and
+    a device may never end.
+
+    Args:
+        path: the file, or a link to one.
+        limit: the most bytes it may have, if there is a limit.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        OSError: there is something else than a file, or a larger one.  Its ``strerror`` says what
+            it is, in words that go on after "PATH cannot be read: ".
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise _no_file(path, errno.ENOENT, "it is a link to nothing") from None
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _no_file(path, errno.ELOOP, "it is a link that leads to itself") from None
+        raise
+    except ValueError as error:  # a NUL character in the name
+        raise _no_file(path, errno.EINVAL, str(error)) from None
+    _check_kind(path, found, limit)
+    return found
+
+
+def _check_kind(path: str | os.PathLike[str], found: os.stat_result, limit: int | None) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for is_it, name in _KINDS if is_it(found.st_mode)), "something else")
+        number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        raise _no_file(path, number, f"it is {kind}, not a file")
+    if limit is not None and found.st_size > limit:
+        text = f"it has {found.st_size:,} bytes, and at most {limit:,} are read"
+        raise _no_file(path, errno.EFBIG, text)
+
+
+def _no_file(path: str | os.PathLike[str], number: int, text: str) -> NotAFileError:
+    return NotAFileError(number, text, os.fspath(path))
+
+
+def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> BinaryIO:
+    """Open a file for reading bytes; unlike ``open`` it never waits for a named pipe.
+
+    Raises:
+        OSError: see :func:`check_regular`.
+    """
+    check_regular(path, limit)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _check_kind(path, os.fstat(file.fileno()), limit)  # it may have been replaced since
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """All bytes of a file, as many as it had when it was opened.
+
+    Raises:
+        OSError: see :func:`check_regular`; or it became shorter while it was read.
+    """
+    with open_regular(path, limit) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size)
+    if len(content) < size:
+        raise _no_file(path, errno.EIO, "it became shorter while it was read")
+    return content
+
+
+def read_text(
+    path: str | os.PathLike[str], limit: int | None = SMALL, encoding: str = "utf-8"
+) -> str:
+    """All text of a file, with every line end as ``\\n``.
+
+    Raises:
+        OSError: see :func:`read_regular`.
+        UnicodeDecodeError: it is not in that encoding.
+    """
+    text = read_regular(path, limit).decode(encoding)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes as hexadecimal digits."""
-    with open(path, "rb") as file:
+    """SHA-256 of a file's bytes as hexadecimal digits.
+
+    Raises:
+        OSError: see :func:`check_regular`.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -157,7 +268,7 @@ def ensure_writable_file(path: str | os.PathLike[str], key: str) -> Path:
     path = Path(path)
     try:
         if path.is_dir():
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _probe(path.parent)
     except OSError as error:
         raise UserError(
