@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,10 +16,11 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 
-from dataset_atomic.table1 import has_graph
+from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole.config import option
 from ksr_recbole.dataset.atomic_files import check_atomic_file
 from ksr_recbole.dataset.attributes import attribute_relations
+from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import WithPolars
 from ksr_recbole.dataset.sequences import (
@@ -45,6 +48,7 @@ class WithSequences:
     Attributes:
         sequences: every user's whole sequence.
         split: how far a sequence belongs to training and to validation.
+        funnel: how many rows of the files are used, and why the others are not.
         pretrained: the vectors made for this dataset so far, once there are any.
         phase: what a view is for, ``"train"``, ``"valid"`` or ``"test"``.
     """
@@ -52,6 +56,7 @@ class WithSequences:
     phase: Phase = "train"
     sequences: UserSequences
     split: Split
+    funnel: DataFunnel
     pretrained: PretrainedVectors
 
     if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
@@ -84,6 +89,7 @@ class WithSequences:
             n_items=self.item_num,
         )
         self.split = self._make_split()
+        self._log_what_is_used()
         split, lengths = self.split, self.sequences.lengths
         # RecBole turns timestamps into float32, which cannot tell seconds apart, so the order
         # is taken from the frame above and only then is the frame given up.
@@ -98,6 +104,22 @@ class WithSequences:
         for view, phase in zip(views, get_args(Phase), strict=True):
             view.phase = phase
         return views
+
+    def table1(self) -> Table1:
+        """The row of Table 1 of the data used: what filters left out does not count."""
+        used = self.sequences
+        return Table1(
+            self.dataset_name,
+            interactions=len(used.items),
+            items=_n_distinct(used.items),
+            users=int((used.lengths > 0).sum()),
+        )
+
+    def _log_what_is_used(self) -> None:
+        logger = getLogger()
+        told = logger.info if self.funnel.complete else logger.warning
+        told(self.funnel.line())
+        logger.info(self.split.line(self.sequences))
 
     def join(self, df: Interaction) -> Interaction:
         """As RecBole's; once built, with the items that a model reads in this view's phase.
@@ -163,7 +185,11 @@ class WithSequences:
         return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
-class SequenceDataset(WithSequences, WithPolars, Dataset):
+def _n_distinct(ids: np.ndarray) -> int:
+    return int(np.count_nonzero(np.bincount(ids.ravel())))
+
+
+class SequenceDataset(WithSequences, WithFunnel, WithPolars, Dataset):
     """Interactions alone, for models that read no knowledge graph where there is none.
 
     Raises:
@@ -189,6 +215,17 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
         """Head, relation and tail ids, ``int64 [n_triples, 3]``."""
         fields = (self.head_entity_field, self.relation_field, self.tail_entity_field)
         return np.stack([np.asarray(self.kg_feat[f], dtype=np.int64) for f in fields], axis=1)
+
+    def table1(self) -> Table1:
+        """As without a knowledge graph, and what there is of the graph."""
+        row = super().table1()
+        return replace(
+            row,
+            linked_items=row.items,
+            entities=_n_distinct(self.triples[:, [0, 2]]),
+            relations=_n_distinct(self.triples[:, 1]),
+            triples=len(self.triples),
+        )
 
     @cached_property
     def attributes(self) -> np.ndarray:

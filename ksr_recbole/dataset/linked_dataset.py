@@ -11,10 +11,14 @@ from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.atomic_files import check_atomic_file
+from ksr_recbole.dataset.funnel import WithFunnel
 from ksr_recbole.errors import UserError
 
+NO_LINK = "item without a link to an entity with triples"
+"""Why an interaction is left out of a dataset with a knowledge graph."""
 
-class LinkedDataset(loading.WithPolars, KnowledgeBasedDataset):
+
+class LinkedDataset(WithFunnel, loading.WithPolars, KnowledgeBasedDataset):
     """RecBole's knowledge-based dataset with checked files and many-to-one links.
 
     RecBole's item-entity map is one to one and gives a linked item and its entity one id.
@@ -67,13 +71,31 @@ class LinkedDataset(loading.WithPolars, KnowledgeBasedDataset):
         super()._load_data(token, dataset_path)
 
     def _data_filtering(self) -> None:
+        n_links = len(self.item2entity)
         super()._data_filtering()
+        self.funnel.links = (n_links, len(self.item2entity))
         if len(self.inter_feat) == 0:
-            raise UserError(
-                f"No interaction with a linked item is left in {self.dataset_path} after "
-                f"filtering; check that the item ids of {self.dataset_name}.link are those of "
-                f"{self.dataset_name}.inter and its entities occur in {self.dataset_name}.kg."
+            raise UserError(self._why_nothing_is_left())
+
+    def _why_nothing_is_left(self) -> str:
+        name, n_triples = self.dataset_name, self.funnel.triples[0]
+        if n_triples and len(self.kg_feat) == 0:
+            keys = ("entity_kg_num_interval", "relation_kg_num_interval")
+            given = " and ".join(f"{key}: {self.config[key]}" for key in keys if self.config[key])
+            return (
+                f"No triple of {name}.kg is left of {n_triples:,}, so no item has a link; "
+                f"the configuration has {given}, so widen the interval."
             )
+        return (
+            f"No interaction with a linked item is left in {self.dataset_path} after "
+            f"filtering; check that the item ids of {name}.link are those of "
+            f"{name}.inter and its entities occur in {name}.kg. {self.funnel.line()}"
+        )
+
+    def _filter_kg_by_triple_num(self) -> None:
+        n_triples = len(self.kg_feat)
+        super()._filter_kg_by_triple_num()
+        self.funnel.triples = (n_triples, len(self.kg_feat))
 
     def _filter_link(self) -> None:
         """Keep links between an item with interactions and an entity with triples.
@@ -90,7 +112,8 @@ class LinkedDataset(loading.WithPolars, KnowledgeBasedDataset):
         for item, entity in self.item2entity.items():
             self.entity2item.setdefault(entity, item)
         linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
-        self.inter_feat.drop(self.inter_feat.index[~linked], inplace=True)
+        with self._counted(NO_LINK):
+            self.inter_feat.drop(self.inter_feat.index[~linked], inplace=True)
 
     def _merge_item_and_entity(self) -> None:
         """Map ids as RecBole does, and remember the entity of every item.

@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import polars as pl
 from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 
 from ksr_recbole.cache import compact, widened
+from ksr_recbole.dataset.funnel import DataFunnel
 from ksr_recbole.files import sha256_of
 
 SETTINGS = (
@@ -30,7 +32,7 @@ SETTINGS = (
 )
 """Config keys that decide what RecBole makes of the atomic files."""
 
-_FORMAT = 1
+_FORMAT = 2
 _FRAMES = ("inter_feat", "kg_feat")
 _FEATURE_FIELDS = ("field2type", "field2source", "field2seqlen", "field2bucketnum")
 
@@ -119,6 +121,7 @@ def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
     meta |= {name: _in_json(getattr(dataset, name)) for name in _FEATURE_FIELDS}
     meta["alias"] = {name: list(fields) for name, fields in dataset.alias.items()}
     meta["rest"] = list(dataset._rest_fields)
+    meta["funnel"] = asdict(dataset.funnel)
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     return arrays
 
@@ -150,6 +153,7 @@ def restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
     dataset.field2bucketnum = meta["field2bucketnum"]
     dataset.alias = {name: np.array(fields) for name, fields in meta["alias"].items()}
     dataset._rest_fields = np.array(meta["rest"])
+    dataset.funnel = DataFunnel.from_json(meta["funnel"])
 
 
 def _packed(tokens: Any) -> np.ndarray:

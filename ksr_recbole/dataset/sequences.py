@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -155,6 +156,19 @@ class Split:
         if phase == "valid":
             return self.train_end, self.valid_end
         return self.valid_end, sequences.lengths
+
+    def line(self, sequences: UserSequences) -> str:
+        """How many users and interactions each phase has, and how many users are too short."""
+        users = sequences.lengths > 0
+        ends = (self.train_start, self.train_end, self.valid_end, sequences.lengths)
+        sizes = [end - start for start, end in pairwise(ends)]
+        train, valid, test = (f"{n.sum():,} interactions of {(n > 0).sum():,} users" for n in sizes)
+        told = f"Split ({self.name}): {train} in training, {valid} in validation, {test} in test"
+        if early := int(self.train_start.sum()):
+            told += f", {early:,} left out by train_ratio"
+        if short := int((users & (sizes[2] == 0)).sum()):
+            told += f"; {short:,} users have too few to be tested"
+        return f"{told}."
 
     def keep_latest(self, ratio: float) -> Split:
         """The split with the latest ``ratio`` of each user's training part (Sec. 5.3, Fig. 3).

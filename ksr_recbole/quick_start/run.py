@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from logging import FileHandler, NullHandler, getLogger
 from math import isfinite
 from pathlib import Path
@@ -178,8 +179,7 @@ def _to_log_file(text: str) -> None:
 def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     stages = Stages()
     with stages("data"):
-        table1 = group.in_turn(lambda: prepare_atomic_files(config))
-        getLogger().info(table1)
+        getLogger().info(group.in_turn(lambda: prepare_atomic_files(config)))
         dataset = group.in_turn(lambda: load_dataset(config))
         train_data, valid_data, test_data = data_preparation(config, dataset)
         check_not_empty(config, train_data, valid_data, test_data)
@@ -205,7 +205,8 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
-        "table1": table1,
+        "table1": dataset.table1().line(),
+        "data": asdict(dataset.funnel),
         **_scores(config, trainer, evaluated),
         **measures,
         "pretraining": vectors.notes,
