@@ -72,8 +72,9 @@ def load(options: argparse.Namespace, model: str = "KSR-paper", **values: Any) -
 
 
 def ready(loaded: Bench) -> Bench:
-    """Pretrain (or find the cached vectors) and make model and trainer."""
-    pretrained_vectors(loaded.config, loaded.dataset)  # and export them where that is asked for
+    """Pretrain (or find the cached vectors) unless there are vectors; make model and trainer."""
+    if loaded.dataset.pretrained is None:
+        pretrained_vectors(loaded.config, loaded.dataset)
     return loaded._replace(trainer=make_trainer(loaded.config, loaded.dataset))
 
 

@@ -91,7 +91,7 @@ def generate(shape: Shape, folder: Path, seed: int = 0) -> None:
 
 def measure(folder: Path) -> dict[str, float]:
     """Load, train an epoch and evaluate the dataset in ``folder``."""
-    from ksr_recbole.pretraining.pretrain import PretrainedVectors
+    from ksr_recbole.dataset.pretrained import PretrainedVectors
 
     options = common.parser(__doc__).parse_args(["--dataset=generated", f"--data_path={folder}"])
     made: list[common.Bench] = []

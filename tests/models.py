@@ -11,8 +11,8 @@ from recbole.data.interaction import Interaction
 
 from ksr_recbole.dataset.dataloader import CHUNK_START
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.model.ksr import KSR
-from ksr_recbole.pretraining.pretrain import PretrainedVectors
 from tests.reference import Layer, ReferenceParameters
 
 

@@ -23,6 +23,7 @@ from ksr_recbole.dataset.attributes import attribute_relations
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import WithPolars
+from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequences import (
     Phase,
     Split,
@@ -32,9 +33,6 @@ from ksr_recbole.dataset.sequences import (
 )
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import nearest, needs_kg
-
-if TYPE_CHECKING:
-    from ksr_recbole.pretraining.pretrain import PretrainedVectors
 
 
 class WithSequences:
@@ -49,7 +47,7 @@ class WithSequences:
         sequences: every user's whole sequence.
         split: how far a sequence belongs to training and to validation.
         funnel: how many rows of the files are used, and why the others are not.
-        pretrained: the vectors made for this dataset so far, once there are any.
+        pretrained: the vectors that models of this dataset start from, once there are any.
         phase: what a view is for, ``"train"``, ``"valid"`` or ``"test"``.
     """
 
@@ -57,7 +55,7 @@ class WithSequences:
     sequences: UserSequences
     split: Split
     funnel: DataFunnel
-    pretrained: PretrainedVectors
+    pretrained: PretrainedVectors | None = None
 
     if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
         config: Any

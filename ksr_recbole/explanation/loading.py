@@ -11,9 +11,9 @@ import torch
 
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.model.ksr import KSR
-from ksr_recbole.pretraining.pretrain import PretrainedVectors
 from ksr_recbole.quick_start.restore import config_of, dataset_of
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint

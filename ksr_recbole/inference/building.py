@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequences import UserSequences, leave_one_out
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.model.sequence_recommender import SequenceRecommender
-from ksr_recbole.pretraining.pretrain import PretrainedVectors
 from ksr_recbole.registry import model_class
 
 OF_THE_MACHINE = {"memory_backend": "auto"}

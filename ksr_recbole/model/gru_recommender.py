@@ -34,7 +34,7 @@ class GRU(SequenceRecommender):
 
     Args:
         config: the run's configuration.
-        dataset: a built dataset; vectors not pretrained yet are pretrained.
+        dataset: a built dataset with the vectors to start from.
 
     Raises:
         UserError: an option has a value it cannot have.

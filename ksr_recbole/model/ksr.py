@@ -48,7 +48,7 @@ class KSR(GRU):
 
     Args:
         config: the run's configuration.
-        dataset: a built :class:`KGSequenceDataset`; vectors not pretrained yet are pretrained.
+        dataset: a built :class:`KGSequenceDataset` with the vectors to start from.
 
     Raises:
         UserError: an option has a value it cannot have.

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
@@ -20,7 +21,6 @@ from ksr_recbole.evaluation.scorer import CANDIDATES
 from ksr_recbole.model.losses import softmax_loss
 from ksr_recbole.model.packing import Packing
 from ksr_recbole.model.scores import sampled_scores
-from ksr_recbole.pretraining.pretrain import item_vectors, kb_vectors
 
 
 class SequenceState(NamedTuple):
@@ -75,10 +75,11 @@ class SequenceRecommender(AbstractRecommender):
 
     Args:
         config: the run's configuration.
-        dataset: a built dataset with sequences.
+        dataset: a built dataset with sequences and, as far as the options want them, the
+            vectors to start from (``dataset.pretrained``).
 
     Raises:
-        UserError: an option has a value it cannot have.
+        UserError: an option has a value it cannot have, or vectors are missing.
     """
 
     type = ModelType.SEQUENTIAL
@@ -100,9 +101,9 @@ class SequenceRecommender(AbstractRecommender):
         self.device = config["device"]
         self._carried: SequenceState | None = None
         self._read_options(config)
-        self.item_embedding = self._item_embedding(config, dataset)
+        self.item_embedding = self._item_embedding(dataset)
         if self.kb_input or self.kb_score:
-            self._init_kb(config, dataset)
+            self._init_kb(dataset)
 
     @classmethod
     def check_options(cls, config: Any) -> None:
@@ -135,18 +136,19 @@ class SequenceRecommender(AbstractRecommender):
             self.kb_scale = option(config, "kb_scale", float, minimum=0)
             self.freeze_kg = option(config, "freeze_kg", bool)
 
-    def _item_embedding(self, config: Any, dataset: Any) -> nn.Embedding:
+    def _item_embedding(self, dataset: Any) -> nn.Embedding:
         if self.item_init == "random":
             embedding = nn.Embedding(self.n_items, self.embedding_size, padding_idx=0)
             nn.init.xavier_normal_(embedding.weight)
             return embedding
-        vectors = torch.tensor(item_vectors(config, dataset))  # a copy, as it may be trained
+        vectors = torch.tensor(_given(dataset, "items"))  # a copy, as it may be trained
         return nn.Embedding.from_pretrained(vectors, freeze=self.freeze_item, padding_idx=0)
 
-    def _init_kb(self, config: Any, dataset: Any) -> None:
+    def _init_kb(self, dataset: Any) -> None:
         """KB embeddings by entity and by relation (Sec. 4.2.2), and the entity of every item."""
         entities, relations = (
-            torch.from_numpy(v) * self.kb_scale for v in kb_vectors(config, dataset)
+            torch.from_numpy(_given(dataset, kind)) * self.kb_scale
+            for kind in ("entities", "relations")
         )
         self.entity_embedding = nn.Embedding.from_pretrained(
             entities, freeze=self.freeze_kg, padding_idx=0
@@ -315,3 +317,18 @@ class SequenceRecommender(AbstractRecommender):
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, padding included, after ``item_id_list``: ``[B, n_items]``."""
         return self.all_scores(self._read_history(interaction))
+
+
+def _given(dataset: Any, kind: str) -> np.ndarray:
+    """The vectors of a kind that a dataset has for its models.
+
+    Raises:
+        UserError: it has none.
+    """
+    vectors = getattr(dataset.pretrained, kind, None)
+    if vectors is None:
+        raise UserError(
+            f"The dataset has no pretrained vectors of its {kind}; call "
+            "`pretrained_vectors(config, dataset)` before the model is made."
+        )
+    return vectors

@@ -7,7 +7,7 @@ second run, another model or another trial of a search finds them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ import numpy as np
 from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, WithSequences
+from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import locked
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
@@ -25,25 +26,10 @@ from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
 
 
-@dataclass
-class PretrainedVectors:
-    """The vectors a model starts from, by RecBole's ids (row 0 is padding), as far as wanted.
-
-    Attributes:
-        items: BPR item embeddings :math:`q_i`, ``float32 [n_items, D]``.
-        entities: KB embeddings :math:`e_i`, ``float32 [n_entities, E]``.
-        relations: relation embeddings :math:`r_a`, ``float32 [n_relations, E]``.
-        notes: one line on where each came from.
-    """
-
-    items: np.ndarray | None = None
-    entities: np.ndarray | None = None
-    relations: np.ndarray | None = None
-    notes: list[str] = field(default_factory=list)
-
-
 def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
     """The vectors that the configured model starts from; what it does not use is not made.
+
+    They are kept with the dataset, for the models that are made of it.
 
     Args:
         config: the run's configuration; ``configs/pretraining.yaml`` documents the keys.
@@ -59,54 +45,16 @@ def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors
         bpr_settings(config)
     if for_graph:
         kge_settings(config)
+    vectors = dataset.pretrained = PretrainedVectors()
     if for_items:
-        item_vectors(config, dataset)
+        vectors.items = _item_embeddings(config, dataset, vectors.notes)
+        getLogger().info(f"Pretrained: {vectors.notes[-1]}")
     if for_graph:
-        kb_vectors(config, dataset)
-    vectors = _vectors_of(dataset)
+        vectors.entities, vectors.relations = _kb_embeddings(config, dataset, vectors.notes)
+        getLogger().info(f"Pretrained: {vectors.notes[-1]}")
     if config["pretrain_export_path"] is not None:
         _export(config, dataset, vectors)
     return vectors
-
-
-def item_vectors(config: Any, dataset: WithSequences) -> np.ndarray:
-    """BPR item embeddings: given by ``pretrain_path``, from the cache, or trained now.
-
-    Returns:
-        ``float32 [n_items, D]``.
-
-    Raises:
-        UserError: see :func:`pretrained_vectors`.
-    """
-    vectors = _vectors_of(dataset)
-    if vectors.items is None:
-        vectors.items = _item_embeddings(config, dataset, vectors.notes)
-        getLogger().info(f"Pretrained: {vectors.notes[-1]}")
-    return vectors.items
-
-
-def kb_vectors(config: Any, dataset: KGSequenceDataset) -> tuple[np.ndarray, np.ndarray]:
-    """KB embeddings: given by ``pretrain_path``, from the cache, or trained now.
-
-    Returns:
-        Entities, ``float32 [n_entities, E]``, and relations, ``float32 [n_relations, E]``.
-
-    Raises:
-        UserError: see :func:`pretrained_vectors`.
-    """
-    vectors = _vectors_of(dataset)
-    if vectors.entities is None:
-        found = _kb_embeddings(config, dataset, vectors.notes)
-        vectors.entities, vectors.relations = found
-        getLogger().info(f"Pretrained: {vectors.notes[-1]}")
-    return vectors.entities, vectors.relations
-
-
-def _vectors_of(dataset: WithSequences) -> PretrainedVectors:
-    """The vectors kept with the dataset, so that a run makes them once."""
-    if not hasattr(dataset, "pretrained"):
-        dataset.pretrained = PretrainedVectors()
-    return dataset.pretrained
 
 
 def _kb_embeddings(
