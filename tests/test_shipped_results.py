@@ -1,0 +1,120 @@
+"""The tables of ``docs/results`` are made again from their stored cells, without any data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ksr_recbole.benchmark import cli, plan, runner
+from ksr_recbole.benchmark.cells import cell_key
+from ksr_recbole.benchmark.results import Row
+from ksr_recbole.benchmark.store import Finished
+from ksr_recbole.benchmark.studies import Setting
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+TUNING = RESULTS / "ml-100k-tuning-next-session.json"
+TABLES = sorted(set(RESULTS.glob("*.json")) - {TUNING})
+CELLS = sorted(RESULTS.glob("benchmark/*/cells/*.json"))
+
+DIGESTS = {
+    "ml-100k": {
+        "inter": "52d7ea7697c4ef290d4f0e2015d92472042d656f61f5fe95996b6bd005b4efb3",
+        "kg": "ce1a9552cf8914df86e8a317c478713c63e7a30ac17f339ecf2793870b035031",
+        "link": "062ca7280775581901580ab9820b106ee97a312e581ef64813ea42d85950d7fd",
+    },
+    "ml-1m": {
+        "inter": "551285bc47b3443fdccb2da597d31cceec242444e7788b9a95291eacb25ed9cd",
+        "kg": "47d3ec474938ef08daee629634234784ef4b021860a86e42763fe68fad431284",
+        "link": "ea9e4b56359bb0688f2ca50ee1043a1fceee8dfb5283a208c7ca5ffd44303a6b",
+    },
+}
+"""SHA-256 of the atomic files that the stored cells were trained on."""
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder with the stored cells and no table; a cell that is not found fails."""
+
+    def no_jobs(jobs: Any, *_: Any) -> None:
+        missing = [job.cell.name for job in jobs]
+        assert not missing, f"not found by their keys: {missing}"
+
+    folder = tmp_path / "docs" / "results"
+    folder.mkdir(parents=True)
+    (folder / "benchmark").symlink_to(RESULTS / "benchmark")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "run_jobs", no_jobs)
+    monkeypatch.setattr(plan, "file_digests", lambda config: DIGESTS[config["dataset"]])
+    return folder
+
+
+def make_again(table: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict]:
+    """Give the command of a table; the JSON file it leaves, and the one that is shipped."""
+    stored = json.loads(table.read_text())
+    monkeypatch.setattr(plan, "prepare_atomic_files", lambda config: stored["table1"])
+    _, *arguments = stored["environment"]["command"]
+    assert cli.main([*arguments, "--results_dir=docs/results"]) == 0
+    [made] = results.glob("*.json")
+    return made, stored
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)
+def test_a_shipped_table_is_made_again_byte_for_byte(table, results, monkeypatch):
+    made, stored = make_again(table, results, monkeypatch)
+    again = json.loads(made.read_text())
+    del stored["environment"], again["environment"]
+    assert again == stored
+    for suffix in ("md", "tex"):
+        kept = table.with_suffix(f".{suffix}")
+        assert suffix == "tex" or kept.exists()
+        if kept.exists():
+            assert made.with_suffix(f".{suffix}").read_bytes() == kept.read_bytes()
+
+
+def as_finished(trial: dict[str, Any], mode: str) -> Finished:
+    """The cell of a trial of the shipped file, as far as its table needs it."""
+    resumed = trial["training_seconds"] is None
+    result = {
+        "metrics": {mode: {"valid": {k: v["mean"] for k, v in trial["metrics"].items()}}},
+        "best_epoch": trial["best_epoch"] - 1,
+        "epochs_trained": trial["epochs_trained"],
+        "seconds": {"training": trial["training_seconds"]},
+        "candidates": {},
+    }
+    record = {"wall_seconds": trial["seconds"], "resumed": resumed, "result": result}
+    return Finished(record, {})
+
+
+def test_the_shipped_trials_make_their_table_again(results, monkeypatch):
+    """Cells of trials that were not chosen are not shipped; what the table needs of them is.
+
+    The last column says what differs from a model's options, some of which have changed since.
+    """
+    shipped = json.loads(TUNING.read_text())
+    rows = [
+        Row(
+            Setting(trial["label"], trial["model"], trial["overrides"], group=trial["model"]),
+            shipped["task"],
+            {2020: as_finished(trial, shipped["mode"])},
+        )
+        for trial in sorted(shipped["trials"], key=lambda trial: trial["label"])
+    ]
+    models = list(dict.fromkeys(trial["model"] for trial in shipped["trials"]))
+    rows.sort(key=lambda row: models.index(row.setting.model))
+    monkeypatch.setattr(runner, "run_cells", lambda asked: {})
+    monkeypatch.setattr(runner, "collect_rows", lambda *_: rows)
+    made, stored = make_again(TUNING, results, monkeypatch)
+    again, kept = (path.with_suffix(".md").read_text() for path in (made, TUNING))
+    for one, other in zip(again.splitlines(), kept.splitlines(), strict=True):
+        assert one.split(" | ")[:-1] == other.split(" | ")[:-1]
+    assert json.loads(made.read_text())["trials"] == stored["trials"]
+
+
+@pytest.mark.parametrize("file", CELLS, ids=lambda path: path.stem)
+def test_a_stored_cell_has_the_key_of_its_settings(file):
+    record = json.loads(file.read_text())
+    key = cell_key(record["result"]["config"], record["seed"], DIGESTS[record["dataset"]])
+    assert key == record["key"] and file.stem.endswith(f"-{key[:16]}")
