@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from shutil import copytree
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from recbole.data.interaction import Interaction
 
 from ksr_recbole.config import Config
-from ksr_recbole.config.keys import model_options
+from ksr_recbole.config.keys import known_keys, model_options
 from ksr_recbole.dataset.dataloader import PairTrainLoader, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
 from ksr_recbole.errors import UserError
@@ -411,3 +413,30 @@ def test_training_items_leaves_the_pretrained_vectors_alone(make, toy_dataset):
     with torch.no_grad():
         model.item_embedding.weight += 1
     assert np.array_equal(toy_dataset.pretrained.items, before)
+
+
+def _given_by(name: str) -> dict[str, Any]:
+    """What a model's YAML file itself says."""
+    return yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [
+        ("KSR-paper", ("KSR",)),
+        ("GRU++", ("GRU",)),
+        ("GRU++-trained", ("GRU++", "GRU")),
+        ("GRU_F-trained", ("GRU_F", "GRU++", "GRU")),
+    ],
+)
+def test_a_variant_has_the_values_of_its_base_and_says_only_what_differs(name, chain):
+    own = _given_by(name)
+    assert own.pop("based_on") == chain[0]
+    base = model_options(chain[0])
+    assert all(key not in base or base[key] != value for key, value in own.items())
+    expected: dict[str, Any] = {}
+    for each in reversed((name, *chain)):
+        expected |= _given_by(each)
+    expected.pop("based_on")
+    assert model_options(name) == expected
+    assert "based_on" not in known_keys()

@@ -35,13 +35,17 @@ _OF_TRAINING = {
 """Keys of RecBole and of ``overall.yaml`` that change what is trained."""
 
 
+_BASED_ON = "based_on"
+"""In a model's YAML file: the model whose values it has where it gives none itself."""
+
+
 def _keys_below(folder: Path) -> set[str]:
     files = (file for file in folder.rglob("*.yaml") if file.parent != TRIALS)
     return set().union(*map(_keys_of, files))
 
 
 def _keys_of(file: Path) -> set[str]:
-    return set(_content_of(file))
+    return set(_content_of(file)) - {_BASED_ON}
 
 
 def _content_of(file: Path) -> dict[str, Any]:
@@ -51,8 +55,14 @@ def _content_of(file: Path) -> dict[str, Any]:
 
 def model_options(name: str) -> dict[str, Any]:
     """The options of a model of :data:`~ksr_recbole.registry.MODELS` and their default values."""
-    shipped = _content_of(CONFIGS / "model" / f"{_shipped_base(name)}.yaml")
-    return {**shipped, **added_options(name)}
+    return {**_shipped_options(_shipped_base(name)), **added_options(name)}
+
+
+def _shipped_options(name: str) -> dict[str, Any]:
+    """The values of ``configs/model/<name>.yaml`` and those of the file it is based on."""
+    values = _content_of(CONFIGS / "model" / f"{name}.yaml")
+    base = values.pop(_BASED_ON, None)
+    return values if base is None else {**_shipped_options(base), **values}
 
 
 def _shipped_base(name: str) -> str:
