@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ksr_recbole.explanation.explain import explain as explain
-    from ksr_recbole.explanation.loading import load_trained as load_trained
-    from ksr_recbole.explanation.measures import measure_explanations as measure_explanations
+    from ksr_recbole.explanation.trained import load_trained as load_trained
     from ksr_recbole.inference.recommender import Recommender as Recommender
     from ksr_recbole.inference.saving import save_model as save_model
+    from ksr_recbole.interpretability.measures import measure_explanations as measure_explanations
     from ksr_recbole.plugin import register as register
     from ksr_recbole.plugin import unregister as unregister
     from ksr_recbole.registry import add_model as add_model
@@ -19,11 +19,11 @@ _HOMES: dict[str, str] = {
     "Recommender": "ksr_recbole.inference.recommender",
     "save_model": "ksr_recbole.inference.saving",
     "explain": "ksr_recbole.explanation.explain",
-    "load_trained": "ksr_recbole.explanation.loading",
+    "load_trained": "ksr_recbole.explanation.trained",
     "register": "ksr_recbole.plugin",
     "unregister": "ksr_recbole.plugin",
     "add_model": "ksr_recbole.registry",
-    "measure_explanations": "ksr_recbole.explanation.measures",
+    "measure_explanations": "ksr_recbole.interpretability.measures",
 }
 """Public name to the module it lives in.  They are imported when first asked for: RecBole and
 PyTorch take seconds, and the command lines check versions before them."""

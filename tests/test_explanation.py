@@ -21,17 +21,15 @@ from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, load_dataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation import cases as cases_module
 from ksr_recbole.explanation import trace as trace_module
+from ksr_recbole.explanation import value_entities as batching
 from ksr_recbole.explanation.explain import explain
-from ksr_recbole.explanation.figure import draw
-from ksr_recbole.explanation.history import History
-from ksr_recbole.explanation.labels import relation_label, relation_labels
-from ksr_recbole.explanation.loading import load_trained
-from ksr_recbole.explanation.names import attribute_labels
+from ksr_recbole.explanation.heat_map import draw
+from ksr_recbole.explanation.names import attribute_labels, relation_label, relation_labels
 from ksr_recbole.explanation.page import page
 from ksr_recbole.explanation.terminal import abbreviations, render
-from ksr_recbole.explanation.trace import Trace, rank_values
+from ksr_recbole.explanation.trace import History, Trace, rank_values
+from ksr_recbole.explanation.trained import load_trained
 from ksr_recbole.explanation.value_entities import ValueEntities
 from ksr_recbole.explanation.writer import LEADING_SHARE, LEAST_ATTENTION
 from ksr_recbole.quick_start.run import make_trainer
@@ -107,7 +105,7 @@ def plain_ranking(vectors: dict[int, np.ndarray], value: np.ndarray) -> list[tup
 
 @pytest.mark.parametrize("cells", [1 << 22, 7])
 def test_rankings_equal_a_plain_loop(model, toy_dataset, cells, monkeypatch):
-    monkeypatch.setattr(cases_module, "_CELLS", cells)
+    monkeypatch.setattr(batching, "_CELLS", cells)
     found = ValueEntities.of(toy_dataset)
     history = History.of(toy_dataset, "u5").items
     with torch.no_grad():

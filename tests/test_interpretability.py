@@ -17,22 +17,20 @@ import torch
 from scipy.stats import ttest_rel
 
 from ksr_recbole.benchmark import cli, runner
-from ksr_recbole.benchmark.interpretability.methods import Explained
-from ksr_recbole.benchmark.interpretability.tables import attribute_table, short_table
 from ksr_recbole.benchmark.results import Row
 from ksr_recbole.benchmark.store import Failed, Finished
 from ksr_recbole.benchmark.studies import STUDIES
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation import cases as cases_module
-from ksr_recbole.explanation.agreement import training_agreement
-from ksr_recbole.explanation.attribute_level import CHOICES
-from ksr_recbole.explanation.cases import Cases
-from ksr_recbole.explanation.measures import measure_explanations
-from ksr_recbole.explanation.places import Places
+from ksr_recbole.explanation import value_entities as batching
 from ksr_recbole.explanation.value_entities import ValueEntities
-from ksr_recbole.explanation.value_level import METRICS, RANKINGS
+from ksr_recbole.interpretability.attribute_level import CHOICES, training_agreement
+from ksr_recbole.interpretability.cases import Cases
+from ksr_recbole.interpretability.measures import measure_explanations
+from ksr_recbole.interpretability.method_tables import attribute_table, short_table
+from ksr_recbole.interpretability.methods import Explained
+from ksr_recbole.interpretability.value_level import METRICS, RANKINGS, TiedRanks
 from ksr_recbole.quick_start import run
 from tests import benchmark_fakes as fakes
 from tests.models import make_model
@@ -70,7 +68,7 @@ def built(config: Any) -> KGSequenceDataset:
     return dataset
 
 
-# Places ---------------------------------------------------------------------------------------
+# Ranks ----------------------------------------------------------------------------------------
 
 
 def rank(scores: list[float], true: set[int], entity: int) -> int:
@@ -80,30 +78,32 @@ def rank(scores: list[float], true: set[int], entity: int) -> int:
     )
 
 
-def test_places_of_a_small_example_by_hand():
+def test_ranks_of_a_small_example_by_hand():
     scores = torch.tensor([[3.0, 1.0, 1.0, 1.0, 0.0]])
-    places = Places.of(scores, np.zeros(2, int), np.array([1, 4]), np.zeros(2, int))
+    ranks_ = TiedRanks.of(scores, np.zeros(2, int), np.array([1, 4]), np.zeros(2, int))
     # Entity 1: 3.0 is better, two false ones tie.  Entity 4: all three false ones are better.
-    assert places.better.tolist() == [1, 3] and places.equal.tolist() == [2, 0]
-    assert places.reciprocal().tolist() == [1 / 4, 1 / 4]
-    assert places.expected_reciprocal() == pytest.approx([(1 / 2 + 1 / 3 + 1 / 4) / 3, 1 / 4])
-    assert places.hit(3).tolist() == [0, 0] and places.hit(4).tolist() == [1, 1]
-    assert places.expected_hit(3) == pytest.approx([2 / 3, 0])
+    assert ranks_.better.tolist() == [1, 3] and ranks_.equal.tolist() == [2, 0]
+    assert ranks_.reciprocal().tolist() == [1 / 4, 1 / 4]
+    assert ranks_.expected_reciprocal() == pytest.approx([(1 / 2 + 1 / 3 + 1 / 4) / 3, 1 / 4])
+    assert ranks_.hit(3).tolist() == [0, 0] and ranks_.hit(4).tolist() == [1, 1]
+    assert ranks_.expected_hit(3) == pytest.approx([2 / 3, 0])
 
 
 def test_expectations_are_means_over_all_orders_of_the_tied():
     scores, true = [2.0, 1.0, 1.0, 1.0, 1.0, 0.5], 3
-    places = Places.of(torch.tensor([scores]), np.zeros(1, int), np.array([true]), np.zeros(1, int))
+    ranks_ = TiedRanks.of(
+        torch.tensor([scores]), np.zeros(1, int), np.array([true]), np.zeros(1, int)
+    )
     ranks = []
     for order in permutations(range(6)):
         by_score = sorted(order, key=lambda entity: -scores[entity])  # stable: the order decides
         ranks.append(1 + by_score.index(true))
-    assert places.expected_reciprocal() == pytest.approx(np.mean(1 / np.array(ranks)))
+    assert ranks_.expected_reciprocal() == pytest.approx(np.mean(1 / np.array(ranks)))
     for cut in range(1, 7):
-        assert places.expected_hit(cut) == pytest.approx(np.mean(np.array(ranks) <= cut))
+        assert ranks_.expected_hit(cut) == pytest.approx(np.mean(np.array(ranks) <= cut))
 
 
-def test_places_with_many_ties_and_several_true_entities():
+def test_ranks_with_many_ties_and_several_true_entities():
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 4, (5, 9)).astype(float)
     rows, columns, lists = [], [], []
@@ -112,10 +112,10 @@ def test_places_with_many_ties_and_several_true_entities():
             rows.append(number * 5 // 12)
             columns.append(column)
             lists.append(number)
-    places = Places.of(torch.from_numpy(scores), *map(np.array, (rows, columns, lists)))
+    ranks_ = TiedRanks.of(torch.from_numpy(scores), *map(np.array, (rows, columns, lists)))
     for k, (row, column) in enumerate(zip(rows, columns, strict=True)):
         true = {c for c, number in zip(columns, lists, strict=True) if number == lists[k]}
-        assert places.reciprocal()[k] == 1 / rank(list(scores[row]), true, column)
+        assert ranks_.reciprocal()[k] == 1 / rank(list(scores[row]), true, column)
 
 
 # Plain loops ----------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_the_measures_are_those_of_plain_loops(toy_folder, exact_config, monkeyp
     config = exact_config(task=task, session_length=3600, value_matrix=kind, gate_bias=-2.0)
     dataset = built(config)
     model = make_model(config, dataset).eval()
-    monkeypatch.setattr(cases_module, "_CELLS", 100)  # batches of a few users
+    monkeypatch.setattr(batching, "_CELLS", 100)  # batches of a few users
     told, arrays = measured(config, dataset, model)
     loops = Loops(dataset, model)
     expected = loops.value_level()

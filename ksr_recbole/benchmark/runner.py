@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pkgutil import resolve_name
 
-from ksr_recbole.benchmark.interpretability.report import report_interpretability
 from ksr_recbole.benchmark.plan import Plan, Request, make_plan
 from ksr_recbole.benchmark.pool import run_jobs
 from ksr_recbole.benchmark.progress import observing
 from ksr_recbole.benchmark.report import report
 from ksr_recbole.benchmark.results import collect_rows
 from ksr_recbole.benchmark.store import Failed, Finished
-from ksr_recbole.benchmark.studies import INTERPRETABILITY, TUNING
+from ksr_recbole.benchmark.studies import TUNING
 from ksr_recbole.benchmark.tuning import report_tuning
 from ksr_recbole.benchmark.worker import Job
 from ksr_recbole.files import ensure_writable
 
-_REPORTS = {TUNING: report_tuning, INTERPRETABILITY: report_interpretability}
+_REPORTS = {TUNING: report_tuning}
 """Studies with a report of their own."""
 
 
@@ -33,7 +33,8 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
     ensure_writable(request.results_dir, "results_dir")
     outcomes = run_cells(plan)
     rows = collect_rows(plan, outcomes)
-    write = _REPORTS.get(request.study.name, report)
+    own = request.study.report
+    write = resolve_name(own) if own else _REPORTS.get(request.study.name, report)
     text, paths = write(plan, rows)
     return text, paths, all(row.error is None for row in rows)
 

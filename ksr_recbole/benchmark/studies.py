@@ -46,6 +46,7 @@ class Study:
         x_label: what ``x`` is, for a line figure.
         phase: whose metrics are shown, ``test`` or, to choose settings, ``valid``.
         measure: ``module:function`` of what is measured on every trained model, if anything.
+        report: ``module:function`` that writes what the study leaves; by default the tables.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Study:
     x_label: str = ""
     phase: Literal["test", "valid"] = "test"
     measure: str | None = None
+    report: str | None = None
 
 
 TABLE3 = "table3"
@@ -66,9 +68,6 @@ TABLE3 = "table3"
 
 TUNING = "tuning"
 """Name of the study that :mod:`ksr_recbole.benchmark.tuning` makes from its YAML file."""
-
-INTERPRETABILITY = "interpretability"
-"""Name of the study that :mod:`ksr_recbole.benchmark.interpretability` reports."""
 
 
 def table3(models: Sequence[str]) -> Study:
@@ -143,7 +142,7 @@ STUDIES: dict[str, Study] = {
             split_figure=True,
         ),
         Study(
-            name=INTERPRETABILITY,
+            name="interpretability",
             title="How far the explanations are right (Sec. 5.4)",
             settings=tuple(
                 Setting(f"{model}, {kind}", model, {"value_matrix": kind}, group=model)
@@ -151,7 +150,8 @@ STUDIES: dict[str, Study] = {
                 for kind in ("private", "shared")
             ),
             reference="KSR, private",
-            measure="ksr_recbole.explanation.measures:measure_explanations",
+            measure="ksr_recbole.interpretability.measures:measure_explanations",
+            report="ksr_recbole.interpretability.study_report:report_interpretability",
         ),
     )
 }

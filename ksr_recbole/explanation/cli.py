@@ -57,7 +57,7 @@ def _run(arguments: Sequence[str]) -> int:
     targets = {k: ensure_writable_file(values.pop(k), k) for k in _FILES if k in values}
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.explanation.explain import explain
-    from ksr_recbole.explanation.loading import load_trained
+    from ksr_recbole.explanation.trained import load_trained
 
     trained = load_trained(
         values.pop("checkpoint", None),
@@ -100,7 +100,7 @@ def _write(explanation: Explanation, kind: str, path: Path) -> None:
     """Write one of the files, whole or not at all."""
     with replacing(path) as (temporary,):
         if kind == "png":
-            from ksr_recbole.explanation.figure import draw
+            from ksr_recbole.explanation.heat_map import draw
 
             draw(explanation, temporary)
         elif kind == "html":

@@ -11,9 +11,8 @@ import torch
 
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation.history import History
 from ksr_recbole.explanation.result import Explanation
-from ksr_recbole.explanation.trace import Trace, rank_values
+from ksr_recbole.explanation.trace import History, Trace, rank_values
 from ksr_recbole.explanation.value_entities import ValueEntities
 from ksr_recbole.explanation.writer import Writer
 from ksr_recbole.model.ksr import KSR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+
+_CELLS = 1 << 22
+"""Cells of an array over users that are computed at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,3 +70,13 @@ def l1_distances(values: Tensor, entities: Tensor) -> Tensor:
     The smaller the distance, the more the user prefers the entity.
     """
     return torch.cdist(values, entities, p=1)
+
+
+def batches(stop: int, columns: int, start: int = 0) -> Iterator[slice]:
+    """Slices of ``start..stop``, so that an array with as many rows and ``columns`` is not large.
+
+    A single row may be.
+    """
+    size = max(1, _CELLS // max(1, columns))
+    for first in range(start, stop, size):
+        yield slice(first, min(first + size, stop))

@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
-from ksr_recbole.explanation.history import History
 from ksr_recbole.explanation.names import Names, attribute_labels
 from ksr_recbole.explanation.result import (
     Attribute,
@@ -20,7 +19,7 @@ from ksr_recbole.explanation.result import (
     Step,
     ValueEntity,
 )
-from ksr_recbole.explanation.trace import Ranking
+from ksr_recbole.explanation.trace import History, Ranking
 from ksr_recbole.explanation.value_entities import ValueEntities
 
 LEADING_SHARE = 4

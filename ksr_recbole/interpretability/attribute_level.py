@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
-from ksr_recbole.explanation.agreement import agreement, items_before, training_agreement
-from ksr_recbole.explanation.cases import Cases
+from ksr_recbole.dataset.sequences import Split, UserSequences
 from ksr_recbole.explanation.value_entities import ValueEntities
+from ksr_recbole.interpretability.cases import Cases, items_before
 
 WINDOWS = (1, 10)
 """Items before the test item that it may agree with: the previous one, any of the last ten."""
@@ -81,3 +82,45 @@ def _by_choice(
 
 def _by_name(names: list[str], values: Any) -> Mapping[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+_ROWS = 1 << 15
+"""Rows of training interactions looked at together, which bounds the memory."""
+
+
+def agreement(entities: ValueEntities, items: np.ndarray, before: csr_matrix) -> np.ndarray:
+    """Whether ``items[k]`` shares an entity with an item of row ``k``, by attribute.
+
+    Args:
+        entities: the value entities.
+        items: item ids, ``int64 [N]``.
+        before: from :func:`items_before`, ``[N, n_items]``.
+
+    Returns:
+        ``bool [N, A]``; an item without entities on an attribute agrees on it with none.
+    """
+    columns = [
+        (before @ of_items).multiply(of_items[items]).tocsr().getnnz(axis=1) > 0
+        for of_items in entities.of_items
+    ]
+    return np.stack(columns, axis=1)
+
+
+def training_agreement(
+    entities: ValueEntities, sequences: UserSequences, split: Split, window: int
+) -> np.ndarray:
+    """How often training items agree with one of the ``window`` before them, ``float64 [A]``.
+
+    Over all training interactions but each user's first; nothing else is looked at.
+    """
+    indices, users = split.training_interactions(sequences)
+    position, start = indices - sequences.offsets[users], split.train_start[users]
+    later = position > start
+    indices, users, position, start = (x[later] for x in (indices, users, position, start))
+    begin = np.maximum(start, position - window)
+    agreeing = np.zeros(len(entities.attributes))
+    for first in range(0, len(indices), _ROWS):
+        part = slice(first, first + _ROWS)
+        before = items_before(sequences, users[part], begin[part], position[part])
+        agreeing += agreement(entities, sequences.items[indices[part]], before).sum(axis=0)
+    return agreeing / len(indices)

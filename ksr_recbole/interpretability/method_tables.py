@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ksr_recbole.benchmark.interpretability.methods import OWN, Explained, Level, Method
 from ksr_recbole.benchmark.results import spread
 from ksr_recbole.benchmark.significance import ALPHA
 from ksr_recbole.benchmark.table import Line, Table, Value, with_rules
+from ksr_recbole.interpretability.methods import OWN, Explained, Level, Method
 
 COLUMNS: dict[Level, dict[str, tuple[str, ...]]] = {
     "values": {

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ksr_recbole.benchmark.interpretability.figure import draw_attributes
-from ksr_recbole.benchmark.interpretability.methods import OWN, Explained, Method
-from ksr_recbole.benchmark.interpretability.tables import COLUMNS, attribute_table, short_table
 from ksr_recbole.benchmark.plan import Plan
 from ksr_recbole.benchmark.report import (
     about,
@@ -21,6 +18,9 @@ from ksr_recbole.benchmark.report import (
 from ksr_recbole.benchmark.results import Row
 from ksr_recbole.benchmark.table import to_latex, to_text
 from ksr_recbole.files import replacing
+from ksr_recbole.interpretability.attribute_figure import draw_attributes
+from ksr_recbole.interpretability.method_tables import COLUMNS, attribute_table, short_table
+from ksr_recbole.interpretability.methods import OWN, Explained, Method
 
 
 def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:

@@ -10,26 +10,87 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation.cases import Cases, batches
-from ksr_recbole.explanation.places import Places
-from ksr_recbole.explanation.value_entities import ValueEntities, l1_distances
+from ksr_recbole.explanation.value_entities import ValueEntities, batches, l1_distances
+from ksr_recbole.interpretability.cases import Cases
 from ksr_recbole.model.ksr import KSR
+
+
+@dataclass(frozen=True, eq=False)
+class TiedRanks:
+    """The rank of each of ``T`` true entities among the false ones of its range.
+
+    An item may have several true entities; each is ranked against the false ones only, as in
+    the filtered ranking of knowledge graph completion.
+
+    Attributes:
+        better: false entities with a higher score, ``int64 [T]``.
+        equal: false entities with the same score, ``int64 [T]``.
+    """
+
+    better: np.ndarray
+    equal: np.ndarray
+
+    @classmethod
+    def of(
+        cls, scores: Tensor, rows: np.ndarray, columns: np.ndarray, lists: np.ndarray
+    ) -> TiedRanks:
+        """Count who is ahead, with one sort of each row of scores.
+
+        Args:
+            scores: of every entity of the range, none NaN, ``[R, E]``; the higher the better.
+            rows: row of ``scores`` of each true entity, ascending, ``int64 [T]``.
+            columns: column of each, ``int64 [T]``.
+            lists: which are true together (of one item), ascending, ``int64 [T]``.
+        """
+        own = scores[torch.from_numpy(rows), torch.from_numpy(columns)]
+        better, equal = _among_all(scores, rows, own)
+        better_true, equal_true = _among_true(own.numpy(), lists)
+        return cls(better - better_true, equal - equal_true)
+
+    @classmethod
+    def all_equal(cls, n_false: np.ndarray) -> TiedRanks:
+        """The ranks if every entity has the same score, ``n_false int64 [T]`` of them false."""
+        return cls(np.zeros_like(n_false), n_false)
+
+    def hit(self, cut: int) -> np.ndarray:
+        """1 where the rank is at most ``cut``; ties count as ranked above, ``float64 [T]``."""
+        return (self.better + self.equal < cut).astype(np.float64)
+
+    def reciprocal(self) -> np.ndarray:
+        """1 over the rank; ties count as ranked above, ``float64 [T]``."""
+        return 1.0 / (1 + self.better + self.equal)
+
+    def expected_hit(self, cut: int) -> np.ndarray:
+        """Chance of a rank of at most ``cut`` if ties were broken at random, ``float64 [T]``.
+
+        The rank is then uniform on ``better + 1, ..., better + equal + 1``.
+        """
+        return np.clip(cut - self.better, 0, self.equal + 1) / (self.equal + 1)
+
+    def expected_reciprocal(self) -> np.ndarray:
+        """Mean of 1 over the rank if ties were broken at random, ``float64 [T]``."""
+        most = int((self.better + self.equal).max(initial=0)) + 1
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, most + 1))])
+        last = self.better + self.equal + 1
+        return (harmonic[last] - harmonic[self.better]) / (self.equal + 1)
+
 
 CUT = 10
 """The cut of Hit@10."""
 RANKINGS = ("memory", "frequency", "frequency-popularity", "popularity", "random")
 """By what the entities of a range are ranked."""
 METRICS = {
-    f"hit@{CUT}": lambda places: places.hit(CUT),
-    "mrr": Places.reciprocal,
-    f"expected_hit@{CUT}": lambda places: places.expected_hit(CUT),
-    "expected_mrr": Places.expected_reciprocal,
+    f"hit@{CUT}": lambda ranks: ranks.hit(CUT),
+    "mrr": TiedRanks.reciprocal,
+    f"expected_hit@{CUT}": lambda ranks: ranks.expected_hit(CUT),
+    "expected_mrr": TiedRanks.expected_reciprocal,
 }
 """Ties count as ranked above the true entity; ``expected`` ones break them at random."""
 
 
-def _metrics_of(ranking: str) -> Mapping[str, Callable[[Places], np.ndarray]]:
+def _metrics_of(ranking: str) -> Mapping[str, Callable[[TiedRanks], np.ndarray]]:
     """The metrics; a random order has no ties, so that all of its are the expected ones."""
     if ranking != "random":
         return METRICS
@@ -72,25 +133,25 @@ class ValueLevel:
         true = _TrueEntities.of(self._entities, self._cases, batch, attribute)
         if len(true.columns) == 0:
             return
-        for ranking, places in self._places(batch, attribute, values, true):
+        for ranking, ranks in self._ranks(batch, attribute, values, true):
             for metric, compute in _metrics_of(ranking).items():
-                self._table[ranking, metric][batch, attribute] = true.per_user(compute(places))
+                self._table[ranking, metric][batch, attribute] = true.per_user(compute(ranks))
 
-    def _places(
+    def _ranks(
         self, batch: slice, attribute: int, values: Tensor, true: _TrueEntities
-    ) -> Iterator[tuple[str, Places]]:
-        """Each ranking's places of the true entities."""
+    ) -> Iterator[tuple[str, TiedRanks]]:
+        """Each ranking's ranks of the true entities."""
         ids = torch.from_numpy(self._entities.ranges[attribute]).to(values.device)
         distances = l1_distances(values, self._model.entity_vectors(ids)).cpu()
-        yield "memory", true.places(-distances)
+        yield "memory", true.ranks(-distances)
         of_items = self._entities.of_items[attribute]
         frequency = torch.from_numpy((self._cases.histories[batch] @ of_items).toarray())
         popularity = torch.from_numpy(self._popularity[attribute])
-        yield "frequency", true.places(frequency)
+        yield "frequency", true.ranks(frequency)
         # Frequencies are whole numbers, so that less than 1 decides among equal ones only.
-        yield "frequency-popularity", true.places(frequency + popularity / (popularity.max() + 1))
-        yield "popularity", true.places(popularity[None])
-        yield "random", Places.all_equal(true.n_false)
+        yield "frequency-popularity", true.ranks(frequency + popularity / (popularity.max() + 1))
+        yield "popularity", true.ranks(popularity[None])
+        yield "random", TiedRanks.all_equal(true.n_false)
 
     def summary(self, names: list[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Means over users and attributes as JSON values, and every user's mean.
@@ -181,10 +242,10 @@ class _TrueEntities:
             batch.stop - batch.start,
         )
 
-    def places(self, scores: Tensor) -> Places:
-        """Places by ``scores [B, E]``, or ``[1, E]`` if they are the same for all users."""
+    def ranks(self, scores: Tensor) -> TiedRanks:
+        """Ranks by ``scores [B, E]``, or ``[1, E]`` if they are the same for all users."""
         rows = self.owners[self.items] if len(scores) > 1 else np.zeros_like(self.items)
-        return Places.of(scores, rows, self.columns, self.items)
+        return TiedRanks.of(scores, rows, self.columns, self.items)
 
     def per_user(self, values: np.ndarray) -> np.ndarray:
         """Means of ``values [T]`` over each item's entities, then over each user's items.
@@ -199,3 +260,27 @@ class _TrueEntities:
         totals = np.bincount(owners, weights=means, minlength=self.n_users)
         counts = np.bincount(owners, minlength=self.n_users)
         return np.divide(totals, counts, out=np.full(self.n_users, np.nan), where=counts > 0)
+
+
+def _among_all(scores: Tensor, rows: np.ndarray, own: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Entities of each row with a higher score than ``own [T]``, and with the same (itself too)."""
+    counts = np.bincount(rows, minlength=len(scores))
+    _, columns = ragged_positions(counts)
+    at = torch.from_numpy(rows), torch.from_numpy(columns)
+    asked = own.new_zeros(len(scores), int(counts.max(initial=0)))
+    asked[at] = own
+    ordered = scores.sort(dim=1).values
+    below = torch.searchsorted(ordered, asked)[at].numpy()
+    up_to = torch.searchsorted(ordered, asked, right=True)[at].numpy()
+    return scores.shape[1] - up_to, up_to - below
+
+
+def _among_true(own: np.ndarray, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same counts among the true entities of each list."""
+    _, level = np.unique(own, return_inverse=True)
+    n_levels = int(level.max(initial=0)) + 1
+    keys = lists * n_levels + level  # by list, then by score
+    ordered = np.sort(keys)
+    up_to = np.searchsorted(ordered, keys, side="right")
+    ends = np.searchsorted(ordered, (lists + 1) * n_levels, side="left")
+    return ends - up_to, up_to - np.searchsorted(ordered, keys, side="left")

@@ -19,10 +19,10 @@ from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import ModelScorer
-from ksr_recbole.explanation.attribute_level import attribute_level
-from ksr_recbole.explanation.cases import Cases, batches
-from ksr_recbole.explanation.value_entities import ValueEntities
-from ksr_recbole.explanation.value_level import ValueLevel
+from ksr_recbole.explanation.value_entities import ValueEntities, batches
+from ksr_recbole.interpretability.attribute_level import attribute_level
+from ksr_recbole.interpretability.cases import Cases
+from ksr_recbole.interpretability.value_level import ValueLevel
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.trainer.trainer import SequenceTrainer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,22 +9,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from ksr_recbole.dataset.dataloader import SequenceEvalData
-from ksr_recbole.dataset.sequences import Split, UserSequences
+from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
 from ksr_recbole.evaluation.candidates import phase_targets
-from ksr_recbole.explanation.agreement import items_before
-
-_CELLS = 1 << 22
-"""Cells of an array over users that are computed at a time, which bounds the memory."""
-
-
-def batches(stop: int, columns: int, start: int = 0) -> Iterator[slice]:
-    """Slices of ``start..stop``, so that an array with as many rows and ``columns`` is not large.
-
-    A single row may be.
-    """
-    size = max(1, _CELLS // max(1, columns))
-    for first in range(start, stop, size):
-        yield slice(first, min(first + size, stop))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,3 +61,17 @@ class Cases:
     def per_user(self, values: np.ndarray) -> np.ndarray:
         """Mean of ``values [P]`` over each user's items, ``float64 [U]``."""
         return np.bincount(self.owners, weights=values) / np.bincount(self.owners)
+
+
+def items_before(
+    sequences: UserSequences, users: np.ndarray, begin: np.ndarray, end: np.ndarray
+) -> csr_matrix:
+    """How often each item is at positions ``begin[k]..end[k]`` (exclusive) of ``users[k]``.
+
+    Returns:
+        ``float64 [len(users), n_items]``, sparse.
+    """
+    rows, _ = ragged_positions(np.maximum(end - begin, 0))
+    items = sequences.items[sequences.spans(users, begin, end)]
+    shape = (len(users), sequences.n_items)
+    return csr_matrix((np.ones(len(items)), (rows, items)), shape=shape)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.benchmark.figures import bar_colours
-from ksr_recbole.benchmark.interpretability.methods import Explained
 from ksr_recbole.benchmark.results import spread
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
+from ksr_recbole.interpretability.methods import Explained
 
 
 def draw_attributes(tasks: Sequence[Explained], title: str, path: str | os.PathLike[str]) -> None:
