@@ -1,5 +1,9 @@
 """The one exception a user is meant to read."""
 
+from __future__ import annotations
+
+import os
+
 
 class UserError(Exception):
     """A mistake the user can mend, told in one sentence.
@@ -20,6 +24,19 @@ class ProcessEndedError(UserError):
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks."""
     return " ".join(str(error).split())
+
+
+def cannot_write(target: str | os.PathLike[str], error: OSError) -> UserError:
+    """The sentence for a file that cannot be written.
+
+    Args:
+        target: the file, where the error names none.
+        error: what the system said.
+    """
+    return UserError(
+        f"Cannot write {error.filename or target}: {error.strerror or error}; "
+        "choose a folder you may write to, on a disk with free space."
+    )
 
 
 EXIT_STATUS = 2

@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from logging import getLogger
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
-from ksr_recbole.errors import UserError
-
+from ksr_recbole.errors import UserError, cannot_write
+from ksr_recbole.one_step import (
+    nothing_to_check,
+    replace_all,
+    replace_folder,
+    temporary_folder,
+)
 
 SMALL = 64 << 20
 """Bytes of the largest file of settings or results that is read; real ones have a few MB."""
@@ -80,7 +81,7 @@ def _no_file(path: str | os.PathLike[str], number: int, text: str) -> NotAFileEr
     return NotAFileError(number, text, os.fspath(path))
 
 
-def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> BufferedReader:
     """Open a file for reading bytes; unlike ``open`` it never waits for a named pipe.
 
     Raises:
@@ -135,103 +136,75 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Inside the block no other process of this machine is inside one with the same lock file.
+def replacing(
+    *targets: str | os.PathLike[str],
+    removed: Sequence[Path] = (),
+    check: Callable[[], None] = nothing_to_check,
+) -> Iterator[tuple[Path, ...]]:
+    """Yield one temporary path per target and move them all to their places at the end.
 
-    The second waits for the first, and says so; a process that ends, however it does, frees its
-    locks.
+    For a reader that calls :func:`~ksr_recbole.one_step.finish_steps` first, the files of one
+    folder change in one step, even if this process is killed in the middle of it.  The temporary
+    files lie in a folder beside their targets, so that a move stays within one file system.  If
+    the block raises (or is interrupted), they are removed and the targets are left as they were.
 
-    Raises:
-        UserError: the lock file's folder cannot be created or written.
-    """
-    lock = _acquired(Path(path))
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _acquired(target: Path) -> FileLock | None:
-    """The lock once it is held; ``None``, and a warning, on a file system that knows no locks."""
-    logger = getLogger(__name__)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            logger.info(f"Waiting for another process, which holds {target}")
-            lock.acquire()
-    except NotImplementedError:
-        logger.warning(f"No file locks in {target.parent}: commands side by side may collide there")
-        return None
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    return lock
-
-
-@contextmanager
-def replacing(*targets: str | os.PathLike[str]) -> Iterator[tuple[Path, ...]]:
-    """Yield one temporary path per target and rename them all at the end.
-
-    The temporary files lie beside their targets, so that the rename stays within one file
-    system.  If the block raises (or is interrupted), the temporaries are removed and the
-    targets are left as they were.
+    Args:
+        targets: the files.
+        removed: files in folders of the targets that go in the same step.
+        check: called right before the step, when no other process can take one in that folder;
+            raises to give up.
 
     Raises:
         UserError: a folder cannot be created or written, or the disk is full.
     """
     finals = tuple(Path(target) for target in targets)
-    temporaries = tuple(p.with_name(f".{p.name}.{os.getpid()}.tmp") for p in finals)
-    try:
-        for final in finals:
-            final.parent.mkdir(parents=True, exist_ok=True)
-        yield temporaries
-        for temporary, final in zip(temporaries, finals, strict=True):
-            os.replace(temporary, final)
-    except OSError as error:
-        raise _cannot_write(finals[0], error) from error
-    finally:
-        for temporary in temporaries:
-            with suppress(OSError):  # there may be no folder to look in
-                temporary.unlink()
+    folders: dict[Path, Path] = {}
+    with ExitStack() as stack:
+        try:
+            for parent in dict.fromkeys(final.parent for final in finals):
+                parent.mkdir(parents=True, exist_ok=True)
+                folders[parent] = stack.enter_context(temporary_folder(parent))
+            yield tuple(folders[final.parent] / final.name for final in finals)
+            for parent, folder in folders.items():
+                names = [final.name for final in finals if final.parent == parent]
+                others = [path.name for path in removed if path.parent == parent]
+                replace_all(folder, names, others, check)
+        except OSError as error:
+            raise _cannot_write(finals[0], folders, error) from error
 
 
 @contextmanager
-def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_folder(
+    target: str | os.PathLike[str], check: Callable[[], None] = nothing_to_check
+) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the place of ``target`` at the end.
 
     As :func:`replacing` for a whole folder.  What ``target`` held before is gone afterwards;
-    whether it may be is for the caller to find out first.
+    whether it may be is for the caller to find out first, and for ``check``.
 
     Raises:
         UserError: a folder cannot be created or written, or the disk is full.
     """
     final = Path(target).resolve()
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    before = temporary.with_suffix(".old")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        yield temporary
-        if final.exists():
-            os.replace(final, before)  # a folder with content cannot be replaced in one step
-        os.replace(temporary, final)
-    except OSError as error:
-        raise _cannot_write(final, error) from error
-    finally:
-        if before.exists() and not final.exists():
-            os.replace(before, final)
-        for leftover in (temporary, before):
-            shutil.rmtree(leftover, ignore_errors=True)
+    folders: dict[Path, Path] = {}
+    with ExitStack() as stack:
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(temporary_folder(final.parent))
+            folders[final.parent] = folder
+            (folder / final.name).mkdir()
+            yield folder / final.name
+            replace_folder(folder, final.name, check)
+        except OSError as error:
+            raise _cannot_write(final, folders, error) from error
 
 
-def _cannot_write(target: Path, error: OSError) -> UserError:
-    return UserError(
-        f"Cannot write {error.filename or target}: {error.strerror or error}; "
-        "choose a folder you may write to, on a disk with free space."
-    )
+def _cannot_write(final: Path, folders: Mapping[Path, Path], error: OSError) -> UserError:
+    """The sentence with the place of a file instead of its temporary one."""
+    named = str(error.filename or final)
+    for parent, folder in folders.items():
+        named = named.replace(f"{folder}{os.sep}", f"{parent}{os.sep}")
+    return cannot_write(named, OSError(error.errno, error.strerror or str(error)))
 
 
 def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:

@@ -14,12 +14,12 @@ from filelock import FileLock, Timeout
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import (
     check_regular,
-    locked,
     open_regular,
     read_regular,
     read_text,
     sha256_of,
 )
+from ksr_recbole.locks import locked
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ksr_recbole.benchmark.cells import Cell
 from ksr_recbole.benchmark.store import Store
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError, one_line
-from ksr_recbole.files import locked
+from ksr_recbole.locks import locked
 from ksr_recbole.processes import THREAD_VARIABLES, serve_parent
 
 

@@ -20,7 +20,7 @@ from ksr_recbole.config import option
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, WithSequences
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import locked
+from ksr_recbole.locks import locked
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import locked, replacing
+from ksr_recbole.files import replacing
+from ksr_recbole.locks import locked
 
 
 @dataclass(frozen=True)

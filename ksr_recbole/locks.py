@@ -1,0 +1,68 @@
+"""Locks between processes, of which nothing is left when they are free again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from logging import getLogger
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ksr_recbole.errors import cannot_write
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Inside the block no other process of this machine is inside one with the same lock file.
+
+    The second waits for the first, and says so; a process that ends, however it does, frees its
+    locks.  The file must not lie in a folder that is removed or replaced meanwhile.  It is
+    removed at the end: who waits for it notices that, and makes it anew.
+
+    Raises:
+        UserError: the lock file's folder cannot be created or written.
+    """
+    target = Path(path)
+    lock = _acquired(target)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with suppress(OSError):  # another system may not remove what is open
+                target.unlink()
+            lock.release()
+
+
+def _acquired(target: Path) -> FileLock | None:
+    """The lock once it is held; ``None``, and a warning, on a file system that knows no locks."""
+    logger = getLogger(__name__)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info(f"Waiting for another process, which holds {target}")
+            lock.acquire()
+    except NotImplementedError:
+        logger.warning(f"No file locks in {target.parent}: commands side by side may collide there")
+        return None
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    return lock
+
+
+def lock_if_free(path: Path) -> FileLock | None:
+    """The lock of a file if no process holds it; to be released by the caller.
+
+    Raises:
+        OSError: the lock file cannot be created.
+        NotImplementedError: the file system knows no locks.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock

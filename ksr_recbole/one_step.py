@@ -1,0 +1,274 @@
+"""Several renames as one step, and an end to what killed processes left.
+
+A write puts its new files into a folder of its own beside their places, ``.<digits>.ksr-tmp``,
+and holds a lock in it for as long as it lives: a folder whose lock is free is of a dead process.
+One rename is one step.  Of several, a journal in that folder says first what is to be renamed
+and removed.  Until the journal is there nothing has changed; from then on, whoever comes next,
+reader or writer, does what is left of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from ksr_recbole.errors import UserError
+from ksr_recbole.locks import lock_if_free, locked
+
+_NAME = re.compile(r"\.[0-9a-f]{16}\.ksr-tmp")
+_LOCK, _JOURNAL, _ASIDE = "ksr-lock", "ksr-journal.json", "ksr-aside"
+_COMMIT_LOCK = ".ksr-commit.lock"
+
+_RENAME_EXCHANGE, _AT_FDCWD = 2, -100
+"""Of Linux' ``renameat2``."""
+
+
+def nothing_to_check() -> None:
+    """No condition on a step."""
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder in ``parent``, gone at the end; those of dead processes go first.
+
+    Raises:
+        OSError: it cannot be made.
+        UserError: what a killed process left cannot be mended.
+    """
+    remove_leftovers(parent)
+    folder, lock = _made(parent)
+    try:
+        yield folder
+    finally:
+        # With a journal it is of use to whoever comes next.
+        if not (folder / _JOURNAL).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            lock.release()
+
+
+def _made(parent: Path) -> tuple[Path, FileLock | None]:
+    """A new folder, and its lock where the file system knows locks."""
+    while True:
+        folder = parent / f".{secrets.token_hex(8)}.ksr-tmp"
+        folder.mkdir()
+        try:
+            lock = lock_if_free(folder / _LOCK)
+        except NotImplementedError:
+            return folder, None
+        except FileNotFoundError:  # another process took it for a leftover before it had its lock
+            continue
+        if lock is not None:
+            return folder, lock
+
+
+def replace_all(
+    folder: Path,
+    names: Sequence[str],
+    removed: Sequence[str] = (),
+    check: Callable[[], None] = nothing_to_check,
+) -> None:
+    """Move files of a temporary folder to their places beside it, in one step.
+
+    Args:
+        folder: from :func:`temporary_folder`.
+        names: its files, which have the names that they get.
+        removed: names of files beside it that go in the same step.
+        check: called when no other process can take such a step any more; raises to give up.
+
+    Raises:
+        OSError: a file is missing or cannot be moved.
+    """
+    parent = folder.parent
+    for name in names:
+        _check_place(parent / name)
+        _sync(folder / name)
+    if len(names) == 1 and not removed and check is nothing_to_check:
+        os.replace(folder / names[0], parent / names[0])
+    else:
+        with locked(parent / _COMMIT_LOCK):
+            _finish_all(parent)
+            check()
+            _commit(folder, names, removed)
+    _sync(parent)
+
+
+def replace_folder(folder: Path, name: str, check: Callable[[], None] = nothing_to_check) -> None:
+    """Move a folder in a temporary folder to its place beside that, in one step.
+
+    Args:
+        folder: from :func:`temporary_folder`.
+        name: the new folder's name, here and there.
+        check: as for :func:`replace_all`.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    new, final = folder / name, folder.parent / name
+    for path in sorted(new.rglob("*")):
+        _sync(path)
+    with locked(folder.parent / _COMMIT_LOCK):
+        _finish_all(folder.parent)
+        check()
+        if not os.path.lexists(final):
+            os.replace(new, final)
+        elif not _exchanged(new, final):
+            _commit(folder, [name], [])
+    _sync(folder.parent)
+
+
+def finish_steps(folder: str | os.PathLike[str]) -> None:
+    """Do what killed processes left to do in a folder; every reader of several files comes first.
+
+    A step that another process is taking right now is waited for.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    parent = Path(folder)
+    if not _journals(parent):
+        return
+    try:
+        with locked(parent / _COMMIT_LOCK):
+            _finish_all(parent)
+    except (OSError, UserError) as error:
+        raise UserError(
+            f"A command was stopped while it replaced files in {parent}, and its work cannot be "
+            f"finished ({error}); use the folder once as a user who may write in it."
+        ) from error
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Finish the steps and remove the temporary files of dead processes in a folder."""
+    finish_steps(parent)
+    for folder in _temporary_folders(parent):
+        with suppress(OSError, NotImplementedError):  # another user's, or already gone
+            lock = lock_if_free(folder / _LOCK)
+            if lock is None:
+                continue
+            # Looked at with the lock: it may have been alive until now.
+            if not (folder / _JOURNAL).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+
+
+def only_leftovers(parent: Path) -> bool:
+    """Whether a folder holds nothing but files of this module."""
+    names = {path.name for path in parent.iterdir()}
+    return all(name == _COMMIT_LOCK or _NAME.fullmatch(name) for name in names)
+
+
+def _temporary_folders(parent: Path) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            return [
+                parent / entry.name
+                for entry in entries
+                if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+            ]
+    except OSError:  # no folder, or one that cannot be looked into
+        return []
+
+
+def _journals(parent: Path) -> list[Path]:
+    """Folders with a step to be finished, of dead processes or of one that is taking it."""
+    return [f for f in _temporary_folders(parent) if os.path.lexists(f / _JOURNAL)]
+
+
+def _commit(folder: Path, names: Sequence[str], removed: Sequence[str]) -> None:
+    draft = folder / f"{_JOURNAL}.draft"
+    draft.write_text(json.dumps({"names": list(names), "removed": list(removed)}), "utf-8")
+    _sync(draft)
+    os.replace(draft, folder / _JOURNAL)
+    _sync(folder)
+    try:
+        _finish(folder)
+    except BaseException:  # Ctrl-C does not leave a mixture either
+        _finish(folder)
+        raise
+
+
+def _finish_all(parent: Path) -> None:
+    """Finish every step of a dead process; only with the lock, which the living hold."""
+    for folder in _journals(parent):
+        _finish(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finish(folder: Path) -> None:
+    """Do what is left of a journal; doing it twice does no harm."""
+    parent, journal = folder.parent, folder / _JOURNAL
+    names, removed = _read_journal(journal)
+    for name in names:
+        _put(folder / name, parent / name, folder / _ASIDE)
+    for name in removed:
+        (parent / name).unlink(missing_ok=True)
+    _sync(parent)
+    journal.unlink(missing_ok=True)
+
+
+def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
+    try:
+        content = json.loads(journal.read_text("utf-8"))
+        names, removed = content["names"], content["removed"]
+        if not all(_is_plain(name) for name in [*names, *removed]):
+            raise ValueError("a name is a path")
+    except FileNotFoundError:
+        return [], []
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{journal} is damaged ({error}); delete the folder {journal.parent} and write again "
+            "what lies beside it."
+        ) from error
+    return names, removed
+
+
+def _is_plain(name: object) -> bool:
+    """Whether a name, which a stranger may have written, stays in its folder."""
+    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..")
+
+
+def _put(new: Path, final: Path, aside: Path) -> None:
+    if not os.path.lexists(new):
+        return  # done before
+    if final.is_dir() and not final.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(final, aside)  # a folder with content cannot be replaced in one step
+    os.replace(new, final)
+
+
+def _check_place(final: Path) -> None:
+    """Refuse a place where a rename would fail, or would take away a device."""
+    if final.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
+    if final.exists() and not final.is_file():
+        raise OSError(errno.EEXIST, "it is no file but a device, a pipe or a socket", str(final))
+
+
+def _exchanged(new: Path, final: Path) -> bool:
+    """Exchange two folders in one step, where the system can."""
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if exchange is None:
+        return False
+    arguments = (_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(final), _RENAME_EXCHANGE)
+    return exchange(*arguments) == 0
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written, so that no rename gets ahead of its file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # not every file system can
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
