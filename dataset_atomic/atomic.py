@@ -7,7 +7,7 @@ byte for byte, and the same source always gives the same files.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import polars as pl
 
 from ksr_recbole.dataset.atomic_files import check_atomic_file
 from ksr_recbole.files import replacing
+from ksr_recbole.one_step import nothing_to_check
 
 SEPARATOR = "\t"
 
@@ -57,11 +58,25 @@ def read_atomic(
 
 
 def write_atomic_files(
-    folder: str | os.PathLike[str], name: str, tables: Mapping[str, AtomicTable]
+    folder: str | os.PathLike[str],
+    name: str,
+    tables: Mapping[str, AtomicTable],
+    stale: Sequence[str] = (),
+    check: Callable[[], None] = nothing_to_check,
 ) -> None:
-    """Write ``<folder>/<name>.<suffix>`` for every suffix of ``tables``, all or none of them."""
+    """Write ``<folder>/<name>.<suffix>`` for every suffix of ``tables``, in one step.
+
+    Args:
+        folder: the dataset's folder.
+        name: the dataset's name.
+        tables: the files' content, by suffix.
+        stale: suffixes of files that are removed in the same step, if they are there.
+        check: called right before the step; raises to give up.
+    """
     targets = [atomic_path(folder, name, suffix) for suffix in tables]
-    with replacing(*targets) as temporaries:
+    old = [atomic_path(folder, name, suffix) for suffix in stale]
+    removed = [path for path in old if path.is_file() or path.is_symlink()]
+    with replacing(*targets, removed=removed, check=check) as temporaries:
         for temporary, table in zip(temporaries, tables.values(), strict=True):
             _write(temporary, table)
 

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
         return EXIT_STATUS
     except KeyboardInterrupt:
-        print("\nInterrupted; what was there before is unchanged.", file=sys.stderr)
+        print("\nInterrupted; nothing is left half-written.", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import AtomicTable, atomic_path, write_atomic_files
+from dataset_atomic.atomic import AtomicTable, write_atomic_files
 from dataset_atomic.filtering import (
     Funnel,
     LinkedData,
@@ -25,10 +25,9 @@ from dataset_atomic.raw.stream import TextFormat, first_line, read_table
 from dataset_atomic.raw.triples import TRIPLE, NameSpool, scan_triples
 from dataset_atomic.sources import Source, find_in
 from dataset_atomic.table1 import Table1, describe_table1
+from ksr_recbole.dataset.atomic_files import SUFFIXES
 from ksr_recbole.errors import UserError
-
-SUFFIXES = ("inter", "kg", "link", "item", "user", "relation", "entity")
-"""Atomic files that a conversion may write."""
+from ksr_recbole.one_step import finish_steps, only_leftovers
 
 LINK_TYPES = {"item_id": "token", "entity_id": "token"}
 
@@ -252,8 +251,9 @@ def convert(
     restrictions = [_restriction(s, material.side[s], tables[s]) for s in material.side]
     if names.height:
         notes.append(f".entity: names for {names.height:,} of {len(entities):,} entities")
-    write_atomic_files(out_dir, material.name, tables)
-    _remove_stale(out_dir, material.name, tables)
+    # Files of an earlier conversion that this one does not replace do not belong to it.
+    stale = sorted(set(SUFFIXES) - set(tables))
+    write_atomic_files(out_dir, material.name, tables, stale, lambda: ensure_free(out_dir, options))
     return ConversionReport(
         folder=Path(out_dir),
         k_core=k_core,
@@ -289,7 +289,8 @@ def ensure_free(out_dir: str | os.PathLike[str], options: Options) -> None:
     folder = Path(out_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder with --out=FOLDER.")
-    if folder.is_dir() and not options.overwrite and any(folder.iterdir()):
+    finish_steps(folder)
+    if folder.is_dir() and not options.overwrite and not only_leftovers(folder):
         raise UserError(
             f"The folder {folder} is not empty; add --overwrite to replace the dataset in it, or "
             "choose another with --out=FOLDER."
@@ -379,11 +380,3 @@ def _restriction(suffix: str, source: AtomicTable, table: AtomicTable) -> Funnel
     funnel = Funnel(f".{suffix}", source.frame.height)
     funnel.step("not in .inter", source.frame, table.frame)
     return funnel
-
-
-def _remove_stale(
-    out_dir: str | os.PathLike[str], name: str, tables: dict[str, AtomicTable]
-) -> None:
-    """Files of an earlier conversion that this one did not replace do not belong to it."""
-    for suffix in set(SUFFIXES) - set(tables):
-        atomic_path(out_dir, name, suffix).unlink(missing_ok=True)

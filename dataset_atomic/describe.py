@@ -9,7 +9,9 @@ import polars as pl
 from dataset_atomic.atomic import atomic_path, scan_atomic
 from dataset_atomic.raw.interactions import DAY
 from dataset_atomic.table1 import describe_table1, has_graph
+from ksr_recbole.dataset.atomic_files import steady_dataset
 from ksr_recbole.errors import UserError
+from ksr_recbole.one_step import finish_steps
 
 
 def name_of(folder: Path) -> str:
@@ -35,14 +37,16 @@ def describe(folder: Path) -> list[str]:
     Raises:
         UserError: a file is missing or malformed.
     """
+    finish_steps(folder)
     name = name_of(folder)
-    lines = [describe_table1(folder, name).line()]
-    lines += _interactions(folder, name)
-    if not has_graph(folder, name):
-        return lines
-    lines += _links(folder, name)
-    lines += _relations(folder, name)
-    return [*lines, _names(folder, name)]
+    with steady_dataset(folder, name):
+        lines = [describe_table1(folder, name).line()]
+        lines += _interactions(folder, name)
+        if has_graph(folder, name):
+            lines += _links(folder, name)
+            lines += _relations(folder, name)
+            lines.append(_names(folder, name))
+    return lines
 
 
 def _interactions(folder: Path, name: str) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from dataset_atomic.atomic import atomic_path, scan_atomic
+from ksr_recbole.dataset.atomic_files import steady_dataset
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,17 @@ def describe_table1(folder: str | os.PathLike[str], name: str, timed: bool = Fal
         UserError: one of the files is malformed, or missing while its counterpart is there.
     """
     needed = {"user_id": "token", "item_id": "token"} | ({"timestamp": "float"} if timed else {})
-    inter = scan_atomic(atomic_path(folder, name, "inter"), needed)
-    of_inter = inter.select(
-        interactions=pl.len(),
-        items=pl.col("item_id").n_unique(),
-        users=pl.col("user_id").n_unique(),
-    )
-    if not has_graph(folder, name):
-        counts = [of_inter.collect(engine="streaming")]
-    else:
-        counts = pl.collect_all([of_inter, *_of_graph(inter, folder, name)], engine="streaming")
+    with steady_dataset(folder, name):
+        inter = scan_atomic(atomic_path(folder, name, "inter"), needed)
+        of_inter = inter.select(
+            interactions=pl.len(),
+            items=pl.col("item_id").n_unique(),
+            users=pl.col("user_id").n_unique(),
+        )
+        if not has_graph(folder, name):
+            counts = [of_inter.collect(engine="streaming")]
+        else:
+            counts = pl.collect_all([of_inter, *_of_graph(inter, folder, name)], engine="streaming")
     return Table1(
         name, **{key: n for frame in counts for key, n in frame.row(0, named=True).items()}
     )

@@ -148,6 +148,33 @@ def finish_steps(folder: str | os.PathLike[str]) -> None:
         ) from error
 
 
+@contextmanager
+def steady(folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[None]:
+    """Refuse what is read inside the block if one of some files of a folder changed meanwhile.
+
+    Raises:
+        UserError: one did, so that old and new files may have been read together.
+    """
+    finish_steps(folder)
+    before = {name: _identity(Path(folder) / name) for name in names}
+    yield
+    for name in names:
+        if _identity(Path(folder) / name) != before[name]:
+            raise UserError(
+                f"{Path(folder) / name} was replaced while the files there were read; run the "
+                "command again."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from one that takes its place; ``None`` without a file."""
+    try:
+        found = path.stat()
+    except OSError:  # who reads it says what is wrong
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def remove_leftovers(parent: Path) -> None:
     """Finish the steps and remove the temporary files of dead processes in a folder."""
     finish_steps(parent)

@@ -22,7 +22,7 @@ from recbole.data.interaction import Interaction
 from safetensors import safe_open
 
 import ksr_recbole
-from ksr_recbole import Recommender, inference, save_model
+from ksr_recbole import Recommender, inference, one_step, save_model
 from ksr_recbole.__main__ import main
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
@@ -326,21 +326,36 @@ def test_a_full_disk_leaves_what_was_there(trained, directory, tmp_path, monkeyp
         trained.save(tmp_path / "file" / "model")
 
 
-def test_an_interruption_puts_the_old_directory_back(trained, directory, tmp_path, monkeypatch):
+@pytest.mark.parametrize("exchange", [True, False])
+def test_an_interruption_leaves_the_old_directory_or_the_new(
+    trained, directory, tmp_path, monkeypatch, exchange
+):
+    if not exchange:  # a system that cannot exchange two folders in one step
+        monkeypatch.setattr(one_step, "_exchanged", lambda *_: False)
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
-    replace, calls = os.replace, []
+    replace, left, seen = os.replace, [0], set()
 
     def interrupted(source, target):
-        calls.append(target)
-        if len(calls) == 2:  # the old directory is away, the new one not in its place yet
+        left[0] -= 1
+        if left[0] == 0:
             raise KeyboardInterrupt
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        trained.save(directory)
-    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
-    assert not list(tmp_path.glob(".*"))
+    for stop in range(1, 10):
+        left[0] = stop
+        (directory / "manifest.json").write_bytes(before["manifest.json"] + b"\n")
+        try:
+            trained.save(directory)
+        except KeyboardInterrupt:
+            found = {path.name: path.read_bytes() for path in directory.iterdir()}
+            old = found.pop("manifest.json") != before["manifest.json"]
+            seen.add("old" if old else "new")
+            assert found.keys() | {"manifest.json"} == before.keys()
+        else:
+            break
+        assert not list(tmp_path.glob(".*"))
+    assert left[0] > 0 and seen == (set() if exchange else {"old", "new"})
 
 
 # Questions that cannot be answered ----------------------------------------------------------

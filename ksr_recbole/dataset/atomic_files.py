@@ -11,15 +11,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ksr_recbole.errors import UserError
+from ksr_recbole.files import open_regular
+from ksr_recbole.one_step import steady
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 """Types that RecBole knows; a header's columns read ``name:type``."""
+
+SUFFIXES = ("inter", "kg", "link", "item", "user", "relation", "entity")
+"""Of the files that a conversion may write."""
 
 READ_BY_RECBOLE = (".inter", ".kg", ".link")
 """Suffixes of the files that RecBole reads too, as CSV files; names are in files of ours."""
@@ -36,6 +42,16 @@ _NON_DIGIT_WEIGHT = np.full(256, 2, dtype=np.uint8)
 """By byte: 0 for a digit, 1 for a point, 2 for anything else."""
 _NON_DIGIT_WEIGHT[ord("0") : ord("9") + 1] = 0
 _NON_DIGIT_WEIGHT[ord(".")] = 1
+
+
+def steady_dataset(folder: str | os.PathLike[str], name: str) -> AbstractContextManager[None, None]:
+    """What is read inside the block is of one conversion.
+
+    Raises:
+        UserError: files of the dataset were replaced meanwhile, or a conversion that was stopped
+            half-way cannot be finished.
+    """
+    return steady(folder, [f"{name}.{suffix}" for suffix in SUFFIXES])
 
 
 def check_atomic_file(
@@ -71,7 +87,7 @@ def check_atomic_file(
             "ASCII character, such as a tab."
         )
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             types = _check_header(path, file.readline(), required, separator)
             n_rows = _check_rows(path, file, types, list(required), separator)
     except FileNotFoundError:

@@ -18,7 +18,7 @@ from recbole.data.interaction import Interaction
 
 from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole.config import option
-from ksr_recbole.dataset.atomic_files import check_atomic_file
+from ksr_recbole.dataset.atomic_files import check_atomic_file, steady_dataset
 from ksr_recbole.dataset.attributes import attribute_relations
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
@@ -193,6 +193,10 @@ class SequenceDataset(WithSequences, WithFunnel, WithPolars, Dataset):
     Raises:
         UserError: a missing, empty or malformed ``.inter`` file.
     """
+
+    def _from_scratch(self) -> None:
+        with steady_dataset(self.config["data_path"], self.dataset_name):
+            super()._from_scratch()
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         columns = {self.uid_field: "token", self.iid_field: "token", self.time_field: "float"}

@@ -10,7 +10,7 @@ from recbole.data.dataset import KnowledgeBasedDataset
 from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
-from ksr_recbole.dataset.atomic_files import check_atomic_file
+from ksr_recbole.dataset.atomic_files import check_atomic_file, steady_dataset
 from ksr_recbole.dataset.funnel import WithFunnel
 from ksr_recbole.errors import UserError
 
@@ -34,6 +34,10 @@ class LinkedDataset(WithFunnel, loading.WithPolars, KnowledgeBasedDataset):
 
     def _from_scratch(self) -> None:
         """Load the atomic files, or what was made of the same files with the same settings."""
+        with steady_dataset(self.config["data_path"], self.dataset_name):
+            self._load_or_restore()
+
+    def _load_or_restore(self) -> None:
         folder = option(self.config, "data_cache_dir", str, optional=True)
         plain = not self.config["additional_feat_suffix"] and not self.config["benchmark_filename"]
         if folder is None or not plain:

@@ -11,6 +11,8 @@ from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.errors import UserError
+from ksr_recbole.locks import locked
+from ksr_recbole.one_step import finish_steps
 from ksr_recbole.paths import DATASETS
 from ksr_recbole.registry import choose_from, under_protocol
 
@@ -31,6 +33,7 @@ def prepare_atomic_files(config: Any) -> str:
         UserError: an unknown dataset, or one whose files are not where they are looked for.
     """
     name, folder = config["dataset"], Path(config["data_path"])
+    finish_steps(folder)
     if not (folder / f"{name}.inter").is_file() and folder == DATASETS / name:
         if name not in CONVERTERS and name in SOURCES:
             raise UserError(
@@ -43,11 +46,18 @@ def prepare_atomic_files(config: Any) -> str:
                 f"There is no dataset named '{name}'{known}; for your own, put {name}.inter, .kg "
                 f"and .link into {folder}, or into FOLDER/{name} and add --data_path=FOLDER."
             )
+        _convert(name, folder)
+    if not folder.is_dir():
+        raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
+    return describe_table1(folder, name, timed=under_protocol(config["model"])).line()
+
+
+def _convert(name: str, folder: Path) -> None:
+    """Convert a dataset, unless another command does so meanwhile."""
+    with locked(folder.with_name(f".{name}.lock")):
+        if (folder / f"{name}.inter").is_file():
+            return
         # What is there without its .inter is no dataset, so that nothing of value is replaced.
         report = CONVERTERS[name](folder, options=Options(overwrite=True))
         for line in report.lines():
             getLogger().info(line)
-        return report.table1.line()
-    if not folder.is_dir():
-        raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    return describe_table1(folder, name, timed=under_protocol(config["model"])).line()
