@@ -1,20 +1,27 @@
-"""Downloading the public raw files: resumed, checked, and renamed only when complete."""
+"""Downloading the public raw files: resumed, checked, and renamed only when complete.
+
+What a server sends is a stranger's: no more of it is read than the source can have, and an
+archive is looked through before anything of it is written.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import requests
 from tqdm import tqdm
 
-from dataset_atomic.sources import FREEBASE_DUMP, RECBOLE_KG, SOURCES
+from dataset_atomic.archives import unpack
+from dataset_atomic.sources import FREEBASE_BYTES, FREEBASE_DUMP, RECBOLE_KG, SOURCES
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import ensure_writable
+from ksr_recbole.files import check_regular, ensure_writable, open_regular
+from ksr_recbole.locks import locked
 
 KB4REC_LISTING = "https://api.github.com/repos/RUCDM/KB4Rec/contents/Linkage"
 """GitHub's list of the link files, with the address, size and git hash of each."""
@@ -24,6 +31,11 @@ TIMEOUT = (10, 60)
 """Seconds to wait for a connection and for the next bytes."""
 
 _HASH_LENGTH_MD5 = 32
+_SMALL = 1 << 20
+"""Bytes of the longest list or checksum."""
+
+_LINK_BYTES = 1 << 28
+"""Bytes of the largest link file; KB4Rec's have a few MB."""
 
 
 def fetch(name: str, folder: Path) -> list[str]:
@@ -48,7 +60,8 @@ def fetch(name: str, folder: Path) -> list[str]:
         )
     ensure_writable(folder, "raw")
     if name == "freebase":
-        return [f"{download(FREEBASE_DUMP, folder / 'freebase-rdf-latest.gz')} is complete"]
+        dump = download(FREEBASE_DUMP, folder / "freebase-rdf-latest.gz", FREEBASE_BYTES)
+        return [f"{dump} is complete"]
     source, lines = SOURCES[name], []
     lines.append(f"Licences: {source.licence}")
     if source.archive is None:
@@ -57,10 +70,10 @@ def fetch(name: str, folder: Path) -> list[str]:
         archive = folder / source.archive.rsplit("/", 1)[-1]
         is_zip = archive.suffix == ".zip"
         checksum = md5_beside(source.archive) if is_zip else None
-        download(source.archive, archive, checksum)
+        download(source.archive, archive, source.max_bytes, checksum)
         lines.append(f"{archive} is complete{' (md5 as published)' if checksum else ''}")
         if is_zip:
-            lines.append(f"unpacked into {unpack(archive)}")
+            lines.append(f"unpacked into {unpack(archive, source.max_bytes)}")
     lines.append(f"{_link_file(source.link, folder)} is complete (git hash as published)")
     lines.append(
         f"Still needed: a knowledge graph, such as {source.kg[0]} from {RECBOLE_KG} put into "
@@ -72,7 +85,7 @@ def fetch(name: str, folder: Path) -> list[str]:
 
 def md5_beside(url: str) -> Callable[[Path], bool]:
     """A check against the md5 that GroupLens publishes beside each archive."""
-    text = _get(f"{url}.md5").text
+    text = _get_small(f"{url}.md5").decode(errors="replace")
     found = re.search(rf"\b[0-9a-f]{{{_HASH_LENGTH_MD5}}}\b", text)
     if not found:
         raise UserError(f"{url}.md5 holds no md5 but {text[:60]!r}; try again later.")
@@ -89,65 +102,109 @@ def git_blob_check(sha: str) -> Callable[[Path], bool]:
     return check
 
 
-def download(url: str, target: Path, check: Callable[[Path], bool] | None = None) -> Path:
+def download(
+    url: str, target: Path, max_bytes: int, check: Callable[[Path], bool] | None = None
+) -> Path:
     """Download a file, going on from ``<target>.part`` if there is one.
 
     Args:
         url: what.
         target: where to; if it is there and passes the check, nothing is downloaded.
+        max_bytes: more than the file can have; a longer one is refused.
         check: whether a complete file is right.
 
     Raises:
         UserError: no network, an error of the server, or a file that fails the check (which is
             then removed).
     """
-    if target.is_file() and (check is None or check(target)):
-        return target
-    part = target.with_name(f"{target.name}.part")
-    done = part.stat().st_size if part.is_file() else 0
-    response = _get(
-        url, {"Range": f"bytes={done}-"} if done else {}, stream=True, complete=done > 0
-    )
-    if response.status_code != 416:  # 416: nothing is left to send
-        _save(response, part, target.name, url)
-    if check is not None and not check(part):
-        part.unlink()
-        raise UserError(f"The checksum of {url} does not fit; it was removed, fetch it again.")
-    os.replace(part, target)
+    with locked(target.with_name(f".{target.name}.lock")):
+        if _there(target) and (check is None or check(target)):
+            return target
+        part = target.with_name(f"{target.name}.part")
+        done = part.stat().st_size if _there(part) else 0
+        response = _get(
+            url, {"Range": f"bytes={done}-"} if done else {}, stream=True, complete=done > 0
+        )
+        with response:
+            if response.status_code == 416:  # nothing is left to send
+                _check_complete(response, part, url)
+            else:
+                _save(response, part, target.name, url, max_bytes)
+        if check is not None and not check(part):
+            part.unlink()
+            raise UserError(f"The checksum of {url} does not fit; it was removed, fetch it again.")
+        os.replace(part, target)
     return target
 
 
-def unpack(archive: Path) -> Path:
-    """Unpack a zip file beside itself; its members may not lie elsewhere.
+def _there(path: Path) -> bool:
+    """Whether a file is there.
 
     Raises:
-        UserError: it is damaged, or cannot be written.
+        UserError: something else than a file is.
     """
-    folder = archive.parent
     try:
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(folder)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{archive} cannot be unpacked ({error}); fetch it again.") from error
-    return folder
+        check_regular(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"Cannot download to {path} ({error.strerror}); move it away, or choose another folder "
+            "with --raw=DIR."
+        ) from error
+    return True
 
 
 def _link_file(name: str, folder: Path) -> Path:
-    listing = _get(KB4REC_LISTING).json()
-    entry = next((entry for entry in listing if entry.get("name") == name), None)
+    entry = next((e for e in _listing() if isinstance(e, dict) and e.get("name") == name), None)
     if entry is None:
         raise UserError(f"{KB4REC_LISTING} lists no {name}; download it from KB4Rec by hand.")
-    return download(entry["download_url"], folder / name, git_blob_check(entry["sha"]))
+    url, sha = entry.get("download_url"), entry.get("sha")
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not sha:
+        raise UserError(
+            f"{KB4REC_LISTING} gives no address of {name}; download it from KB4Rec by hand."
+        )
+    return download(url, folder / name, _LINK_BYTES, git_blob_check(str(sha)))
 
 
-def _save(response: requests.Response, part: Path, name: str, url: str) -> None:
+def _listing() -> list[Any]:
+    try:
+        listing = json.loads(_get_small(KB4REC_LISTING))
+    except ValueError:
+        listing = None
+    if not isinstance(listing, list):
+        raise UserError(f"{KB4REC_LISTING} is no list of files now; try again later.")
+    return listing
+
+
+def _check_complete(response: requests.Response, part: Path, url: str) -> None:
+    """Refuse what is longer than the file the server has, which then is another one."""
+    size = response.headers.get("Content-Range", "").removeprefix("bytes */")
+    if size.isdecimal() and int(size) != part.stat().st_size:
+        part.unlink()
+        raise UserError(
+            f"{part} is longer than {url}, so it was another file; it was removed, fetch it again."
+        )
+
+
+def _save(response: requests.Response, part: Path, name: str, url: str, max_bytes: int) -> None:
     resumed = response.status_code == 206
     done = part.stat().st_size if resumed else 0
-    total = int(response.headers.get("Content-Length", 0)) + done or None
+    if not response.headers.get("Content-Range", f"bytes {done}-").startswith(f"bytes {done}-"):
+        raise UserError(f"{url} was not sent from byte {done} on; delete {part} and fetch again.")
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        raise UserError(f"{url} is a web page instead of {name}; download it by hand.")
+    length = response.headers.get("Content-Length", "")
+    total = int(length) + done if length.isdecimal() else None
+    if total is not None and total > max_bytes:
+        raise _too_long(url, max_bytes)
     bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=name)
     try:
         with part.open("ab" if resumed else "wb") as file, bar:
             for chunk in response.iter_content(CHUNK):
+                done += len(chunk)
+                if done > max_bytes:
+                    raise _too_long(url, max_bytes)
                 file.write(chunk)
                 bar.update(len(chunk))
     except requests.RequestException as error:
@@ -156,6 +213,27 @@ def _save(response: requests.Response, part: Path, name: str, url: str) -> None:
         raise UserError(f"Cannot write {part}: {error.strerror}; make room and go on.") from error
     if total is not None and part.stat().st_size < total:
         raise UserError(f"{url} broke off; run it again to go on.")
+
+
+def _too_long(url: str, max_bytes: int) -> UserError:
+    return UserError(
+        f"{url} is longer than {max_bytes:,} bytes, which the file cannot be; get it by hand and "
+        "look what it is."
+    )
+
+
+def _get_small(url: str) -> bytes:
+    """A short text."""
+    with _get(url, stream=True) as response:
+        try:
+            content = b""
+            for chunk in response.iter_content(CHUNK):
+                content += chunk
+                if len(content) > _SMALL:
+                    raise _too_long(url, _SMALL)
+        except requests.RequestException as error:
+            raise UserError(f"{url} broke off ({_reason(error)}); try again.") from error
+    return content
 
 
 def _get(
@@ -180,7 +258,7 @@ def _reason(error: requests.RequestException) -> str:
 
 
 def _digest(path: Path, state: hashlib._Hash) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK):
             state.update(chunk)
     return state.hexdigest()

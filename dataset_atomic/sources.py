@@ -15,6 +15,7 @@ from dataset_atomic.atomic import AtomicTable
 from dataset_atomic.raw.interactions import Period
 from dataset_atomic.raw.stream import TextFormat, read_table
 from ksr_recbole.errors import UserError
+from ksr_recbole.one_step import finish_steps
 
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 KB4REC = "https://github.com/RUCDM/KB4Rec"
@@ -22,6 +23,8 @@ RECBOLE_KG = "https://github.com/RUCAIBox/RecSysDatasets (KGDatasets)"
 FREEBASE_DUMP = (
     "https://commondatastorage.googleapis.com/freebase-public/rdf/freebase-rdf-latest.gz"
 )
+FREEBASE_BYTES = 1 << 36
+"""More than the dump has (32 GB)."""
 
 MOVIELENS_LICENCE = (
     "MovieLens: for research, no redistribution without permission, no commercial use without "
@@ -46,6 +49,8 @@ class Source:
         period: of the paper (Sec. 5.1).
         download: what to get from where by hand.
         archive: what ``fetch`` downloads and unpacks, if it can.
+        max_bytes: more than the archive has, and more than it unpacks to; the public ones have
+            less than half.
         link: KB4Rec's file that ``fetch`` downloads and that is looked for in the raw folder.
         kg: names of knowledge graphs that are looked for in the raw folder.
         licence: what the owners of the data ask for.
@@ -62,6 +67,7 @@ class Source:
     k_core: int = 10
     period: Period = field(default_factory=Period)
     archive: str | None = None
+    max_bytes: int = 1 << 26
 
     def ratings_file(self, folder: Path) -> Path:
         """The file of interactions in the raw folder, or in a folder in it.
@@ -71,6 +77,8 @@ class Source:
         """
         if not folder.is_dir():
             raise UserError(f"The raw folder {folder} does not exist; give it with --raw=FOLDER.")
+        for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            finish_steps(place)  # of a `fetch` that was killed
         found = find_in(folder, self.ratings)
         if found is None:
             held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
@@ -173,9 +181,10 @@ SOURCES = {
             "ml-1m",
             ratings=("ratings.dat",),
             layout=TextFormat(_PLAIN, separator="::"),
+            max_bytes=1 << 27,
             items=_movies_dat,
         ),
-        _movielens("ml-20m", period=Period(first_year=2005, last_year=2015)),
+        _movielens("ml-20m", max_bytes=1 << 31, period=Period(first_year=2005, last_year=2015)),
         _movielens("ml-latest-small"),
         Source(
             name="lfm-1b",
@@ -197,6 +206,7 @@ SOURCES = {
             "ratings_Books.csv",
             archive="http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
             "ratings_Books.csv",
+            max_bytes=1 << 32,
             licence=f"Amazon: for research; cite He and McAuley 2016. {KB4REC_LICENCE}",
             link="ab2fb.txt",
             kg=("Amazon-book-KG", "freebase-rdf-latest.gz"),

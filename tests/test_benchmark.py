@@ -108,6 +108,39 @@ def test_a_table_takes_the_place_of_a_smaller_one_only(command, toy_folder, fake
     assert len(list(folder.glob("*.json"))) == 3
 
 
+def test_a_table_does_not_take_the_place_of_one_with_fewer_failures(
+    command, toy_folder, faked, monkeypatch
+):
+    few = [*command, "--models=KSR,GRU"]
+    monkeypatch.setenv(fakes.MISBEHAVE, "KSR=refuse")
+    assert cli.main(few) == 1
+    monkeypatch.delenv(fakes.MISBEHAVE)
+    assert cli.main(few) == 0  # more cells than before: the place of the first
+    assert len(list((toy_folder / "results").glob("*.json"))) == 1
+    cell_files(toy_folder)[-1].unlink()
+    monkeypatch.setenv(fakes.MISBEHAVE, "GRU=refuse,KSR=refuse")
+    assert cli.main(few) == 1
+    assert all("error" not in cell for cell in results(toy_folder)["cells"])
+    assert any("error" in cell for cell in results(toy_folder, "toy-table3-2")["cells"])
+
+
+def test_the_same_command_twice_at_once(command, toy_folder):
+    """The second waits for the cells of the first and uses them."""
+    small = [*command, "--models=BPR,GRU", "--seeds=2"]
+    words = [sys.executable, str(ROOT / "run_benchmark.py"), *small]
+    runs = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    told = [run.communicate(timeout=300)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    assert all("error" not in cell for cell in results(toy_folder)["cells"])
+    assert len(cell_files(toy_folder)) == 4
+    assert [p.name for p in (toy_folder / "results").glob("*.json")] == ["toy-table3.json"]
+    hidden = [p for p in (toy_folder / "results").rglob(".*")]
+    assert not hidden and not list(toy_folder.glob("results/benchmark/toy/checkpoints/*"))
+
+
 @pytest.mark.parametrize("name", sorted(n for n, s in STUDIES.items() if s.measure is None))
 def test_a_study_is_written_in_every_format(command, toy_folder, faked, name):
     assert cli.main([*command, f"--study={name}"]) == 0

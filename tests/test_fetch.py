@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import random
+import tarfile
 import threading
+import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from dataset_atomic import fetch as module
+from dataset_atomic.archives import unpack
 from dataset_atomic.cli import main
 from dataset_atomic.fetch import download, fetch, git_blob_check
 from dataset_atomic.sources import SOURCES
 from ksr_recbole.errors import UserError
+
+LIMIT = 1 << 20
 
 
 def zipped(**files: str) -> bytes:
@@ -42,9 +50,15 @@ def server():
                 return
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
             if asked and start >= len(body):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(body)}")
+                self.end_headers()
                 return
             self.send_response(206 if asked else 200)
+            if asked:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            if self.path.endswith(".html"):
+                self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
             self.wfile.write(body[start:])
@@ -93,11 +107,11 @@ def test_an_interrupted_download_goes_on(server, tmp_path):
     address, files, ranges = server
     files["/big"] = bytes(range(256)) * 100
     (tmp_path / "big.part").write_bytes(files["/big"][:1000])
-    download(f"{address}/big", tmp_path / "big")
+    download(f"{address}/big", tmp_path / "big", LIMIT)
     assert (tmp_path / "big").read_bytes() == files["/big"]
     assert ranges == ["bytes=1000-"]
     (tmp_path / "again.part").write_bytes(files["/big"])  # stopped before it was renamed
-    download(f"{address}/big", tmp_path / "again")
+    download(f"{address}/big", tmp_path / "again", LIMIT)
     assert (tmp_path / "again").read_bytes() == files["/big"]
 
 
@@ -105,7 +119,7 @@ def test_a_wrong_checksum(server, tmp_path):
     address, files, _ = server
     files["/x"] = b"not what was published"
     with pytest.raises(UserError, match=r"checksum of .*/x does not fit"):
-        download(f"{address}/x", tmp_path / "x", git_blob_check("0" * 40))
+        download(f"{address}/x", tmp_path / "x", LIMIT, git_blob_check("0" * 40))
     assert not list(tmp_path.iterdir())
 
 
@@ -114,6 +128,115 @@ def test_a_damaged_archive(public, tmp_path):
     public["/ml-1m.zip.md5"] = hashlib.md5(public["/ml-1m.zip"]).hexdigest().encode()
     with pytest.raises(UserError, match="cannot be unpacked"):
         fetch("ml-1m", tmp_path)
+
+
+def odd_zip(name: str = "ml-1m/ratings.dat", **changes) -> bytes:
+    """An archive with one member, whose entry is changed afterwards."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = changes.get("mode", 0o644) << 16
+        info.compress_type = changes.get("method", zipfile.ZIP_DEFLATED)
+        for _ in range(changes.get("times", 1)):
+            with warnings.catch_warnings(action="ignore"):  # a name given twice
+                file.writestr(info, changes.get("text", "1::2::3::4\n"))
+    data = bytearray(buffer.getvalue())
+    for signature, flags, method in ((b"PK\3\4", 6, 8), (b"PK\1\2", 8, 10)):
+        start = data.index(signature)
+        data[start + flags] |= changes.get("flags", 0)
+        if "claimed_method" in changes:
+            data[start + method] = changes["claimed_method"]
+    return bytes(data[changes.get("start", 0) : changes.get("end")])
+
+
+def tarred() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+        file.addfile(tarfile.TarInfo("ml-1m/ratings.dat"))
+    return buffer.getvalue()
+
+
+ODD_ARCHIVES = {
+    "encrypted": (odd_zip(flags=1), "is encrypted"),
+    "unknown method": (odd_zip(claimed_method=9), "compressed by method 9"),
+    "lzma": (odd_zip(method=zipfile.ZIP_LZMA), "compressed by method 14"),
+    "bomb": (odd_zip(text="0" * (1 << 21)), "of 2,097,152 bytes, and at most"),
+    "absolute": (odd_zip("/tmp/evil"), "may lie elsewhere"),
+    "above": (odd_zip("../evil"), "may lie elsewhere"),
+    "above from below": (odd_zip("ml-1m/../../evil"), "may lie elsewhere"),
+    "Windows": (odd_zip("C:\\evil"), "may lie elsewhere"),
+    "hidden": (odd_zip(".ssh/config"), "is hidden"),
+    "link": (odd_zip(mode=0o120777, text="/etc/passwd"), "is a link"),
+    "twice": (odd_zip(times=2), "occurs twice"),
+    "truncated": (odd_zip(end=-30), "File is not a zip file"),
+    "start missing": (odd_zip(start=20), ""),
+    "html": (b"<!doctype html><html>moved</html>", "File is not a zip file"),
+    "tar": (tarred(), "File is not a zip file"),
+    "empty": (b"", "File is not a zip file"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ARCHIVES)
+def test_an_odd_archive_is_one_sentence_and_nothing_is_written(kind, tmp_path):
+    data, words = ODD_ARCHIVES[kind]
+    (tmp_path / "raw").mkdir()
+    archive = tmp_path / "raw" / "ml-1m.zip"
+    archive.write_bytes(data)
+    with pytest.raises(UserError, match=r"ml-1m\.zip cannot be unpacked: ") as error:
+        unpack(archive, LIMIT)
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.rglob("*")] == ["raw", "ml-1m.zip"]
+
+
+def test_every_damage_of_an_archive_is_one_sentence_or_harmless(tmp_path):
+    whole = odd_zip(text="".join(f"{n}::{n}::3::4\n" for n in range(50)))
+    archive, rng = tmp_path / "a.zip", random.Random(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        archive.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
+        with suppress(UserError):
+            unpack(archive, LIMIT)
+
+
+def test_what_a_server_sends_has_an_end(server, public, tmp_path):
+    address, files, _ = server
+    files["/big"] = bytes(LIMIT + 1)
+    with pytest.raises(UserError, match=r"/big is longer than 1,048,576 bytes"):
+        download(f"{address}/big", tmp_path / "big", LIMIT)
+    files["/page.html"] = b"<html>"
+    with pytest.raises(UserError, match="is a web page instead of page"):
+        download(f"{address}/page.html", tmp_path / "page", LIMIT)
+    assert not list(tmp_path.glob("*"))
+    for odd in (b"{}", b"[1, null]", b'[{"name": "ml2fb.txt", "download_url": "file:///x"}]', b"<"):
+        files["/listing"] = odd
+        with pytest.raises(UserError, match=r"listing (lists no|gives no address|is no list)"):
+            fetch("ml-1m", tmp_path)
+    files["/listing"] = b"[" + b" " * (1 << 21)
+    with pytest.raises(UserError, match=r"listing is longer than 1,048,576 bytes"):
+        fetch("ml-1m", tmp_path)
+
+
+def test_a_longer_part_is_of_another_file(server, tmp_path):
+    address, files, _ = server
+    files["/x"] = b"short"
+    (tmp_path / "x.part").write_bytes(b"longer than that")
+    with pytest.raises(UserError, match="so it was another file"):
+        download(f"{address}/x", tmp_path / "x", LIMIT)
+    download(f"{address}/x", tmp_path / "x", LIMIT)
+    assert (tmp_path / "x").read_bytes() == b"short"
+
+
+def test_a_place_that_is_taken(server, tmp_path):
+    address, files, _ = server
+    files["/x"] = b"short"
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(UserError, match="it is a named pipe, not a file"):
+        download(f"{address}/x", tmp_path / "x", LIMIT)
+    (tmp_path / "y.part").mkdir()
+    with pytest.raises(UserError, match="it is a folder, not a file"):
+        download(f"{address}/x", tmp_path / "y", LIMIT)
 
 
 def test_errors_are_one_sentence(server, public, tmp_path, capsys, monkeypatch):

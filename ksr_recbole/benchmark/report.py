@@ -20,7 +20,7 @@ from ksr_recbole.benchmark.plan import Plan
 from ksr_recbole.benchmark.results import Row, Summary, spread, summarise
 from ksr_recbole.benchmark.store import Failed
 from ksr_recbole.benchmark.table import Table, table_of, to_latex, to_markdown, to_text
-from ksr_recbole.files import replacing
+from ksr_recbole.files import read_text, replacing
 from ksr_recbole.quick_start.result import environment
 
 
@@ -38,7 +38,7 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
         summarise(request.study, rows, task, mode) for mode in plan.modes for task in request.tasks
     ]
     tables = [table_of(summary, request.dataset) for summary in summaries]
-    paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"))
+    paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"), rows)
     with replacing(*paths) as (markdown, latex, document, figure):
         markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
         latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
@@ -48,26 +48,39 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     return "\n\n".join(map(to_text, tables)), paths
 
 
-def paths_for(plan: Plan, name: str, suffixes: Sequence[str]) -> list[Path]:
+def paths_for(
+    plan: Plan, name: str, suffixes: Sequence[str], rows: Sequence[Row] = ()
+) -> list[Path]:
     """The files of a study, one of them JSON: ``<results_dir>/<dataset>-<name>.<suffix>``.
 
     A table takes the place of one with the same config values all of whose rows, tasks and seeds
-    it has; beside any other it gets a number (``<dataset>-<name>-2``).
+    it has, and all of whose finished cells are finished among ``rows``; beside any other it gets
+    a number (``<dataset>-<name>-2``).
     """
     folder, wanted = plan.request.results_dir, about(plan)
     first = f"{plan.request.dataset}-{name}"
     stems = chain([first], (f"{first}-{number}" for number in count(2)))
-    stem = next(stem for stem in stems if _gives_way(folder / f"{stem}.json", wanted))
+    stem = next(stem for stem in stems if _gives_way(folder / f"{stem}.json", wanted, rows))
     return [folder / f"{stem}.{suffix}" for suffix in suffixes]
 
 
-def _gives_way(document: Path, wanted: Mapping[str, Any]) -> bool:
+def _gives_way(document: Path, wanted: Mapping[str, Any], rows: Sequence[Row]) -> bool:
     """Whether nothing is lost if what was ``wanted`` is written over a study's JSON file."""
     try:
-        found = json.loads(document.read_text(encoding="utf-8"))
+        found = json.loads(read_text(document))
+        cells = found.get("cells", ())
+        had = {(c["label"], c["task"], c["seed"]) for c in cells if "error" not in c}
     except FileNotFoundError:
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # no table of ours
+        return False
+    failed = {
+        (row.setting.label, row.task, seed)
+        for row in rows
+        for seed, outcome in row.cells.items()
+        if isinstance(outcome, Failed)
+    }
+    if had & failed:
         return False
     if any(found.get(key) != wanted[key] for key in ("study", "config_files")):
         return False

@@ -15,6 +15,8 @@ from ksr_recbole.benchmark.studies import TUNING
 from ksr_recbole.benchmark.tuning import report_tuning
 from ksr_recbole.benchmark.worker import Job
 from ksr_recbole.files import ensure_writable
+from ksr_recbole.locks import locked
+from ksr_recbole.one_step import finish_steps
 
 _REPORTS = {TUNING: report_tuning}
 """Studies with a report of their own."""
@@ -35,7 +37,10 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
     rows = collect_rows(plan, outcomes)
     own = request.study.report
     write = resolve_name(own) if own else _REPORTS.get(request.study.name, report)
-    text, paths = write(plan, rows)
+    # Where a table goes depends on those that are there.
+    with locked(request.results_dir / ".tables.lock"):
+        finish_steps(request.results_dir)
+        text, paths = write(plan, rows)
     return text, paths, all(row.error is None for row in rows)
 
 

@@ -106,7 +106,8 @@ def _run(job: Job) -> str | None:
     """Run the cell unless another command does so meanwhile; return what a user should know."""
     silence_upstream_warnings()
     folder = job.store.checkpoint_folder(job.cell)
-    with locked(folder / ".lock"):
+    # The lock lies beside the folder, which goes.
+    with locked(folder.with_name(f".{folder.name}.lock")):
         warning = None if job.store.load(job.cell) else _train(job, folder)
         if not job.keep_checkpoints:
             shutil.rmtree(folder, ignore_errors=True)

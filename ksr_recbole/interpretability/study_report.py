@@ -39,7 +39,7 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
     pairs = list(zip(tasks, wheres, strict=True))
     short = [short_table(each, level, where) for each, where in pairs for level in OWN]
     by_attribute = [attribute_table(each, where) for each, where in pairs if each.measures]
-    paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"))
+    paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"), rows)
     with replacing(*paths) as (markdown, latex, document, figure):
         tables = [*short, *by_attribute]
         markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
