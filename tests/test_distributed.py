@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -24,11 +26,11 @@ from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import TrainLoader, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
-from ksr_recbole.distributed import group, sharding
+from ksr_recbole.distributed import group, meeting, sharding
 from ksr_recbole.distributed.group import Place
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.distributed.launching import launch
-from ksr_recbole.distributed.meeting import Meeting
+from ksr_recbole.distributed.meeting import Meeting, connect
 from ksr_recbole.errors import ProcessEndedError, UserError
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.quick_start import run
@@ -439,6 +441,122 @@ def test_machines_that_do_not_fit():
     outcomes = in_threads(*(lambda hosts=hosts: Meeting(hosts, 4) for hosts in (a, b, b)))
     assert any("Process 1 of 3 is started twice" in str(outcome) for outcome in outcomes)
     assert "Only 2 of 3 processes" in str(outcomes[0])
+
+
+# Strangers ----------------------------------------------------------------------------------
+
+
+def listeners_of(pid: int, port: int) -> list[str]:
+    """The addresses on which a process listens at a port."""
+    found = psutil.Process(pid).net_connections("tcp")
+    return [c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
+
+
+def met(port: int) -> list[Meeting]:
+    """Two machines that have found each other."""
+    return in_threads(*(lambda hosts=hosts: Meeting(hosts, 60) for hosts in hosts_of(port)))
+
+
+def attack(port: int) -> int:
+    """Write into the store whatever its commands or processes might read; how much it was."""
+    stranger = connect("127.0.0.1", port)
+    cards = {stranger.compare_set(f"process/{rank}", "", "").decode() for rank in range(2)}
+    hashes = [card[k : k + 64] for card in cards for k in range(0, len(card), 64)]
+    texts = [b"\x1b[2J gone", b"", b"\xff" * 70, b"[" * 100_000, b"x" * 8_000_000]
+    texts += [half.encode() + b"gone" for half in hashes]
+    names = [f"{event}/{half}" for event in ("failed", "left") for half in hashes]
+    names += ["failure", "joined", "left", "world_size", "process/0", "process/1"]
+    for name in names:
+        for text in texts:
+            stranger.set(name, text)
+    for size in (0, 1, 9, 4000):
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            plain.sendall(os.urandom(size))
+    return len(names) * len(texts)
+
+
+def test_the_store_listens_at_the_address_given_only():
+    for ip in ("127.0.0.1", "127.0.0.2"):
+        port = free_port()
+        calls = [
+            lambda k=k, ip=ip, port=port: Meeting(Hosts(1, 2, ip, port, k), 60) for k in range(2)
+        ]
+        first, second = in_threads(*calls)
+        assert listeners_of(os.getpid(), port) == [ip] == [first.address]
+        assert first.interface == second.interface == Meeting(TWO).interface
+    alone = Meeting(TWO)
+    assert listeners_of(os.getpid(), alone.port) == ["127.0.0.1"]
+
+
+def test_an_address_of_another_machine():
+    with pytest.raises(UserError, match=r"ip is '192\.0\.2\.1'.*not an address of this machine"):
+        Meeting(Hosts(1, 2, "192.0.2.1", free_port(), 0), 1)
+
+
+def test_a_stranger_neither_ends_a_run_nor_prints(monkeypatch):
+    port = free_port()
+    first, second = met(port)
+    assert attack(port) == 14 * 9
+    assert first.posted() is None and second.posted() is None
+    monkeypatch.setattr(meeting, "FAREWELL_SECONDS", 1.0)
+    start = time.monotonic()
+    first.leave()  # the stranger has not made it believe that the other is gone
+    assert time.monotonic() - start >= 1
+    second.post("Process 1 of 2 ended.")
+    assert first.await_post() == "Process 1 of 2 ended."
+    assert second.posted() is None
+    first.post("\x1b]0;title\x07 \u202eevil\n\x9b" + "x" * 10_000)
+    told = second.posted()
+    assert told.startswith("?]0;title? ?evil??xxx") and told.isprintable()
+    assert len(told) == meeting.MESSAGE_LENGTH + len("...")
+
+
+def test_a_stranger_in_the_place_of_a_machine():
+    port = free_port()
+
+    def stranger() -> None:
+        while not (store := _store_at(port)):
+            time.sleep(0.05)
+        store.set("process/1", "\x1b[2J")
+
+    outcome, _ = in_threads(lambda: Meeting(hosts_of(port)[0], 60), stranger)
+    assert isinstance(outcome, UserError) and "not part of this run" in str(outcome)
+    assert str(outcome).isprintable()
+
+
+def _store_at(port: int) -> Any:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return None
+    return connect("127.0.0.1", port)
+
+
+def test_a_run_withstands_strangers_and_unpickles_nothing(tmp_path):
+    port = free_port()
+    attacked: list[int] = []
+
+    def stranger() -> None:
+        files = [tmp_path / f"{rank}.json" for rank in range(2)]
+        while not all(file.exists() for file in files):
+            time.sleep(0.05)
+        attacked.append(attack(port))
+        listening = [json.loads(file.read_text()) for file in files]
+        for address, at in itertools.chain(*listening):
+            assert address in ("127.0.0.1", "::ffff:127.0.0.1", "::1")
+            for size in (0, 1, 8, 4000):
+                with socket.create_connection(("127.0.0.1", at)) as plain:
+                    plain.sendall(os.urandom(size))
+            attacked.append(at)
+
+    runs = [
+        lambda hosts=hosts: launch(distributed_work.withstand, (tmp_path,), hosts)
+        for hosts in hosts_of(port)
+    ]
+    *received, failed = in_threads(*runs, stranger)
+    assert failed is None and len(attacked) > 2
+    for texts in received:
+        assert set(texts) == {distributed_work.described(distributed_work.values())}
 
 
 def test_nobody_at_the_other_end():

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ksr_recbole.distributed import message
 from ksr_recbole.errors import UserError
 
 WAIT = timedelta(days=7)
@@ -92,31 +93,21 @@ def lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "gloo" in str(error)
 
 
-class _Outcome(NamedTuple):
-    value: Any = None
-    error: Exception | None = None
-
-    @classmethod
-    def of(cls, work: Callable[[], Any]) -> _Outcome:
-        try:
-            return cls(value=work())
-        except (UserError, OSError) as error:  # what the command line tells in a sentence
-            return cls(error=error)
-
-
 def from_main(work: Callable[[], T]) -> T:
     """Do ``work`` in the main process and give every process what it returned.
+
+    Args:
+        work: returns what :func:`ksr_recbole.distributed.message.broadcast` can send.
 
     Raises:
         UserError: what ``work`` raised, in every process.
     """
     if _place.size == 1:
         return work()
-    sent: list[Any] = [_Outcome.of(work) if _place.main else None]
-    dist.broadcast_object_list(sent, src=0)
-    if sent[0].error is not None:
-        raise sent[0].error
-    return sent[0].value
+    outcome = _outcome(work) if _place.main else None
+    value, mistake = message.broadcast(outcome, source=0)
+    _raise(mistake)
+    return value
 
 
 def in_turn(work: Callable[[], T]) -> T:
@@ -130,20 +121,37 @@ def in_turn(work: Callable[[], T]) -> T:
     if _place.size == 1:
         return work()
     turn = 0 if _place.main else 1 if _place.local_rank == 0 else 2
-    mine = _Outcome()
+    value: Any = None
+    mistake: list[str] | None = None
     for now in range(3):
         if now == turn:
-            mine = _Outcome.of(work)
-        for error in _from_all(mine.error):
-            if error is not None:
-                raise error
-    return mine.value
+            value, mistake = _outcome(work)
+        for anyones in _from_all(mistake):
+            _raise(anyones)
+    return value
+
+
+def _outcome(work: Callable[[], Any]) -> list[Any]:
+    """What ``work`` returns, and the class and sentence of a mistake of the user's."""
+    try:
+        return [work(), None]
+    except UserError as error:
+        return [None, [type(error).__name__, str(error)]]
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return [None, [UserError.__name__, f"{where}{error.strerror or error}."]]
+
+
+def _raise(mistake: list[str] | None) -> None:
+    if mistake is not None:
+        name, sentence = mistake
+        kinds = {kind.__name__: kind for kind in UserError.__subclasses__()}
+        raise kinds.get(name, UserError)(sentence)
 
 
 def _from_all(value: Any) -> list[Any]:
-    gathered = [None] * _place.size
-    dist.all_gather_object(gathered, value)
-    return gathered
+    """Every process's value, in the order of their numbers."""
+    return [message.broadcast(value, source) for source in range(_place.size)]
 
 
 def require_equal(values: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Starting a run's processes on this machine, watching them, and ending all if one ends.
 
-The processes are started by ``torch.multiprocessing.spawn``, as RecBole's are.
+The processes are started by ``torch.multiprocessing.spawn``, as RecBole's and those of PyTorch's
+elastic launcher are.  ``docs/distributed.md`` says why that launcher is not used here.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -36,23 +36,14 @@ TICK_SECONDS = 0.5
 """How often the commands on several machines look whether the run has failed on another."""
 
 LINGER_SECONDS = 5.0
-"""How long a process that lost another stays, so that the one that ended first is told of."""
+"""How long a process that lost its peer waits before exiting, so that the original failure is
+reported first."""
 
 END_SECONDS = 10.0
 """How long processes may take to end before they are killed."""
 
 _LOST = 75
 _TERMINATED = 143
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What a process needs to join: the run's processes, where to meet, torch's backend."""
-
-    hosts: Hosts
-    address: str
-    port: int
-    backend: str
 
 
 def launch(
@@ -76,7 +67,7 @@ def launch(
     """
     meeting = Meeting(hosts)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    start = _Start(hosts, meeting.address, meeting.port, backend)
+    start = (hosts, meeting.address, meeting.port, backend)
     pipes = [get_context("spawn").Pipe(duplex=False) for _ in range(hosts.nproc)]
     reports = _Reports([receiver for receiver, _ in pipes])
     senders = [sender for _, sender in pipes]
@@ -84,8 +75,8 @@ def launch(
         last = hosts.offset + hosts.nproc - 1
         told = f"Processes {hosts.offset} to {last} of {hosts.world_size} start here"
         print(f"{told}; process 0, at {hosts.ip}, shows the progress.", file=sys.stderr)
-    with _environment(_variables(hosts, meeting.interface)), _ctrl_c_ignored():
-        context = spawn(_process, (start, senders, work, arguments), hosts.nproc, join=False)
+    with _environment(hosts, meeting.interface), _ctrl_c_ignored():
+        context = spawn(_process, (*start, senders, work, arguments), hosts.nproc, join=False)
     for sender in senders:
         sender.close()
     try:
@@ -136,7 +127,7 @@ def _watch(context: ProcessContext, reports: _Reports, meeting: Meeting, hosts: 
         except ProcessException as failure:
             reports.collect()
             error = _cause(failure, reports, meeting, hosts)
-            meeting.post(one_line(error))
+            meeting.post(_posted(error))
             raise error from None
         reports.collect()
         if done:
@@ -173,6 +164,13 @@ def _cause(
     )
 
 
+def _posted(error: Exception) -> str:
+    """What the other machines print about an error: of a traceback, its last line."""
+    if isinstance(error, ProcessException):
+        return "A process on another machine failed; " + str(error).strip().splitlines()[-1]
+    return one_line(error)
+
+
 def _end(context: ProcessContext) -> None:
     """Make sure that no process is left."""
     for process in context.processes:
@@ -186,25 +184,21 @@ def _end(context: ProcessContext) -> None:
             process.join()
 
 
-def _variables(hosts: Hosts, interface: str | None) -> dict[str, str]:
-    """Environment of the processes: their share of the cores, and which network to use."""
+@contextmanager
+def _environment(hosts: Hosts, interface: str | None) -> Iterator[None]:
+    """What processes started in the block inherit: their share of the cores, and which network."""
     values = dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker(hosts.nproc)))
     values["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     if interface is not None:
         values["GLOO_SOCKET_IFNAME"] = interface  # else the one of the machine's name
         if hosts.several:
             values["NCCL_SOCKET_IFNAME"] = interface
-    return {name: value for name, value in values.items() if name not in os.environ}
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that the processes started in a block inherit."""
-    os.environ.update(variables)
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in variables:
+        for name in added:
             os.environ.pop(name, None)
 
 
@@ -226,7 +220,10 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 def _process(
     local_rank: int,
-    start: _Start,
+    hosts: Hosts,
+    address: str,
+    port: int,
+    backend: str,
     senders: list[Connection],
     work: Callable[..., Any],
     arguments: Sequence[Any],
@@ -239,10 +236,9 @@ def _process(
         if other != local_rank:
             sender.close()
     tell = senders[local_rank].send
-    hosts = start.hosts
     here = group.Place(hosts.offset + local_rank, hosts.world_size, local_rank)
     try:
-        with group.joined(connect(start.address, start.port), here, start.backend, tell):
+        with group.joined(connect(address, port), here, backend, tell):
             result = work(*arguments)
         if local_rank == 0:
             tell(("result", result))

@@ -6,10 +6,16 @@ the commands that start and watch them tell each other there when a run has fail
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import re
+import secrets
 import socket
+import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
+from ipaddress import ip_address
 
 import psutil
 import torch.distributed as dist
@@ -26,6 +32,11 @@ FAREWELL_SECONDS = 20.0
 POST_SECONDS = 10.0
 """How long a busy machine may take to tell the others that the run has failed there."""
 
+MESSAGE_LENGTH = 600
+"""How many characters of another machine's message are shown."""
+
+_EVENTS = ("failed", "left")
+_DIGITS = 64  # of a token, and of its SHA-256
 _REPLY_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _LOOPBACK = "127.0.0.1"
@@ -34,7 +45,9 @@ _LOOPBACK = "127.0.0.1"
 class Meeting:
     """The store of a run, as the command that starts processes sees it.
 
-    On one machine nobody else is met, and the store listens on the loopback interface only.
+    Whoever can reach the store can read and write in it.  So each command publishes, when it
+    registers, the hashes of two random tokens, and the others remember them.  A message of the
+    command counts only if it reveals the token of its hash.
 
     Args:
         hosts: the processes of the run.
@@ -51,59 +64,71 @@ class Meeting:
 
     def __init__(self, hosts: Hosts, seconds: float = JOIN_SECONDS) -> None:
         self._hosts = hosts
+        self._tokens = {event: secrets.token_hex(_DIGITS // 2) for event in _EVENTS}
+        self._others: list[dict[str, str]] = []
         deadline = time.monotonic() + seconds
         if hosts.first:
-            self.address, self._own_address = _LOOPBACK, _resolved(hosts)
             listener = _listen(hosts)
-            self.port = listener.getsockname()[1]
+            self.address, self.port = listener.getsockname()[:2]
+            self._own_address = self.address
             self._store = connect(self.address, self.port, listener.detach())
         else:
             self.address, self.port = hosts.ip, hosts.port
             self._own_address = _await_store(hosts, deadline, seconds)
             self._store = connect(self.address, self.port)
         if hosts.several:
-            self._register()
-            self._await_others(deadline, seconds)
+            try:
+                self._await_others(self._register(), deadline, seconds)
+            except dist.DistError as error:
+                raise ProcessEndedError(self._unreachable()) from error
 
     @property
     def interface(self) -> str | None:
         """Name of the network interface towards the other processes, if it can be told."""
+        own = self._own_address.split("%")[0]
+        if ip_address(own).is_loopback:
+            own = _LOOPBACK  # any address of 127.0.0.0/8 is of the same interface
         for name, addresses in psutil.net_if_addrs().items():
-            if any(a.address.split("%")[0] == self._own_address for a in addresses):
+            if any(a.address.split("%")[0] == own for a in addresses):
                 return name
         return None
 
-    def _register(self) -> None:
+    def _register(self) -> str:
+        """Reserve this machine's processes; what stands under their numbers from now on."""
         hosts = self._hosts
-        size = int(self._store.compare_set("world_size", "", str(hosts.world_size)))
-        if size != hosts.world_size:
+        size = self._swap("world_size", str(hosts.world_size))
+        if size != str(hosts.world_size):
             raise UserError(
                 f"Config key world_size is {hosts.world_size}, but another machine of this run "
-                f"said {size} first; give the same on all machines."
+                f"said {_shown(size)} first; give the same on all machines."
             )
+        card = "".join(map(_hash, self._tokens.values()))
         for rank in range(hosts.offset, hosts.offset + hosts.nproc):
-            if self._store.add(f"process/{rank}", 1) > 1:
+            if self._swap(f"process/{rank}", card) != card:
                 raise UserError(
                     f"Process {rank} of {hosts.world_size} is started twice; let group_offset on "
                     "each machine be the number of processes on the machines before it."
                 )
-        self._store.add("joined", hosts.nproc)
+        return card
 
-    def _await_others(self, deadline: float, seconds: float) -> None:
-        while (joined := self._count("joined")) < self._hosts.world_size:
+    def _await_others(self, own: str, deadline: float, seconds: float) -> None:
+        if self._hosts.first:
+            told = f"Process 0 listens at {self.address} port {self.port} for the other machines."
+            print(told, file=sys.stderr)
+        ranks = range(self._hosts.world_size)
+        while not all(cards := [self._swap(f"process/{rank}") for rank in ranks]):
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"Only {joined} of {self._hosts.world_size} processes (world_size) were "
-                    f"started within {seconds:.0f} seconds; start the others with the same ip, "
-                    "port and world_size and their own group_offset."
+                    f"Only {len(list(filter(None, cards)))} of {len(cards)} processes (world_size) "
+                    f"were started within {seconds:.0f} seconds; start the others with the same "
+                    "ip, port and world_size and their own group_offset."
                 )
             time.sleep(_POLL_SECONDS)
+        self._others = [_card(text) for text in set(cards) - {own}]
 
-    def _count(self, key: str) -> int:
-        try:
-            return self._store.add(key, 0)
-        except dist.DistError as error:
-            raise ProcessEndedError(self._unreachable()) from error
+    def _swap(self, key: str, new: str = "") -> str:
+        """The text under a key, which is ``new`` if there was none; it does not wait for one."""
+        return self._store.compare_set(key, "", new).decode(errors="replace")
 
     def _unreachable(self) -> str:
         return (
@@ -111,19 +136,30 @@ class Meeting:
             "or cannot be reached any more; see what it printed there."
         )
 
+    def _announce(self, event: str, text: str = "") -> None:
+        token = self._tokens[event]
+        with suppress(dist.DistError):
+            self._store.set(f"{event}/{_hash(token)}", token + text)
+
+    def _announced(self, event: str) -> list[str]:
+        """The texts of the other commands that announced an event; all else is ignored."""
+        hashes = [card[event] for card in self._others]
+        texts = [self._swap(f"{event}/{expected}") for expected in hashes]
+        return [
+            _shown(text[_DIGITS:])
+            for expected, text in zip(hashes, texts, strict=True)
+            if _hash(text[:_DIGITS]) == expected
+        ]
+
     def post(self, sentence: str) -> None:
-        """Tell the other machines that the run has failed, unless one has told so before."""
+        """Tell the other machines that the run has failed here."""
         if self._hosts.several:
-            with suppress(dist.DistError):
-                self._store.compare_set("failure", "", sentence)
+            self._announce("failed", sentence)
 
     def posted(self) -> str | None:
         """Why the run has failed on another machine, or ``None`` if it has not."""
-        if not self._hosts.several:
-            return None
         try:
-            failed = self._store.check(["failure"])
-            return self._store.get("failure").decode() if failed else None
+            return next(iter(self._announced("failed")), None)
         except dist.DistError:
             return self._unreachable()
 
@@ -136,16 +172,38 @@ class Meeting:
 
     def leave(self) -> None:
         """Take leave; the machine with the store stays until the others have, for a while."""
-        if not self._hosts.several:
-            return
+        if self._hosts.several:
+            self._announce("left")
+        deadline = time.monotonic() + FAREWELL_SECONDS
         with suppress(dist.DistError):
-            left = self._store.add("left", self._hosts.nproc)
-            deadline = time.monotonic() + FAREWELL_SECONDS
-            while self._hosts.first and left < self._store.add("joined", 0):
+            while self._hosts.first and len(self._announced("left")) < len(self._others):
                 if time.monotonic() > deadline:
                     return
                 time.sleep(_POLL_SECONDS)
-                left = self._store.add("left", 0)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _card(text: str) -> dict[str, str]:
+    """The hashes that a command registered with, by event.
+
+    Raises:
+        UserError: the text is not a command's.
+    """
+    if not re.fullmatch(f"[0-9a-f]{{{_DIGITS * len(_EVENTS)}}}", text):
+        raise UserError(
+            "A program that is not part of this run, or another version of this one, took the "
+            "place of one of its processes; choose another port with --port=N on all machines."
+        )
+    return {event: text[k * _DIGITS :][:_DIGITS] for k, event in enumerate(_EVENTS)}
+
+
+def _shown(text: str) -> str:
+    """Text from another machine as it may be printed: one line, bounded, no control characters."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:MESSAGE_LENGTH])
+    return f"{shown}..." if len(text) > MESSAGE_LENGTH else shown
 
 
 def connect(address: str, port: int, listener: int | None = None) -> dist.TCPStore:
@@ -161,29 +219,32 @@ def connect(address: str, port: int, listener: int | None = None) -> dist.TCPSto
 
 
 def _listen(hosts: Hosts) -> socket.socket:
+    """A socket that listens at the address given, and on one machine at the loopback address.
+
+    Raises:
+        UserError: the address is not one of this machine's, or the port is in use.
+    """
     port = hosts.port or 0
     try:
-        if not hosts.several:
-            return socket.create_server((_LOOPBACK, port))
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", port))
+        found = socket.getaddrinfo(
+            hosts.ip if hosts.several else _LOOPBACK, port, type=socket.SOCK_STREAM
+        )
     except OSError as error:
+        raise _no_such_host(hosts.ip) from error
+    family, _, _, _, address = found[0]
+    try:
+        return socket.create_server(address, family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(
+                f"Config key ip is '{hosts.ip}', which is {address[0]} and not an address of "
+                "this machine, but process 0 is started here (group_offset 0); give one of this "
+                "machine's own addresses, on all machines."
+            ) from error
         raise UserError(
             f"Port {port} (config key port) cannot be listened on: {error.strerror}; "
             "choose another with --port=N, the same on all machines."
         ) from error
-
-
-def _resolved(hosts: Hosts) -> str:
-    """The address of the machine of process 0, which is this one."""
-    if not hosts.several:
-        return _LOOPBACK
-    try:
-        found = socket.getaddrinfo(hosts.ip, hosts.port, type=socket.SOCK_STREAM)
-        return str(found[0][4][0])
-    except OSError as error:
-        raise _no_such_host(hosts.ip) from error
 
 
 def _await_store(hosts: Hosts, deadline: float, seconds: float) -> str:

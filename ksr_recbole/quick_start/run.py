@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from logging import FileHandler, NullHandler, getLogger
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import check_enough_items
 from ksr_recbole.evaluation.evaluator import EvalResult, evaluated_modes, parse_mode
 from ksr_recbole.files import ensure_writable
-from ksr_recbole.pretraining.pretrain import pretrained_vectors
+from ksr_recbole.pretraining.pretrain import PretrainedVectors, pretrained_vectors
 from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
@@ -190,8 +189,8 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     modes = evaluated_modes(config)
     group.from_main(lambda: _check_candidates(modes, valid_data, test_data))
     with stages("pretraining"):
-        vectors = group.from_main(lambda: pretrained_vectors(config, dataset))
-        dataset.pretrained = vectors  # in the other processes too
+        made = group.from_main(lambda: vars(pretrained_vectors(config, dataset)))
+        dataset.pretrained = vectors = PretrainedVectors(**made)
     trainer = make_trainer(config, dataset)
     if resume is not None:
         trainer.resume_checkpoint(resume)
@@ -297,16 +296,16 @@ def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
     return SequenceTrainer(config, model, dataset.fingerprint, keys)
 
 
-def _resume_path(config: Config) -> str | Path | None:
+def _resume_path(config: Config) -> str | None:
     """The checkpoint to go on from, if one is asked for; that it can be used is seen later."""
     given = config["resume"]
     if given is True:
         names = config["checkpoint_dir"], config["model"], config["dataset"]
-        return checkpoint.newest(*names, "leave --resume out to start anew")
+        return str(checkpoint.newest(*names, "leave --resume out to start anew"))
     if not given:
         return None
     checkpoint.check_exists(given)
-    return given
+    return str(given)
 
 
 def _check_candidates(modes: list[str], *phases: SequenceEvalData) -> None:
