@@ -2,5 +2,6 @@
 
 ``hosts`` reads how many processes there are, ``meeting`` brings the machines together,
 ``launching`` starts and watches the processes, ``group`` is what they tell each other,
-``sharding`` deals a batch's rows out to them and ``gradients`` adds up what they learn.
+``message`` is how it is sent, ``sharding`` deals a batch's rows out to them and ``gradients``
+adds up what they learn.
 """
