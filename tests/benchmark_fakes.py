@@ -12,10 +12,9 @@ from unittest import mock
 
 import numpy as np
 
-from ksr_recbole.benchmark import worker
-from ksr_recbole.benchmark.pool import Observer
+from ksr_recbole.benchmark import pool
+from ksr_recbole.benchmark.pool import Job, Observer, Report
 from ksr_recbole.benchmark.store import Finished
-from ksr_recbole.benchmark.worker import Job, Report
 from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.evaluation.metrics import ranking_metrics
@@ -108,7 +107,7 @@ def run_cell(job: Job) -> Report:
         return worker_run_cell(job)
 
 
-worker_run_cell = worker.run_cell  # kept, since tests put the function above in its place
+worker_run_cell = pool.run_cell  # kept, since tests put the function above in its place
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, observer: Observer) -> None:

@@ -15,12 +15,11 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from ksr_recbole.benchmark import cli, pool, runner, tuning, worker
-from ksr_recbole.benchmark.cells import Cell, cell_key, file_digests
+from ksr_recbole.benchmark import cli, pool, runner, tuning
 from ksr_recbole.benchmark.plan import Plan, Request, make_plan
 from ksr_recbole.benchmark.progress import LiveTable, last_epoch
 from ksr_recbole.benchmark.report import about
-from ksr_recbole.benchmark.store import Failed, Store
+from ksr_recbole.benchmark.store import Cell, Failed, Store, cell_key, file_digests
 from ksr_recbole.benchmark.studies import STUDIES, table3
 from ksr_recbole.cache import read_arrays
 from ksr_recbole.config import Config, keys
@@ -51,7 +50,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def faked_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is trained, but worker processes are real."""
-    monkeypatch.setattr(worker, "run_cell", fakes.run_cell)
+    monkeypatch.setattr(pool, "run_cell", fakes.run_cell)
 
 
 def results(toy_folder: Path, name: str = "toy-table3") -> dict:
@@ -560,7 +559,7 @@ def test_a_cell_another_command_has_finished_is_not_run(command, toy_folder, fak
     cell = plan.distinct_cells()[0]
     before = plan.store.result_file(cell).stat().st_mtime_ns
     monkeypatch.setenv(fakes.MISBEHAVE, f"{cell.model}=raise")
-    assert fakes.run_cell(worker.Job(cell, plan.store, (), {}, False)) == worker.Report()
+    assert fakes.run_cell(pool.Job(cell, plan.store, (), {}, False)) == pool.Report()
     assert plan.store.result_file(cell).stat().st_mtime_ns == before
 
 
@@ -638,7 +637,7 @@ def test_the_live_table_shows_every_state(toy_folder, tmp_path):
         names["FPMC"].name: Failed("no reason"),
     }
     board = LiveTable(Live(), plan, outcomes, lambda: next(clock))
-    board.started(worker.Job(names["GRU"], plan.store, (), {}, False))
+    board.started(pool.Job(names["GRU"], plan.store, (), {}, False))
     board.tick()
     shown = Live.console.export_text()
     assert "2/4 cells, " in shown and "about " in shown and " s left" in shown

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from ksr_recbole.benchmark import cli, plan, runner
-from ksr_recbole.benchmark.cells import cell_key
 from ksr_recbole.benchmark.results import Row
-from ksr_recbole.benchmark.store import Finished
+from ksr_recbole.benchmark.store import Finished, cell_key
 from ksr_recbole.benchmark.studies import Setting
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole import registry
-from ksr_recbole.benchmark.cells import Cell, cell_key, file_digests
-from ksr_recbole.benchmark.store import METRICS, Store
+from ksr_recbole.benchmark.store import METRICS, Cell, Store, cell_key, file_digests
 from ksr_recbole.benchmark.studies import Setting, Study
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ksr_recbole.benchmark.cells import Cell
 from ksr_recbole.benchmark.plan import Plan
-from ksr_recbole.benchmark.store import Failed, Finished
-from ksr_recbole.benchmark.worker import Job, Report
+from ksr_recbole.benchmark.pool import Job, Report
+from ksr_recbole.benchmark.store import Cell, Failed, Finished
 
 _TAIL_BYTES = 8192
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

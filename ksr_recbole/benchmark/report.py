@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.benchmark.cells import (
+from ksr_recbole.benchmark.figures import draw
+from ksr_recbole.benchmark.plan import Plan
+from ksr_recbole.benchmark.results import Row, Summary, spread, summarise
+from ksr_recbole.benchmark.store import (
+    Failed,
     environment_without_places,
     of_consequence,
     without_places,
 )
-from ksr_recbole.benchmark.figures import draw
-from ksr_recbole.benchmark.plan import Plan
-from ksr_recbole.benchmark.results import Row, Summary, spread, summarise
-from ksr_recbole.benchmark.store import Failed
 from ksr_recbole.benchmark.table import Table, table_of, to_latex, to_markdown, to_text
 from ksr_recbole.files import read_text, replacing
 from ksr_recbole.quick_start.result import environment

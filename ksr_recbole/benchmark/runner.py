@@ -6,14 +6,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from ksr_recbole.benchmark.plan import Plan, Request, make_plan
-from ksr_recbole.benchmark.pool import run_jobs
+from ksr_recbole.benchmark.pool import Job, run_jobs
 from ksr_recbole.benchmark.progress import observing
 from ksr_recbole.benchmark.report import report
 from ksr_recbole.benchmark.results import collect_rows
 from ksr_recbole.benchmark.store import Failed, Finished
 from ksr_recbole.benchmark.studies import TUNING
 from ksr_recbole.benchmark.tuning import report_tuning
-from ksr_recbole.benchmark.worker import Job
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps

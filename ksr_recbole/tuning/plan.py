@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole import registry
-from ksr_recbole.benchmark.cells import cell_key, file_digests
+from ksr_recbole.benchmark.store import cell_key, file_digests
 from ksr_recbole.cache import content_key
 from ksr_recbole.config import Config
 from ksr_recbole.distributed.hosts import PROCESS_KEYS
