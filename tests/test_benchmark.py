@@ -15,12 +15,13 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from ksr_recbole.benchmark import cli, pool, runner, tuning
+from ksr_recbole.benchmark import cli, pool, runner
 from ksr_recbole.benchmark.plan import Plan, Request, make_plan
 from ksr_recbole.benchmark.progress import LiveTable, last_epoch
 from ksr_recbole.benchmark.report import about
 from ksr_recbole.benchmark.store import Cell, Failed, Store, cell_key, file_digests
 from ksr_recbole.benchmark.studies import STUDIES, table3
+from ksr_recbole.benchmark.trials import tuning_study
 from ksr_recbole.cache import read_arrays
 from ksr_recbole.config import Config, keys
 from ksr_recbole.quick_start.result import settings
@@ -329,10 +330,10 @@ def test_a_trial_means_the_same_once_another_one_was_chosen(tmp_path, monkeypatc
     monkeypatch.setattr(keys, "CONFIGS", mine)
     path = tmp_path / "next-session.yaml"
     path.write_text("KSR: [{}, {gamma: 4}]\n")
-    first, second = tuning.tuning_study(None, path, "toy").settings
+    first, second = tuning_study(None, path, "toy").settings
     assert first.overrides == {"gamma": 10, "kb_scale": 1}
     assert second.overrides == {"gamma": 4, "kb_scale": 1}
-    first, second = tuning.tuning_study(None, path, "ml-1m").settings
+    first, second = tuning_study(None, path, "ml-1m").settings
     chosen = {"kb_input": False, "learning_rate": 0.001}
     assert first.overrides == {"gamma": 10, "kb_scale": 1, **chosen}
     assert second.overrides == {"gamma": 4, "kb_scale": 1, **chosen}
@@ -340,7 +341,7 @@ def test_a_trial_means_the_same_once_another_one_was_chosen(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("task", ["next-item", "next-session"])
 def test_the_trials_that_come_with_the_project_are_fair(task):
-    study = tuning.tuning_study(None, keys.TRIALS / f"{task}.yaml", "ml-1m")
+    study = tuning_study(None, keys.TRIALS / f"{task}.yaml", "ml-1m")
     assert list(dict.fromkeys(each.model for each in study.settings)) == list(PAPER_MODELS)
 
 

@@ -22,7 +22,7 @@ from ksr_recbole.benchmark.table import (
     to_markdown,
     to_text,
 )
-from ksr_recbole.benchmark.tuning import rank_trials
+from ksr_recbole.benchmark.trials import by_mrr, rank_trials
 from ksr_recbole.errors import UserError
 from tests.benchmark_fakes import finished
 
@@ -147,7 +147,7 @@ def test_trials_are_ranked_by_validation():
     study = Study("tuning", "", table3(("BPR", "KSR")).settings)
     rows = rows_of(study, {"BPR": [POOR]})
     rows += rows_of(study, {"BPR": [GOOD], "KSR": [POOR]})
-    found = rank_trials(rows, "full")
+    found = rank_trials(rows, by_mrr("full"))
     assert [(t.row.setting.model, t.chosen) for t in found] == [
         ("BPR", True),
         ("BPR", False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from math import log, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,23 @@ import torch
 from recbole.trainer import HyperTuning
 
 from ksr_recbole import __main__, cli
+from ksr_recbole.benchmark import cli as benchmark_cli
+from ksr_recbole.benchmark import pool, runner
+from ksr_recbole.benchmark.pool import Job, Report
+from ksr_recbole.benchmark.results import Row
+from ksr_recbole.benchmark.store import Failed
+from ksr_recbole.benchmark.studies import Setting
+from ksr_recbole.benchmark.trials import rank_trials
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import CONFIGS
-from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining import pretrain
 from ksr_recbole.quick_start import run
 from ksr_recbole.registry import PAPER_MODELS
 from ksr_recbole.tuning import search
 from ksr_recbole.tuning.cli import main
+from ksr_recbole.tuning.draws import draws_of
 from ksr_recbole.tuning.space import Range, read_space
-from ksr_recbole.tuning.trials import Trial, TrialLog, best_of
+from tests import benchmark_fakes as fakes
 from tests.toy import toy_values
 
 SHIPPED = sorted((CONFIGS / "hyper").glob("*.hyper"))
@@ -57,13 +64,23 @@ def failure(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
     return errors[0]
 
 
-def test_searches_side_by_side_keep_each_others_trials(tmp_path):
-    one, other = (TrialLog(tmp_path / "trials.jsonl") for _ in range(2))
-    one.add(Trial("a", {}, score=0.1))
-    other.add(Trial("b", {}, score=0.2))
-    one.add(Trial("c", {}, score=0.3))
-    kept = TrialLog(tmp_path / "trials.jsonl")
-    assert all(kept.find(key) for key in "abc") and one.find("b")
+def cells(folder: Path, kind: str = "cells") -> list[Path]:
+    """The stored trials; ``kind`` ``failures`` for those that failed."""
+    return sorted((folder / "results" / "benchmark" / "toy" / kind).glob("*.json"))
+
+
+def run_jobs(jobs: Any, workers: int, observer: Any, run_cell: Any = pool.run_cell) -> None:
+    """As the pool's, but in this process."""
+    for job in jobs:
+        observer.started(job)
+        observer.ended(job, run_cell(job))
+        observer.tick()
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are trained in this process, where tests can replace what they call."""
+    monkeypatch.setattr(search, "run_jobs", run_jobs)
 
 
 class FakeTrials:
@@ -72,14 +89,17 @@ class FakeTrials:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = None) -> None:
         self.ran: list[dict[str, Any]] = []
         self.interrupt_at = interrupt_at
-        monkeypatch.setattr(search, "run_trial", self)
+        monkeypatch.setattr(search, "run_jobs", lambda *given: run_jobs(*given, self.run))
 
-    def __call__(self, plan: Any, params: dict[str, Any]) -> Trial:
+    def run(self, job: Job) -> Report:
         if len(self.ran) == self.interrupt_at:
             raise KeyboardInterrupt
+        params = job.cell.overrides
         self.ran.append(params)
         score = 1 / (1 + abs(params["weight_decay"] - 5))
-        return Trial(plan.trial_key(params), params, score, {"mrr": score}, 0, 1)
+        result = fakes.run_result({"test": [1], "valid": [2]}, best_valid_score=score)
+        job.store.save(job.cell, {**result, "pretraining": []}, 1.0, resumed=False)
+        return Report()
 
 
 # Ranges -------------------------------------------------------------------------------------
@@ -131,7 +151,7 @@ def test_all_types_of_ranges(tmp_path):
 def test_a_bad_line_is_told_with_its_number(toy_folder, capsys, line, sentence):
     told = failure(capsys, command(toy_folder, f"gamma choice [1,2]\n{line}\n"))
     assert sentence in told and "ranges.hyper" in told
-    assert not result_file(toy_folder, "jsonl").exists()
+    assert not cells(toy_folder)
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
@@ -214,7 +234,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     begun = FakeTrials(monkeypatch, interrupt_at=3)
     assert main(arguments) == cli.INTERRUPTED
     assert "Go on with: python run_hyper.py" in capsys.readouterr().err
-    assert len(result_file(toy_folder, "jsonl").read_text().splitlines()) == 3
+    assert len(cells(toy_folder)) == 3
     rest = FakeTrials(monkeypatch)
     assert main(arguments) == 0
     assert capsys.readouterr().out.count("(finished before)") == 3
@@ -283,35 +303,120 @@ def test_if_all_trials_fail_the_exit_status_tells_and_nothing_old_stays(
 def test_failed_trials_are_run_again_only_when_asked(toy_folder, monkeypatch):
     ran = []
 
-    def fail(config: Any) -> dict:
-        ran.append(config)
+    def fail(*given: Any, **more: Any) -> dict:
+        ran.append(given)
         raise MemoryError("no room\nhere")
 
-    monkeypatch.setattr("ksr_recbole.tuning.objective._validate", fail)
+    monkeypatch.setattr("ksr_recbole.quick_start.run", fail)
     arguments = command(toy_folder, RATES)
     assert main(arguments) == 1 and len(ran) == 2
     assert main(arguments) == 1 and len(ran) == 2
-    assert stored(toy_folder)["trials"][0]["error"] == "MemoryError: no room here"
+    assert stored(toy_folder)["trials"][0]["error"].startswith("MemoryError: no room here (see ")
     assert main([*arguments, "--retry_failed"]) == 1 and len(ran) == 4
 
 
 def test_the_best_of_a_metric_of_which_less_is_better():
-    trials = [
-        Trial("a", {}, 0.5),
-        Trial("b", {}, error="x"),
-        Trial("c", {}, 0.2),
-        Trial("d", {}, 0.2),
-    ]
-    assert best_of(trials, bigger=False) is trials[2]
-    assert best_of(trials, bigger=True) is trials[0]
-    assert best_of(trials[1:2], bigger=True) is None
+    outcomes = {
+        "a": fakes.finished([1], best_valid_score=0.5),
+        "b": Failed("x"),
+        "c": fakes.finished([1], best_valid_score=0.2),
+        "d": fakes.finished([1], best_valid_score=0.2),
+    }
+    rows = [Row(Setting(name, "KSR"), "", {1: each}) for name, each in outcomes.items()]
+
+    def ranked(rows: list[Row], bigger: bool) -> list[tuple[str, bool]]:
+        trials = rank_trials(rows, lambda row: row.cells[1].result["best_valid_score"], bigger)
+        return [(trial.row.setting.label, trial.chosen) for trial in trials]
+
+    assert ranked(rows, bigger=False) == [("c", True), ("d", False), ("a", False), ("b", False)]
+    assert ranked(rows, bigger=True) == [("a", True), ("c", False), ("d", False), ("b", False)]
+    assert ranked(rows[1:2], bigger=True) == [("b", False)]
+
+
+# The store ------------------------------------------------------------------------------------
+
+
+def test_a_trial_is_a_cell_of_the_comparison_and_the_other_way_round(
+    toy_folder, monkeypatch, capsys
+):
+    """What was finished by one command is not run again by the other."""
+    monkeypatch.setattr(runner, "run_jobs", run_jobs)
+    options = [a for a in command(toy_folder, RATES) if "params_file" not in a]
+    compare = ["--models=GRU" if a.startswith("--model=") else a for a in options]
+    compare = [a for a in compare if not a.startswith("--checkpoint_dir=")]
+    assert benchmark_cli.main([*compare, "--learning_rate=0.01"]) == 0
+    [first] = cells(toy_folder)
+    before = first.stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(command(toy_folder, RATES)) == 0
+    assert capsys.readouterr().out.count("(finished before)") == 1
+    assert len(cells(toy_folder)) == 2 and first.stat().st_mtime_ns == before
+    assert benchmark_cli.main([*compare, "--learning_rate=0.001"]) == 0
+    assert "started" not in capsys.readouterr().err and len(cells(toy_folder)) == 2
+
+
+def test_trials_run_side_by_side_in_processes_of_their_own(toy_folder, monkeypatch, capsys):
+    assert main(command(toy_folder, RATES)) == 0
+    alone = {t["key"]: t["score"] for t in stored(toy_folder)["trials"]}
+    monkeypatch.setattr(search, "run_jobs", pool.run_jobs)
+    elsewhere = command(toy_folder, RATES, f"--results_dir={toy_folder / 'other'}", "--jobs=2")
+    assert main(elsewhere) == 0
+    found = json.loads((toy_folder / "other" / "GRU-toy-next-item-tuning.json").read_text())
+    assert {t["key"]: t["score"] for t in found["trials"]} == alone and len(alone) == 2
+
+
+def test_a_trial_whose_process_dies_is_recorded_and_the_search_goes_on(
+    toy_folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(search, "run_jobs", pool.run_jobs)
+    monkeypatch.setattr(pool, "run_cell", fakes.run_cell)
+    monkeypatch.setenv(fakes.MISBEHAVE, "GRU=die")
+    assert main(command(toy_folder, RATES)) == 1
+    assert capsys.readouterr().out.count("failed: its process died") == 2
+    assert len(cells(toy_folder, "failures")) == 2
+    assert all(trial["seconds"] > 0 for trial in stored(toy_folder)["trials"])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"key": 1}', "\0", '{"seconds": "x"}'])
+def test_a_damaged_failure_is_run_again(toy_folder, monkeypatch, capsys, content):
+    monkeypatch.setattr(
+        search, "run_jobs", lambda *given: run_jobs(*given, lambda job: Report("no luck"))
+    )
+    assert main(command(toy_folder, RATES)) == 1
+    [first, _] = cells(toy_folder, "failures")
+    if content.startswith('{"seconds"'):
+        content = json.dumps({**json.loads(first.read_text()), "seconds": "x"})
+    first.write_text(content)
+    fakes_ran: list[Job] = []
+
+    def run(job: Job) -> Report:
+        fakes_ran.append(job)
+        return Report("no luck")
+
+    monkeypatch.setattr(search, "run_jobs", lambda *given: run_jobs(*given, run))
+    assert main(command(toy_folder, RATES)) == 1 and len(fakes_ran) == 1
+
+
+# Draws ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algo", ["random", "bayes"])
+def test_what_is_drawn_does_not_depend_on_when_trials_end(algo):
+    ranges = (Range("gamma", "uniform", (0.0, 10.0)), Range("loss_type", "choice", ("BPR", "CE")))
+    one, other = draws_of(algo, ranges, 2020), draws_of(algo, ranges, 2020)
+    asked = [one.ask(number) for number in range(3)]
+    for number in reversed(range(3)):
+        one.tell(number, None if number == 1 else float(number))
+    assert [other.ask(number) for number in range(3)] == asked
+    assert all(type(each["gamma"]) is float and 0 <= each["gamma"] <= 10 for each in asked)
+    assert draws_of(algo, ranges, 2021).ask(0) != asked[0]
 
 
 # Ray ----------------------------------------------------------------------------------------
 
 
 def test_ray_gives_what_hyperopt_gives_and_runs_nothing_twice(toy_folder, tmp_path, capsys):
-    pytest.importorskip("pyarrow", reason="Ray Tune needs pyarrow to finish")
+    pytest.importorskip("ray", reason="Ray is optional")
     rate = "learning_rate choice [0.01]\n"
     elsewhere = f"--results_dir={tmp_path / 'ray'}"
     ranges = "learning_rate choice [0.01,0.1,-1.0]\n"
@@ -328,20 +433,6 @@ def test_ray_gives_what_hyperopt_gives_and_runs_nothing_twice(toy_folder, tmp_pa
     assert found == alone and len(found) == 3
 
 
-def test_rays_ranges(toy_folder):
-    from ksr_recbole.tuning.cli import read_request
-    from ksr_recbole.tuning.plan import make_plan
-    from ksr_recbole.tuning.ray_search import ray_space
-
-    ranges = "weight_decay choice [1,2]\nlearning_rate loguniform -8,-4\n"
-    ranges += "embedding_size quniform 8,64,8\n"
-    extra = ["--tool=Ray", "--algo=random", "--max_evals=3"]
-    space = ray_space(make_plan(read_request(command(toy_folder, ranges, *extra))))
-    assert space["weight_decay"].categories == [0, 1]
-    assert -8 <= log(space["learning_rate"].sample()) <= -4
-    assert space["embedding_size"].sample() % 8 == 0
-
-
 # Bad input ----------------------------------------------------------------------------------
 
 
@@ -349,7 +440,8 @@ def test_rays_ranges(toy_folder):
     ("ranges", "extra", "sentence"),
     [
         (RATES, ["--algo=grid"], "--algo is 'grid'; it must be one of: exhaustive, random"),
-        (RATES, ["--tool=Ray", "--early_stop=3"], "--early_stop is for --tool=Hyperopt"),
+        (RATES, ["--tool=Ray", "--jobs=3"], "--jobs is for --tool=Hyperopt"),
+        (RATES, ["--jobs=none"], "--jobs is 'none'"),
         (RATES, ["--tool=ray"], "--tool is 'ray'; did you mean Ray?"),
         (RATES, ["--algo=random"], "--algo=random needs --max_evals=N"),
         (RATES, ["--max_evals=3"], "leave --max_evals out"),
@@ -370,7 +462,7 @@ def test_bad_input_is_told_in_one_sentence(toy_folder, capsys, ranges, extra, se
     if "--dropout_prob=0.5" in extra:
         arguments = [*(a for a in arguments if "dropout_prob" not in a), *extra]
     assert sentence in failure(capsys, arguments)
-    assert not result_file(toy_folder, "jsonl").exists()
+    assert not cells(toy_folder)
 
 
 def test_a_missing_params_file_or_model(toy_folder, capsys):
@@ -381,23 +473,27 @@ def test_a_missing_params_file_or_model(toy_folder, capsys):
     assert "did you mean KSR?" in failure(capsys, ["--model=KRS"])
 
 
-def test_a_damaged_log_is_told_with_its_line(toy_folder, monkeypatch, capsys):
+def test_a_damaged_trial_is_run_again_with_a_line_saying_so(toy_folder, monkeypatch, caplog):
     FakeTrials(monkeypatch)
     arguments = command(toy_folder, "weight_decay choice [1]\n")
     assert main(arguments) == 0
-    capsys.readouterr()
-    log_file = result_file(toy_folder, "jsonl")
-    log_file.write_text(log_file.read_text() + '{"key": 1')
-    assert f"{log_file}, line 2 is not a trial" in failure(capsys, arguments)
-    with pytest.raises(UserError):
-        TrialLog(log_file)
+    [path] = cells(toy_folder)
+    path.write_text(path.read_text()[:-9])
+    again = FakeTrials(monkeypatch)
+    assert main(arguments) == 0 and len(again.ran) == 1
+    assert f"Running {path.stem} again" in caplog.text
 
 
 def test_a_package_that_is_missing_is_told(toy_folder, capsys, monkeypatch):
-    monkeypatch.setattr("ksr_recbole.tuning.ray_search.find_spec", lambda name: None)
-    assert "--tool=Ray needs pyarrow" in failure(capsys, command(toy_folder, RATES, "--tool=Ray"))
-    monkeypatch.setitem(__import__("sys").modules, "ksr_recbole.tuning.search", None)
-    assert "pip install -r requirements.txt" in failure(capsys, command(toy_folder, RATES))
+    modules = __import__("sys").modules
+    monkeypatch.setitem(modules, "ray", None)
+    told = failure(capsys, command(toy_folder, RATES, "--tool=Ray"))
+    assert "run `pip install ray` first" in told
+    monkeypatch.setitem(modules, "hyperopt", None)
+    drawn = ["--algo=random", "--max_evals=2"]
+    assert "--algo=random needs hyperopt; run `pip install -r requirements.txt`" in failure(
+        capsys, command(toy_folder, RATES, *drawn)
+    )
 
 
 def test_the_command_is_one_of_the_projects(capsys):

@@ -106,7 +106,7 @@ def _study(name: str | None, models: str | None, task: str | None, dataset: str)
 
 
 def _tuning(models: str | None, task: str | None, dataset: str) -> Study:
-    from ksr_recbole.benchmark.tuning import tuning_study
+    from ksr_recbole.benchmark.trials import tuning_study
     from ksr_recbole.config import keys
 
     tasks = ("next-item",) if task is None else _tasks(task)

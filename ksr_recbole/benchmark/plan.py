@@ -89,14 +89,8 @@ def make_plan(request: Request) -> Plan:
     table1 = prepare_atomic_files(some_config)
     digests = file_digests(some_config)
     cells = {
-        (setting.label, task, seed): Cell(
-            setting.model,
-            request.dataset,
-            task,
-            seed,
-            setting.overrides,
-            cell_key(settings(configs[setting.label, task]), seed, digests),
-            request.study.measure,
+        (setting.label, task, seed): cell_of(
+            setting, configs[setting.label, task], seed, digests, request.study.measure
         )
         for task in request.tasks
         for setting in request.study.settings
@@ -113,6 +107,27 @@ def make_plan(request: Request) -> Plan:
         cells,
         {name: reason for name, reason in reasons.items() if reason},
     )
+
+
+def cell_of(
+    setting: Setting,
+    config: Config,
+    seed: int,
+    digests: Mapping[str, str],
+    measure: str | None = None,
+) -> Cell:
+    """The cell of a setting.
+
+    Args:
+        setting: the setting.
+        config: its configuration.
+        seed: the run's seed.
+        digests: of the dataset's files, from :func:`file_digests`.
+        measure: as of :class:`Cell`.
+    """
+    key = cell_key(settings(config), seed, digests)
+    names = setting.model, config["dataset"], config["task"]
+    return Cell(*names, seed, setting.overrides, key, measure)
 
 
 def _config(request: Request, setting: Setting, task: str) -> Config:

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from ksr_recbole.benchmark.plan import Plan
 from ksr_recbole.benchmark.pool import Job, Report
-from ksr_recbole.benchmark.store import Cell, Failed, Finished
+from ksr_recbole.benchmark.store import Cell, Failed, Finished, Store
+from ksr_recbole.benchmark.studies import Setting
+from ksr_recbole.benchmark.trials import describe
 
 _TAIL_BYTES = 8192
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -224,6 +226,82 @@ class LiveTable(Board):
         from rich.text import Text
 
         return Text(self.text(cell), style=_STYLES[self.states[cell.name].status])
+
+
+class TrialLines:
+    """A line whenever a trial of a search starts or ends; on a terminal, those that run below.
+
+    Args:
+        store: where the trials' logs are.
+        n_trials: at most so many.
+        metric: name of what they are chosen by.
+    """
+
+    def __init__(self, store: Store, n_trials: int, metric: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._store, self._n_trials, self._metric = store, n_trials, metric
+        self._console = Console()
+        self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+        self._running: dict[str, tuple[Cell, float]] = {}
+
+    def __enter__(self) -> TrialLines:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def _write(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def started(self, number: int, params: Mapping[str, Any], cell: Cell) -> None:
+        """A trial runs."""
+        self._running[str(number)] = cell, time.monotonic()
+        self._write(f"trial {number} of {self._n_trials}: {describe(params, short)}")
+
+    def ended(
+        self,
+        setting: Setting,
+        outcome: Finished | Failed,
+        score: float | None,
+        best: float | None,
+        before: bool,
+    ) -> None:
+        """A trial is done or failed.
+
+        Args:
+            setting: the trial, its number as its label.
+            outcome: how it ended.
+            score: what trials are chosen by, ``None`` if it failed.
+            best: the best score so far.
+            before: it was finished by an earlier command.
+        """
+        head = f"trial {setting.label}"
+        if self._running.pop(setting.label, None) is None:
+            head += f" of {self._n_trials}: {describe(setting.overrides, short)}"
+        head += " (finished before)" if before else ""
+        if isinstance(outcome, Failed):
+            self._write(f"{head} failed: {outcome.error}")
+            return
+        seconds = f"{outcome.record['wall_seconds']:.1f} s"
+        self._write(f"{head}: {self._metric} {score:.4f}, best {best:.4f}, {seconds}")
+
+    def tick(self) -> None:
+        """Show how far the trials that run are."""
+        now = time.monotonic()
+        lines = [
+            f"trial {number}: {now - began:.0f} s{last_epoch(self._store.log_file(cell))}"
+            for number, (cell, began) in self._running.items()
+        ]
+        self._live.update("\n".join(lines))
+
+
+def short(value: Any) -> str:
+    """A setting's value in a few letters."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 _STYLES: Mapping[str, str] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +39,12 @@ class Row:
         """The finished cells, in the order of the seeds."""
         return [cell for cell in self.cells.values() if isinstance(cell, Finished)]
 
-    def values(self, mode: str, phase: str = "test") -> dict[str, np.ndarray]:
+    def values(
+        self, mode: str, phase: str = "test", names: Iterable[str] = METRICS.values()
+    ) -> dict[str, np.ndarray]:
         """Each metric's value under each seed, ``float64 [seeds]``."""
-        per_cell = [cell.metrics(mode, phase) for cell in self.finished()]
-        return {name: np.array([each[name] for each in per_cell]) for name in METRICS.values()}
+        per_cell = [cell.metrics(mode, phase, names) for cell in self.finished()]
+        return {name: np.array([each[name] for each in per_cell]) for name in names}
 
     def compare(self, other: Row, mode: str) -> dict[str, Comparison]:
         """This row's test metrics against another's, user by user.

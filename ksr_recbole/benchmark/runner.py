@@ -12,7 +12,7 @@ from ksr_recbole.benchmark.report import report
 from ksr_recbole.benchmark.results import collect_rows
 from ksr_recbole.benchmark.store import Failed, Finished
 from ksr_recbole.benchmark.studies import TUNING
-from ksr_recbole.benchmark.tuning import report_tuning
+from ksr_recbole.benchmark.trials import report_tuning
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps

@@ -6,7 +6,7 @@ A finished one is a JSON file and the ranks it was computed from.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
@@ -166,10 +166,12 @@ class Finished:
         """What the run returned."""
         return self.record["result"]
 
-    def metrics(self, mode: str, phase: str) -> dict[str, float]:
-        """The metrics of Table 3, by RecBole's name."""
+    def metrics(
+        self, mode: str, phase: str, names: Iterable[str] = METRICS.values()
+    ) -> dict[str, float]:
+        """Metrics by RecBole's name, those of Table 3 unless others are wanted."""
         values = self.result["metrics"][mode][phase]
-        return {name: values[name] for name in METRICS.values()}
+        return {name: values[name] for name in names}
 
     def per_user(self, mode: str, phase: str) -> dict[str, PerUser]:
         """The metrics of Table 3 of every user, by RecBole's name."""
@@ -185,9 +187,11 @@ class Failed:
 
     Attributes:
         error: why, in one line.
+        seconds: wall-clock seconds until then, where they were counted.
     """
 
     error: str
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,10 @@ class Store:
     def ranks_file(self, cell: Cell) -> Path:
         """The cell's users and ranks."""
         return self.folder / "cells" / f"{cell.name}.safetensors"
+
+    def failure_file(self, cell: Cell) -> Path:
+        """How the cell's run failed, for those who do not want it run again."""
+        return self.folder / "failures" / f"{cell.name}.json"
 
     def log_file(self, cell: Cell) -> Path:
         """What the cell's run printed, attempt after attempt."""
@@ -282,3 +290,23 @@ class Store:
             for mode, phase in pairs
         }
         return Finished(record, ranks, measured)
+
+    def save_failure(self, cell: Cell, failed: Failed) -> None:
+        """Keep how a cell's run failed.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        record = {"key": cell.key, "error": failed.error, "seconds": failed.seconds}
+        with replacing(self.failure_file(cell)) as (temporary,):
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def load_failure(self, cell: Cell) -> Failed | None:
+        """How a cell's run failed; ``None`` if it did not, or if that cannot be read."""
+        try:
+            record = json.loads(self.failure_file(cell).read_text(encoding="utf-8"))
+            if record["key"] != cell.key:
+                return None
+            return Failed(str(record["error"]), float(record["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on, tell_written
 
 if TYPE_CHECKING:
-    from ksr_recbole.tuning.plan import Request
+    from ksr_recbole.tuning.request import Request
 
 USAGE = """\
 usage: {program}
          [--model=KSR] [--dataset=ml-100k] [--params_file=FILE.hyper] [--algo=exhaustive]
-         [--tool=Hyperopt] [--KEY=VALUE ...]
+         [--jobs=1] [--tool=Hyperopt] [--KEY=VALUE ...]
 
 Searches a model's settings by their score on validation. Writes the trials as
 <results_dir>/<model>-<dataset>-<task>-tuning.md, .json and .png and the best settings as .yaml, for
-run_recbole.py --config_files. Finished trials are kept in .jsonl and not run again; an
-interrupted command goes on where it was when it is given again.
+run_recbole.py --config_files. Finished trials are kept in <results_dir>/benchmark, as the runs of
+run_benchmark.py are, and not run again; to continue an interrupted command, give it again.
   --params_file=FILE     the ranges; configs/hyper/<model>.hyper by default
   --algo=NAME            exhaustive (the default), random or bayes
   --max_evals=N          at most N trials; random and bayes need it
-  --early_stop=N         stop after N trials without a better one (Hyperopt only)
+  --early_stop=N         stop after N trials without a better one
+  --jobs=N               trials run at a time (1 by default); they share the cores
   --tool=NAME            Hyperopt (the default), or Ray: trials side by side, on a cluster too
   --retry_failed         run trials that failed before again
   --output_file=FILE     the table, instead of <model>-<dataset>-<task>-tuning.md
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     request = read_request(arguments)
     # Imported late: RecBole fails to import with the versions refused before.
-    from ksr_recbole.tuning.runner import tune
+    from ksr_recbole.tuning.search import tune
 
     return tell_written(*tune(request))
 
@@ -58,7 +59,7 @@ def read_request(arguments: Sequence[str]) -> Request:
     """
     values = parse_arguments(arguments, switches={_RETRY})
     from ksr_recbole.paths import CONFIGS
-    from ksr_recbole.tuning.plan import Request
+    from ksr_recbole.tuning.request import Request
 
     model = values.pop("model", "KSR")
     return Request(
@@ -70,6 +71,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         tool=values.pop("tool", "Hyperopt"),
         max_evals=_given(values, "max_evals", lambda text: count_of(text, "max_evals")),
         early_stop=_given(values, "early_stop", lambda text: count_of(text, "early_stop")),
+        jobs=count_of(values.pop("jobs", "1"), "jobs"),
         retry_failed=switched_on(values.pop(_RETRY, "False"), _RETRY),
         output_file=_given(values, "output_file", Path),
         display_file=_given(values, "display_file", Path),

@@ -1,95 +1,161 @@
-"""One trial after the other, chosen by hyperopt through RecBole's ``HyperTuning``."""
+"""A search: its trials are cells of the comparison's store, run by its pool or as Ray's tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp
-from hyperopt.exceptions import AllTrialsFailed
-from recbole.trainer import HyperTuning
-
-from ksr_recbole.tuning.objective import run_trial
-from ksr_recbole.tuning.plan import Plan
-from ksr_recbole.tuning.progress import Progress
-from ksr_recbole.tuning.space import Range
-from ksr_recbole.tuning.trials import Trial, TrialLog
-
-
-def hyperopt_space(ranges: Sequence[Range]) -> dict[str, Any]:
-    """The ranges as hyperopt draws from them; choices by their place, whatever they are."""
-    draw = {"uniform": hp.uniform, "quniform": hp.quniform, "loguniform": hp.loguniform}
-    return {
-        each.name: hp.choice(each.name, list(range(len(each.values))))
-        if each.kind == "choice"
-        else draw[each.kind](each.name, *each.values)
-        for each in ranges
-    }
+from ksr_recbole.benchmark.pool import Job, Report, run_jobs
+from ksr_recbole.benchmark.progress import TrialLines
+from ksr_recbole.benchmark.results import Row
+from ksr_recbole.benchmark.store import Cell, Failed, Finished
+from ksr_recbole.benchmark.studies import Setting
+from ksr_recbole.benchmark.trials import Trial
+from ksr_recbole.cache import content_key
+from ksr_recbole.errors import UserError, one_line
+from ksr_recbole.trainer.checkpoint import plain
+from ksr_recbole.tuning.draws import draws_of
+from ksr_recbole.tuning.request import Plan, Request, make_plan
+from ksr_recbole.tuning.search_report import Tried, report
 
 
-class Search(HyperTuning):
-    """RecBole's search, with trials that may fail, are kept, and are not run again.
+def tune(request: Request) -> tuple[str, list[Path], bool]:
+    """Search, and write what was found.
 
-    The draws depend on the seed and the scores alone.  So a search that was interrupted is
-    simply searched again: what it draws is answered from the log until it comes to what was
-    not finished.
+    Returns:
+        The table of trials as text, the files written, and whether any trial succeeded.
+
+    Raises:
+        UserError: the request is refused, or a package it needs is missing.
+    """
+    plan = make_plan(request)
+    with TrialLines(plan.store, plan.n_trials, plan.selected_by) as lines:
+        search = Search(plan, lines)
+        if request.tool == "Ray":
+            # Imported late: Ray is optional.
+            from ksr_recbole.tuning.ray_pool import run_jobs_on_ray
+
+            run_jobs_on_ray(search.jobs(), search, plan.config({}))
+        else:
+            run_jobs(search.jobs(), request.jobs, search)
+    tried = search.tried()
+    text, paths = report(plan, tried)
+    return text, paths, any(each.row.error is None for each in tried)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A trial that was drawn; without a cell its configuration is refused."""
+
+    number: int
+    params: Mapping[str, Any]
+    key: str
+    cell: Cell | None = None
+
+
+class Search:
+    """The jobs of a search, and an observer of the pool that runs them.
+
+    What is drawn depends on the seed and the scores alone.  So a search that was interrupted is
+    simply searched again: the store has what was finished.
 
     Args:
         plan: what is searched.
-        log: the finished trials.
+        lines: shows the trials.
+
+    Raises:
+        UserError: a package that draws is missing.
     """
 
-    def __init__(self, plan: Plan, log: TrialLog) -> None:
-        request = plan.request
-        super().__init__(
-            None,
-            space=hyperopt_space(plan.ranges),
-            algo=request.algo,
-            max_evals=plan.n_trials,
-        )
-        self.plan, self.log = plan, log
-        self.early_stop_fn = self._stop
-        self.finished: list[Trial] = []
-        self._progress = Progress(plan)
+    def __init__(self, plan: Plan, lines: TrialLines) -> None:
+        self._plan, self._lines = plan, lines
+        self._draws = draws_of(plan.request.algo, plan.ranges, plan.seed)
+        self._running: dict[str, list[tuple[_Drawn, float]]] = {}
+        self._ended: dict[int, Tried] = {}  # in the order in which they ended
+        self._n_drawn = 0
 
-    def run(self) -> list[Trial]:
-        """Search, and return the trials in their order."""
-        with suppress(AllTrialsFailed):  # the report says so, with each trial's error
-            fmin(
-                self.trial,
-                self.space,
-                algo=self.algo,
-                max_evals=self.max_evals,
-                trials=Trials(),
-                allow_trials_fmin=False,
-                rstate=np.random.RandomState(self.plan.seed),
-                early_stop_fn=self.early_stop_fn,
-                show_progressbar=False,
-                return_argmin=False,
-            )
-        return self.finished
+    def tried(self) -> list[Tried]:
+        """The trials in the order in which they were drawn; one drawn several times counts once."""
+        ordered = [self._ended[number] for number in sorted(self._ended)]
+        return list({tried.key: tried for tried in ordered}.values())
 
-    def trial(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Answer hyperopt: from the log, or by running the trial."""
-        decoded = self.plan.decode(params)
-        found = self.log.find(self.plan.trial_key(decoded))
-        if found is None or (found.error and self.plan.request.retry_failed):
-            self._progress.begin(decoded)
-            found = run_trial(self.plan, decoded)
-            self.log.add(found)
-            self._progress.end(found)
-        else:
-            self._progress.known(found)
-        self.finished.append(found)
-        if found.score is None:
-            return {"status": STATUS_FAIL}
-        return {"status": STATUS_OK, "loss": -found.score if self.plan.bigger else found.score}
+    def jobs(self) -> Iterator[Job]:
+        """The trials to be run; each is drawn when it is asked for."""
+        request = self._plan.request
+        while self._n_drawn < self._plan.n_trials and not self._out_of_patience():
+            params = self._draws.ask(self._n_drawn)
+            if params is None:
+                return
+            self._n_drawn += 1
+            drawn, known = self._look_up(plain(params))
+            if known is not None:
+                self._end(drawn, known, before=drawn.cell is not None)
+            elif drawn.cell is not None:
+                self._running.setdefault(drawn.cell.name, []).append((drawn, time.monotonic()))
+                yield Job(drawn.cell, self._plan.store, request.config_files, request.values, False)
 
-    def _stop(self, trials: Trials, *_: Any) -> tuple[bool, list]:
+    def _look_up(self, params: dict[str, Any]) -> tuple[_Drawn, Finished | Failed | None]:
+        """A trial, and how it ended if that is known."""
+        plan, number = self._plan, self._n_drawn
+        try:
+            cell = plan.cell(number, params)
+        except Exception as error:
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            key = content_key({"refused": params, "files": plan.digests, "given": plan.given})
+            return _Drawn(number, params, key), Failed(kind + one_line(error))
+        known = plan.store.load(cell)
+        if known is None and not plan.request.retry_failed:
+            return _Drawn(number, params, cell.key, cell), plan.store.load_failure(cell)
+        return _Drawn(number, params, cell.key, cell), known
+
+    def _out_of_patience(self) -> bool:
         """Whether the last ``early_stop`` trials brought nothing better."""
-        patience, best = self.plan.request.early_stop, self._progress.best
+        patience, best = self._plan.request.early_stop, self._best()
         if patience is None or best is None:
-            return False, []
-        return len(self.finished) - 1 - self.finished.index(best) >= patience, []
+            return False
+        since = list(self._ended).index(int(best.row.setting.label)) + 1
+        return len(self._ended) - since >= patience
+
+    def _best(self) -> Trial | None:
+        rows = [tried.row for tried in self._ended.values()]
+        return next((t for t in self._plan.rank(rows) if t.chosen), None)
+
+    # What the pool does ---------------------------------------------------------------------
+
+    def started(self, job: Job) -> None:
+        """A trial runs."""
+        drawn, _ = self._running[job.cell.name][-1]
+        self._lines.started(drawn.number, drawn.params, job.cell)
+
+    def ended(self, job: Job, report: Report) -> None:
+        """A trial is done or failed; its result is read from the store."""
+        drawn, began = self._running[job.cell.name].pop(0)
+        store = self._plan.store
+        finished = None if report.error else store.load(job.cell)
+        if finished is not None:
+            self._end(drawn, finished)
+            return
+        error = report.error or "its result cannot be read again"
+        failed = Failed(error, time.monotonic() - began)
+        store.save_failure(job.cell, failed)
+        self._end(drawn, failed)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        self._lines.tick()
+
+    def _end(self, drawn: _Drawn, outcome: Finished | Failed, before: bool = False) -> None:
+        plan = self._plan
+        if isinstance(outcome, Finished) and outcome.result["best_valid_score"] is None:
+            outcome = Failed("No epoch was validated; eval_step must be positive.")
+        setting = Setting(str(drawn.number), plan.request.model, drawn.params)
+        row = Row(setting, plan.task, {plan.seed: outcome})
+        self._ended[drawn.number] = Tried(drawn.key, row)
+        score = None if row.error else plan.score(row)
+        loss = -score if score is not None and plan.bigger else score
+        self._draws.tell(drawn.number - 1, loss)
+        best = self._best()
+        self._lines.ended(setting, outcome, score, best.score if best else None, before)

@@ -1,31 +1,31 @@
-"""What a search was asked for, checked before the first trial."""
+"""What a search is to do, checked before the first trial."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from ksr_recbole import registry
-from ksr_recbole.benchmark.store import cell_key, file_digests
-from ksr_recbole.cache import content_key
+from ksr_recbole.benchmark.plan import cell_of
+from ksr_recbole.benchmark.results import Row
+from ksr_recbole.benchmark.store import Cell, Store, file_digests
+from ksr_recbole.benchmark.studies import Setting
+from ksr_recbole.benchmark.trials import Trial, rank_trials
 from ksr_recbole.config import Config
 from ksr_recbole.distributed.hosts import PROCESS_KEYS
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.quick_start.data import prepare_atomic_files
-from ksr_recbole.quick_start.result import settings
 from ksr_recbole.registry import choose_from
 from ksr_recbole.trainer.checkpoint import plain
+from ksr_recbole.tuning.draws import ALGORITHMS
 from ksr_recbole.tuning.space import Range, read_space
 
-ALGORITHMS = ("exhaustive", "random", "bayes")
-"""RecBole's names: every combination, draws, or hyperopt's tree of Parzen estimators."""
-
 TOOLS = ("Hyperopt", "Ray")
-"""RecBole's names: one trial after the other here, or Ray Tune on this machine or a cluster."""
+"""RecBole's names: trials run here, or as tasks of Ray, on a cluster too."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Request:
         tool: one of :data:`TOOLS`.
         max_evals: at most so many trials; not for ``exhaustive``.
         early_stop: stop after so many trials without a better one; ``None`` for never.
+        jobs: trials run at a time, without Ray.
         retry_failed: run trials again that failed before.
         output_file: the table of trials; by default in ``results_dir``.
         display_file: the figure; by default in ``results_dir``.
@@ -56,6 +57,7 @@ class Request:
     tool: str = "Hyperopt"
     max_evals: int | None = None
     early_stop: int | None = None
+    jobs: int = 1
     retry_failed: bool = False
     output_file: Path | None = None
     display_file: Path | None = None
@@ -71,13 +73,14 @@ class Plan:
         n_trials: at most so many trials.
         task: name of the task.
         table1: the dataset's line of Table 1.
+        store: where finished trials are, with all other cells of the dataset.
         seed: of the search and of every trial.
         selected_by: the validation metric.
         mode: how validation is ranked.
         bigger: whether more of it is better.
         results_dir: where everything goes.
         given: the config values the user gave for every trial, as a YAML file may hold them.
-        key: SHA-256 of the data and all settings that trials share.
+        digests: of the dataset's files.
     """
 
     request: Request
@@ -85,35 +88,46 @@ class Plan:
     n_trials: int
     task: str
     table1: str
+    store: Store
     seed: int
     selected_by: str
     mode: str
     bigger: bool
     results_dir: Path
     given: Mapping[str, Any]
-    key: str
+    digests: Mapping[str, str]
 
     def file(self, suffix: str) -> Path:
         """``<results_dir>/<model>-<dataset>-<task>-tuning.<suffix>``."""
         names = (self.request.model, self.request.dataset, self.task)
         return self.results_dir / f"{'-'.join(names)}-tuning.{suffix}"
 
-    def decode(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """Config values for what a search drew."""
-        return {each.name: each.decode(drawn[each.name]) for each in self.ranges}
+    def cell(self, number: int, params: Mapping[str, Any]) -> Cell:
+        """The cell of a trial.
 
-    def trial_key(self, params: Mapping[str, Any]) -> str:
-        """Key of a trial: equal exactly for trials that must give the same score."""
-        return content_key({"shared": self.key, "params": plain(dict(params))})
+        Raises:
+            UserError: its configuration is refused.
+        """
+        setting = Setting(str(number), self.request.model, params)
+        return cell_of(setting, self.config(params), self.seed, self.digests)
 
-    def config(self, params: Mapping[str, Any], **values: Any) -> Config:
+    def score(self, row: Row) -> float:
+        """What a finished trial is chosen by."""
+        [cell] = row.finished()
+        return float(cell.result["best_valid_score"])
+
+    def rank(self, rows: Sequence[Row]) -> list[Trial]:
+        """The trials, the best first and the failed last."""
+        return rank_trials(rows, self.score, self.bigger)
+
+    def config(self, params: Mapping[str, Any]) -> Config:
         """The configuration of a trial.
 
         Raises:
             UserError: it is refused.
         """
         request = self.request
-        given = {**request.values, **params, **values}
+        given = {**request.values, **params}
         return Config(request.model, request.dataset, list(request.config_files), given)
 
 
@@ -140,13 +154,14 @@ def make_plan(request: Request) -> Plan:
         n_trials=n_trials,
         task=config["task"],
         table1=table1,
+        store=Store(Path(config["results_dir"]) / "benchmark" / request.dataset),
         seed=config["seed"],
         selected_by=config["valid_metric"],
         mode=config["eval_args"]["mode"]["valid"],
         bigger=config["valid_metric_bigger"],
         results_dir=Path(config["results_dir"]),
         given=plain(config.external_config_dict),
-        key=cell_key(settings(config), config["seed"], file_digests(config)),
+        digests=file_digests(config),
     )
 
 
@@ -165,10 +180,10 @@ def _check_options(request: Request) -> None:
         if key in request.values:
             raise UserError(
                 f"Config key {key} has no effect on a search, whose trials are one process each; "
-                "leave it out, or give --tool=Ray for several trials at a time."
+                "leave it out, or give --jobs=N for several trials at a time."
             )
-    if request.tool == "Ray" and request.early_stop is not None:
-        raise UserError("--early_stop is for --tool=Hyperopt; leave it out with --tool=Ray.")
+    if request.tool == "Ray" and request.jobs > 1:
+        raise UserError("--jobs is for --tool=Hyperopt; Ray runs a trial on each of its CPUs.")
     if request.display_file and request.display_file.suffix != ".png":
         raise UserError(f"--display_file is {request.display_file}; it must end in .png.")
 

@@ -1,9 +1,14 @@
-"""Choosing each model's settings on validation, with as many trials for every model."""
+"""Trials: runs that are compared on validation, to choose settings.
+
+They are cells as any other.  Here is what the trials of ``run_benchmark.py --study=tuning``, which
+come from a file, and those of ``run_hyper.py``, which a search draws, have in common, and the
+former's study and report.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ from ksr_recbole.benchmark.report import about, markdown_document, metric_as_jso
 from ksr_recbole.benchmark.results import Row, spread
 from ksr_recbole.benchmark.store import METRICS
 from ksr_recbole.benchmark.studies import TUNING, Setting, Study
-from ksr_recbole.benchmark.table import Line, Table, Value, to_text
+from ksr_recbole.benchmark.table import Line, Table, Value, to_text, with_rules
 from ksr_recbole.cache import content_key
 from ksr_recbole.config.keys import before_choice, check_keys, model_options, names_of
 from ksr_recbole.errors import UserError
@@ -127,36 +132,102 @@ class Trial:
     Attributes:
         row: the row.
         score: the mean over seeds of what trials are chosen by, ``None`` if it failed.
-        seconds: mean wall-clock seconds of its runs.
         chosen: it is its model's best.
     """
 
     row: Row
     score: float | None
-    seconds: float | None
     chosen: bool
 
+    @property
+    def seconds(self) -> float | None:
+        """Mean wall-clock seconds of its runs, ``None`` without a finished one."""
+        seconds = [cell.record["wall_seconds"] for cell in self.row.finished()]
+        return float(np.mean(seconds)) if seconds else None
 
-def rank_trials(rows: Sequence[Row], mode: str) -> list[Trial]:
-    """Trials model by model, the best on validation first, the failed last."""
+
+def rank_trials(
+    rows: Sequence[Row], score: Callable[[Row], float], bigger: bool = True
+) -> list[Trial]:
+    """Trials model by model, the best on validation first, the failed last.
+
+    Args:
+        rows: the trials; of equal ones the first is the better.
+        score: what they are chosen by, of a row without an error.
+        bigger: whether more of it is better.
+    """
+    sign = -1 if bigger else 1
     trials: list[Trial] = []
     for model in dict.fromkeys(row.setting.model for row in rows):
-        scored = [(_score(row, mode), row) for row in rows if row.setting.model == model]
-        scored.sort(key=lambda pair: -np.inf if pair[0] is None else pair[0], reverse=True)
+        mine = [row for row in rows if row.setting.model == model]
+        scored = [(None if row.error else score(row), row) for row in mine]
+        scored.sort(key=lambda pair: np.inf if pair[0] is None else sign * pair[0])
         trials += [
-            Trial(row, score, _seconds(row), chosen=place == 0 and score is not None)
-            for place, (score, row) in enumerate(scored)
+            Trial(row, found, chosen=place == 0 and found is not None)
+            for place, (found, row) in enumerate(scored)
         ]
     return trials
 
 
-def _score(row: Row, mode: str) -> float | None:
-    return None if row.error else float(np.mean(row.values(mode, "valid")[_SELECTED_BY]))
+@dataclass(frozen=True)
+class Layout:
+    """How the table of some trials looks.
+
+    Attributes:
+        caption: what it shows.
+        mode: the evaluation mode shown.
+        metrics: heads of columns, and RecBole's names of the metrics below them.
+        texts: heads of the columns after these, and what stands in them.
+        error: what stands there for a trial that failed.
+        mark: what is said of the best trial of a model.
+        selected_by: name of the metric that trials are chosen by.
+    """
+
+    caption: str
+    mode: str
+    metrics: Mapping[str, str]
+    texts: Mapping[str, Callable[[Trial], str]]
+    error: Callable[[Trial], str]
+    mark: str
+    selected_by: str
 
 
-def _seconds(row: Row) -> float | None:
-    seconds = [cell.record["wall_seconds"] for cell in row.finished()]
-    return float(np.mean(seconds)) if seconds else None
+def trial_table(trials: Sequence[Trial], layout: Layout) -> Table:
+    """All trials, the best one of each model first and marked.
+
+    Args:
+        trials: from :func:`rank_trials`.
+        layout: how it looks.
+    """
+    lines = []
+    for trial in trials:
+        label = f"{trial.row.setting.label}{f' ({layout.mark})' if trial.chosen else ''}"
+        if trial.score is None:
+            lines.append(Line(label, error=layout.error(trial)))
+            continue
+        values = trial.row.values(layout.mode, "valid", layout.metrics.values()).values()
+        figures = [Value(float(np.mean(v)), spread(v), best=trial.chosen) for v in values]
+        texts = [text(trial) for text in layout.texts.values()]
+        lines.append(Line(label, (*figures, *texts)))
+    return Table(
+        layout.caption,
+        (*layout.metrics, *layout.texts),
+        tuple(with_rules(lines, [trial.row.setting.model for trial in trials])),
+        (f"Chosen by {layout.selected_by} on validation; test items play no part.",),
+    )
+
+
+def describe(params: Mapping[str, Any], short: Callable[[Any], str] = str) -> str:
+    """Settings in one line.
+
+    Args:
+        params: config values by key.
+        short: how a value is written.
+    """
+    return ", ".join(f"{name} {short(value)}" for name, value in params.items())
+
+
+# The trials of a file -------------------------------------------------------------------------
 
 
 def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
@@ -171,8 +242,20 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     request, mode = plan.request, plan.modes[0]
     texts, paths = [], []
     for task in request.tasks:
-        trials = rank_trials([row for row in rows if row.task == task], mode)
-        table = trial_table(trials, mode, f"{request.dataset}, {task}")
+        trials = rank_trials([row for row in rows if row.task == task], by_mrr(mode))
+        layout = Layout(
+            f"Trials: {request.dataset}, {task}, validation, {mode}",
+            mode,
+            METRICS,
+            {
+                "seconds": lambda trial: f"{trial.seconds:.1f}",
+                "settings": lambda trial: describe(_differing(trial.row.setting)) or "defaults",
+            },
+            error=lambda trial: str(trial.row.error),
+            mark="chosen",
+            selected_by=_SELECTED_BY.upper(),
+        )
+        table = trial_table(trials, layout)
         files = paths_for(plan, f"{TUNING}-{task}", ("md", "json"))
         with replacing(*files) as (markdown, document):
             markdown.write_text(markdown_document(plan.table1, [table]), encoding="utf-8")
@@ -185,33 +268,9 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     return "\n\n".join(texts), paths
 
 
-def trial_table(trials: Sequence[Trial], mode: str, where: str) -> Table:
-    """All trials, the chosen one of each model first and marked.
-
-    Args:
-        trials: from :func:`rank_trials`.
-        mode: the evaluation mode shown.
-        where: dataset and task, for the caption.
-    """
-    lines = []
-    for k, trial in enumerate(trials):
-        setting = trial.row.setting
-        above = k > 0 and trials[k - 1].row.setting.model != setting.model
-        label = f"{setting.label}{' (chosen)' if trial.chosen else ''}"
-        if trial.score is None:
-            lines.append(Line(label, error=trial.row.error, rule_above=above))
-            continue
-        values = trial.row.values(mode, "valid").values()
-        figures = [Value(float(np.mean(v)), spread(v), best=trial.chosen) for v in values]
-        told = ", ".join(f"{key} {value}" for key, value in _differing(setting).items())
-        texts = (f"{trial.seconds:.1f}", told or "defaults")
-        lines.append(Line(label, (*figures, *texts), rule_above=above))
-    return Table(
-        f"Trials: {where}, validation, {mode}",
-        (*METRICS, "seconds", "settings"),
-        tuple(lines),
-        (f"Chosen by {_SELECTED_BY.upper()} on validation; test items play no part.",),
-    )
+def by_mrr(mode: str) -> Callable[[Row], float]:
+    """The mean over seeds of a row's MRR on validation in one mode."""
+    return lambda row: float(np.mean(row.values(mode, "valid")[_SELECTED_BY]))
 
 
 def _as_json(trial: Trial, mode: str) -> dict[str, Any]:
