@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ksr_recbole.errors import UserError, cannot_write
 from ksr_recbole.one_step import (
+    check_place,
     nothing_to_check,
     replace_all,
     replace_folder,
@@ -161,6 +162,8 @@ def replacing(
     folders: dict[Path, Path] = {}
     with ExitStack() as stack:
         try:
+            for final in finals:
+                check_place(final)
             for parent in dict.fromkeys(final.parent for final in finals):
                 parent.mkdir(parents=True, exist_ok=True)
                 folders[parent] = stack.enter_context(temporary_folder(parent))

@@ -91,7 +91,7 @@ def replace_all(
     """
     parent = folder.parent
     for name in names:
-        _check_place(parent / name)
+        check_place(parent / name)
         _sync(folder / name)
     if len(names) == 1 and not removed and check is nothing_to_check:
         os.replace(folder / names[0], parent / names[0])
@@ -274,7 +274,7 @@ def _put(new: Path, final: Path, aside: Path) -> None:
     os.replace(new, final)
 
 
-def _check_place(final: Path) -> None:
+def check_place(final: Path) -> None:
     """Refuse a place where a rename would fail, or would take away a device."""
     if final.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))

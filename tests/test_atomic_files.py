@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
+from pathlib import Path
 
 import pytest
 
+from dataset_atomic.cli import main
+from ksr_recbole.config import Config
 from ksr_recbole.dataset import atomic_files
 from ksr_recbole.dataset.atomic_files import check_atomic_file
 from ksr_recbole.errors import UserError
+from ksr_recbole.pretraining.vectors import read_vectors
+from tests.toy import toy_run, write_toy
 
 INTER = {"user_id": "token", "item_id": "token", "timestamp": "float"}
 HEADER = b"user_id:token\titem_id:token\ttimestamp:float\n"
@@ -155,3 +161,25 @@ def test_lines_are_counted_across_blocks(write, monkeypatch, block_bytes):
             lines = [*rows[:at], bad, *rows[at + 1 :]]
             sentence = complaint(write(HEADER + b"\n".join(lines) + b"\n"))
             assert f"line {at + 2}:" in sentence and expected in sentence
+
+
+def test_what_is_no_file_is_one_sentence_for_every_reader(toy_folder: Path, capsys) -> None:
+    """A reader that waited for the pipe would never end."""
+    for suffix in ("inter", "kg", "link", "item"):
+        folder = write_toy(toy_folder / suffix) / "toy"
+        path = folder / f"toy.{suffix}"
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        assert main(["describe", str(folder)]) == 2
+        assert "it is a named pipe, not a file" in capsys.readouterr().err
+        with pytest.raises(UserError, match="it is a named pipe, not a file"):
+            toy_run(toy_folder / suffix)
+        raw = ["--dataset=x", f"--raw={path}", f"--link={path}", f"--kg={path}"]
+        assert main(["convert", "csv", *raw, f"--out={folder / 'out'}"]) == 2
+        assert "it is a named pipe, not a file" in capsys.readouterr().err
+        for read in (
+            lambda path=path: read_vectors(path, ["a"]),
+            lambda path=path: Config("KSR", "toy", [str(path)], {}),
+        ):
+            with pytest.raises(UserError, match="it is a named pipe, not a file"):
+                read()

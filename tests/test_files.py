@@ -17,9 +17,11 @@ from ksr_recbole.files import (
     open_regular,
     read_regular,
     read_text,
+    replacing,
     sha256_of,
 )
 from ksr_recbole.locks import locked
+from ksr_recbole.one_step import finish_steps, steady
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
@@ -103,3 +105,76 @@ def test_a_file_that_shrinks_and_one_that_never_ends(tmp_path: Path, monkeypatch
             read_regular(tmp_path / "file")
     # Linux calls this a file of no bytes, and it can be read for ever.
     assert read_regular("/proc/self/pagemap") == b""
+
+
+# Writing in one step; tests/test_killed.py kills commands in the middle of it ------------------
+
+
+def left_by_a_dead_process(folder: Path, journal: str | None = None) -> Path:
+    """A temporary folder as a killed command leaves it."""
+    left = folder / f".{'0' * 16}.ksr-tmp"
+    left.mkdir()
+    (left / "ksr-lock").write_text("")
+    (left / "a").write_text("new a")
+    if journal is not None:
+        (left / "ksr-journal.json").write_text(journal)
+    return left
+
+
+def test_what_the_dead_left_goes_and_what_the_living_write_stays(tmp_path: Path) -> None:
+    left = left_by_a_dead_process(tmp_path)
+    with replacing(tmp_path / "x") as (first,):
+        first.write_text("1")
+        assert not left.exists()
+        with replacing(tmp_path / "y") as (second,):
+            second.write_text("2")
+        assert first.read_text() == "1"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "1", "y": "2"}
+
+
+def test_files_that_only_look_like_temporary_ones_stay(tmp_path: Path) -> None:
+    for name in (".x.1234.tmp", ".0.ksr-tmp", f"{'0' * 16}.ksr-tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".{'1' * 16}.ksr-tmp").write_text("a file")
+    with replacing(tmp_path / "x") as (temporary,):
+        temporary.write_text("1")
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_the_next_reader_finishes_a_step(tmp_path: Path) -> None:
+    for name in ("a", "gone"):
+        (tmp_path / name).write_text("old")
+    left_by_a_dead_process(tmp_path, '{"names": ["b", "a"], "removed": ["gone"]}')
+    finish_steps(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new a"}
+
+
+ODD_JOURNALS = (
+    *("", "[]", "{}", "\xff", '{"names": null, "removed": []}', '{"names": [1], "removed": []}'),
+    *('{"names": ["../a"], "removed": []}', '{"names": [], "removed": ["/etc/x"]}'),
+)
+
+
+@pytest.mark.parametrize("journal", ODD_JOURNALS)
+def test_a_journal_that_makes_no_sense_is_one_sentence(tmp_path: Path, journal: str) -> None:
+    left = left_by_a_dead_process(tmp_path, journal)
+    for work in (lambda: finish_steps(tmp_path), lambda: replacing(tmp_path / "a").__enter__()):
+        with pytest.raises(UserError, match=r"is damaged .*; delete the folder"):
+            work()
+    assert left.exists() and not (tmp_path / "a").exists()
+
+
+def test_devices_are_not_replaced() -> None:
+    refused = pytest.raises(UserError, match="Cannot write /dev/null: it is no file")
+    with refused, replacing("/dev/null"):
+        pass
+    assert Path("/dev/null").is_char_device()
+
+
+def test_files_replaced_while_they_are_read_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with steady(tmp_path, ["a", "b"]):
+        (tmp_path / "c").write_text("another")
+    refused = pytest.raises(UserError, match="a was replaced while")
+    with refused, steady(tmp_path, ["a", "b"]), replacing(tmp_path / "a") as (temporary,):
+        temporary.write_text("new")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import polars as pl
 from tqdm import tqdm
 
 from ksr_recbole.errors import UserError
+from ksr_recbole.files import open_regular
 
 BLOCK_BYTES = 1 << 24
 """Bytes of decompressed text that are parsed at a time."""
@@ -29,6 +31,9 @@ PROGRESS_BYTES = 1 << 26
 
 _OVERFLOW = "\0overflow"
 _LONGEST_LINE = 1 << 26
+
+_BOMB_BYTES, _BOMB_RATIO = 1 << 28, 200
+"""A file that unpacks to so many bytes and so many times its own is made to fill a machine."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,11 @@ def text_blocks(
         UserError: the file is missing, unreadable, or its gzip data are damaged.
     """
     try:
-        with path.open("rb") as raw, ThreadPoolExecutor(1) as thread:
-            size = path.stat().st_size
+        with open_regular(path) as raw, ThreadPoolExecutor(1) as thread:
+            size = os.fstat(raw.fileno()).st_size
             is_gzip = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
+            unpacked = 0
             file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
             with tqdm(
                 total=size, unit="B", unit_scale=True, desc=f"Reading {path.name}", delay=1.0,
@@ -131,6 +137,8 @@ def text_blocks(
             ) as bar:  # fmt: skip
                 for first_line, text in _whole_lines(path, file, thread, block_bytes):
                     bar.update(raw.tell() - bar.n)
+                    unpacked += len(text)
+                    _check_ratio(path, unpacked, raw.tell() if is_gzip else unpacked)
                     yield first_line, _to_utf8(path, first_line, text, encoding)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; name the file or folder that holds it.") from None
@@ -142,6 +150,14 @@ def text_blocks(
         raise UserError(
             f"{path} cannot be read ({error.strerror or error}); expected a readable file."
         ) from error
+
+
+def _check_ratio(path: Path, unpacked: int, read: int) -> None:
+    if unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * read:
+        raise UserError(
+            f"{path} unpacks to more than {_BOMB_RATIO} times its size, as no real data do; "
+            "unpack it by hand and look what it is."
+        )
 
 
 def _whole_lines(

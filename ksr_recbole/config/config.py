@@ -25,6 +25,7 @@ from ksr_recbole.distributed.group import place
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import parse_mode
 from ksr_recbole.evaluation.metrics import metric_keys
+from ksr_recbole.files import read_text
 from ksr_recbole.paths import CONFIGS, DATASETS
 
 _DEFAULT_TASK = "next-item"
@@ -93,7 +94,7 @@ class Config(RecBoleConfig):
 
     def _read_yaml(self, path: Path) -> dict[str, Any]:
         try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=self.yaml_loader)
+            content = yaml.load(read_text(path), Loader=self.yaml_loader)
         except OSError as error:
             raise UserError(f"Cannot read config file {path}: {error.strerror}.") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import open_regular
+from ksr_recbole.files import check_regular, open_regular
 from ksr_recbole.one_step import steady
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
@@ -44,14 +44,29 @@ _NON_DIGIT_WEIGHT[ord("0") : ord("9") + 1] = 0
 _NON_DIGIT_WEIGHT[ord(".")] = 1
 
 
-def steady_dataset(folder: str | os.PathLike[str], name: str) -> AbstractContextManager[None, None]:
-    """What is read inside the block is of one conversion.
+@contextmanager
+def steady_dataset(folder: str | os.PathLike[str], name: str) -> Iterator[None]:
+    """What is read inside the block is of one conversion, and from files only.
 
     Raises:
         UserError: files of the dataset were replaced meanwhile, or a conversion that was stopped
-            half-way cannot be finished.
+            half-way cannot be finished; something else stands where a file is expected.
     """
-    return steady(folder, [f"{name}.{suffix}" for suffix in SUFFIXES])
+    names = [f"{name}.{suffix}" for suffix in SUFFIXES]
+    with steady(folder, names):
+        for path in map(Path(folder).joinpath, names):
+            if os.path.lexists(path):
+                _check_readable(path)
+        yield
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); it should be a readable file."
+        ) from error
 
 
 def check_atomic_file(

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 
 from ksr_recbole.cache import compact, widened
 from ksr_recbole.dataset.funnel import DataFunnel
-from ksr_recbole.files import sha256_of
+from ksr_recbole.files import open_regular, sha256_of
 
 SETTINGS = (
     *dataset_arguments,
@@ -72,7 +73,7 @@ class WithPolars:
     def _load_feat(self, filepath: str, source: Any) -> Any:
         """As RecBole's, many times faster where all columns are tokens or numbers."""
         separator = self.config["field_separator"]
-        with open(filepath, encoding=self.config["encoding"]) as file:
+        with TextIOWrapper(open_regular(filepath), encoding=self.config["encoding"]) as file:
             header = file.readline()
         if "_seq" in header:
             return super()._load_feat(filepath, source)

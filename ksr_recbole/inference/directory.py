@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import replacing_folder, sha256_of
+from ksr_recbole.one_step import finish_steps
 
 FORMAT = 1
 KIND = "ksr_recbole model"
@@ -103,7 +104,7 @@ def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Pat
     check_replaceable(directory)
     histories = {name: np.ascontiguousarray(v) for name, v in vars(saved.histories).items()}
     weights = {name: tensor.contiguous() for name, tensor in saved.weights.items()}
-    with replacing_folder(directory) as folder:
+    with replacing_folder(directory, lambda: check_replaceable(directory)) as folder:
         # Not safetensors' own writing to a file, which tells a full disk in a way of its own.
         _write_json(folder / CONFIG, saved.settings)
         _write_json(folder / TOKENS, saved.tokens)
@@ -132,6 +133,7 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
         UserError: there is none, it is of another format, or a file is missing or altered.
     """
     folder = Path(directory)
+    finish_steps(folder.resolve().parent)
     try:
         manifest = _read_manifest(folder)
         _check_files(folder, manifest["sha256"])

@@ -6,7 +6,9 @@ second run, another model or another trial of a search finds them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
@@ -196,6 +198,8 @@ def _cached(
     found = cache.load(kind, key, shapes)
     if found is not None:
         notes.append(from_cache)
+        with suppress(OSError):  # left by a run that was killed once it had the vectors
+            cache.partial_path(kind, key).unlink(missing_ok=True)
         return found
     with locked(lock):
         # Another run may have made it meanwhile; a damaged file is told of once.
@@ -209,7 +213,6 @@ def _cached(
             readable = {name: v for name, v in parts.items() if not isinstance(v, np.ndarray)}
             cache.save(kind, key, found, readable)
             notes.append(f"{kind} trained in {perf_counter() - start:.1f} s, kept in {path}")
-        lock.unlink(missing_ok=True)
     return found
 
 
@@ -221,7 +224,7 @@ def _given(config: Any, suffix: str) -> Path | None:
     if not Path(folder).is_dir():
         raise UserError(f"The folder {folder} (pretrain_path) does not exist.")
     path = Path(folder) / f"{config['dataset']}.{suffix}"
-    return path if path.is_file() else None
+    return path if os.path.lexists(path) else None  # what is no file is said when it is read
 
 
 def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors) -> None:

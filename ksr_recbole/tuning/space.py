@@ -10,6 +10,7 @@ from typing import Any
 
 from ksr_recbole.config.keys import check_keys
 from ksr_recbole.errors import UserError
+from ksr_recbole.files import read_text
 from ksr_recbole.registry import choose_from
 
 BOUNDS = {
@@ -74,7 +75,7 @@ def read_space(path: Path) -> tuple[Range, ...]:
         UserError: the file is missing, or a line is not as above; the sentence has its number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise UserError(f"Cannot read the params file {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -1,0 +1,306 @@
+"""Commands killed at every rename, removal and new folder; what is left is read and repeated.
+
+``python -m tests.killed KIND FOLDER`` prints a JSON line for every place.  All work is done in
+forks of one process that has only imported what it needs, which saves the imports.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset_atomic.cli import main as dataset_atomic
+from ksr_recbole import one_step
+from ksr_recbole.benchmark.plan import Request, make_plan
+from ksr_recbole.benchmark.studies import table3
+from ksr_recbole.compat import silence_upstream_warnings
+from ksr_recbole.config import Config
+from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.errors import UserError
+from ksr_recbole.inference import Recommender, save_model
+from ksr_recbole.pretraining import progress
+from ksr_recbole.pretraining.pretrain import pretrained_vectors
+from ksr_recbole.quick_start import data
+from ksr_recbole.trainer import checkpoint
+from tests.benchmark_fakes import Job, worker_run_cell
+from tests.toy import toy_run, toy_values, write_toy
+
+PLACES = ("replace", "unlink", "rmdir", "mkdir")
+"""Functions of ``os`` at whose calls the process dies."""
+
+
+class Kind:
+    """A command, what it finds, and how its outcome is read."""
+
+    places: tuple[str, ...] = PLACES
+
+    def prepare(self, folder: Path) -> None:
+        """What is there before."""
+
+    def command(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    def read(self, folder: Path) -> Any:
+        """What the project's own readers make of what is there, as JSON."""
+        raise NotImplementedError
+
+
+def _convert(folder: Path, name: str, *more: str, out: Path | None = None) -> None:
+    given = [f"--raw={folder / 'ratings.csv'}", f"--link={folder / 'links.tsv'}"]
+    given += [f"--kg={folder / 'triples.tsv'}", "--min-triples=1", f"--dataset={name}"]
+    words = ["convert", "csv", *given, f"--out={out or folder / 'out' / name}", *more]
+    assert dataset_atomic(words) == 0
+
+
+def _write_raw(folder: Path) -> None:
+    """Raw files like those that the toy dataset could have been made from."""
+    toy = write_toy(folder) / "toy"
+    for suffix, name in (("inter", "ratings.csv"), ("link", "links.tsv"), ("kg", "triples.tsv")):
+        header, *lines = (toy / f"toy.{suffix}").read_text().splitlines()
+        if suffix == "inter":
+            header = "user_id,item_id,timestamp"
+            lines = [header, *(line.replace("\t", ",") for line in lines)]
+        (folder / name).write_text("\n".join(lines) + "\n")
+
+
+def _digest(folder: Path) -> str:
+    """Of the names and bytes of all files but temporary ones, which no reader takes for others."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "ksr-" not in str(path):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+class ConvertOverwrite(Kind):
+    """``convert --overwrite`` over a conversion by other rules, which has a file more."""
+
+    def prepare(self, folder: Path) -> None:
+        _write_raw(folder)
+        (folder / "names.tsv").write_text("e1\tone\ne2\ttwo\n")
+        _convert(folder, "toy", "--k-core=2", f"--names={folder / 'names.tsv'}")
+
+    def command(self, folder: Path) -> None:
+        _convert(folder, "toy", "--k-core=5", "--overwrite")
+
+    def read(self, folder: Path) -> Any:
+        assert dataset_atomic(["describe", str(folder / "out" / "toy")]) == 0
+        return _digest(folder / "out")
+
+
+class Automatic(Kind):
+    """The conversion of a dataset at its first run."""
+
+    def prepare(self, folder: Path) -> None:
+        _write_raw(folder)
+        (folder / "out").mkdir()
+
+    def command(self, folder: Path) -> None:
+        data.DATASETS = folder / "out"
+
+        def convert(out: Path, options: Any) -> Any:
+            _convert(folder, "ml-100k", "--k-core=2", "--overwrite", out=out)
+            return _Report()
+
+        data.CONVERTERS["ml-100k"] = convert
+        config = {"dataset": "ml-100k", "data_path": str(data.DATASETS / "ml-100k"), "model": "GRU"}
+        assert "interactions" in data.prepare_atomic_files(config)
+
+    def read(self, folder: Path) -> Any:
+        one_step.finish_steps(folder / "out" / "ml-100k")
+        return _digest(folder / "out") if any(folder.glob("out/*/*.inter")) else "nothing"
+
+
+class _Report:
+    def lines(self) -> list[str]:
+        return []
+
+
+class Export(Kind):
+    """``export`` over a model directory, on a system that can exchange folders."""
+
+    def prepare(self, folder: Path) -> None:
+        write_toy(folder)
+        for epochs in (1, 2):
+            found = toy_run(folder, "GRU", epochs=epochs)
+            shutil.copy(found["checkpoint"], folder / f"{epochs}.pth")
+        save_model(folder / "1.pth", folder / "out" / "model")
+
+    def command(self, folder: Path) -> None:
+        save_model(folder / "2.pth", folder / "out" / "model")
+
+    def read(self, folder: Path) -> Any:
+        found = Recommender.load(folder / "out" / "model").recommend("u1")
+        return repr(found)
+
+
+class ExportByRenames(Export):
+    """As :class:`Export` where folders cannot be exchanged."""
+
+    def command(self, folder: Path) -> None:
+        one_step._exchanged = lambda *_: False
+        super().command(folder)
+
+
+class Training(Kind):
+    """A run, gone on from its checkpoint if it has one."""
+
+    places = ("replace",)
+
+    def prepare(self, folder: Path) -> None:
+        write_toy(folder)
+
+    def command(self, folder: Path) -> None:
+        checkpoints = sorted((folder / "saved").glob("*.pth"))
+        resume = str(checkpoints[-1]) if checkpoints else False
+        toy_run(folder, "GRU", resume=resume, epochs=2)
+
+    def read(self, folder: Path) -> Any:
+        for path in (folder / "saved").glob("*.pth"):
+            checkpoint.load(path)
+        results = [json.loads(path.read_text()) for path in (folder / "results").glob("*.json")]
+        return [result["metrics"] for result in results][-1:]
+
+
+class Cell(Kind):
+    """A cell of a comparison."""
+
+    places = ("replace", "rmdir")
+
+    def prepare(self, folder: Path) -> None:
+        write_toy(folder)
+
+    def _job(self, folder: Path) -> Job:
+        values = toy_values(folder, epochs=1)
+        values = {k: v for k, v in values.items() if k not in ("checkpoint_dir", "results_dir")}
+        request = Request("toy", table3(["GRU"]), (2020,), ("next-item",), (), values,
+                          folder / "results", 1, False)  # fmt: skip
+        plan = make_plan(request)
+        return Job(plan.distinct_cells()[0], plan.store, (), values, False)
+
+    def command(self, folder: Path) -> None:
+        report = worker_run_cell(self._job(folder))
+        assert report.error is None, report.error
+
+    def read(self, folder: Path) -> Any:
+        job = self._job(folder)
+        found = job.store.load(job.cell)
+        if found is None:
+            return "nothing"
+        ranks = {"/".join(k): np.stack(v).tolist() for k, v in found.ranks.items()}
+        return [found.result["metrics"], hashlib.sha256(repr(ranks).encode()).hexdigest()]
+
+
+class Pretraining(Kind):
+    """Vectors for the cache, with the state kept after every epoch."""
+
+    def prepare(self, folder: Path) -> None:
+        write_toy(folder)
+
+    def command(self, folder: Path, every: float = 0.0) -> Any:
+        progress.SAVE_SECONDS = every
+        values = toy_values(folder, kge_epochs=3, item_init="random", data_cache_dir=None)
+        config = Config("KSR", "toy", None, values)
+        dataset = load_dataset(config)
+        dataset.build()
+        return pretrained_vectors(config, dataset)
+
+    def read(self, folder: Path) -> Any:
+        if not list((folder / "pretrained").glob("*.safetensors")):
+            return "nothing"
+        found = self.command(folder, every=1e9)
+        assert "from the cache" in found.notes[0]
+        return [hashlib.sha256(v.tobytes()).hexdigest() for v in (found.entities, found.relations)]
+
+
+KINDS = {kind.__name__: kind for kind in Kind.__subclasses__() + Export.__subclasses__()}
+
+
+def forked(work: Callable[[], Any], log: Path) -> tuple[int, Any]:
+    """A function's exit status in a fork, negative for a signal, and its value."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.close(reading)
+        with log.open("ab", buffering=0) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        try:
+            value = json.dumps(work())
+        except UserError as error:
+            value = json.dumps(f"error: {error}")
+        except BaseException:
+            traceback.print_exc()
+            os._exit(3)
+        with os.fdopen(writing, "w") as pipe:
+            pipe.write(value)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return status, json.loads(text) if text else None
+
+
+def dying(work: Callable[[], Any], after: int, places: tuple[str, ...]) -> Callable[[], Any]:
+    """The function, ended by SIGKILL before one of its calls, the ``after``-th from 0."""
+
+    def run_until() -> Any:
+        left = after
+
+        def counted(original: Callable[..., Any], *words: Any, **named: Any) -> Any:
+            nonlocal left
+            if left == 0:
+                print("killed at", getattr(original, "__name__", "exchange"), words, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return original(*words, **named)
+
+        for name in places:
+            setattr(os, name, functools.partial(counted, getattr(os, name)))
+        one_step._exchanged = functools.partial(counted, one_step._exchanged)
+        return work()
+
+    return run_until
+
+
+def main(name: str, base: Path) -> None:
+    """Try every place of a kind."""
+    kind, log = KINDS[name](), base / "output.txt"
+    base.mkdir()
+    os.chdir(base)
+    status, _ = forked(lambda: kind.prepare(base / "before"), log)
+    assert status == 0, log.read_text()
+    (base / "before").mkdir(exist_ok=True)
+    now = base / "now"
+    for after in range(1000):
+        shutil.rmtree(now, ignore_errors=True)
+        shutil.copytree(base / "before", now)
+        before = forked(lambda: kind.read(now), log) if after == 0 else None
+        killed, _ = forked(dying(lambda: kind.command(now), after, kind.places), log)
+        found = forked(lambda: kind.read(now), log)
+        again, _ = forked(lambda: kind.command(now), log) if killed else (0, None)
+        end = forked(lambda: kind.read(now), log)
+        left = [str(path.relative_to(now)) for path in now.rglob("*ksr-*")]
+        left += [str(path.relative_to(now)) for path in now.rglob("*.lock")]
+        left += [str(path.relative_to(now)) for path in now.rglob("*.partial")]
+        print(json.dumps({"before": before, "killed": killed, "found": found, "again": again,
+                          "end": end, "left": left}), flush=True)  # fmt: skip
+        if killed != -signal.SIGKILL:
+            return
+
+
+if __name__ == "__main__":
+    silence_upstream_warnings()
+    main(sys.argv[1], Path(sys.argv[2]).resolve())

@@ -1,0 +1,45 @@
+"""A command killed at any step leaves the old or the new, and the same command then ends well."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+AT_LEAST = {
+    "ConvertOverwrite": 15,
+    "Automatic": 12,
+    "Export": 5,
+    "ExportByRenames": 8,
+    "Training": 4,
+    "Cell": 5,
+    "Pretraining": 20,
+}
+"""Places of every kind; with fewer the harness has missed some."""
+
+
+@pytest.mark.parametrize("kind", AT_LEAST)
+def test_killed_at_every_step(kind: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "tests.killed", kind, str(tmp_path / "tried")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    log = tmp_path / "tried" / "output.txt"
+    assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
+    *tries, whole = [json.loads(line) for line in done.stdout.splitlines()]
+    assert whole["killed"] == 0 and len(tries) >= AT_LEAST[kind]
+    old, new = tries[0]["before"], whole["end"]
+    assert old[0] == new[0] == 0 and old != new, (old, new)
+    for number, each in enumerate(tries):
+        where = f"place {number} of {len(tries)}: {each}\n{log.read_text()[-2000:]}"
+        assert each["killed"] == -signal.SIGKILL, where
+        assert each["found"] in (old, new), where
+        assert (each["again"], each["end"]) == (0, new), where
+        assert not each["left"], where
+    assert not whole["left"]
