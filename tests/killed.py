@@ -75,10 +75,10 @@ def _write_raw(folder: Path) -> None:
 
 
 def _digest(folder: Path) -> str:
-    """Of the names and bytes of all files but temporary ones, which no reader takes for others."""
+    """Of the names and bytes of all files but locks and temporary ones, which no reader reads."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "ksr-" not in str(path):
+        if path.is_file() and "ksr-" not in str(path) and path.suffix != ".lock":
             digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -292,9 +292,9 @@ def main(name: str, base: Path) -> None:
         found = forked(lambda: kind.read(now), log)
         again, _ = forked(lambda: kind.command(now), log) if killed else (0, None)
         end = forked(lambda: kind.read(now), log)
-        left = [str(path.relative_to(now)) for path in now.rglob("*ksr-*")]
-        left += [str(path.relative_to(now)) for path in now.rglob("*.lock")]
-        left += [str(path.relative_to(now)) for path in now.rglob("*.partial")]
+        # A lock file of a dead process has no content and locks nothing.
+        left = [str(p.relative_to(now)) for p in now.rglob("*.ksr-tmp")]
+        left += [str(p.relative_to(now)) for p in now.rglob("*.partial")]
         print(json.dumps({"before": before, "killed": killed, "found": found, "again": again,
                           "end": end, "left": left}), flush=True)  # fmt: skip
         if killed != -signal.SIGKILL:
