@@ -130,6 +130,8 @@ class _Report:
 class Export(Kind):
     """``export`` over a model directory, on a system that can exchange folders."""
 
+    places = ("replace", "rmdir")
+
     def prepare(self, folder: Path) -> None:
         write_toy(folder)
         for epochs in (1, 2):

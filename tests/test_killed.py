@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 AT_LEAST = {
     "ConvertOverwrite": 15,
     "Automatic": 12,
-    "Export": 5,
-    "ExportByRenames": 8,
+    "Export": 2,
+    "ExportByRenames": 4,
     "Training": 4,
     "Cell": 5,
     "Pretraining": 20,

@@ -12,7 +12,7 @@ from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.errors import UserError
 from ksr_recbole.locks import locked
-from ksr_recbole.one_step import finish_steps
+from ksr_recbole.one_step import remove_leftovers
 from ksr_recbole.paths import DATASETS
 from ksr_recbole.registry import choose_from, under_protocol
 
@@ -33,7 +33,7 @@ def prepare_atomic_files(config: Any) -> str:
         UserError: an unknown dataset, or one whose files are not where they are looked for.
     """
     name, folder = config["dataset"], Path(config["data_path"])
-    finish_steps(folder)
+    remove_leftovers(folder)
     if not (folder / f"{name}.inter").is_file() and folder == DATASETS / name:
         if name not in CONVERTERS and name in SOURCES:
             raise UserError(
