@@ -18,23 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dataset_atomic.cli import main as dataset_atomic
 from ksr_recbole import one_step
-from ksr_recbole.benchmark.plan import Request, make_plan
-from ksr_recbole.benchmark.studies import table3
 from ksr_recbole.compat import silence_upstream_warnings
-from ksr_recbole.config import Config
-from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.inference import Recommender, save_model
-from ksr_recbole.pretraining import progress
-from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start import data
-from ksr_recbole.trainer import checkpoint
-from tests.benchmark_fakes import Job, worker_run_cell
-from tests.toy import toy_run, toy_values, write_toy
+from tests.toy import write_toy
 
 PLACES = ("replace", "unlink", "rmdir", "mkdir")
 """Functions of ``os`` at whose calls the process dies."""
@@ -127,106 +116,7 @@ class _Report:
         return []
 
 
-class Export(Kind):
-    """``export`` over a model directory, on a system that can exchange folders."""
-
-    places = ("replace", "rmdir")
-
-    def prepare(self, folder: Path) -> None:
-        write_toy(folder)
-        for epochs in (1, 2):
-            found = toy_run(folder, "GRU", epochs=epochs)
-            shutil.copy(found["checkpoint"], folder / f"{epochs}.pth")
-        save_model(folder / "1.pth", folder / "out" / "model")
-
-    def command(self, folder: Path) -> None:
-        save_model(folder / "2.pth", folder / "out" / "model")
-
-    def read(self, folder: Path) -> Any:
-        found = Recommender.load(folder / "out" / "model").recommend("u1")
-        return repr(found)
-
-
-class ExportByRenames(Export):
-    """As :class:`Export` where folders cannot be exchanged."""
-
-    def command(self, folder: Path) -> None:
-        one_step._exchanged = lambda *_: False
-        super().command(folder)
-
-
-class Training(Kind):
-    """A run, gone on from its checkpoint if it has one."""
-
-    places = ("replace",)
-
-    def prepare(self, folder: Path) -> None:
-        write_toy(folder)
-
-    def command(self, folder: Path) -> None:
-        checkpoints = sorted((folder / "saved").glob("*.pth"))
-        resume = str(checkpoints[-1]) if checkpoints else False
-        toy_run(folder, "GRU", resume=resume, epochs=2)
-
-    def read(self, folder: Path) -> Any:
-        for path in (folder / "saved").glob("*.pth"):
-            checkpoint.load(path)
-        results = [json.loads(path.read_text()) for path in (folder / "results").glob("*.json")]
-        return [result["metrics"] for result in results][-1:]
-
-
-class Cell(Kind):
-    """A cell of a comparison."""
-
-    places = ("replace", "rmdir")
-
-    def prepare(self, folder: Path) -> None:
-        write_toy(folder)
-
-    def _job(self, folder: Path) -> Job:
-        values = toy_values(folder, epochs=1)
-        values = {k: v for k, v in values.items() if k not in ("checkpoint_dir", "results_dir")}
-        request = Request("toy", table3(["GRU"]), (2020,), ("next-item",), (), values,
-                          folder / "results", 1, False)  # fmt: skip
-        plan = make_plan(request)
-        return Job(plan.distinct_cells()[0], plan.store, (), values, False)
-
-    def command(self, folder: Path) -> None:
-        report = worker_run_cell(self._job(folder))
-        assert report.error is None, report.error
-
-    def read(self, folder: Path) -> Any:
-        job = self._job(folder)
-        found = job.store.load(job.cell)
-        if found is None:
-            return "nothing"
-        ranks = {"/".join(k): np.stack(v).tolist() for k, v in found.ranks.items()}
-        return [found.result["metrics"], hashlib.sha256(repr(ranks).encode()).hexdigest()]
-
-
-class Pretraining(Kind):
-    """Vectors for the cache, with the state kept after every epoch."""
-
-    def prepare(self, folder: Path) -> None:
-        write_toy(folder)
-
-    def command(self, folder: Path, every: float = 0.0) -> Any:
-        progress.SAVE_SECONDS = every
-        values = toy_values(folder, kge_epochs=3, item_init="random", data_cache_dir=None)
-        config = Config("KSR", "toy", None, values)
-        dataset = load_dataset(config)
-        dataset.build()
-        return pretrained_vectors(config, dataset)
-
-    def read(self, folder: Path) -> Any:
-        if not list((folder / "pretrained").glob("*.safetensors")):
-            return "nothing"
-        found = self.command(folder, every=1e9)
-        assert "from the cache" in found.notes[0]
-        return [hashlib.sha256(v.tobytes()).hexdigest() for v in (found.entities, found.relations)]
-
-
-KINDS = {kind.__name__: kind for kind in Kind.__subclasses__() + Export.__subclasses__()}
+KINDS = {kind.__name__: kind for kind in Kind.__subclasses__()}
 
 
 def forked(work: Callable[[], Any], log: Path) -> tuple[int, Any]:
