@@ -24,7 +24,7 @@ from ksr_recbole.cache import (
     write_arrays,
 )
 from ksr_recbole.evaluation.metrics import per_user_metrics
-from ksr_recbole.files import replacing, sha256_of
+from ksr_recbole.files import read_text, replacing, sha256_of
 
 logger = getLogger(__name__)
 
@@ -304,7 +304,7 @@ class Store:
     def load_failure(self, cell: Cell) -> Failed | None:
         """How a cell's run failed; ``None`` if it did not, or if that cannot be read."""
         try:
-            record = json.loads(self.failure_file(cell).read_text(encoding="utf-8"))
+            record = json.loads(read_text(self.failure_file(cell)))
             if record["key"] != cell.key:
                 return None
             return Failed(str(record["error"]), float(record["seconds"]))

@@ -25,7 +25,7 @@ from ksr_recbole.benchmark.table import Line, Table, Value, to_text, with_rules
 from ksr_recbole.cache import content_key
 from ksr_recbole.config.keys import before_choice, check_keys, model_options, names_of
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import replacing
+from ksr_recbole.files import read_text, replacing
 from ksr_recbole.registry import MODELS, nearest
 
 _SELECTED_BY = "mrr"
@@ -94,7 +94,7 @@ def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
             gives one model more trials than another.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
     except OSError as error:
         raise UserError(f"Cannot read the trials in {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -24,6 +24,9 @@ from ksr_recbole.trainer.checkpoint import plain
 from ksr_recbole.tuning.draws import ALGORITHMS
 from ksr_recbole.tuning.space import Range, read_space
 
+MOST_COMBINATIONS = 100_000
+"""Of a search that tries them all."""
+
 TOOLS = ("Hyperopt", "Ray")
 """RecBole's names: trials run here, or as tasks of Ray, on a cluster too."""
 
@@ -201,7 +204,13 @@ def _number_of_trials(request: Request, ranges: tuple[Range, ...]) -> int:
             )
     if request.max_evals is not None:
         raise UserError("--algo=exhaustive runs every combination; leave --max_evals out.")
-    return prod(len(each.values) for each in ranges)
+    combinations = prod(len(each.values) for each in ranges)
+    if combinations > MOST_COMBINATIONS:
+        raise UserError(
+            f"{request.params_file} has {combinations} combinations, more than can be tried; write "
+            "fewer choices, or give --algo=random or bayes with --max_evals=N."
+        )
+    return combinations
 
 
 def _check_ranges(request: Request, ranges: tuple[Range, ...], config: Config) -> None:

@@ -114,15 +114,26 @@ def _read_line(line: str, where: str) -> Range:
 def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
     try:
         values = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         values = None
-    if not isinstance(values, list | tuple):
+    if not isinstance(values, list | tuple) or not _is_plain(values):
         raise UserError(
             f"{where}: '{text}' is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
         )
     if not values:
         raise UserError(f"{where}: the range of {name} is empty; give at least one choice.")
     return tuple(values)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON and YAML can hold a value; infinite numbers are left out."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, float):
+        return isfinite(value)
+    return value is None or isinstance(value, bool | int | str)
 
 
 def _bounds(name: str, kind: str, text: str, where: str) -> tuple[float, ...]:
