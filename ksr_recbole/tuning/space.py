@@ -99,7 +99,9 @@ def read_space(path: Path) -> tuple[Range, ...]:
 def _read_line(line: str, where: str) -> Range:
     name, kind, values = (*line.split(maxsplit=2), "", "")[:3]
     if not kind:
-        raise UserError(f"{where}: '{line.strip()}' is not a config key, a type and its values.")
+        raise UserError(
+            f"{where}: '{_cut(line.strip())}' is not a config key, a type and its values."
+        )
     check_keys([name], where)
     if name.split(".")[0] in NOT_TUNABLE:
         raise UserError(f"{where}: {name} cannot be tuned, since trials would not be comparable.")
@@ -118,11 +120,16 @@ def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
         values = None
     if not isinstance(values, list | tuple) or not _is_plain(values):
         raise UserError(
-            f"{where}: '{text}' is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
+            f"{where}: '{_cut(text)}' is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
         )
     if not values:
         raise UserError(f"{where}: the range of {name} is empty; give at least one choice.")
     return tuple(values)
+
+
+def _cut(text: str) -> str:
+    """The beginning of what is shown in a sentence."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_plain(value: Any) -> bool:
@@ -143,7 +150,7 @@ def _bounds(name: str, kind: str, text: str, where: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != len(wanted) or not all(map(isfinite, values)):
-        raise UserError(f"{where}: '{text}' is not the {','.join(wanted)} of a {kind} range.")
+        raise UserError(f"{where}: '{_cut(text)}' is not the {','.join(wanted)} of a {kind} range.")
     if values[0] >= values[1]:
         raise UserError(f"{where}: the range of {name} is empty; low must be less than high.")
     if kind == "quniform" and values[2] <= 0:
