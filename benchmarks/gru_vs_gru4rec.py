@@ -35,7 +35,7 @@ def course(
 
     values = [value for value, _ in epochs(train, quality, name, last)]
     best = max(values)
-    print(f"{name}: best NDCG@10 {best:.4f} in epoch {values.index(best) + 1}")
+    print(f"{name}: best NDCG@10 {best:.4f} after {values.index(best) + 1} epochs")
 
 
 def main() -> None:

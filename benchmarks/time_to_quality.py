@@ -38,7 +38,7 @@ def epochs(train: Callable[[int], Any], quality: Callable[[], float], name: str,
     for epoch in range(last):
         seconds += common.seconds_of(lambda e=epoch: train(e))
         value = quality()
-        print(f"{name} epoch {epoch + 1}: NDCG@10 {value:.4f} after {seconds:.1f} s", flush=True)
+        print(f"{name}, {epoch + 1} epochs: NDCG@10 {value:.4f} after {seconds:.1f} s", flush=True)
         yield value, seconds
 
 

@@ -22,29 +22,34 @@ from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.sources import SOURCES
-from ksr_recbole.cli import INTERRUPTED, terminated_like_interrupted
-from ksr_recbole.errors import EXIT_STATUS, UserError
+from ksr_recbole.cli import (
+    INTERRUPTED,
+    tell_error,
+    terminated_like_interrupted,
+    version_line,
+)
+from ksr_recbole.errors import UserError
 from ksr_recbole.paths import DATASETS
+from ksr_recbole.text import printing
 
 CSV = "csv"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    try:
-        given = _parser().parse_args(arguments)
-        with terminated_like_interrupted():
-            given.run(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_STATUS
-    except OSError as error:  # such as no room for the names put aside during a scan
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
-        return EXIT_STATUS
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing is left half-written.", file=sys.stderr)
-        return INTERRUPTED
+    if "--version" in (sys.argv[1:] if arguments is None else arguments):
+        print(version_line())
+        return 0
+    with printing():
+        try:
+            given = _parser().parse_args(arguments)
+            with terminated_like_interrupted():
+                given.run(given)
+        except (UserError, OSError) as error:  # such as no room for names put aside during a scan
+            return tell_error(error)
+        except KeyboardInterrupt:
+            print("\nInterrupted; nothing is left half-written.", file=sys.stderr)
+            return INTERRUPTED
     return 0
 
 
@@ -117,6 +122,7 @@ def _convert(given: argparse.Namespace) -> None:
         names=given.names,
         overwrite=given.overwrite,
     )
+    print(f"Converting {given.name} from {given.raw or 'what is installed'} ...", flush=True)
     report = _converted(given, options)
     for line in [*report.lines(), report.table1.line()]:
         print(line)
@@ -179,5 +185,7 @@ def _describe(given: argparse.Namespace) -> None:
 
 
 def _fetch(given: argparse.Namespace) -> None:
-    for line in fetch(given.name, given.raw or Path("raw") / given.name):
+    folder = given.raw or Path("raw") / given.name
+    print(f"Fetching {given.name} into {folder} ...", flush=True)
+    for line in fetch(given.name, folder):
         print(line)

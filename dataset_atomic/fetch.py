@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from tqdm import tqdm
 
 from dataset_atomic.archives import unpack
 from dataset_atomic.sources import FREEBASE_BYTES, FREEBASE_DUMP, RECBOLE_KG, SOURCES
+from ksr_recbole.bars import Bar
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import check_regular, ensure_writable, open_regular
 from ksr_recbole.locks import locked
@@ -198,7 +198,7 @@ def _save(response: requests.Response, part: Path, name: str, url: str, max_byte
     total = int(length) + done if length.isdecimal() else None
     if total is not None and total > max_bytes:
         raise _too_long(url, max_bytes)
-    bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=name)
+    bar = Bar(total=total, initial=done, unit="B", unit_scale=True, desc=name)
     try:
         with part.open("ab" if resumed else "wb") as file, bar:
             for chunk in response.iter_content(CHUNK):

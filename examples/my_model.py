@@ -1,17 +1,27 @@
 """A model in one file: KSR whose attention never leaves an attribute out.
 
-``python examples/my_model.py --dataset=ml-100k --uniform_share=0.2`` trains and tests it with all
-that KSR has: pretraining, checkpoints, candidates, metrics.
+    python examples/my_model.py [--dataset=ml-100k] [--uniform_share=0.2] [--KEY=VALUE ...]
+
+trains and tests it with all that KSR has: pretraining, checkpoints, candidates, metrics.
 """
+# ruff: noqa: E402
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
+
+from ksr_recbole.cli import file_list, parse_arguments, run_command, say_loading
+
+if __name__ == "__main__" and not {"-h", "--help", "--version"} & set(sys.argv):
+    say_loading("EvenKSR")
 
 from torch import Tensor
 
-from ksr_recbole.cli import guarded, parse_arguments
 from ksr_recbole.config import option
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.registry import add_model
@@ -33,14 +43,14 @@ class EvenKSR(KSR):
 add_model("EvenKSR", EvenKSR, based_on="KSR", uniform_share=0.1)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: Sequence[str]) -> int:
     from ksr_recbole.quick_start import run
 
     values = parse_arguments(arguments)
-    run("EvenKSR", values.pop("dataset", "ml-100k"), config_dict=values)
+    files = file_list(values.pop("config_files", ""))
+    run("EvenKSR", values.pop("dataset", "ml-100k"), files, dict(values))
     return 0
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    sys.exit(guarded(lambda: _run(given), "examples/my_model.py", given))
+    sys.exit(run_command(_run, __doc__, "examples/my_model.py", None))

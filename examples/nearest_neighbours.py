@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ksr_recbole.cli import guarded, parse_arguments
+from ksr_recbole.cli import file_list, parse_arguments, run_command, say_loading
 from ksr_recbole.errors import UserError
 
 K = 10
@@ -32,10 +32,7 @@ QUICK = Path(__file__).with_name("quick.yaml")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the example and return its exit status."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
-    return guarded(lambda: _run(arguments), "examples/nearest_neighbours.py", arguments)
+    return run_command(_run, __doc__, "examples/nearest_neighbours.py", arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -44,6 +41,7 @@ def _run(arguments: Sequence[str]) -> int:
         import faiss
     except ImportError as error:
         raise UserError("This example needs faiss; run `pip install faiss-cpu`.") from error
+    say_loading(f"Nearest neighbours of {values.get('directory', 'a KSR trained now')}")
     from ksr_recbole import Recommender
 
     rec = Recommender.load(values.pop("directory", None) or _trained(values))
@@ -78,7 +76,8 @@ def _trained(values: dict[str, str]) -> Path:
     output = Path("saved/nearest_neighbours")
     folders = {"checkpoint_dir": str(output), "results_dir": str(output / "results")}
     dataset = values.pop("dataset", None)
-    result = run("KSR", dataset, [str(QUICK)], folders | values)
+    files = [str(QUICK), *file_list(values.pop("config_files", ""))]
+    result = run("KSR", dataset, files, folders | values)
     return save_model(result, output / "model")
 
 

@@ -16,11 +16,17 @@ from pathlib import Path
 here = Path(globals().get("__file__", "examples/tour.py")).resolve()
 sys.path.insert(0, str(here.parents[1]))  # as long as the package is not installed
 
-from ksr_recbole.cli import parse_arguments
+from ksr_recbole.cli import file_list, say_loading, script_arguments
 from ksr_recbole.compat import silence_upstream_warnings
 
+USAGE = """\
+usage: python examples/tour.py [--dataset=ml-100k] [--data_path=FOLDER] [--KEY=VALUE ...]
+
+KSR in five steps: train, save, load, recommend, update. Everything it writes goes to saved/tour/.
+"""
 silence_upstream_warnings()
-given = {} if "ipykernel" in sys.modules else parse_arguments(sys.argv[1:])
+given = {} if "ipykernel" in sys.modules else script_arguments(USAGE, "examples/tour.py")
+say_loading("Tour of KSR")
 
 # %% [markdown]
 # ## 1. Train
@@ -37,7 +43,8 @@ output = Path("saved/tour")
 quick = here.with_name("quick.yaml")
 folders = {"checkpoint_dir": str(output), "results_dir": str(output / "results")}
 dataset = given.pop("dataset", "ml-100k")
-result = run("KSR", dataset, [str(quick)], folders | given)
+files = [str(quick), *file_list(given.pop("config_files", ""))]
+result = run("KSR", dataset, files, folders | given)
 print("MRR on test:", result["test_result"]["mrr"])
 
 # %% [markdown]

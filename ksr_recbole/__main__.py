@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from ksr_recbole.errors import EXIT_STATUS
+from ksr_recbole.cli import tell_error, version_line
+from ksr_recbole.errors import UserError
 from ksr_recbole.registry import choose_from
+from ksr_recbole.text import printing
 
 
 class Command(NamedTuple):
@@ -43,7 +45,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.what}" for name, command in COMMANDS.items()]
     head = "usage: ksr-recbole COMMAND [--help] ...   (or: python -m ksr_recbole COMMAND ...)"
-    return "\n".join([head, "", *lines, ""])
+    return "\n".join([head, "       ksr-recbole --version", "", *lines, ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,12 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in ("-h", "--help"):
         print(usage(), end="")
         return 0
+    if arguments and arguments[0] == "--version":
+        print(version_line())
+        return 0
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
         told = f"There is no command '{name}'" if name else "No command is given"
-        known = choose_from(name, COMMANDS, "the commands are")
-        print(f"error: {told}{known}", file=sys.stderr)
-        return EXIT_STATUS
+        with printing():
+            return tell_error(UserError(f"{told}{choose_from(name, COMMANDS, 'the commands are')}"))
     command = COMMANDS[name]
     return import_module(command.module).main([*command.arguments, *arguments[1:]])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from ksr_recbole.text import clean_line
+
 
 class UserError(Exception):
     """A mistake the user can mend, told in one sentence.
@@ -22,8 +24,8 @@ class ProcessEndedError(UserError):
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split())
+    """An error's message without line breaks, and safe for a terminal."""
+    return clean_line(" ".join(str(error).split()))
 
 
 def cannot_write(target: str | os.PathLike[str], error: OSError) -> UserError:

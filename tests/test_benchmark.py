@@ -83,7 +83,7 @@ def test_the_table_is_written_in_every_format(command, toy_folder, faked, capsys
     baseline = first["rows"][0]
     assert baseline["metrics"]["mrr"]["significant"] is True
     assert len(baseline["metrics"]["mrr"]["per_seed"]) == 2
-    assert (baseline["best_epoch"], baseline["epochs_trained"]) == (4, 8)
+    assert (baseline["best_epoch"], baseline["epochs_trained"]) == (3, 8)
     assert (baseline["training_seconds"], baseline["seconds_to_best_epoch"]) == (4.0, 2.0)
     assert first["rows"][9]["metrics"]["mrr"]["p_value"] is None
     assert "torch" in found["environment"]["packages"]
@@ -618,7 +618,7 @@ def test_the_last_epoch_is_read_from_the_log(tmp_path):
     epoch = "\x1b[1;32mepoch {} evaluating\x1b[0m [\x1b[1;34mtime\x1b[0m: 1.20s, "
     epoch += "\x1b[1;34mvalid_score\x1b[0m: 0.3{}0000]\n"
     log.write_text("x" * 10000 + epoch.format(0, 1) + epoch.format(11, 2))
-    assert last_epoch(log) == ", epoch 12: 0.3200"
+    assert last_epoch(log) == ", epoch 11: 0.3200"
 
 
 def test_the_live_table_shows_every_state(toy_folder, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ksr_recbole import bars
 from ksr_recbole.dataset.sequences import Split, UserSequences, leave_one_out
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation import candidates as candidates_module
@@ -426,7 +427,8 @@ def test_full_ranking_of_an_item_already_in_the_history() -> None:
     assert result.ranks.tolist() == [2]  # behind item 4; 1 and 3 are history, 0 is padding
 
 
-def test_long_histories_go_first_and_batches_keep_to_their_size(capsys) -> None:
+def test_long_histories_go_first_and_batches_keep_to_their_size(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(bars, "on_terminal", lambda: True)
     sequences = random_sequences(4, n_users=40, n_items=50, longest=14)
     split = leave_one_out(sequences)
     scorer = TableScorer(np.zeros((41, 50)))

@@ -220,7 +220,7 @@ def test_a_run_is_saved_and_loaded_without_its_data(toy_folder, tmp_path):
     drawn = torch.get_rng_state()
     rec = Recommender.load(directory)
     assert torch.equal(torch.get_rng_state(), drawn)
-    assert rec.model.gate_bias == -1.5 and rec.about["best_epoch"] == 1
+    assert rec.model.gate_bias == -1.5 and rec.about["best_epoch"] == 0
     assert (rec.model_name, rec.about["dataset"]) == ("KSR", "toy")
     assert len(rec.recommend("u1", 4)) == 4
     assert not list(tmp_path.glob("*/.model*"))
@@ -439,7 +439,7 @@ def test_the_command_exports_the_newest_or_a_named_checkpoint(trained, toy_folde
         status, said, error = command(capsys, f"--output=model{number}", data, *which)
         assert status == 0 and "error:" not in error
         assert said == (
-            f"model{number}: KSR on toy after epoch 1, 60 items, 30 users, "
+            f"model{number}: KSR on toy, best epoch 0 (counted from 0), 60 items, 30 users, "
             f"from {trained.checkpoint}"
         )
         assert len(Recommender.load(f"model{number}").recommend("u1", 3)) == 3

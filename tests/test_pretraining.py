@@ -163,7 +163,8 @@ def test_finished_kge_is_not_trained_again(tmp_path, monkeypatch):
     assert np.array_equal(first.entity, again.entity)
 
 
-def test_resume_shows_progress(tmp_path, monkeypatch, capfd):
+def test_resume_shows_progress_on_a_terminal(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("ksr_recbole.pretraining.kge.on_terminal", lambda: True)
     checkpoint = tmp_path / "kg.partial"
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1)

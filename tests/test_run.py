@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -304,7 +305,9 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
         if "epoch 1 training" in line:
             process.terminate()
     assert process.wait() == 130
-    assert "Go on with: python run_recbole.py" in said[-1] and "--resume=" in said[-1]
+    go_on = shlex.split(said[-1].partition("Go on with: ")[2])
+    assert go_on[:2] == [sys.executable, str(ROOT / "run_recbole.py")]  # works in this folder too
+    assert go_on[-1].startswith("--resume=")
 
 
 # Bad input ----------------------------------------------------------------------------------

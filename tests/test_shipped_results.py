@@ -78,7 +78,7 @@ def as_finished(trial: dict[str, Any], mode: str) -> Finished:
     resumed = trial["training_seconds"] is None
     result = {
         "metrics": {mode: {"valid": {k: v["mean"] for k, v in trial["metrics"].items()}}},
-        "best_epoch": trial["best_epoch"] - 1,
+        "best_epoch": int(trial["best_epoch"]),
         "epochs_trained": trial["epochs_trained"],
         "seconds": {"training": trial["training_seconds"]},
         "candidates": {},

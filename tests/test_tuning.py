@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -241,7 +242,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     arguments = command(toy_folder, ranges, *extra, model="GRU")
     begun = FakeTrials(monkeypatch, interrupt_at=3)
     assert main(arguments) == cli.INTERRUPTED
-    assert "Go on with: python run_hyper.py" in capsys.readouterr().err
+    assert re.search(r"Go on with: \S*python\S* run_hyper.py", capsys.readouterr().err)
     assert len(cells(toy_folder)) == 3
     rest = FakeTrials(monkeypatch)
     assert main(arguments) == 0

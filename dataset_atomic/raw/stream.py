@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import polars as pl
-from tqdm import tqdm
 
+from ksr_recbole.bars import Bar
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import open_regular
 
@@ -131,7 +131,7 @@ def text_blocks(
             raw.seek(0)
             unpacked = 0
             file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-            with tqdm(
+            with Bar(
                 total=size, unit="B", unit_scale=True, desc=f"Reading {path.name}", delay=1.0,
                 disable=size < PROGRESS_BYTES, leave=False,
             ) as bar:  # fmt: skip

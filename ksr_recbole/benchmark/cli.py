@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on, tell_written
+from ksr_recbole.cli import (
+    count_of,
+    file_list,
+    parse_arguments,
+    run_command,
+    say_loading,
+    switched_on,
+    tell_written,
+)
 from ksr_recbole.errors import UserError
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, choose_from
 
@@ -72,6 +80,8 @@ def read_request(arguments: Sequence[str]) -> Request:
     for key, instead in _INSTEAD.items():
         if key in values:
             raise UserError(f"The benchmark sets {key} for every cell; give {instead} instead.")
+    models, on = values.get("models", "the paper's models"), values.get("dataset", "ml-100k")
+    say_loading(f"Comparison of {models} on {on}")
     from ksr_recbole.benchmark.plan import Request
 
     task = values.pop("task", None)
@@ -84,7 +94,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + count_of(values.pop("seeds", "1"), "seeds"))),
         jobs=count_of(values.pop("jobs", "1"), "jobs"),
         results_dir=Path(values.pop("results_dir", "results")),
-        config_files=tuple(values.pop("config_files", "").split()),
+        config_files=tuple(file_list(values.pop("config_files", ""))),
         keep_checkpoints=switched_on(values.pop(_KEEP, "False"), _KEEP),
         values=values,
     )

@@ -23,6 +23,7 @@ from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError, one_line
 from ksr_recbole.locks import locked
 from ksr_recbole.processes import THREAD_VARIABLES, serve_parent, threads_per_worker
+from ksr_recbole.text import printing
 
 _TICK_SECONDS = 0.5
 
@@ -180,7 +181,7 @@ def run_cell(job: Job) -> Report:
     """
     log = job.store.log_file(job.cell)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with _output_to(log):
+    with _output_to(log), printing():
         try:
             return Report(warning=_run(job))
         except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ from ksr_recbole.benchmark.pool import Job, Report
 from ksr_recbole.benchmark.store import Cell, Failed, Finished, Store
 from ksr_recbole.benchmark.studies import Setting
 from ksr_recbole.benchmark.trials import describe
+from ksr_recbole.text import below, clean_line, terminal, without_colour
 
 _TAIL_BYTES = 8192
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_EPOCH = re.compile(r"epoch (\d+) evaluating \[time: [\d.]+s, valid_score: ([\d.]+)\]")
+_EPOCH = re.compile(
+    r"epoch (\d+) (?:training.*)?evaluating \[time: [\d.]+s, valid_score: ([\d.]+)\]"
+)
 
 
 def last_epoch(log: Path) -> str:
@@ -26,11 +29,11 @@ def last_epoch(log: Path) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            text = _COLOUR.sub("", file.read().decode(errors="replace"))
+            text = without_colour(file.read().decode(errors="replace"))
     except OSError:
         return ""
     found = _EPOCH.findall(text)
-    return f", epoch {int(found[-1][0]) + 1}: {float(found[-1][1]):.4f}" if found else ""
+    return f", epoch {found[-1][0]}: {float(found[-1][1]):.4f}" if found else ""
 
 
 @dataclass
@@ -201,7 +204,7 @@ class LiveTable(Board):
         if isinstance(outcome, Failed):
             told = f"{job.cell.name} failed: {outcome.error}"
         if told:
-            self._live.console.print(told, markup=False, highlight=False)
+            self._live.console.print(clean_line(told), markup=False, highlight=False)
 
     def tick(self) -> None:
         """Draw the table."""
@@ -214,18 +217,30 @@ class LiveTable(Board):
         request = self.plan.request
         columns = [(task, seed) for task in request.tasks for seed in request.seeds]
         table = Table(title=self.headline())
-        table.add_column(request.dataset)
+        table.add_column(_plain(request.dataset))
         for task, seed in columns:
             table.add_column(f"{task}\n{seed}", justify="right")
         for setting in request.study.settings:
             cells = [self.plan.cells[setting.label, *column] for column in columns]
-            table.add_row(setting.label, *(self._styled(cell) for cell in cells))
+            table.add_row(_plain(setting.label), *(self._styled(cell) for cell in cells))
         return table
 
     def _styled(self, cell: Cell) -> Any:
-        from rich.text import Text
+        return _plain(self.text(cell), _STYLES[self.states[cell.name].status])
 
-        return Text(self.text(cell), style=_STYLES[self.states[cell.name].status])
+
+def _plain_lines(lines: list[str]) -> Any:
+    """Foreign lines for rich."""
+    from rich.text import Text
+
+    return Text("\n".join(map(clean_line, lines)))
+
+
+def _plain(text: str, style: str = "") -> Any:
+    """Foreign text for rich, which takes no markup from it."""
+    from rich.text import Text
+
+    return Text(clean_line(text), style)
 
 
 class TrialLines:
@@ -242,12 +257,12 @@ class TrialLines:
         from rich.live import Live
 
         self._store, self._n_trials, self._metric = store, n_trials, metric
-        self._console = Console()
+        self._console = Console(file=below(sys.stdout))
         self._live = Live(console=self._console, refresh_per_second=2, transient=True)
         self._running: dict[str, tuple[Cell, float]] = {}
 
     def __enter__(self) -> TrialLines:
-        if self._console.is_terminal:
+        if sys.stdout.isatty():
             self._live.start()
         return self
 
@@ -255,7 +270,10 @@ class TrialLines:
         self._live.stop()
 
     def _write(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if sys.stdout.isatty():
+            self._console.print(clean_line(line), markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
 
     def started(self, number: int, params: Mapping[str, Any], cell: Cell) -> None:
         """A trial runs."""
@@ -296,7 +314,7 @@ class TrialLines:
             f"trial {number}: {now - began:.0f} s{last_epoch(self._store.log_file(cell))}"
             for number, (cell, began) in self._running.items()
         ]
-        self._live.update("\n".join(lines))
+        self._live.update(_plain_lines(lines))
 
 
 def short(value: Any) -> str:
@@ -318,14 +336,10 @@ def observing(plan: Plan, outcomes: dict[str, Finished | Failed]) -> Iterator[Bo
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Lines(
-            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-            plan,
-            outcomes,
-        )
+    if not sys.stderr.isatty():
+        yield Lines(lambda line: print(line, file=sys.stderr, flush=True), plan, outcomes)
         return
+    console = Console(file=terminal())
     with Live(console=console, refresh_per_second=4) as live:
         board = LiveTable(live, plan, outcomes)
         yield board

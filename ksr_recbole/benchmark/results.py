@@ -64,7 +64,7 @@ class Row:
         }
 
     def training(self) -> dict[str, float | None]:
-        """Epochs and seconds, means over seeds.
+        """Epochs and seconds, means over seeds; ``best_epoch`` counts from 0 as RecBole's log.
 
         ``seconds_to_best_epoch`` is the training's share of epochs up to the best one.  Seconds
         are ``None`` if every cell was interrupted, since a resumed run counts its last part only.
@@ -74,7 +74,7 @@ class Row:
         seconds = [result["seconds"]["training"] for result in timed]
         shares = [(result["best_epoch"] + 1) / result["epochs_trained"] for result in timed]
         return {
-            "best_epoch": _mean([result["best_epoch"] + 1 for result in results]),
+            "best_epoch": _mean([result["best_epoch"] for result in results]),
             "epochs_trained": _mean([result["epochs_trained"] for result in results]),
             "training_seconds": _mean(seconds),
             "seconds_to_best_epoch": _mean(

@@ -183,6 +183,7 @@ class Config(RecBoleConfig):
 
     def _check_metrics(self) -> None:
         final = self.final_config_dict
+        final["report_modes"] = _listed(final["report_modes"])
         for mode in option(final, "report_modes", list):
             parse_mode(mode)
         known = metric_keys(final["metrics"], final["topk"])
@@ -202,6 +203,16 @@ class Config(RecBoleConfig):
             "distribution": "none",
             "sample_num": "none",
         }
+
+
+def _listed(modes: Any) -> Any:
+    """Modes as a list; on the command line they can be written as ``full,uni50pop50``."""
+    if isinstance(modes, tuple):
+        return list(modes)
+    if not isinstance(modes, str):
+        return modes
+    names = (name.strip(" '\"") for name in modes.strip("[] ").split(","))
+    return [name for name in names if name]
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:

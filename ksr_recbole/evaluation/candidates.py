@@ -142,11 +142,14 @@ def check_enough_items(
         row = int(available.argmin())
         user = users[row] if user_tokens is None else user_tokens[users[row]]
         name = f"number {user} (RecBole's internal id)" if user_tokens is None else f"'{user}'"
+        half = min(10, int(available[row]) // 2)
+        few = f"uni{half}pop{half}"
+        fewer = f", or draw fewer with --eval_args.mode={few} --report_modes={few},full"
         raise UserError(
             f"User {name} has only {available[row]} of the {sequences.n_items - 1} items left "
             f"without an interaction, but {wanted} negatives per positive are to be drawn; "
-            "ask for fewer in eval_args: mode or report_modes (such as uni10pop10), or rank all "
-            "items with full."
+            "add --eval_args.mode=full --report_modes=full to rank all items"
+            f"{fewer if half else ''}."
         )
 
 

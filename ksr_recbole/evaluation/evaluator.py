@@ -9,9 +9,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from recbole.utils import set_color
-from tqdm import tqdm
 
+from ksr_recbole.bars import Bar
 from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
 from ksr_recbole.distributed.group import place, summed
 from ksr_recbole.errors import UserError
@@ -255,10 +254,9 @@ def _user_batches(
 def _progress(
     batches: list[tuple[np.ndarray, np.ndarray]], show: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """This process's batches, behind RecBole's progress bar."""
+    """This process's batches, behind a progress bar."""
     batches = batches[place().rank :: place().size]
-    title = set_color("Evaluate   ", "pink")
-    yield from tqdm(batches, ncols=100, desc=title, disable=not show)
+    yield from Bar(batches, desc="Evaluate   ", disable=not show)
 
 
 def _to_numpy(scores: torch.Tensor) -> np.ndarray:

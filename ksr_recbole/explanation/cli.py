@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import count_of, parse_arguments, run_command
+from ksr_recbole.cli import count_of, parse_arguments, run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable_file, replacing
+from ksr_recbole.text import below
 
 if TYPE_CHECKING:
     from ksr_recbole.explanation.result import Explanation
@@ -55,6 +56,8 @@ def _run(arguments: Sequence[str]) -> int:
     if to_stdout:
         del values["json"]
     targets = {k: ensure_writable_file(values.pop(k), k) for k in _FILES if k in values}
+    of = values.get("checkpoint") or task_of(values)
+    say_loading(f"User {user}, {of}", sys.stderr if to_stdout else sys.stdout)
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.explanation.explain import explain
     from ksr_recbole.explanation.trained import load_trained
@@ -68,7 +71,10 @@ def _run(arguments: Sequence[str]) -> int:
     explanation = explain(trained.model, trained.dataset, user, steps=steps, top=top)
     for kind, path in targets.items():
         _write(explanation, kind, path)
-    print(_as_json(explanation) if to_stdout else _as_text(explanation), end="")
+    if to_stdout:
+        print(_as_json(explanation), end="")
+    else:
+        below(sys.stdout).write(_as_text(explanation))  # coloured, and clean already
     told = [f"Explained: {trained.checkpoint}", *(f"Written: {path}" for path in targets.values())]
     print("\n".join(told), file=sys.stderr if to_stdout else sys.stdout)
     return 0
@@ -84,15 +90,16 @@ def _as_text(explanation: Explanation) -> str:
 
     from ksr_recbole.explanation.terminal import MARKS, render
 
-    console = Console()
+    stream = below(sys.stdout)
+    console = Console(file=stream)
     try:
-        MARKS.encode(sys.stdout.encoding or "utf-8")
+        MARKS.encode(stream.encoding or "utf-8")
         ascii_only = False
     except UnicodeEncodeError:
         ascii_only = True
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # titles may have other letters too
-    colour = console.is_terminal and not console.no_color
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # titles may have other letters too
+    colour = stream.isatty() and not console.no_color
     return render(explanation, console.width, colour, ascii_only)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ksr_recbole.explanation.result import AttributeView, Explanation, Recommendation, Step
+from ksr_recbole.text import cleaned
 
 SHADES = " ░▒▓█"
 PLAIN_SHADES = " .-+#"
@@ -47,6 +48,7 @@ def render(
         file=text, width=max(width, 40), force_terminal=colour, no_color=not colour,
         color_system="standard" if colour else None, highlight=False, legacy_windows=False,
     )  # fmt: skip
+    explanation = cleaned(explanation)  # titles and names are foreign text
     view = _View(explanation, console, ascii_only)
     view.heading()
     view.attention()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ksr_recbole.cli import parse_arguments, run_command
+from ksr_recbole.cli import parse_arguments, run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
 
 USAGE = """\
@@ -33,6 +33,7 @@ def _run(arguments: Sequence[str]) -> int:
     output = values.pop("output", None)
     if output is None:
         raise UserError("No --output is given; name the directory to write, as --output=DIR.")
+    say_loading(f"Export of {values.get('checkpoint') or task_of(values)}")
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.config import Config
     from ksr_recbole.inference.directory import read_directory
@@ -53,8 +54,8 @@ def _run(arguments: Sequence[str]) -> int:
     written = save_model(path, output, dict(values))
     saved = read_directory(written)
     print(
-        f"{written}: {saved.model} on {saved.about['dataset']} after epoch "
-        f"{saved.about['best_epoch']}, {len(saved.tokens['item']) - 1:,} items, "
+        f"{written}: {saved.model} on {saved.about['dataset']}, best epoch "
+        f"{saved.about['best_epoch']} (counted from 0), {len(saved.tokens['item']) - 1:,} items, "
         f"{len(saved.tokens['user']) - 1:,} users, from {path}"
     )
     return 0

@@ -81,7 +81,7 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
         about={
             "dataset": content["dataset"],
             "data": content["data"],
-            "best_epoch": content["best_epoch"] + 1,
+            "best_epoch": content["best_epoch"],
         },
         settings=checkpoint.plain(options.read),
         tokens=tokens,

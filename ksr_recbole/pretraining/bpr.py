@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from tqdm import trange
 
+from ksr_recbole.bars import Bar
 from ksr_recbole.cache import content_key
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.progress import PartialTraining, epoch_seed
@@ -150,7 +150,7 @@ def _fit(
         model.user_factors, model.item_factors = state["user"], state["item"]
         start = int(state["epoch"])
     bar = {"desc": "BPR", "unit": "epoch", "initial": start, "total": settings.epochs}
-    for epoch in trange(start, settings.epochs, disable=not show_progress, **bar):
+    for epoch in Bar(range(start, settings.epochs), disable=not show_progress, **bar):
         model.random_state = epoch_seed(seed, epoch)
         model.fit(matrix, show_progress=False)
         if partial.due():

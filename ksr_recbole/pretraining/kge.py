@@ -38,9 +38,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ksr_recbole.bars import on_terminal
 from ksr_recbole.cache import content_key
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.progress import PartialTraining, epoch_seed, own_random_numbers
+from ksr_recbole.text import terminal
 
 METHODS = ("TransE", "TransH", "TransR", "TransD")
 """The methods the paper compares (Sec. 5.3, Fig. 4)."""
@@ -193,9 +195,9 @@ def _train(
             num_epochs=settings.epochs,
             batch_size=settings.batch_size,
             continue_training=start > 0,
-            use_tqdm=show_progress,
+            use_tqdm=show_progress and on_terminal(),
             use_tqdm_batch=False,
-            tqdm_kwargs={"desc": settings.method},
+            tqdm_kwargs={"desc": settings.method, "file": terminal(), "dynamic_ncols": True},
             callbacks=_end_of_epoch(loop, partial, seed, settings.epochs),
             checkpoint_directory=tempfile.gettempdir(),  # unused, but it would create another
             pin_memory=False,

@@ -43,7 +43,7 @@ class PartialTraining:
             logger = getLogger(__name__)
             logger.warning(f"Starting anew instead of going on from {self.path}: {error}.")
             return None
-        getLogger(__name__).info(f"Going on after epoch {int(state['epoch'])}, from {self.path}")
+        getLogger(__name__).info(f"Going on after {int(state['epoch'])} epochs, from {self.path}")
         return state
 
     def due(self) -> bool:

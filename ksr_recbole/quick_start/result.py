@@ -67,7 +67,7 @@ def summary(result: dict[str, Any], path: Path) -> str:
     lines = [
         f"{result['model']} on {result['table1']}",
         *(f"  pretrained  {note}" for note in result["pretraining"]),
-        f"  best epoch  {result['best_epoch']}, counted from 0 as in the log, of "
+        f"  best epoch  {result['best_epoch']} (counted from 0, as in the log) of "
         f"{result['epochs_trained']} trained, by {result['valid_metric']} on validation "
         f"({result['eval_mode']})",
         "",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from logging import FileHandler, NullHandler, getLogger
+from logging import getLogger
 from math import isfinite
 from typing import Any
 
@@ -16,13 +14,13 @@ from recbole.data import data_preparation as recbole_data_preparation
 from recbole.utils import (
     ModelType,
     get_trainer,
-    init_logger,
     init_seed,
     set_color,
     training_arguments,
 )
 
 from ksr_recbole import registry
+from ksr_recbole.bars import hide, recbole_bars
 from ksr_recbole.compat import with_checkpoint_rule
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import checkpoint_keys
@@ -38,6 +36,7 @@ from ksr_recbole.evaluation.evaluator import EvalResult, evaluated_modes, parse_
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import PretrainedVectors, pretrained_vectors
 from ksr_recbole.quick_start.data import prepare_atomic_files
+from ksr_recbole.quick_start.logs import logging_of, to_log_file
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
@@ -78,8 +77,8 @@ def run(
         ``best_valid_result``, ``test_result``); for models under the paper's protocol also
         everything in the result file, its path as ``result_file``, and as ``eval_results`` by
         mode and phase the :class:`~ksr_recbole.evaluation.evaluator.EvalResult` with every
-        positive's rank.  With a ``measure`` its JSON values stand under ``measures``, in the
-        file too, and its arrays under ``measured_arrays``.
+        positive's rank, and a user's id as ``example_user``.  With a ``measure`` its JSON values
+        stand under ``measures``, in the file too, and its arrays under ``measured_arrays``.
 
     Raises:
         UserError: anything the user can mend.
@@ -109,14 +108,16 @@ def run_in_process(
         added: the models added in the process that started this one.
     """
     registry.MODELS.update(added or {})
+    if not group.place().main:
+        hide()
     return _run(Config(*arguments), saved, measure)
 
 
 def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     group.from_main(lambda: _check_folders(config))
     init_seed(config["seed"], config["reproducibility"])
-    with _logging(config):
-        _to_log_file(str(config))
+    with logging_of(config):
+        to_log_file(str(config))
         if idle := config.without_effect():
             told = ", ".join(idle)
             getLogger().warning(f"Of no effect on {config['model']}, no options of it: {told}")
@@ -137,44 +138,6 @@ def _check_folders(config: Config) -> None:
         ensure_writable(config["data_cache_dir"], "data_cache_dir")
 
 
-@contextmanager
-def _logging(config: Config) -> Iterator[None]:
-    """RecBole's logger for the time of a run, so that a second run gets its own log file.
-
-    Of several processes the main one alone logs.
-    """
-    root = getLogger()
-    before = root.handlers[:]
-    root.handlers = []
-    if group.place().main:
-        init_logger(config)
-    else:
-        root.addHandler(_Silent(config))
-    try:
-        yield
-    finally:
-        for handler in root.handlers:
-            handler.close()
-        root.handlers = before
-
-
-class _Silent(NullHandler):
-    """No log; ``baseFilename`` is what RecBole names the folder of TensorBoard's events after."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.baseFilename = f"{config['model']}-{os.getpid()}.log"
-
-
-def _to_log_file(text: str) -> None:
-    """Log what is too long for a terminal to the log file only."""
-    logger = getLogger()
-    record = logger.makeRecord(logger.name, 20, __file__, 0, text, (), None)
-    for handler in logger.handlers:
-        if isinstance(handler, FileHandler):
-            handler.handle(record)
-
-
 def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     stages = Stages()
     with stages("data"):
@@ -182,7 +145,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         dataset = group.in_turn(lambda: load_dataset(config))
         train_data, valid_data, test_data = data_preparation(config, dataset)
         check_not_empty(config, train_data, valid_data, test_data)
-        _to_log_file(str(dataset))
+        to_log_file(str(dataset))
     # What would be refused later is refused before anything is trained.
     check_options(config, registry.model_class(config["model"]))
     resume = group.from_main(lambda: _resume_path(config))
@@ -218,7 +181,8 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         "environment": environment(),
     }
     result = group.from_main(lambda: _leave(config, result))
-    return {**result, **arrays, "eval_results": evaluated}
+    user = dataset.field2id_token[dataset.uid_field][1]
+    return {**result, **arrays, "eval_results": evaluated, "example_user": str(user)}
 
 
 def _evaluate_best(
@@ -292,7 +256,7 @@ def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
     # The same in all processes: they draw the same negative triples and start from one model.
     init_seed(config["seed"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, dataset).to(config["device"])
-    _to_log_file(str(model))
+    to_log_file(str(model))
     return SequenceTrainer(config, model, dataset.fingerprint, keys)
 
 
@@ -330,8 +294,11 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
     trainer = with_checkpoint_rule(trainer_class)(config, model)
     progress = config["show_progress"]
-    score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
-    test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
+    with recbole_bars():
+        score, valid_result = trainer.fit(
+            train_data, valid_data, saved=saved, show_progress=progress
+        )
+        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
     logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     return {

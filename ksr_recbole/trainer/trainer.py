@@ -13,6 +13,7 @@ import torch
 from recbole.trainer import KGTrainer
 from recbole.utils import calculate_valid_score, set_color
 
+from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config import option
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
@@ -110,9 +111,10 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         if saved and self.start_epoch == 0:
             self._write(-1)  # an interrupted first epoch can be resumed too
         try:
-            result = super().fit(
-                train_data, valid_data, verbose, saved, show_progress, after_evaluation
-            )
+            with recbole_bars():
+                result = super().fit(
+                    train_data, valid_data, verbose, saved, show_progress, after_evaluation
+                )
         except KeyboardInterrupt as interruption:
             interruption.checkpoint = self.saved_model_file if saved else None
             raise

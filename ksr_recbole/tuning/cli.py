@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ksr_recbole.cli import count_of, parse_arguments, run_command, switched_on, tell_written
+from ksr_recbole.cli import (
+    count_of,
+    file_list,
+    parse_arguments,
+    run_command,
+    say_loading,
+    switched_on,
+    task_of,
+    tell_written,
+)
 
 if TYPE_CHECKING:
     from ksr_recbole.tuning.request import Request
@@ -58,6 +67,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         UserError: an argument that cannot be read.
     """
     values = parse_arguments(arguments, switches={_RETRY})
+    say_loading(f"Tuning of {task_of(values)}")
     from ksr_recbole.paths import CONFIGS
     from ksr_recbole.tuning.request import Request
 
@@ -66,7 +76,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         model=model,
         dataset=values.pop("dataset", "ml-100k"),
         params_file=Path(values.pop("params_file", CONFIGS / "hyper" / f"{model}.hyper")),
-        config_files=tuple(values.pop("config_files", "").split()),
+        config_files=tuple(file_list(values.pop("config_files", ""))),
         algo=values.pop("algo", "exhaustive"),
         tool=values.pop("tool", "Hyperopt"),
         max_evals=_given(values, "max_evals", lambda text: count_of(text, "max_evals")),

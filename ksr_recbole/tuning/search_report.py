@@ -91,7 +91,7 @@ def _layout(plan: Plan, best: Trial | None) -> Layout:
 
     def epochs(trial: Trial) -> str:
         [cell] = trial.row.finished()
-        return f"{cell.result['best_epoch'] + 1} of {cell.result['epochs_trained']}"
+        return f"{cell.result['best_epoch']} of {cell.result['epochs_trained']}"
 
     return Layout(
         f"Tuning {plan.request.model}: {plan.request.dataset}, validation, {plan.mode}",

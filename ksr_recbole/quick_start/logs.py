@@ -1,0 +1,160 @@
+"""What a run logs: RecBole's logger, cleaned for a terminal, with one line an epoch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import (
+    FileHandler,
+    Formatter,
+    Handler,
+    LogRecord,
+    NullHandler,
+    StreamHandler,
+    getLogger,
+    makeLogRecord,
+)
+from typing import Any, TextIO
+
+from recbole.utils import init_logger, set_color
+
+from ksr_recbole.bars import on_terminal
+from ksr_recbole.distributed import group
+from ksr_recbole.text import clean, terminal, uncovered, without_colour
+
+_TRAINED = re.compile(r"epoch (\d+) training \[.*\]")
+_EVALUATED = re.compile(r"epoch (\d+) (evaluating \[.*\])")
+_DETAILS = ("valid result", "Saving current")
+"""Lines of RecBole's trainer that only its log file gets."""
+_HEADS = re.compile(r"epoch \d+ training|evaluating(?= \[)|best valid|test result")
+
+
+@contextmanager
+def logging_of(config: Any) -> Iterator[None]:
+    """RecBole's logger for the time of a run, so that a second run gets its own log file.
+
+    The log file has RecBole's lines, standard error one line an epoch.  Of several processes the
+    main one alone logs.
+    """
+    root = getLogger()
+    before = root.handlers[:]
+    root.handlers = []
+    if group.place().main:
+        with uncovered():  # RecBole wraps both streams for Windows
+            init_logger(config)
+        root.handlers = [_ours(handler, config) for handler in root.handlers]
+    else:
+        root.addHandler(_Silent(config))
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers = before
+
+
+def to_log_file(text: str) -> None:
+    """Log what is too long for a terminal to the log file only."""
+    logger = getLogger()
+    record = logger.makeRecord(logger.name, 20, __file__, 0, text, (), None)
+    for handler in logger.handlers:
+        if isinstance(handler, FileHandler):
+            handler.handle(record)
+
+
+def _ours(handler: Handler, config: Any) -> Handler:
+    """RecBole's handler of the log file, or ours instead of its one for standard error."""
+    formatter = handler.formatter or Formatter()
+    if isinstance(handler, FileHandler):
+        handler.filters.clear()  # RecBole's, which changes the record for the handlers after it
+        handler.setFormatter(_CleanFormatter(formatter, colour=False))
+        return handler
+    stream = terminal()
+    ours = _EpochLines(stream, config["eval_step"])
+    ours.setLevel(handler.level)
+    ours.setFormatter(_CleanFormatter(formatter, colour=on_terminal()))
+    return ours
+
+
+class _CleanFormatter(Formatter):
+    """Formats as another one does, with foreign text cleaned and colours for a terminal only.
+
+    Args:
+        inner: the other one.
+        colour: whether to keep its colours, and to colour what begins an epoch's line.
+    """
+
+    def __init__(self, inner: Formatter, colour: bool) -> None:
+        super().__init__()
+        self._inner, self._colour = inner, colour
+
+    def format(self, record: LogRecord) -> str:
+        """The record as text."""
+        if not self._colour:
+            return clean(without_colour(self._inner.format(record)))
+        text = clean(_message(record))
+        text = _HEADS.sub(lambda head: set_color(head[0], "green"), text)
+        return self._inner.format(_with_message(record, text))
+
+
+def _message(record: LogRecord) -> str:
+    """A record's message, with the traceback if it has one, without RecBole's colours."""
+    text = record.getMessage()
+    if record.exc_info:
+        text += "\n" + Formatter().formatException(record.exc_info)
+    return without_colour(text)
+
+
+def _with_message(record: LogRecord, text: str) -> LogRecord:
+    return makeLogRecord({**record.__dict__, "msg": text, "args": None, "exc_info": None})
+
+
+class _EpochLines(StreamHandler[TextIO]):
+    """Standard error's handler: makes one line of all that RecBole logs of an epoch.
+
+    Args:
+        stream: the stream.
+        eval_step: RecBole's, after how many epochs one is validated.
+    """
+
+    def __init__(self, stream: TextIO, eval_step: Any) -> None:
+        super().__init__(stream)
+        self._step = eval_step if isinstance(eval_step, int) else 0
+        self._trained: LogRecord | None = None
+
+    def emit(self, record: LogRecord) -> None:
+        """Write a record, or keep it until the epoch's validation."""
+        text = without_colour(record.getMessage())
+        if (trained := _TRAINED.fullmatch(text)) and self._validated(int(trained[1])):
+            self._write_kept()
+            self._trained = record
+        elif (evaluated := _EVALUATED.fullmatch(text)) and self._trained is not None:
+            whole = f"{_message(self._trained)}, {evaluated[2]}"
+            self._trained = None
+            super().emit(_with_message(record, whole))
+        elif not text.startswith(_DETAILS):
+            self._write_kept()
+            super().emit(record)
+
+    def _validated(self, epoch: int) -> bool:
+        return self._step > 0 and (epoch + 1) % self._step == 0
+
+    def _write_kept(self) -> None:
+        kept, self._trained = self._trained, None
+        if kept is not None:
+            super().emit(kept)
+
+    def close(self) -> None:
+        """Write what was kept: the run has ended before the validation."""
+        self._write_kept()
+        super().close()
+
+
+class _Silent(NullHandler):
+    """No log; ``baseFilename`` is what RecBole names the folder of TensorBoard's events after."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.baseFilename = f"{config['model']}-{os.getpid()}.log"

@@ -1,0 +1,124 @@
+"""Text for a terminal: the one place through which all that a command prints goes.
+
+Titles, names, file names, config values and other processes' messages are foreign text.  It may
+hold control characters that recolour a terminal, move its cursor, set its title or turn the order
+of letters around.  :func:`printing` puts a stream in front of standard output and standard error
+that replaces them, whoever prints.  Who draws on purpose (a bar, a table, a coloured line) writes
+to :func:`terminal` and cleans its own foreign text with :func:`clean`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TextIO, TypeVar
+
+T = TypeVar("T")
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, delete, C1
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f"  # direction of letters, line separators
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible notes and tags
+    "\ud800-\udfff]"  # halves of letters, which bytes of a file name become and no stream takes
+)
+_BREAKS = re.compile("[\t\n]")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
+
+
+def clean(text: str) -> str:
+    r"""Text whose control characters are visible: ``\x1b`` for ESC, ``\u202e`` for a bidi one.
+
+    Tabs and line feeds stay.
+    """
+    return _HIDDEN.sub(_escaped, text)
+
+
+def clean_line(text: str) -> str:
+    """The same, in one line: tabs and line feeds become visible too."""
+    return _BREAKS.sub(_escaped, clean(text))
+
+
+def cleaned(value: T) -> T:
+    """A text, or a tuple or dataclass of such values, with every text in it one clean line."""
+    found: Any = value
+    if isinstance(value, str):
+        found = clean_line(value)
+    elif isinstance(value, tuple):
+        found = tuple(map(cleaned, value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **{f.name: cleaned(getattr(value, f.name)) for f in fields(value)})
+    return found
+
+
+def without_colour(text: str) -> str:
+    """Text without the colour codes that RecBole puts into its messages."""
+    return _COLOUR.sub("", text)
+
+
+class CleanStream:
+    """A text stream that cleans what is written to it; all else is the stream below.
+
+    Args:
+        stream: what it writes to, such as ``sys.stdout``.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.below = stream
+
+    def write(self, text: str) -> int:
+        """Write the cleaned text; what the encoding does not have is escaped too."""
+        shown = clean(text)
+        encoding = getattr(self.below, "encoding", None) or "utf-8"
+        self.below.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.below, name)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Inside the block everything printed is cleaned."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_cleaning, before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _cleaning(stream: Any) -> Any:
+    return stream if stream is None or isinstance(stream, CleanStream) else CleanStream(stream)
+
+
+def below(stream: Any) -> Any:
+    """The stream that a :class:`CleanStream` writes to; any other stream itself."""
+    return stream.below if isinstance(stream, CleanStream) else stream
+
+
+def terminal() -> Any:
+    """Standard error for what draws on purpose, with foreign text that is clean already."""
+    return below(sys.stderr)
+
+
+@contextmanager
+def uncovered() -> Iterator[None]:
+    """Inside the block ``sys.stdout`` and ``sys.stderr`` are the streams below."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(below, before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

@@ -1,0 +1,419 @@
+"""What commands print: bars that fit, one line an epoch into a pipe, no foreign control codes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import pty
+import re
+import shlex
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksr_recbole import __main__ as commands
+from ksr_recbole import bars, cli, text
+from ksr_recbole.benchmark import cli as benchmark_cli
+from ksr_recbole.config import Config
+from ksr_recbole.errors import UserError, one_line
+from ksr_recbole.explanation.result import (
+    Attribute,
+    AttributeView,
+    Explanation,
+    Item,
+    Reason,
+    Recommendation,
+    Step,
+    ValueEntity,
+)
+from tests.toy import toy_values
+
+ROOT = Path(__file__).resolve().parents[1]
+EPOCHS = 3
+HOSTILE = "a\x1b]0;owned\x07\x1b[31m\x9b2J\u202egnp.exe\u2066\r\udc80b"
+
+
+def words(folder: Path, **changes: object) -> list[str]:
+    """The command line of a small run with bars."""
+    values = {**toy_values(folder, epochs=EPOCHS), "show_progress": True, **changes}
+    mode = values.pop("eval_args")["mode"]
+    values |= {"model": "KSR", "dataset": "toy", "eval_args.mode": mode}
+    return [f"--{key}={value}" for key, value in values.items()]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without what says how wide a terminal is."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **more}
+
+
+def on_a_terminal(arguments: list[str], folder: Path, columns: int) -> str:
+    """What a command writes to a pseudo-terminal, its standard output and error."""
+    screen, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    process = subprocess.Popen(
+        arguments, cwd=folder, stdin=side, stdout=side, stderr=side, env=environment()
+    )
+    os.close(side)
+    said = bytearray()
+    while True:
+        try:
+            part = os.read(screen, 65536)
+        except OSError as error:  # Linux's way to say that the other side is closed
+            assert error.errno == errno.EIO
+            break
+        if not part:
+            break
+        said += part
+    os.close(screen)
+    assert process.wait() == 0, said.decode()
+    return said.decode()
+
+
+def drawn(said: str) -> list[str]:
+    """The states of all bars: what stands between two carriage returns."""
+    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said)
+    return [part for part in re.split(r"[\r\n]+", plain) if "it/s" in part or "%|" in part]
+
+
+# Bars and lines -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 120])
+def test_bars_fit_a_terminal_and_are_redrawn_in_place(toy_folder, columns):
+    command = [sys.executable, str(ROOT / "run_recbole.py"), *words(toy_folder)]
+    said = on_a_terminal(command, toy_folder, columns)
+    states = drawn(said)
+    assert states and max(map(len, states)) <= columns
+    assert len(re.findall(r"Train +\d+[^\r]*\r?\n", said)) == EPOCHS  # a line a bar, no more
+    assert said.count("training\x1b[0m [time") == EPOCHS
+
+
+def test_a_pipe_gets_one_line_an_epoch_and_no_codes(toy_folder):
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_recbole.py", *words(toy_folder)],
+        cwd=toy_folder, env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "\x1b" not in done.stdout + done.stderr and "\r" not in done.stdout + done.stderr
+    epochs = [
+        line for line in done.stderr.splitlines() if re.search(r"\bepoch \d|Train|valid", line)
+    ]
+    lines = [line for line in epochs if "training [time" in line]
+    assert len(lines) == EPOCHS and all("evaluating [time" in line for line in lines)
+    # nothing else of an epoch; the summary has a row of each mode, and its best epoch
+    assert len(epochs) == EPOCHS + 3
+    assert done.stdout == "KSR on toy: loading PyTorch and RecBole ...\n"
+    [log] = (toy_folder / "log" / "KSR").glob("*.log")
+    assert log.read_text().count("Saving current") >= 1  # RecBole's log file has all its lines
+
+
+def test_the_first_line_comes_before_anything_heavy_is_loaded():
+    """No command imports PyTorch or RecBole before it has said what it does."""
+    code = (
+        "import sys, importlib\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print([m for m in ('torch', 'recbole', 'pandas', 'numba') if m in sys.modules])"
+    )
+    modules = {command.module for command in commands.COMMANDS.values()}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ksr_recbole.__main__", *sorted(modules)],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
+
+
+def test_a_benchmark_in_a_pipe_prints_lines_without_codes(toy_folder, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich would take the pipe for a terminal
+    values = words(toy_folder, results_dir=toy_folder / "results", epochs=1)
+    unused = ("--model=", "--checkpoint_dir=", "--seed=")
+    arguments = [word for word in values if not word.startswith(unused)]
+    assert benchmark_cli.main([*arguments, "--models=BPR"]) == 0
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "BPR-next-item-2020: started" in shown.err.splitlines()
+
+
+def test_a_bar_of_a_terminal_that_does_not_know_its_width(monkeypatch, capsys):
+    monkeypatch.setattr(bars, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "many")
+    list(bars.Bar(range(3), desc=HOSTILE, ncols=100, mininterval=0))
+    said = capsys.readouterr().err
+    assert "3/3" in said and "\x1b]" not in said and "\u202e" not in said
+    assert max(map(len, re.split("[\r\n]", said))) <= 80
+
+
+def test_recboles_own_bar_is_back_after_a_run(toy_folder):
+    from recbole.trainer import trainer
+
+    before = trainer.tqdm
+    with pytest.raises(RuntimeError), bars.recbole_bars():
+        assert trainer.tqdm is bars.Bar
+        raise RuntimeError
+    assert trainer.tqdm is before
+
+
+# What can be done next ----------------------------------------------------------------------
+
+
+def test_the_commands_of_the_last_lines_work_as_they_stand(toy_folder):
+    saved = toy_folder / "my models"
+    command = [sys.executable, str(ROOT / "run_recbole.py")]
+    run = subprocess.run(
+        [*command, *words(toy_folder, epochs=1, checkpoint_dir=saved)],
+        cwd=toy_folder, env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    _, _, last = run.stderr.partition("What can be done next:\n")
+    explain, export, resume = [line.strip() for line in last.splitlines()]
+    assert " explain " in explain and " export " in export and " --resume=" in resume
+    for line in (explain, export, resume):
+        done = subprocess.run(
+            line, shell=True, cwd=toy_folder, env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert "of 2 trained" in done.stderr  # twice the epochs
+    assert list(saved.glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize("added", [["--resume", "a.pth"], ["--resume=a.pth"], ["--resume"]])
+def test_a_key_is_taken_out_of_arguments_in_any_spelling(added):
+    assert cli.without(["-m", "KSR", *added, "--seed", "-1"], "resume") == [
+        *("-m", "KSR", "--seed", "-1")
+    ]
+
+
+def test_the_best_epoch_is_counted_alike_in_every_place(toy_folder):
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_recbole.py", *words(toy_folder, epochs=4)],
+        cwd=toy_folder, env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    scores = re.findall(r"epoch (\d+) training .*valid_score: ([\d.]+)\]", done.stderr)
+    best = max(scores, key=lambda score: float(score[1]))[0]
+    [result] = (toy_folder / "results").glob("*.json")
+    assert json.loads(result.read_text())["best_epoch"] == int(best)
+    assert f"best epoch  {best} (counted from 0, as in the log) of 4 trained" in done.stderr
+    [checkpoint] = (toy_folder / "saved").glob("*.pth")
+    said = subprocess.run(
+        [sys.executable, "-m", "ksr_recbole", "export", "--output=m", f"--checkpoint={checkpoint}"],
+        cwd=toy_folder, env=environment(), capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert f"best epoch {best} (counted from 0)" in said
+    assert json.loads((toy_folder / "m" / "manifest.json").read_text())["best_epoch"] == int(best)
+
+
+# RecBole's spellings ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "-m KSR -d toy --seed -1 --resume",
+        "--model KSR --dataset toy --seed=-1 --resume",
+        "--model=KSR -d=toy --seed -1 --resume True",
+    ],
+)
+def test_recboles_spellings_of_arguments(arguments):
+    assert cli.parse_arguments(arguments.split()) == {
+        "model": "KSR", "dataset": "toy", "seed": "-1", "resume": "True",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--model"], "--model needs a value"),
+        (["--model", "--seed=1"], "--model needs a value"),
+        (["-m"], "--model needs a value"),
+        (["-m", "KSR", "--model=GRU"], "--model is given twice"),
+        (["-x", "1"], "Cannot read the argument '-x'"),
+        (["--model", "KSR", "GRU"], "Cannot read the argument 'GRU'"),
+        (["--dataset", ""], "--dataset is empty"),
+        (["--"], "Cannot read the argument '--'"),
+        (["-m="], "--model is empty"),
+    ],
+)
+def test_bad_spellings(arguments, part):
+    with pytest.raises(UserError, match=re.escape(part)):
+        cli.parse_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        ["--config_files=a.yaml my own.yaml it's.yaml"],
+        ["--config_files", "a.yaml my own.yaml it's.yaml"],
+        ["--config_files=a.yaml", "my own.yaml", "it's.yaml"],
+        ["--config_files", "a.yaml", "my own.yaml", "it's.yaml"],
+        ["--config_files=a.yaml 'my own.yaml' \"it's.yaml\""],
+    ],
+)
+def test_config_files_with_blanks_in_their_names(tmp_path, spelling):
+    names = ["a.yaml", "my own.yaml", "it's.yaml"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert cli.file_list(cli.parse_arguments(spelling)["config_files"]) == names
+
+
+def test_a_file_that_is_not_there_is_named_as_it_was_written():
+    assert cli.file_list("a.yaml  b.yaml") == ["a.yaml", "b.yaml"]
+    assert cli.file_list("'no such.yaml'") == ["no such.yaml"]
+    assert cli.file_list("x" * 5000) == ["x" * 5000] and cli.file_list(" ") == []
+
+
+def test_every_command_and_example_says_its_version():
+    expected = re.compile(
+        r"ksr-recbole 1\.\d+\.\d+ \(RecBole 1\.2\.1, PyTorch 2\..*, Python 3\.1.*\)\n"
+    )
+    scripts = [[f"{name}.py"] for name in ("run_recbole", "run_benchmark", "run_hyper")]
+    scripts += [[f"examples/{path.name}"] for path in (ROOT / "examples").glob("*.py")]
+    scripts += [
+        ["-m", "ksr_recbole", *more] for more in ([], *([name] for name in commands.COMMANDS))
+    ]
+    scripts += [["-m", "dataset_atomic"]]
+    for script in scripts:
+        done = subprocess.run(
+            [sys.executable, *script, "--version"], cwd=ROOT, capture_output=True, text=True,
+            env={k: v for k, v in environment().items() if k != "PYTHONPATH"},
+        )  # fmt: skip
+        assert done.returncode == 0 and expected.fullmatch(done.stdout), (script, done)
+
+
+def test_every_example_runs_from_a_checkout_and_prints_help(tmp_path):
+    for path in (ROOT / "examples").glob("*.py"):
+        done = subprocess.run(
+            [sys.executable, path, "--help"], cwd=tmp_path, capture_output=True, text=True,
+            env={k: v for k, v in environment().items() if k != "PYTHONPATH"},
+        )  # fmt: skip
+        assert done.returncode == 0 and f"python examples/{path.name}" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "written", ["full", "full,uni5", "[full, uni5]", "['full','uni5']", " full , uni5 ", ["full"]]
+)
+def test_report_modes_as_they_are_written(toy_folder, written):
+    config = Config("KSR", "toy", None, toy_values(toy_folder, report_modes=written))
+    assert config["report_modes"] == (["full"] if "uni5" not in written else ["full", "uni5"])
+
+
+def test_the_sentence_on_a_small_catalogue_names_arguments_that_work(toy_folder, capsys):
+    arguments = [a for a in words(toy_folder, epochs=1) if not re.match("--(eval|report)", a)]
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    offered = re.findall(r"--eval_args\.mode=\S+ --report_modes=[\w,]+", said)
+    assert len(offered) == 2 and len(said.splitlines()) == 1
+    for more in offered:
+        assert cli.main([*arguments, *shlex.split(more)]) == 0
+
+
+# Foreign text -------------------------------------------------------------------------------
+
+
+@given(st.text())
+def test_cleaned_text_has_nothing_a_terminal_obeys(found):
+    shown = text.clean(found)
+    assert not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]", shown
+    )
+    assert text.clean(shown) == shown and shown.encode("utf-8").decode("utf-8") == shown
+    assert "\n" not in text.clean_line(found) and "\t" not in text.clean_line(found)
+    if found.isprintable():
+        assert shown == found
+
+
+def test_whoever_prints_prints_clean_text(capsys):
+    def command() -> int:
+        print(HOSTILE)
+        sys.stderr.write(HOSTILE + "\n")
+        sys.stderr.writelines([HOSTILE, "\n"])
+        raise UserError(f"{HOSTILE}\nerror: a second line")
+
+    before = sys.stdout, sys.stderr
+    assert cli.guarded(command, "run_recbole.py", []) == 2
+    assert (sys.stdout, sys.stderr) == before
+    shown = capsys.readouterr()
+    for said in (shown.out, shown.err):
+        assert not re.search("[\x1b\x07\x9b\u202e\u2066\r\udc80]", said)
+    assert r"a\x1b]0;owned\x07" in shown.out and r"\u202egnp.exe" in shown.err
+    [error] = [line for line in shown.err.splitlines() if line.startswith("error:")]
+    assert error.endswith(r"\nerror: a second line")
+
+
+@pytest.mark.parametrize(
+    "argument", [f"--dataset={HOSTILE[:-2]}", f"--{HOSTILE[:-2]}=1", HOSTILE[:-2]]
+)
+def test_hostile_arguments_are_shown_not_obeyed(argument, tmp_path):
+    for script in (["run_recbole.py"], ["run_hyper.py"], ["run_benchmark.py"]):
+        done = subprocess.run(
+            [sys.executable, ROOT / script[0], argument], cwd=tmp_path, env=environment(),
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 2 and done.stderr.startswith("error:")
+        assert len(done.stderr.splitlines()) == 1
+        assert not re.search("[\x1b\x07\x9b\u202e\u2066\r]", done.stdout + done.stderr)
+
+
+def test_other_commands_too(tmp_path):
+    for command in (["fetch", HOSTILE[:-2]], ["convert", HOSTILE[:-2]], ["describe", HOSTILE[:-2]],
+                    [HOSTILE[:-2]], ["describe", f"--{HOSTILE[:-2]}"]):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "ksr_recbole", *command], cwd=tmp_path, env=environment(),
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 2 and "error:" in done.stderr
+        assert not re.search("[\x1b\x07\x9b\u202e\u2066\r]", done.stdout + done.stderr)
+
+
+def test_an_encoding_without_a_letter_is_no_traceback(tmp_path):
+    code = (
+        "from ksr_recbole.cli import guarded; "
+        "guarded(lambda: print('K\u00f6ln \u2713') or 0, 'x', [])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(PYTHONIOENCODING="ascii"),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "K\\xf6ln \\u2713\n" and done.stderr == ""
+
+
+def test_log_lines_and_log_files_are_clean(toy_folder, capsys):
+    from ksr_recbole.quick_start.logs import logging_of
+
+    config = Config("KSR", "toy", None, toy_values(toy_folder))
+    with logging_of(config):
+        logging.getLogger().info(f"title {HOSTILE}")
+        logging.getLogger().warning("name %s", HOSTILE)
+    [log] = Path("log/KSR").glob("*.log")
+    for said in (log.read_text(), capsys.readouterr().err):
+        assert not re.search("[\x1b\x07\x9b\u202e\u2066\r]", said)
+        assert r"title a\x1b]0;owned" in said and "name a" in said
+
+
+def test_cleaning_reaches_into_values_and_errors():
+    item = text.cleaned((Item("1", HOSTILE), 3, None))
+    assert "\x1b" not in item[0].title and item[1:] == (3, None)
+    assert "\x1b" not in one_line(ValueError(HOSTILE))
+
+
+def test_an_explanation_of_hostile_titles():
+    from ksr_recbole.explanation.terminal import render
+
+    item, entity = Item("1", HOSTILE), ValueEntity("e", HOSTILE, 1, 0.5, True)
+    step = Step(1, item, None, (AttributeView(1.0, (entity,), (entity,)),), item)
+    reason = Reason(HOSTILE, "e", HOSTILE, 1.0, 1, 3)
+    explanation = Explanation(
+        "KSR", "toy", HOSTILE, 1, "private", (Attribute("r", HOSTILE, 3),), (step,),
+        (Recommendation(1, item, 0.5, (reason,)),), (HOSTILE,),
+    )  # fmt: skip
+    for colour in (False, True):
+        shown = render(explanation, width=120, colour=colour)
+        assert "owned" in shown and not re.search("[\x07\x9b\u202e\u2066\r]|\x1b[^\\[]", shown)
+        assert colour or "\x1b" not in shown
