@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -306,7 +307,8 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
             process.terminate()
     assert process.wait() == 130
     go_on = shlex.split(said[-1].partition("Go on with: ")[2])
-    assert go_on[:2] == [sys.executable, str(ROOT / "run_recbole.py")]  # works in this folder too
+    assert shutil.which(go_on[0]) == sys.executable
+    assert go_on[1] == str(ROOT / "run_recbole.py")  # works in this folder too
     assert go_on[-1].startswith("--resume=")
 
 
@@ -415,7 +417,7 @@ def test_broken_config_file(capsys, tmp_path, content):
         ("--learner=5", "learner"),
         ("--eval_args.mode=uni500", "uni10pop10"),
         ("--eval_args.mode=uni500", "User 'u"),
-        ("--report_modes=full", "report_modes"),
+        ("--report_modes=3", "report_modes"),
         ("--report_modes=['foo']", "'foo' is not a mode"),
         ("--eval_step=often", "eval_step"),
         ("--stopping_step=never", "stopping_step"),
