@@ -4,7 +4,6 @@
 
 trains and tests it with all that KSR has: pretraining, checkpoints, candidates, metrics.
 """
-# ruff: noqa: E402
 
 from __future__ import annotations
 
