@@ -25,6 +25,7 @@ _HIDDEN = re.compile(
     "\ud800-\udfff]"  # halves of letters, which bytes of a file name become and no stream takes
 )
 _BREAKS = re.compile("[\t\n]")
+_RESET = "\x1b[0m"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -74,6 +75,8 @@ class CleanStream:
 
     def write(self, text: str) -> int:
         """Write the cleaned text; what the encoding does not have is escaped too."""
+        if text == _RESET:  # colorama writes it at the end of a process; there is no colour here
+            return len(text)
         shown = clean(text)
         encoding = getattr(self.below, "encoding", None) or "utf-8"
         self.below.write(shown.encode(encoding, "backslashreplace").decode(encoding))

@@ -94,6 +94,7 @@ def test_bars_fit_a_terminal_and_are_redrawn_in_place(toy_folder, columns):
     said = on_a_terminal(command, toy_folder, columns)
     states = drawn(said)
     assert states and max(map(len, states)) <= columns
+    assert r"\x1b" not in said  # no code of a library's own is shown as text
     assert len(re.findall(r"Train +\d+[^\r]*\r?\n", said)) == EPOCHS  # a line a bar, no more
     assert said.count("training\x1b[0m [time") == EPOCHS
 
