@@ -98,7 +98,7 @@ def _layout(plan: Plan, best: Trial | None) -> Layout:
         plan.mode,
         {name: name for name in names},
         {
-            "best epoch": epochs,
+            "best epoch (from 0)": epochs,
             "seconds": lambda trial: f"{trial.seconds:.1f}",
             "settings": settings,
         },
