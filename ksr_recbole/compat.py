@@ -1,12 +1,12 @@
-"""RecBole 1.2.1 on today's Python: what ``requirements.txt`` cannot pin, and the check that it did.
+"""RecBole 1.2.1 on today's Python: which versions work, and what RecBole needs to work on them.
 
-RecBole's own metadata admits versions it fails with (RecBole issue #2215 and the threads it
-links).  ``requirements.txt`` pins a set that works; this module refuses any other set in one
-sentence instead of failing somewhere inside a dependency, and holds the remaining
-work-arounds.  Each says which upstream issue it answers.
+RecBole's own metadata admits versions it fails with and excludes others it works with (RecBole
+issue #2215 and the threads it links).  This module refuses a set that does not work in one
+sentence instead of failing somewhere inside a dependency, and holds the work-arounds for the
+others.  Each says which upstream problem it answers.
 
-Nothing here changes a library globally: no monkey patching, and ``torch.load`` keeps its safe
-default.
+No library but RecBole itself is changed: NumPy, SciPy and pandas look the same to every other
+code of the process, and ``torch.load`` keeps its safe default.
 """
 
 from __future__ import annotations
@@ -16,34 +16,55 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from functools import cache
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import sha256_of
+from ksr_recbole.paths import CHECKOUT
 
-WANTED_PYTHON = SpecifierSet(">=3.11")
+WANTED_PYTHON = SpecifierSet(">=3.11,<3.15")
 
 WANTED: dict[str, SpecifierSet] = {
     "recbole": SpecifierSet("==1.2.1"),
-    # RecBole #2215: RecBole reads np.float_ and Ray 2.6.3 np.bool8, both gone in NumPy 2.
-    "numpy": SpecifierSet(">=1.26,<2"),
-    # pandas 3 copy-on-write: RecBole fills columns in place through chained assignment
-    # (recbole/data/dataset/dataset.py, `df[field].fillna(..., inplace=True)`), then a no-op.
-    "pandas": SpecifierSet(">=2.0,<3"),
-    # RecBole pull request #2187: seven graph models call dok_matrix._update, gone in SciPy 1.13.
-    "scipy": SpecifierSet(">=1.10,<1.13"),
-    # RecBole #2215: the newest Ray RecBole admits is 2.6.3, ...
-    "ray": SpecifierSet("<=2.6.3"),
-    # ... and it imports pkg_resources, which setuptools 81 removed.
-    "setuptools": SpecifierSet("<81"),
+    # The oldest that is tested; with 2 RecBole needs recbole_on_new_libraries() below.
+    "numpy": SpecifierSet(">=1.26.4,<3"),
+    # The oldest that is tested; with 3 RecBole needs RepairedLoading.
+    "pandas": SpecifierSet(">=2.3,<4"),
+    # The oldest that is tested; from 1.13 on seven models of RecBole need help.
+    "scipy": SpecifierSet(">=1.12,<2"),
     # torch.load(weights_only=True) must understand our checkpoints, which 2.6 made the default.
     "torch": SpecifierSet(">=2.6,<3"),
     "pykeen": SpecifierSet(">=1.11,<1.12"),
 }
+
+RECBOLE_NEEDS = (
+    "colorama",
+    "colorlog",
+    "PyYAML",
+    "psutil",
+    "scikit-learn",
+    "setuptools",
+    "tabulate",
+    "tensorboard",
+    "texttable",
+    "thop",
+    "tqdm",
+)
+"""What RecBole imports.  It is installed without its dependencies, since one of them, an old Ray,
+cannot be installed on Python 3.12 and newer."""
+
+INSTALL = "pip install -r requirements.txt && pip install --no-deps recbole==1.2.1"
+"""What installs a set that works, from a checkout."""
+
+INSTALL_RECBOLE = "pip install --no-deps recbole==1.2.1"
+"""What is left to install once this package is installed by its own metadata."""
 
 
 def check_versions() -> None:
@@ -53,30 +74,184 @@ def check_versions() -> None:
         UserError: naming the package, the version found and the version wanted.
     """
     python = ".".join(map(str, sys.version_info[:3]))
-    if python not in WANTED_PYTHON:
-        raise UserError(f"Python {python} was found, but {WANTED_PYTHON} is wanted.")
+    if not WANTED_PYTHON.contains(python, prereleases=True):
+        raise UserError(
+            f"Python {python} was found, but {WANTED_PYTHON} is wanted; make a virtual "
+            "environment with one of Python 3.11 to 3.14."
+        )
     for package, wanted in WANTED.items():
-        try:
-            found = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found = None
+        found = _version_of(package)
         if found is None or not wanted.contains(found, prereleases=True):
             have = f"{package} {found} was found" if found else f"{package} is not installed"
             raise UserError(
-                f"{have}, but {package}{wanted} is wanted; "
-                "run `pip install -r requirements.txt` in a fresh virtual environment."
+                f"{have}, but {package}{wanted} is wanted; run `{_cure(package)}` in a fresh "
+                "virtual environment."
             )
+    for package in RECBOLE_NEEDS:
+        if _version_of(package) is None:
+            raise UserError(
+                f"{package} is not installed, but RecBole imports it; run `pip install {package}`."
+            )
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cure(package: str) -> str:
+    """What to type: from a checkout everything at once, else the one package."""
+    if CHECKOUT is not None:
+        return INSTALL
+    wanted = f"{package}{WANTED[package]}"
+    return INSTALL_RECBOLE if package == "recbole" else f"pip install '{wanted}'"
+
+
+class _StandIn(ModuleType):
+    """A library as RecBole knows it: with the names in its ``__dict__``, else the library's own."""
+
+    def __init__(self, library: ModuleType, **content: Any) -> None:
+        super().__init__(library.__name__)
+        self.__dict__.update(content, _library=library)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_library"], name)
+
+
+def _numpy_of_recbole() -> ModuleType:
+    """NumPy with the names that RecBole writes and NumPy has removed (RecBole #2215).
+
+    RecBole's ``Config`` puts them into NumPy itself, for the whole process, and fails there with
+    NumPy 2.  Here RecBole's modules alone see them.
+    """
+    import numpy as np
+
+    names = {"bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128}
+    names |= {"object": np.object_, "str": np.str_, "long": np.int_, "unicode": np.str_}
+    return _StandIn(np, **names)
+
+
+def _sparse_of_recbole() -> ModuleType:
+    """``scipy.sparse`` with the ``dok_matrix._update`` that seven models of RecBole call.
+
+    SciPy 1.13 removed it (RecBole pull request #2187).
+    """
+    import scipy.sparse
+
+    class DokMatrix(scipy.sparse.dok_matrix):
+        def _update(self, data: dict[tuple[int, int], float]) -> None:
+            self._dict.update(data)
+
+    gone = not hasattr(scipy.sparse.dok_matrix, "_update")
+    return _StandIn(scipy.sparse, **({"dok_matrix": DokMatrix} if gone else {}))
+
+
+def _pandas_of_recbole() -> ModuleType:
+    """pandas whose ``read_csv`` leaves no sequence missing, for RecBole's ``_load_feat``.
+
+    It fills them with ``df[field].fillna(value="", inplace=True)``, which pandas 3 carries out
+    on a copy.
+    """
+    import pandas as pd
+
+    def read_csv(*args: Any, **options: Any) -> Any:
+        frame = pd.read_csv(*args, **options)
+        for column in frame.columns:
+            if str(column).endswith("_seq"):
+                frame[column] = frame[column].fillna("")
+        return frame
+
+    return _StandIn(pd, read_csv=read_csv)
+
+
+def _length(what: Any) -> Any:
+    """``len``, or of a column of sequences the length of each, for ``column.agg(len)``.
+
+    RecBole counts on pandas before version 3, where ``agg`` went through the column.
+    """
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(what, pd.Series) and len(what) and isinstance(what.iloc[0], np.ndarray):
+        return what.map(len)
+    return len(what)
+
+
+@cache
+def _stand_ins() -> dict[str, tuple[ModuleType, ModuleType]]:
+    """By the name RecBole's modules give a library: the library, and what stands in for it."""
+    import numpy
+    import pandas
+    import scipy.sparse
+
+    return {
+        "np": (numpy, _numpy_of_recbole()),
+        "pd": (pandas, _pandas_of_recbole()),
+        "sp": (scipy.sparse, _sparse_of_recbole()),
+    }
+
+
+def recbole_on_new_libraries() -> None:
+    """Let RecBole's modules that are imported by now find what newer libraries have removed.
+
+    Only the names ``np``, ``pd``, ``sp`` and ``len`` inside RecBole's own modules change.  It is cheap, and
+    called again whenever modules of RecBole may have been imported.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith("recbole."):
+            for alias, (library, stand_in) in _stand_ins().items():
+                if getattr(module, "__dict__", {}).get(alias) is library:
+                    setattr(module, alias, stand_in)
+        if name.startswith("recbole.data.dataset."):
+            module.len = _length  # type: ignore[attr-defined]
+
+
+def import_recboles_quick_start() -> ModuleType:
+    """``recbole.quick_start``, which imports Ray whether it is used or not.
+
+    Where Ray is not installed an empty module takes its place, for the time of the import only.
+    """
+    if find_spec("ray") is not None or "recbole.quick_start" in sys.modules:
+        return import_module("recbole.quick_start")
+    stand_in = ModuleType("ray")
+    stand_in.__dict__.update(tune=_NoRay("ray.tune"))
+    sys.modules["ray"] = stand_in
+    try:
+        return import_module("recbole.quick_start")
+    finally:
+        del sys.modules["ray"]
+
+
+class _NoRay(ModuleType):
+    """Takes the place of ``ray.tune`` in RecBole; its use says what is missing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UserError("Ray is not installed; run `pip install 'ray[tune]'`.")
 
 
 def silence_upstream_warnings() -> None:
     """Hide notices that a reader of our output can do nothing about."""
     # torch.distributed: a page of stack for a connection that ended, which we tell in a sentence.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    # Ray 2.6.3: `import pkg_resources` (answered by the setuptools pin above).
+    # Ray 2.6.3: `import pkg_resources`, which setuptools announces the end of.
     warnings.filterwarnings("ignore", message=r"pkg_resources is deprecated")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(ray|pkg_resources)")
-    # RecBole: chained-assignment fills (answered by the pandas pin above).
+    # RecBole's fills of missing values in place: RepairedLoading has filled them before.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.data\..*")
+    warnings.filterwarnings(
+        "ignore", message=r"(?s).*chained assignment", module=r"recbole\.data\..*"
+    )
+    warnings.filterwarnings(
+        "ignore", message=r"(?s)The inplace keyword", module=r"recbole\.data\..*"
+    )
+    # RecBole makes tensors of pandas 3's columns, which are read-only, and does not write to them.
+    warnings.filterwarnings("ignore", message=r"The given NumPy array is not writable")
+    # RecBole's graph models: torch.sparse.FloatTensor(...).
+    warnings.filterwarnings("ignore", message=r"torch\.sparse\.SparseTensor")
     # RecBole: torch.cuda.amp.GradScaler(...), deprecated for torch.amp.GradScaler("cuda", ...).
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.trainer\..*")
 
@@ -95,6 +270,32 @@ def keeping_anomaly_mode() -> Iterator[None]:
         yield
     finally:
         torch.autograd.set_detect_anomaly(before)
+
+
+@contextmanager
+def without_pickles(config: Any) -> Iterator[None]:
+    """Inside the block RecBole unpickles no saved dataset or loaders, which can run any code.
+
+    It looks for them in ``checkpoint_dir`` whenever it makes a dataset, saved by itself or not.
+    With ``trust_checkpoint: True`` it may.
+    """
+    import pickle
+
+    import recbole.data.utils as recbole_data
+
+    def refuse(file: Any) -> None:
+        raise UserError(
+            f"RecBole would load {file.name}, a pickle, which can run any code; remove it, choose "
+            "another checkpoint_dir, or add --trust_checkpoint=True if you know who wrote it."
+        )
+
+    before = recbole_data.pickle
+    if not config["trust_checkpoint"]:
+        recbole_data.pickle = _StandIn(pickle, load=refuse)
+    try:
+        yield
+    finally:
+        recbole_data.pickle = before
 
 
 class PickledCheckpoints:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from ksr_recbole.compat import keeping_anomaly_mode
+from ksr_recbole.compat import keeping_anomaly_mode, recbole_on_new_libraries
 from ksr_recbole.errors import UserError
 from ksr_recbole.paths import source_of
 
@@ -169,7 +169,9 @@ def model_class(name: str) -> type:
         UserError: no such model; the sentence lists the known ones.
     """
     with keeping_anomaly_mode():
-        return _found(name)
+        found = _found(name)
+    recbole_on_new_libraries()  # its module may have been imported just now
+    return found
 
 
 def _found(name: str) -> type:

@@ -13,6 +13,7 @@ import pytest
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.dataset.repaired_loading import strings_as_objects
 
 TYPES = {"user_id": "token", "timestamp": "float"}
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -88,9 +89,10 @@ def test_columns_are_those_that_pandas_reads(tmp_path):
     rows = [("u1", "é ü", "5"), ("u2", "b", "1e5"), ("", "b", "-3.25"), ("u1", "b", "9")]
     path.write_text(HEADER + "".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     types = {"user_id": "token", "item_id": "token", "timestamp": "float"}
-    frame = loading.read_columns(path, types, "\t")
     kinds = {"user_id:token": str, "item_id:token": str, "timestamp:float": np.float64}
-    expected = pd.read_csv(path, delimiter="\t", dtype=kinds, engine="python")
+    with strings_as_objects():  # as RecBole reads
+        frame = loading.read_columns(path, types, "\t")
+        expected = pd.read_csv(path, delimiter="\t", dtype=kinds, engine="python")
     expected.columns = list(types)
     pd.testing.assert_frame_equal(frame, expected)
 

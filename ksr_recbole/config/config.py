@@ -10,6 +10,7 @@ import yaml
 from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
+from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config.keys import (
     KEYS_WITH_PARTS,
     added_options,
@@ -65,6 +66,10 @@ class Config(RecBoleConfig):
         option(self, "seed", int, minimum=0, below=2**32)
         if not registry.under_protocol(self.model):
             self._check_within_reach()
+
+    def compatibility_settings(self) -> None:
+        """What RecBole's does to NumPy, for the whole process, is done to RecBole's modules."""
+        recbole_on_new_libraries()
 
     def _check_within_reach(self) -> None:
         """Refuse what is set but does nothing where RecBole's own trainer and loaders run."""

@@ -24,6 +24,7 @@ from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import WithPolars
 from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.sequences import (
     Phase,
     Split,
@@ -187,7 +188,7 @@ def _n_distinct(ids: np.ndarray) -> int:
     return int(np.count_nonzero(np.bincount(ids.ravel())))
 
 
-class SequenceDataset(WithSequences, WithFunnel, WithPolars, Dataset):
+class SequenceDataset(WithSequences, RepairedLoading, WithFunnel, WithPolars, Dataset):
     """Interactions alone, for models that read no knowledge graph where there is none.
 
     Raises:

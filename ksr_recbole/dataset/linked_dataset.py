@@ -12,13 +12,14 @@ from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.atomic_files import check_atomic_file, steady_dataset
 from ksr_recbole.dataset.funnel import WithFunnel
+from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.errors import UserError
 
 NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""
 
 
-class LinkedDataset(WithFunnel, loading.WithPolars, KnowledgeBasedDataset):
+class LinkedDataset(RepairedLoading, WithFunnel, loading.WithPolars, KnowledgeBasedDataset):
     """RecBole's knowledge-based dataset with checked files and many-to-one links.
 
     RecBole's item-entity map is one to one and gives a linked item and its entity one id.
@@ -117,7 +118,7 @@ class LinkedDataset(WithFunnel, loading.WithPolars, KnowledgeBasedDataset):
             self.entity2item.setdefault(entity, item)
         linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
         with self._counted(NO_LINK):
-            self.inter_feat.drop(self.inter_feat.index[~linked], inplace=True)
+            self.inter_feat = self.inter_feat[linked]
 
     def _merge_item_and_entity(self) -> None:
         """Map ids as RecBole does, and remember the entity of every item.

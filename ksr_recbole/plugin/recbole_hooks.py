@@ -12,10 +12,16 @@ from typing import Any
 import recbole.config
 import recbole.data.dataset
 import recbole.data.utils
-import recbole.quick_start
 import recbole.trainer
+import recbole.utils
 
 from ksr_recbole import registry
+from ksr_recbole.compat import (
+    import_recboles_quick_start,
+    recbole_on_new_libraries,
+    without_pickles,
+)
+from ksr_recbole.dataset.repaired_loading import fill_missing, strings_as_objects
 from ksr_recbole.plugin.checkpoints import load_data_and_model
 from ksr_recbole.plugin.configuration import STOCK, choose_config, stock_class
 from ksr_recbole.plugin.data import dataset_of, loader_of
@@ -31,6 +37,8 @@ def put_in_place() -> Hooks:
             _add_model(hooks, name, **{name: registry.model_class(name)})
             _add_dataset_and_trainer(hooks, name)
         _add_stock(hooks)
+        _repair(hooks)
+        _keep_pickles_out(hooks)
         _add_loaders(hooks)
         _add_config(hooks)
         _add_checkpoints(hooks)
@@ -79,6 +87,52 @@ def _add_stock(hooks: Hooks) -> None:
     hooks.set_attribute(recbole.data.dataset, f"{STOCK}Dataset", stock)
 
 
+def _repair(hooks: Hooks) -> None:
+    """Let RecBole's own configuration, models and loading run on newer libraries too."""
+
+    def compatibility_settings(_: Any) -> None:
+        recbole_on_new_libraries()
+
+    hooks.set_attribute(recbole.config.Config, "compatibility_settings", compatibility_settings)
+    get_model = recbole.utils.get_model
+
+    def get_repaired_model(name: str) -> type:
+        found = get_model(name)
+        recbole_on_new_libraries()
+        return found
+
+    hooks.replace_function(get_model, get_repaired_model)
+    base = recbole.data.dataset.Dataset
+    load, fill = base._from_scratch, base._fill_nan
+
+    def _from_scratch(self: Any) -> None:
+        with strings_as_objects():
+            load(self)
+
+    def _fill_nan(self: Any) -> None:
+        fill_missing(self)
+        fill(self)
+
+    hooks.set_attribute(base, "_from_scratch", _from_scratch)
+    hooks.set_attribute(base, "_fill_nan", _fill_nan)
+
+
+def _keep_pickles_out(hooks: Hooks) -> None:
+    """Before ``create_dataset`` and ``data_preparation``, which unpickle what they find saved.
+
+    For the models of this package they refuse to; RecBole's own models keep their ways.
+    """
+    for original in (recbole.data.utils.create_dataset, recbole.data.utils.data_preparation):
+
+        def without(config: Any, *rest: Any, _original: Callable[..., Any] = original) -> Any:
+            if config["model"] not in registry.own_models():
+                return _original(config, *rest)
+            with without_pickles(config):
+                return _original(config, *rest)
+
+        hooks.replace_function(original, without)
+
+
 def _add_loaders(hooks: Hooks) -> None:
     """Before ``recbole.data.utils.get_dataloader``, which ``data_preparation`` calls.
 
@@ -106,5 +160,5 @@ def _add_config(hooks: Hooks) -> None:
 
 def _add_checkpoints(hooks: Hooks) -> None:
     """Before ``load_data_and_model``, which unpickles a ``Config`` that ours do not hold."""
-    original = recbole.quick_start.load_data_and_model
+    original = import_recboles_quick_start().load_data_and_model
     hooks.replace_function(original, load_data_and_model(original))

@@ -9,10 +9,8 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
 from recbole.utils import (
-    ModelType,
     get_trainer,
     init_seed,
     set_color,
@@ -21,12 +19,12 @@ from recbole.utils import (
 
 from ksr_recbole import registry
 from ksr_recbole.bars import hide, recbole_bars
-from ksr_recbole.compat import with_checkpoint_rule
+from ksr_recbole.compat import with_checkpoint_rule, without_pickles
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
-from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts, check_possible
 from ksr_recbole.distributed.launching import launch
@@ -285,10 +283,11 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     """One of RecBole's own models, with its own loaders, trainer and metrics, on our files."""
     logger = getLogger()
     logger.info(prepare_atomic_files(config))
-    knowledge = config["MODEL_TYPE"] == ModelType.KNOWLEDGE
-    dataset = LinkedDataset(config) if knowledge else create_dataset(config)
+    dataset = recbole_dataset(config)
+    logger.info(dataset.funnel.line())
     logger.info(dataset)
-    train_data, valid_data, test_data = recbole_data_preparation(config, dataset)
+    with without_pickles(config):
+        train_data, valid_data, test_data = recbole_data_preparation(config, dataset)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, train_data._dataset).to(config["device"])
     trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
@@ -299,6 +298,7 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
             train_data, valid_data, saved=saved, show_progress=progress
         )
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
+    valid_result, test_result = (_as_floats(each) for each in (valid_result, test_result))
     logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     return {
@@ -307,3 +307,8 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
         "best_valid_result": valid_result,
         "test_result": test_result,
     }
+
+
+def _as_floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """RecBole's metrics as Python numbers, which NumPy 2 prints as such."""
+    return None if metrics is None else {name: float(value) for name, value in metrics.items()}
