@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ksr_recbole.compat import silence_upstream_warnings
+from ksr_recbole.compat import import_recboles_quick_start, silence_upstream_warnings
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from tests.toy import toy_values, write_toy
 
 silence_upstream_warnings()
+import_recboles_quick_start()  # so that tests can import it where there is no Ray
 
 
 @pytest.fixture(autouse=True)
