@@ -122,15 +122,20 @@ def test_recboles_other_models_stay_as_they_are(toy_folder, model):
     def result() -> dict:
         return run_recbole(model, "toy", config_dict=dict(values), saved=False)
 
-    before = result()
+    alone = np.lib.NumpyVersion(np.__version__) < "2.0.0"  # stock RecBole fails with NumPy 2
+    before = result() if alone else None
     ksr_recbole.register()
     try:
         between = result()
         assert get_model(model).__module__.startswith("recbole.")
     finally:
         ksr_recbole.unregister()
-    assert before == between == result()
-    assert before["test_result"]
+    assert between["test_result"]
+    if alone:
+        assert before == between == result()
+    else:
+        with pytest.raises(AttributeError, match=r"np\.float_"):
+            result()
 
 
 def test_recboles_group_and_significance_scripts(toy_folder, registered):
