@@ -225,12 +225,16 @@ def import_recboles_quick_start() -> ModuleType:
 
 
 class _NoRay(ModuleType):
-    """Takes the place of ``ray.tune`` in RecBole; its use says what is missing."""
+    """Takes the place of ``ray.tune`` in RecBole where there is no Ray."""
+
+    @staticmethod
+    def report(**_: float) -> None:
+        """RecBole's ``objective_function`` reports every result to Ray, in its trials or not."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise UserError("Ray is not installed; run `pip install 'ray[tune]'`.")
+        raise UserError("Ray is not installed; run `pip install ray`.")
 
 
 def silence_upstream_warnings() -> None:
