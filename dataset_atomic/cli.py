@@ -28,7 +28,8 @@ from ksr_recbole.cli import (
     terminated_like_interrupted,
     version_line,
 )
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
+from ksr_recbole.names import check_name
 from ksr_recbole.paths import DATASETS
 from ksr_recbole.text import printing
 
@@ -136,8 +137,8 @@ def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:
         return _convert_csv(given, options)
     if name not in SOURCES:
         raise UserError(
-            f"There is no converter '{name}'; expected one of {', '.join([*SOURCES, CSV])} (csv is "
-            "for your own data)."
+            f"There is no converter '{shown(name)}'; expected one of "
+            f"{', '.join([*SOURCES, CSV])} (csv is for your own data)."
         )
     out = given.out or DATASETS / name
     if name == "ml-100k":
@@ -152,6 +153,7 @@ def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:
 def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionReport:
     if given.raw is None or given.dataset is None:
         raise UserError("`convert csv` needs --raw=FILE and --dataset=NAME (what to call it).")
+    check_name(given.dataset, "dataset")
     out = given.out or DATASETS / given.dataset
     ensure_free(out, options)
     wanted = {given.user: "user_id", given.item: "item_id", given.time: "timestamp"}

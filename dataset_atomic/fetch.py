@@ -19,7 +19,7 @@ import requests
 from dataset_atomic.archives import unpack
 from dataset_atomic.sources import FREEBASE_BYTES, FREEBASE_DUMP, RECBOLE_KG, SOURCES
 from ksr_recbole.bars import Bar
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular, ensure_writable, open_regular
 from ksr_recbole.locks import locked
 
@@ -55,7 +55,7 @@ def fetch(name: str, folder: Path) -> list[str]:
     """
     if name != "freebase" and name not in SOURCES:
         raise UserError(
-            f"There is nothing to fetch for '{name}'; expected one of "
+            f"There is nothing to fetch for '{shown(name)}'; expected one of "
             f"{', '.join([*SOURCES, 'freebase'])}."
         )
     ensure_writable(folder, "raw")

@@ -28,6 +28,19 @@ def one_line(error: BaseException) -> str:
     return clean_line(" ".join(str(error).split()))
 
 
+def shown(value: object, longest: int = 80) -> str:
+    """A value from outside for a sentence: without line breaks and not too long."""
+    text = " ".join((value if isinstance(value, str) else _written(value)).split())
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
+
+
+def _written(value: object) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, or a list in itself
+        return f"a {type(value).__name__} that cannot be written out"
+
+
 def cannot_write(target: str | os.PathLike[str], error: OSError) -> UserError:
     """The sentence for a file that cannot be written.
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from ksr_recbole.compat import keeping_anomaly_mode, recbole_on_new_libraries
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import source_of
 
 
@@ -80,6 +80,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
             return 1.0  # letters in another order are the commonest slip
         return difflib.SequenceMatcher(None, word.lower(), name.lower()).ratio()
 
+    if len(word) > 100:  # comparing takes the square of its length
+        return ""
     best = max(known, key=likeness, default="")
     return f"; did you mean {best}?" if best and likeness(best) >= 0.6 else ""
 
@@ -187,7 +189,7 @@ def _found(name: str) -> type:
     if name not in builtin:
         near = nearest(name, [*MODELS, *builtin]) or "."
         raise UserError(
-            f"There is no model named '{name}'{near} "
+            f"There is no model named '{shown(name)}'{near} "
             f"Known models: {', '.join(MODELS)} (compared here); {', '.join(builtin)} (RecBole)."
         )
     return get_model(name)

@@ -16,6 +16,7 @@ from ksr_recbole.cli import (
     tell_written,
 )
 from ksr_recbole.errors import UserError
+from ksr_recbole.names import check_name
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS, choose_from
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def read_request(arguments: Sequence[str]) -> Request:
     from ksr_recbole.benchmark.plan import Request
 
     task = values.pop("task", None)
-    dataset = values.pop("dataset", "ml-100k")
+    dataset = check_name(values.pop("dataset", "ml-100k"), "dataset")
     study = _study(values.pop("study", None), values.pop("models", None), task, dataset)
     return Request(
         dataset=dataset,

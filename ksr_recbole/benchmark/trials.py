@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ksr_recbole.benchmark.plan import Plan
 from ksr_recbole.benchmark.report import about, markdown_document, metric_as_json, paths_for
@@ -23,9 +22,10 @@ from ksr_recbole.benchmark.store import METRICS
 from ksr_recbole.benchmark.studies import TUNING, Setting, Study
 from ksr_recbole.benchmark.table import Line, Table, Value, to_text, with_rules
 from ksr_recbole.cache import content_key
-from ksr_recbole.config.keys import before_choice, check_keys, model_options, names_of
+from ksr_recbole.config.keys import TEXTS, before_choice, check_keys, model_options, names_of
+from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import read_text, replacing
+from ksr_recbole.files import replacing
 from ksr_recbole.registry import MODELS, nearest
 
 _SELECTED_BY = "mrr"
@@ -93,13 +93,8 @@ def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
         UserError: the file is missing or malformed, names an unknown model or config key, or
             gives one model more trials than another.
     """
-    try:
-        content = yaml.safe_load(read_text(path))
-    except OSError as error:
-        raise UserError(f"Cannot read the trials in {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The file of trials {path} is not valid YAML.") from error
-    if not isinstance(content, dict) or not content:
+    content = read_yaml(path, TEXTS, "File of trials")
+    if not content:
         raise UserError(f"The file of trials {path} must map each model to a list of trials.")
     for name, trials in content.items():
         if name not in MODELS:

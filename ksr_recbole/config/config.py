@@ -13,6 +13,7 @@ from ksr_recbole import registry
 from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config.keys import (
     KEYS_WITH_PARTS,
+    TEXTS,
     added_options,
     check_keys,
     chosen_options,
@@ -21,15 +22,23 @@ from ksr_recbole.config.keys import (
     names_of,
     read_for_all,
 )
+from ksr_recbole.config.kinds import check_fields, checked
+from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
 from ksr_recbole.config.options import option
 from ksr_recbole.distributed.group import place
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.evaluator import parse_mode
 from ksr_recbole.evaluation.metrics import metric_keys
-from ksr_recbole.files import read_text
+from ksr_recbole.names import check_name
 from ksr_recbole.paths import CONFIGS, DATASETS
 
 _DEFAULT_TASK = "next-item"
+
+_REFUSALS = (
+    ValueError, TypeError, NotImplementedError, RuntimeError, LookupError, AttributeError,
+    AssertionError,
+)  # fmt: skip
+"""What RecBole raises on values it cannot use."""
 
 _OF_THE_PROTOCOL = ("task", "train_ratio", "ema_decay", "matmul_precision", "resume")
 """Keys that only this package's loaders and trainer read."""
@@ -48,9 +57,21 @@ class Config(RecBoleConfig):
     Unlike RecBole's, this class never reads ``sys.argv`` itself: the command line does
     (:mod:`ksr_recbole.cli`), so that a host program's own flags are not taken for config keys.
 
+    No text is ever evaluated, see :mod:`ksr_recbole.config.literals`.
+
+    Args:
+        model: name or class.
+        dataset: name.
+        config_file_list: YAML files.
+        config_dict: config values.
+        words: whether strings in ``config_dict`` may be words of a command line, which stand for
+            numbers, lists and so on; otherwise they are strings.
+
     Raises:
         UserError: unknown model, key or evaluation mode; an unreadable config file.
     """
+
+    external_config_dict: dict[str, Any]
 
     def __init__(
         self,
@@ -58,11 +79,15 @@ class Config(RecBoleConfig):
         dataset: str | None = None,
         config_file_list: list[str] | None = None,
         config_dict: dict[str, Any] | None = None,
+        words: bool = True,
     ) -> None:
+        self._words = words
         try:
             super().__init__(model, dataset, config_file_list, config_dict)
-        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-            raise UserError(f"RecBole refuses the configuration: {error}") from error
+        except _REFUSALS as error:
+            raise UserError(
+                f"RecBole refuses the configuration: {shown(str(error), 300)}"
+            ) from error
         option(self, "seed", int, minimum=0, below=2**32)
         if not registry.under_protocol(self.model):
             self._check_within_reach()
@@ -78,9 +103,9 @@ class Config(RecBoleConfig):
             given = self.external_config_dict.get(key, defaults[key])
             if given != defaults[key]:
                 raise UserError(
-                    f"Config key {key} is {given}, but it has no effect on {self.model}, which "
-                    "runs as in RecBole; leave it out, or choose a model that is compared here: "
-                    f"{', '.join(registry.MODELS)}."
+                    f"Config key {key} is {shown(given)}, but it has no effect on {self.model}, "
+                    "which runs as in RecBole; leave it out, or choose a model that is compared "
+                    f"here: {', '.join(registry.MODELS)}."
                 )
 
     def without_effect(self) -> list[str]:
@@ -89,26 +114,20 @@ class Config(RecBoleConfig):
             set(self.external_config_dict) - read_for_all() - set(self.internal_config_dict)
         )
 
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return RecBoleLoader
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        """Words as literals; RecBole's would evaluate them."""
+        return literals(config_dict, TEXTS) if self._words else dict(config_dict)
+
     def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for file in file_list or []:
-            given = self._read_yaml(Path(file))
+            given = read_yaml(Path(file), TEXTS)
             check_keys(names_of(nest(given)), file)
             content.update(given)
         return nest(content)
-
-    def _read_yaml(self, path: Path) -> dict[str, Any]:
-        try:
-            content = yaml.load(read_text(path), Loader=self.yaml_loader)
-        except OSError as error:
-            raise UserError(f"Cannot read config file {path}: {error.strerror}.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            line = getattr(getattr(error, "problem_mark", None), "line", None)
-            where = f", line {line + 1}" if line is not None else ""
-            raise UserError(f"Config file {path}{where} is not valid YAML.") from error
-        if not isinstance(content or {}, dict):
-            raise UserError(f"Config file {path} must hold `key: value` lines.")
-        return content or {}
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
         given = nest(super()._load_variable_config_dict(dict(config_dict or {})))
@@ -120,11 +139,18 @@ class Config(RecBoleConfig):
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         model = model or self.external_config_dict.get("model", "KSR")
+        if not isinstance(model, str | type):
+            raise UserError(f"The model is {shown(model)}; give its name or its class.")
         dataset = dataset or self.external_config_dict.get("dataset", "ml-100k")
+        check_name(dataset, "dataset")
         model_class = registry.model_class(model) if isinstance(model, str) else model
         name, model_class, dataset = super()._get_model_and_dataset(model_class, dataset)
         # GRU, GRU++ and GRU_F are one class: a model's name here is that of its options.
-        return (model if isinstance(model, str) else name), model_class, dataset
+        name = model if isinstance(model, str) else name
+        self.external_config_dict = checked(
+            self.external_config_dict, registry.under_protocol(name)
+        )
+        return name, model_class, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
@@ -135,7 +161,7 @@ class Config(RecBoleConfig):
         else:
             if task not in known_tasks():
                 known = ", ".join(known_tasks())
-                raise UserError(f"There is no task '{task}'; the tasks are: {known}.")
+                raise UserError(f"There is no task '{shown(task)}'; the tasks are: {known}.")
             self._default_to(CONFIGS / "pretraining.yaml")
             self.internal_config_dict.update(model_options(model))
             self._default_to(CONFIGS / "dataset" / "default.yaml")
@@ -151,7 +177,7 @@ class Config(RecBoleConfig):
     def _default_to(self, file: Path) -> None:
         """Take the values of a YAML file of this project, if there is one, as defaults."""
         if file.is_file():
-            self.internal_config_dict.update(self._read_yaml(file))
+            self.internal_config_dict.update(read_yaml(file))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = super()._get_final_config_dict()
@@ -161,6 +187,7 @@ class Config(RecBoleConfig):
                 final[key] = {**ours, **given}
         if registry.under_protocol(self.model) and final.get("loss_type") == "CE":
             final["train_neg_sample_args"] = None  # softmax over all items draws none
+        check_fields(final)
         return final
 
     def _set_default_parameters(self) -> None:
@@ -178,6 +205,7 @@ class Config(RecBoleConfig):
         """
         super()._init_device()
         here, final = place(), self.final_config_dict
+        self._check_device()
         if here.size == 1:
             return
         final["local_rank"] = here.local_rank
@@ -185,6 +213,17 @@ class Config(RecBoleConfig):
             final["device"] = torch.device("cuda", here.local_rank)
         if not here.main:
             final.update(state="error", show_progress=False, log_wandb=False)
+
+    def _check_device(self) -> None:
+        """Take ``device`` for what it says; RecBole's goes by ``gpu_id`` alone."""
+        given, final = self.external_config_dict.get("device"), self.final_config_dict
+        if given == "cuda" and final["device"].type != "cuda":
+            raise UserError(
+                f"Config key device is cuda, but with gpu_id '{final['gpu_id']}' PyTorch finds no "
+                "GPU here; leave device out to compute on the CPU."
+            )
+        if given == "cpu":
+            final["device"] = torch.device("cpu")
 
     def _check_metrics(self) -> None:
         final = self.final_config_dict
@@ -194,8 +233,8 @@ class Config(RecBoleConfig):
         known = metric_keys(final["metrics"], final["topk"])
         if str(final["valid_metric"]).lower() not in known:
             raise UserError(
-                f"Config key valid_metric is {final['valid_metric']}; with these metrics and "
-                f"topk it must be one of: {', '.join(known)}."
+                f"Config key valid_metric is {shown(final['valid_metric'])}; with these metrics "
+                f"and topk it must be one of: {', '.join(known)}."
             )
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:
@@ -224,9 +263,17 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
     """Turn ``{"eval_args.mode": "full"}`` into ``{"eval_args": {"mode": "full"}}``."""
     nested: dict[str, Any] = {}
     for key, value in flat.items():
+        if not isinstance(key, str):
+            raise UserError(f"The config key {shown(key)} is no text.")
         head, _, tail = key.partition(".")
-        if tail:
-            nested[head] = {**(nested.get(head) or {}), tail: value}
-        else:
+        if not tail:
             nested[head] = value
+            continue
+        whole = nested.get(head) or {}
+        if not isinstance(whole, dict):
+            raise UserError(
+                f"Config key {shown(head)} is given as {shown(whole)} and, as {shown(key)}, in "
+                "parts; give one of them."
+            )
+        nested[head] = {**whole, tail: value}
     return nested

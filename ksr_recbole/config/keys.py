@@ -15,7 +15,7 @@ from recbole.utils import (
     training_arguments,
 )
 
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import CONFIGS, source_of
 from ksr_recbole.registry import MODELS, choose_from, nearest
 
@@ -34,6 +34,18 @@ _OF_TRAINING = {
 }  # fmt: skip
 """Keys of RecBole and of ``overall.yaml`` that change what is trained."""
 
+
+TEXTS = frozenset({
+    "model", "dataset", "task", "data_path", "checkpoint_dir", "results_dir", "data_cache_dir",
+    "pretrain_dir", "pretrain_path", "pretrain_export_path", "dataset_save_path",
+    "dataloaders_save_path", "wandb_project", "encoding", "field_separator", "seq_separator",
+    "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD", "NEG_PREFIX",
+    "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "POSITION_FIELD", "HEAD_ENTITY_ID_FIELD",
+    "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD", "ip", "gpu_id", "device",
+    "user_inter_num_interval", "item_inter_num_interval", "entity_kg_num_interval",
+    "relation_kg_num_interval", "resume",
+})  # fmt: skip
+"""Keys whose values are text, such as names and paths: ``12`` there is no number."""
 
 _BASED_ON = "based_on"
 """In a model's YAML file: the model whose values it has where it gives none itself."""
@@ -159,9 +171,9 @@ def check_keys(keys: Iterable[str], source: str | Path) -> None:
         name, _, part = key.partition(".")
         if name not in known_keys():
             raise UserError(
-                f"Unknown config key '{key}' in {source}"
+                f"Unknown config key '{shown(key)}' in {source}"
                 f"{nearest(key, known_keys()) or '; see configs/ for the keys there are.'}"
             )
         if name in KEYS_WITH_PARTS and part and part not in _parts(name):
             told = choose_from(part, sorted(_parts(name)), f"the parts of {name} are")
-            raise UserError(f"Unknown config key '{key}' in {source}{told}")
+            raise UserError(f"Unknown config key '{shown(key)}' in {source}{told}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
+from recbole.utils import dataset_arguments
 
 from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole.config import option
@@ -32,7 +34,7 @@ from ksr_recbole.dataset.sequences import (
     leave_one_out,
     leave_one_session_out,
 )
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import nearest, needs_kg
 
 
@@ -276,11 +278,33 @@ def load_dataset(config: Any) -> SequenceDataset | KGSequenceDataset:
     """
     name, folder = config["dataset"], Path(config["data_path"])
     if has_graph(folder, name):
-        return KGSequenceDataset(config)
+        with data_keys_named(config):
+            return KGSequenceDataset(config)
     if needs_kg(config["model"]):
         raise UserError(
             f"The model {config['model']} needs a knowledge graph, but {folder} has neither "
             f"{name}.kg nor {name}.link; convert them with `python -m dataset_atomic convert` or "
             "choose a model without one."
         )
-    return SequenceDataset(config)
+    with data_keys_named(config):
+        return SequenceDataset(config)
+
+
+@contextmanager
+def data_keys_named(config: Any) -> Iterator[None]:
+    """Where RecBole stops on what was asked of the data, say which keys asked.
+
+    Raises:
+        UserError: in place of RecBole's error, if any of its keys on data was given.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
+        given = sorted(set(config.external_config_dict) & set(dataset_arguments))
+        if not given:
+            raise
+        told = shown(f"{type(error).__name__}: {error}", 200)
+        raise UserError(
+            f"The dataset {config['dataset']} cannot be loaded with the values of "
+            f"{', '.join(given)} ({told}); correct or leave out what does not fit its files."
+        ) from error

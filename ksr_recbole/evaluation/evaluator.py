@@ -13,7 +13,7 @@ import torch
 from ksr_recbole.bars import Bar
 from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
 from ksr_recbole.distributed.group import place, summed
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import CandidateSets, EvalPhase, phase_targets
 from ksr_recbole.evaluation.metrics import (
     check_scores,
@@ -50,11 +50,12 @@ def parse_mode(text: str) -> EvalMode:
     name = str(text).strip().lower()
     if name == "full":
         return EvalMode("full")
-    match = re.fullmatch(r"(?:uni([1-9][0-9]*))?(?:pop([1-9][0-9]*))?", name)
+    match = re.fullmatch(r"(?:uni([1-9][0-9]{0,8}))?(?:pop([1-9][0-9]{0,8}))?", name)
     if not name or match is None:
         raise UserError(
-            f"eval_args: mode: {text!r} is not a mode known here; use uniN, popN or uniNpopM with "
-            "the numbers of negatives per positive (uni50pop50 as in the paper), or full."
+            f"eval_args: mode: {shown(repr(text))} is not a mode known here; use uniN, popN "
+            "or uniNpopM with the numbers of negatives per positive (uni50pop50 as in the paper), "
+            "or full."
         )
     return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0))
 

@@ -12,8 +12,9 @@ from recbole.config import Config as RecBoleConfig
 from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.config.config import nest
-from ksr_recbole.config.keys import check_keys
-from ksr_recbole.errors import UserError
+from ksr_recbole.config.keys import TEXTS, check_keys
+from ksr_recbole.config.literals import literal, literals
+from ksr_recbole.errors import UserError, shown
 
 STOCK = "StockKSR"
 """Name of RecBole's own KSR while this package's has taken its name."""
@@ -35,7 +36,42 @@ class StockConfig(RecBoleConfig):
         super()._load_internal_config_dict("KSR", model_class, dataset)
 
 
-def choose_config(original: Callable[..., tuple[str, type, str]]) -> Callable[..., Any]:
+def keep_words(_: RecBoleConfig, config_dict: dict[str, Any]) -> dict[str, Any]:
+    """In place of ``Config._convert_config_dict``, which evaluates strings: leave them for later.
+
+    Only once the model is known, one can say whose way of reading them it is.
+    """
+    return dict(config_dict)
+
+
+def literals_of(_: RecBoleConfig, config_dict: dict[str, Any]) -> dict[str, Any]:
+    """Strings as literals."""
+    return literals(config_dict, TEXTS)
+
+
+def choices(text: str) -> Any:
+    """In place of ``eval`` in RecBole's ``HyperTuning``: the list of a ``choice`` in its file.
+
+    Raises:
+        UserError: it is no list of plain values.
+    """
+    values = literal(text)
+    if not isinstance(values, list | tuple):
+        raise UserError(
+            f"{shown(text)} is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
+        )
+    return values
+
+
+def _convert_words(config: RecBoleConfig, convert: Callable[..., dict[str, Any]]) -> None:
+    config.variable_config_dict = convert(config, config.variable_config_dict)
+    config.cmd_config_dict = convert(config, config.cmd_config_dict)
+    config._merge_external_config_dict()
+
+
+def choose_config(
+    original: Callable[..., tuple[str, type, str]], convert: Callable[..., dict[str, Any]]
+) -> Callable[..., Any]:
     """The method that makes a ``Config`` one of this package's, if its model is.
 
     By then RecBole has read the user's files, dict and command line.  From here on the object
@@ -44,12 +80,17 @@ def choose_config(original: Callable[..., tuple[str, type, str]]) -> Callable[..
 
     Args:
         original: ``recbole.config.Config._get_model_and_dataset``.
+        convert: ``recbole.config.Config._convert_config_dict``, for RecBole's own models.
     """
 
     def _get_model_and_dataset(self: RecBoleConfig, model: Any, dataset: str | None) -> Any:
         given = self.external_config_dict.get("model") if model is None else model
         name = _name_of(given)
-        if isinstance(self, Config | StockConfig) or name not in (*registry.own_models(), STOCK):
+        if isinstance(self, Config | StockConfig):
+            return original(self, model, dataset)
+        ours = name in (*registry.own_models(), STOCK)
+        _convert_words(self, literals_of if ours else convert)
+        if not ours:
             return original(self, model, dataset)
         if type(self) is not RecBoleConfig:
             raise UserError(

@@ -13,6 +13,7 @@ import recbole.config
 import recbole.data.dataset
 import recbole.data.utils
 import recbole.trainer
+import recbole.trainer.hyper_tuning
 import recbole.utils
 
 from ksr_recbole import registry
@@ -23,7 +24,7 @@ from ksr_recbole.compat import (
 )
 from ksr_recbole.dataset.repaired_loading import fill_missing, strings_as_objects
 from ksr_recbole.plugin.checkpoints import load_data_and_model
-from ksr_recbole.plugin.configuration import STOCK, choose_config, stock_class
+from ksr_recbole.plugin.configuration import STOCK, choices, choose_config, keep_words, stock_class
 from ksr_recbole.plugin.data import dataset_of, loader_of
 from ksr_recbole.plugin.hooks import Hooks
 from ksr_recbole.plugin.trainer import RegisteredTrainer
@@ -151,11 +152,16 @@ def _add_config(hooks: Hooks) -> None:
     """Before ``Config._get_model_and_dataset``: the first step that knows the model's name.
 
     Defaults come from YAML files that ``Config`` looks for in RecBole's own folder, so that
-    they cannot be put where it looks.
+    they cannot be put where it looks.  The step that evaluates strings comes before it, so that
+    this one makes up for it.
     """
-    method = "_get_model_and_dataset"
-    original = getattr(recbole.config.Config, method)
-    hooks.set_attribute(recbole.config.Config, method, choose_config(original))
+    config = recbole.config.Config
+    convert = config._convert_config_dict
+    chosen = choose_config(config._get_model_and_dataset, convert)
+    hooks.set_attribute(config, "_convert_config_dict", keep_words)
+    hooks.set_attribute(config, "_get_model_and_dataset", chosen)
+    # HyperTuning evaluates the choices in its file, by a name that is looked up here first.
+    hooks.set_attribute(recbole.trainer.hyper_tuning, "eval", choices)
 
 
 def _add_checkpoints(hooks: Hooks) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ksr_recbole.config import Config
-from ksr_recbole.config.keys import known_keys
+from ksr_recbole.config.keys import TEXTS, known_keys
+from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
 from ksr_recbole.distributed.hosts import PROCESS_KEYS
 from ksr_recbole.errors import UnusableCheckpointError, UserError
@@ -24,9 +25,12 @@ another machine."""
 def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = None) -> Config:
     """The configuration a checkpoint was trained with.
 
+    What the checkpoint holds is taken as it is: none of its strings stands for another value.
+
     Args:
         content: from :func:`ksr_recbole.trainer.checkpoint.load`.
-        values: config values that win over the checkpoint's, such as ``data_path``.
+        values: config values that win over the checkpoint's, such as ``data_path``; their
+            strings may be words of a command line.
 
     Raises:
         UserError: the checkpoint, or the model, a key or a value in it, is not of this version.
@@ -43,8 +47,8 @@ def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = Non
         )
     wanted = known_keys() - _NOT_AGAIN
     given = {key: value for key, value in content["given"].items() if key in wanted}
-    merged = {**given, **content["settings"], **(values or {})}
-    return Config(content["model"], content["dataset"], None, merged)
+    merged = {**given, **content["settings"], **literals(values or {}, TEXTS)}
+    return Config(content["model"], content["dataset"], None, merged, words=False)
 
 
 def dataset_of(

@@ -28,13 +28,14 @@ from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts, check_possible
 from ksr_recbole.distributed.launching import launch
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import check_enough_items
 from ksr_recbole.evaluation.evaluator import EvalResult, evaluated_modes, parse_mode
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import PretrainedVectors, pretrained_vectors
 from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import logging_of, to_log_file
+from ksr_recbole.quick_start.memory import check_memory
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
@@ -137,6 +138,8 @@ def _check_folders(config: Config) -> None:
 
 
 def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
+    # What would be refused later is refused before anything is read or trained.
+    check_options(config, registry.model_class(config["model"]))
     stages = Stages()
     with stages("data"):
         getLogger().info(group.in_turn(lambda: prepare_atomic_files(config)))
@@ -144,8 +147,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         train_data, valid_data, test_data = data_preparation(config, dataset)
         check_not_empty(config, train_data, valid_data, test_data)
         to_log_file(str(dataset))
-    # What would be refused later is refused before anything is trained.
-    check_options(config, registry.model_class(config["model"]))
+    check_memory(config, dataset)
     resume = group.from_main(lambda: _resume_path(config))
     modes = evaluated_modes(config)
     group.from_main(lambda: _check_candidates(modes, valid_data, test_data))
@@ -289,7 +291,15 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     with without_pickles(config):
         train_data, valid_data, test_data = recbole_data_preparation(config, dataset)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = registry.model_class(config["model"])(config, train_data._dataset).to(config["device"])
+    try:
+        model = registry.model_class(config["model"])(config, train_data._dataset)
+    except (ValueError, TypeError, LookupError, NotImplementedError, RuntimeError) as error:
+        told = shown(f"{type(error).__name__}: {error}", 300)
+        raise UserError(
+            f"RecBole's {config['model']} cannot be built with this configuration ({told}); its "
+            "options are in RecBole's documentation."
+        ) from error
+    model = model.to(config["device"])
     trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
     trainer = with_checkpoint_rule(trainer_class)(config, model)
     progress = config["show_progress"]

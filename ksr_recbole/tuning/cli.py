@@ -16,6 +16,7 @@ from ksr_recbole.cli import (
     task_of,
     tell_written,
 )
+from ksr_recbole.names import check_name
 
 if TYPE_CHECKING:
     from ksr_recbole.tuning.request import Request
@@ -71,10 +72,10 @@ def read_request(arguments: Sequence[str]) -> Request:
     from ksr_recbole.paths import CONFIGS
     from ksr_recbole.tuning.request import Request
 
-    model = values.pop("model", "KSR")
+    model = check_name(values.pop("model", "KSR"), "model")
     return Request(
         model=model,
-        dataset=values.pop("dataset", "ml-100k"),
+        dataset=check_name(values.pop("dataset", "ml-100k"), "dataset"),
         params_file=Path(values.pop("params_file", CONFIGS / "hyper" / f"{model}.hyper")),
         config_files=tuple(file_list(values.pop("config_files", ""))),
         algo=values.pop("algo", "exhaustive"),

@@ -1,0 +1,48 @@
+"""Names that become parts of file names: what a dataset, a model or a column may be called."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from ksr_recbole.errors import UserError, shown
+
+_LONGEST = 100
+"""Bytes of a name in UTF-8; a file's name is longer, and most systems allow 255."""
+
+_NOT_IN_A_NAME = frozenset('/\\:*?"<>|')
+
+
+def check_name(name: object, what: str) -> str:
+    """A name that stays a name wherever it becomes part of a path.
+
+    Args:
+        name: what was given.
+        what: what it is the name of, for the sentence, such as ``"dataset"``.
+
+    Raises:
+        UserError: it is empty, too long, begins with a dot or a hyphen, begins or ends with a
+            blank, or has a separator, a wildcard or a control character in it.
+    """
+    if isinstance(name, str) and _is_name(name):
+        return name
+    raise UserError(
+        f"The {what} cannot be called {shown(repr(name))}; a name has 1 to {_LONGEST} bytes, no "
+        'control characters and none of / \\ : * ? " < > |, and begins with no dot, hyphen or '
+        "blank."
+    )
+
+
+def _is_name(name: str) -> bool:
+    try:
+        length = len(name.encode("utf-8"))
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    if not 0 < length <= _LONGEST or name[0] in ".-" or name != name.strip():
+        return False
+    return not _NOT_IN_A_NAME & set(name) and not any(map(_is_control, name))
+
+
+def _is_control(character: str) -> bool:
+    """Whether it is no character to be seen: control, format (bidirectional), line separator."""
+    category = unicodedata.category(character)
+    return category.startswith("C") or category in ("Zl", "Zp")

@@ -1,0 +1,206 @@
+"""No text from outside is evaluated: words are literals, files and checkpoints plain values."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import recbole.quick_start
+from recbole.config import Config as RecBoleConfig
+from recbole.quick_start import run_recbole
+from recbole.trainer import HyperTuning
+
+import ksr_recbole
+from ksr_recbole.benchmark.trials import read_trials
+from ksr_recbole.config import Config
+from ksr_recbole.config.literals import intervals, literal, literals, read_yaml
+from ksr_recbole.errors import UserError
+from ksr_recbole.explanation.cli import main as explain
+from ksr_recbole.inference.cli import main as export
+from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.quick_start import run
+from ksr_recbole.trainer import checkpoint
+from tests.toy import toy_run, toy_values
+
+EVIL = "[__import__('pathlib').Path('PWNED').touch(), 10.0][1]"
+"""Evaluated, it leaves a file and is the right value."""
+
+PACKAGES = ("ksr_recbole", "dataset_atomic")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    yield
+    assert not Path("PWNED").exists()
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    ksr_recbole.register()
+    yield
+    ksr_recbole.unregister()
+
+
+def test_what_is_tried_here_would_run():
+    assert eval(EVIL) == 10.0 and Path("PWNED").exists()
+    Path("PWNED").unlink()
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("10", 10), ("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("10,20", (10, 20)), ("None", None),
+        ("true", True), ("False", False), ("'12'", "12"), ("{'a': [1]}", {"a": [1]}), (" 7", 7),
+    ],
+)  # fmt: skip
+def test_words_are_literals(word, value):
+    assert literal(word) == value and type(literal(word)) is type(value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "1/0", "os.runs", "[][1]", "2**9", "10**9", "KSR", "", "~", "b'x'", "{1, 2}", "1j", "...",
+        "print(1)", "lambda: 1", "[x for x in [1]]", "f'{1}'", "\0", "1\0", "[" * 5000, "9" * 5000,
+        "-" * 9000 + "1", "+1" * 4000, "{" * 300 + "}" * 300, "not 1",
+        "1" * 20_000, "'\\d", EVIL, "{[]: 1}", "{{}: 1}", "sys", "inf",
+    ],
+)  # fmt: skip
+def test_other_words_stay_text(word):
+    assert literal(word) == word
+
+
+def test_words_of_texts_stay_text():
+    words = {"pretrain_dir": "12", "results_dir": "2026/11/28", "data_cache_dir": "None"}
+    kept = {"pretrain_dir": "12", "results_dir": "2026/11/28", "data_cache_dir": None}
+    assert literals(words, words.keys()) == kept
+    assert literals({"resume": "True"}, {"resume"}) == {"resume": True}
+    assert literals({"resume": "2026"}, {"resume"}) == {"resume": "2026"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[5", "[5]", "5,6", "[,]", "[a,b]", "[nan,1]", "[6,5]", "[5,6];", "[٣,4]", "[[1,2]"],
+)
+def test_what_is_no_interval(text):
+    with pytest.raises(ValueError):
+        intervals(text)
+
+
+def test_intervals():
+    assert intervals("[5,inf)") == [("[", 5.0, float("inf"), ")")]
+    assert intervals("(0,1]; [3,4)") == [("(", 0.0, 1.0, "]"), ("[", 3.0, 4.0, ")")]
+
+
+def test_a_config_file_holds_plain_values(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("gamma: 1e-3\ntopk: [10]\ndataset: 123\nresults_dir: 2026-11-28\n")
+    values = read_yaml(file, {"dataset", "results_dir"})
+    assert values == {
+        "gamma": 1e-3, "topk": [10], "dataset": "123", "results_dir": "2026-11-28"
+    }  # fmt: skip
+    file.write_bytes(b"")
+    assert read_yaml(file) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"a: 1\nb: !!python/object/apply:pathlib.Path.touch ['PWNED']\n", "line 2 .*object"),
+        (b"a: !!python/name:os.system\n", "line 1 .*object"),
+        (b"a: !mine 1\n", "line 1 .*object"),
+        (b"a: 1\nb: 2\na: 3\n", "line 3 is not valid YAML: the key a is given twice"),
+        (b"- 1\n", "must hold `key: value` lines"),
+        (b"word", "must hold `key: value` lines"),
+        (b"1: 2\n", "must hold `key: value` lines"),
+        (b"a: 1\n\tb: 2\n", "line 2 is not valid YAML"),
+        (b"a: [1\n", "is not valid YAML"),
+        (b"a: 1\nb: caf\xe9\n", "line 2 .*UTF-8"),
+        (b"a: \x00\n", "is not valid YAML"),
+        (b"a: &x [1]\nb: [*x, *x]\n", "line 2 .*refers to another"),
+        (b"a: &x [*x]\n", "line 1 .*refers to another"),
+        (b"a: " + b"[" * 5000, "is not valid YAML"),
+        (b"? [1, 2]\n: 3\n", "line 1 is not valid YAML: a key is no word"),
+        (b"a: 1\nb: 2026-99-99\n", "line 2 is not valid YAML: a value cannot be read"),
+        (b"a: !!bool x\n", "line 1 is not valid YAML: a value cannot be read"),
+        (b"a: !!binary YQ==\n", "a is b'a', which is no text"),
+        (b"gamma: 2026-11-28\n", "gamma is datetime.*quotes"),
+        (b"a: 1\n---\na: 2\n", "line 2 is not valid YAML|is not valid YAML"),
+    ],
+)
+def test_a_config_file_that_is_refused(tmp_path, content, told):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    for read in (read_yaml, read_trials, lambda path: Config("KSR", "toy", [str(path)])):
+        with pytest.raises(UserError, match=told) as refused:
+            read(file)
+        assert str(file) in str(refused.value) and "\n" not in str(refused.value)
+        assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("place", ["settings", "given"])
+def test_strings_of_a_checkpoint_are_strings(toy_folder, capsys, registered, place):
+    path = toy_run(toy_folder)["checkpoint"]
+    content = checkpoint.load(path)
+    content["settings"].pop("gamma")
+    content[place]["gamma"] = EVIL
+    checkpoint.save(path, content)
+    for command in (explain, export):
+        rest = ["--user=u1"] if command is explain else ["--output=exported"]
+        assert command([f"--checkpoint={path}", *rest]) == 2
+        assert "gamma" in capsys.readouterr().err
+    with pytest.raises(UserError, match="gamma"):
+        recbole.quick_start.load_data_and_model(path)
+
+
+def test_strings_of_a_yaml_file_and_of_the_api_are_not_evaluated(toy_folder, tmp_path):
+    file = tmp_path / "evil.yaml"
+    file.write_text(f'gamma: "{EVIL}"\n')
+    for files, values in (([str(file)], {}), (None, {"gamma": EVIL})):
+        with pytest.raises(UserError, match="gamma"):
+            run("KSR", "toy", files, {**toy_values(toy_folder), **values})
+
+
+def test_what_recbole_evaluates_for_our_models_is_read_as_literals(
+    toy_folder, registered, monkeypatch, tmp_path
+):
+    values = toy_values(toy_folder)
+    assert RecBoleConfig("KSR", "toy", None, {**values, "gamma": "2.5"})["gamma"] == 2.5
+    for given in ({"gamma": EVIL}, {"topk": EVIL}):
+        with pytest.raises(UserError, match=next(iter(given))):
+            run_recbole("KSR", "toy", None, {**values, **given}, saved=False)
+    monkeypatch.setattr(sys, "argv", ["script.py", f"--gamma={EVIL.replace('=', '')}"])
+    with pytest.raises(UserError, match="gamma"):
+        run_recbole("KSR", "toy", None, values, saved=False)
+
+
+def test_recboles_own_models_keep_recboles_way(toy_folder, registered, monkeypatch):
+    values = {"data_path": str(toy_folder), "embedding_size": "4 * 2"}
+    monkeypatch.setattr(sys, "argv", ["script.py", "--epochs=1+1"])
+    config = RecBoleConfig("LightGCN", "toy", None, values)
+    assert (config["embedding_size"], config["epochs"]) == (8, 2)
+
+
+def test_choices_of_recboles_search_are_literals(registered, tmp_path):
+    pytest.importorskip("hyperopt")
+    file = tmp_path / "KSR.hyper"
+    file.write_text("gamma choice [1.0,10.0]\n")
+    assert "gamma" in HyperTuning._build_space_from_file(str(file))
+    file.write_text(f"gamma choice {EVIL.replace(', 10.0][1]', ',10.0]')}\n")
+    with pytest.raises(UserError, match="is not a list of choices"):
+        HyperTuning._build_space_from_file(str(file))
+
+
+def test_no_source_file_evaluates():
+    assert CHECKOUT is not None
+    for package in PACKAGES:
+        for path in (CHECKOUT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call):
+                    called = ast.unparse(node.func)
+                    assert called not in ("eval", "exec", "compile", "yaml.full_load"), path
+                    assert not called.startswith(("pickle.load", "yaml.unsafe")), path
