@@ -87,7 +87,7 @@ def atomic_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:
 
 
 def _scan(path: str | os.PathLike[str], names: list[str]) -> pl.LazyFrame:
-    return pl.scan_csv(
+    rows = pl.scan_csv(
         path,
         separator=SEPARATOR,
         quote_char=None,
@@ -95,6 +95,8 @@ def _scan(path: str | os.PathLike[str], names: list[str]) -> pl.LazyFrame:
         with_column_names=lambda _: names,
         glob=False,
     )
+    # Polars makes rows of blank lines at the end of a file.
+    return rows.filter(pl.any_horizontal(pl.all().is_not_null()))
 
 
 def _write(path: Path, table: AtomicTable) -> None:

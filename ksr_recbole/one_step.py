@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,9 @@ from ksr_recbole.locks import lock_if_free, locked
 _NAME = re.compile(r"\.[0-9a-f]{16}\.ksr-tmp")
 _LOCK, _JOURNAL, _ASIDE = "ksr-lock", "ksr-journal.json", "ksr-aside"
 _COMMIT_LOCK = ".ksr-commit.lock"
+
+_LONGEST_JOURNAL, _LONGEST_NAME = 1 << 20, 255
+"""Bytes of a journal, which a stranger may have written, and of a file's name."""
 
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 """Of Linux' ``renameat2``."""
@@ -246,13 +250,18 @@ def _finish(folder: Path) -> None:
 
 def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
     try:
+        found = journal.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LONGEST_JOURNAL:
+            raise ValueError("it is no file of a few names")
         content = json.loads(journal.read_text("utf-8"))
         names, removed = content["names"], content["removed"]
+        if not isinstance(names, list) or not isinstance(removed, list):
+            raise ValueError("it holds no lists of names")
         if not all(_is_plain(name) for name in [*names, *removed]):
-            raise ValueError("a name is a path")
+            raise ValueError("it holds what is no name of a file")
     except FileNotFoundError:
         return [], []
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"{journal} is damaged ({error}); delete the folder {journal.parent} and write again "
             "what lies beside it."
@@ -262,7 +271,10 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
 
 def _is_plain(name: object) -> bool:
     """Whether a name, which a stranger may have written, stays in its folder."""
-    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..")
+    if not isinstance(name, str) or name in ("", ".", "..") or name != os.path.basename(name):
+        return False
+    # UnicodeEncodeError, half of a letter, is a ValueError.
+    return "\0" not in name and len(os.fsencode(name)) <= _LONGEST_NAME
 
 
 def _put(new: Path, final: Path, aside: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
 from ksr_recbole.config import Config
 from ksr_recbole.dataset import atomic_files
 from ksr_recbole.dataset.atomic_files import check_atomic_file
+from ksr_recbole.dataset.loading import read_columns
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.vectors import read_vectors
 from tests.toy import toy_run, write_toy
@@ -183,3 +185,23 @@ def test_what_is_no_file_is_one_sentence_for_every_reader(toy_folder: Path, caps
         ):
             with pytest.raises(UserError, match="it is a named pipe, not a file"):
                 read()
+
+
+@pytest.mark.parametrize(
+    "rows", [b"1\t2\t3\r4\t5\t6\n", b"a\rb\t2\t3\n", b"\r\t2\t3\n", b"1\t2\t3\r\r\n"]
+)
+def test_a_carriage_return_inside_a_line_is_refused(write, rows):
+    path = write(HEADER + b"1\t2\t3\n" + rows + b"7\t8\t9\n")
+    assert "line 3: a carriage return" in complaint(path)
+    with pytest.raises(UserError, match="line 1: a carriage return"):
+        check_atomic_file(write(HEADER.replace(b"timestamp", b"time\rstamp") + rows), INTER)
+
+
+def test_blank_lines_at_the_end_are_no_rows(write):
+    path = write(HEADER + b"1\t2\t3\n\r\n\n\n")
+    assert read_atomic(path, INTER).frame.rows() == [("1", "2", "3")]
+    assert read_columns(path, INTER, "\t").to_numpy().tolist() == [["1", "2", 3.0]]
+
+
+def test_digits_of_another_script_are_no_number(write):
+    assert "is not a finite number" in complaint(write(HEADER + "1\t2\t٣\n".encode()))

@@ -94,7 +94,7 @@ def read_blocks(
     for first_line, text in text_blocks(path, layout.encoding, block_bytes=block_bytes):
         if names is None:
             header, _, text = text.partition(b"\n")
-            names = _header_names(path, header.rstrip(b"\r").decode(), layout)
+            names = _header_names(path, _decoded(path, 1, header.rstrip(b"\r")), layout)
             first_line += 1
         yield _parse(path, first_line, text, names, layout)
 
@@ -247,13 +247,7 @@ def _explain(
 ) -> None:
     """Raise for the first line of a block that is not as it should be."""
     for number, raw in enumerate(text.split(b"\n"), first_line):
-        try:
-            line = raw.rstrip(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: byte 0x{raw[error.start]:02x} is not UTF-8; "
-                "convert the file to UTF-8."
-            ) from None
+        line = _decoded(path, number, raw.rstrip(b"\r"))
         if not line.strip():
             continue
         if layout.quoted and line.count('"') % 2:
@@ -274,6 +268,16 @@ def _explain(
                     f"{path}, line {number}: column {name!r} is empty; fill it in or remove the "
                     "line."
                 )
+
+
+def _decoded(path: Path, number: int, line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; "
+            "convert the file to UTF-8."
+        ) from None
 
 
 def _expected(layout: TextFormat) -> str:

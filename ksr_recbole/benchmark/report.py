@@ -72,7 +72,8 @@ def _gives_way(document: Path, wanted: Mapping[str, Any], rows: Sequence[Row]) -
         had = {(c["label"], c["task"], c["seed"]) for c in cells if "error" not in c}
     except FileNotFoundError:
         return True
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # no table of ours
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
+        # No table of ours.
         return False
     failed = {
         (row.setting.label, row.task, seed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ BLOCK_BYTES = 1 << 19
 """Bytes checked at a time; the working arrays are a few times this."""
 
 _NEWLINE, _CARRIAGE_RETURN, _QUOTE = 10, 13, ord('"')
+
+_LONE_RETURN = re.compile(rb"\r(?!\n)")
 
 _MAX_PLAIN_NUMBER = 32
 """Longest number, in bytes, that is checked without reading it."""
@@ -81,7 +84,8 @@ def check_atomic_file(
     header, and no required column may be empty or, if its type is ``float``, not be a finite
     number.  In the files that RecBole reads, fields of required columns may not begin with a
     quotation mark, which it would take away, and others not with one that they do not close.
-    Lines may end in ``\\n`` or ``\\r\\n``; blank lines at the end are allowed.
+    Lines may end in ``\\n`` or ``\\r\\n``; blank lines at the end are allowed, other ``\\r``
+    are not.
 
     Args:
         path: the file.
@@ -129,6 +133,7 @@ def _check_header(
             f"{separator.join(_example_columns(required))!r} in line 1."
         )
     header = _decode(path, line.rstrip(b"\r\n"), first_line=1)
+    _check_returns(path, line.rstrip(b"\r\n"), first_line=1)
     if header.startswith("\ufeff"):
         raise UserError(f"{path} begins with a byte-order mark; save it as UTF-8 without one.")
     types: dict[str, str] = {}
@@ -177,6 +182,7 @@ def _check_rows(
     line = 2
     for block in _blocks(file):
         _decode(path, block, first_line=line)
+        _check_returns(path, block, first_line=line)
         starts, ends = _field_bounds(path, block, len(types), line, separator)
         if path.suffix in READ_BY_RECBOLE:
             _check_quotes(path, names, required, block, starts, ends, line)
@@ -217,6 +223,16 @@ def _decode(path: Path, data: bytes, first_line: int) -> str:
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; "
             "convert the file to UTF-8."
         ) from None
+
+
+def _check_returns(path: Path, data: bytes, first_line: int) -> None:
+    """Refuse a carriage return inside a line: readers do not agree on what it is."""
+    if b"\r" in data and (found := _LONE_RETURN.search(data)):
+        line = first_line + data.count(b"\n", 0, found.start())
+        raise UserError(
+            f"{path}, line {line}: a carriage return stands where no line ends; remove it, or end "
+            "every line with a line feed."
+        )
 
 
 def _field_bounds(
@@ -304,8 +320,8 @@ def _check_numeric(
 
 def _is_finite_number(text: str) -> bool:
     try:
-        # float() also reads "1_000", which Pandas does not.
-        return "_" not in text and math.isfinite(float(text))
+        # float() also reads "1_000", which Pandas does not, and digits of every script.
+        return "_" not in text and text.isascii() and math.isfinite(float(text))
     except ValueError:
         return False
 

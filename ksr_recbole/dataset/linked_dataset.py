@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
 from recbole.data.dataset import KnowledgeBasedDataset
 
-from ksr_recbole.cache import ArrayCache, content_key
+from ksr_recbole.cache import ArrayCache, DamagedFileError, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.atomic_files import check_atomic_file, steady_dataset
@@ -52,14 +54,22 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.WithPolars, KnowledgeBa
             return
         key = content_key(parts)
         arrays = cache.load(kind, key)
-        if arrays is not None:
-            self._get_preset()
-            self._get_field_from_config()
-            loading.restore(self, arrays)
+        if arrays is not None and self._restored(arrays, cache.path(kind, key)):
             return
         super()._from_scratch()
         if self.user_feat is None and self.item_feat is None:
             cache.save(kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
+
+    def _restored(self, arrays: Mapping[str, np.ndarray], path: Path) -> bool:
+        """Whether the arrays of a cache file are those of a dataset, which this then holds."""
+        self._get_preset()
+        self._get_field_from_config()
+        try:
+            loading.restore(self, arrays)
+        except DamagedFileError as error:
+            getLogger(__name__).warning(f"Making {path} again: {error}.")
+            return False
+        return True
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)

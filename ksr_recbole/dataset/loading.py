@@ -20,7 +20,7 @@ import pandas as pd
 import polars as pl
 from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 
-from ksr_recbole.cache import compact, widened
+from ksr_recbole.cache import DamagedFileError, compact, widened
 from ksr_recbole.dataset.funnel import DataFunnel
 from ksr_recbole.files import open_regular, sha256_of
 
@@ -55,6 +55,8 @@ def read_columns(path: str | os.PathLike[str], types: Mapping[str, str], separat
     names = {f"{name}:{kind}": name for name, kind in types.items()}
     schema = {c: pl.Float64 if c.endswith(":float") else pl.String for c in names}
     frame = pl.read_csv(path, separator=separator, columns=list(names), schema_overrides=schema)
+    # Polars makes rows of blank lines at the end of a file.
+    frame = frame.filter(pl.any_horizontal(pl.all().is_not_null()))
     columns = {name: _as_numpy(frame[column]) for column, name in names.items()}
     return pd.DataFrame(columns, columns=list(types))
 
@@ -128,7 +130,48 @@ def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
 
 
 def restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    """Give a dataset without content the one that :func:`to_arrays` took from its like."""
+    """Give a dataset without content the one that :func:`to_arrays` took from its like.
+
+    Raises:
+        DamagedFileError: the arrays are not those of a dataset; it has to be loaded then.
+    """
+    try:
+        _restore(dataset, arrays)
+        _check_frames(dataset)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise DamagedFileError("it does not hold the arrays of a dataset") from error
+
+
+def _check_frames(dataset: Any) -> None:
+    """Whether everything that has an id has a token and an entity, and every time is a number."""
+    triple = (dataset.head_entity_field, dataset.relation_field, dataset.tail_entity_field)
+    user_item = (dataset.uid_field, dataset.iid_field)
+    needed = ((dataset.inter_feat, (*user_item, dataset.time_field)), (dataset.kg_feat, triple))
+    if not {*user_item, *triple} <= dataset.field2id_token.keys():
+        raise ValueError("tokens")
+    for frame, fields in needed:
+        if not {*fields} <= {*frame.columns}:
+            raise ValueError("fields")
+        for field, column in frame.items():
+            tokens, kind = dataset.field2id_token.get(field), column.dtype.kind
+            if kind not in "iuf" or (tokens is not None and kind == "f"):
+                raise ValueError(field)
+            if tokens is not None:
+                _check_ids(column.to_numpy(), len(tokens))
+    n_items, n_entities = (
+        len(dataset.field2id_token[field]) for field in (dataset.iid_field, dataset.entity_field)
+    )
+    if dataset.item_entities.shape != (n_items,) or dataset.item_entities.dtype.kind not in "iu":
+        raise ValueError("item_entities")
+    _check_ids(dataset.item_entities, n_entities)
+
+
+def _check_ids(ids: np.ndarray, size: int) -> None:
+    if len(ids) and not (ids.min() >= 0 and ids.max() < size):
+        raise ValueError("ids")
+
+
+def _restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
     meta = json.loads(arrays["meta"].tobytes())
     for name in _FRAMES:
         fields = [key.removeprefix(f"{name}.") for key in arrays if key.startswith(f"{name}.")]

@@ -83,7 +83,7 @@ def first_tokens_are(path: str | os.PathLike[str], tokens: Sequence[str], lines:
 def _read_rows(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Vector of every token in the file, ``float32 [dim]`` each."""
     try:
-        with TextIOWrapper(open_regular(path), encoding="utf-8") as file:
+        with TextIOWrapper(open_regular(path), encoding="utf-8", newline="\n") as file:
             token_column, vector_column, n_columns = _columns(path, file.readline())
             rows: dict[str, np.ndarray] = {}
             size = None
