@@ -19,13 +19,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from ksr_recbole.files import replacing
+from ksr_recbole.errors import DamagedFileError
+from ksr_recbole.files import check_regular, replacing
 
 logger = getLogger(__name__)
-
-
-class DamagedFileError(Exception):
-    """A file of arrays is not what was asked for; the message says why, in a few words."""
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
@@ -80,15 +77,17 @@ def read_arrays(path: str | os.PathLike[str], key: str) -> dict[str, np.ndarray]
         DamagedFileError: the file cannot be read, is damaged, or belongs to another key.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             header = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise DamagedFileError(f"it cannot be read ({str(error).splitlines()[0]})") from error
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DamagedFileError(f"it cannot be read ({(reason or '?').splitlines()[0]})") from error
     checksum = header.pop("sha256", None)
     if checksum is None or checksum != _checksum(arrays, header):
         raise DamagedFileError("its checksum does not match its content")
-    if header["key"] != key:
+    if header.get("key") != key:
         raise DamagedFileError("it was made from other data, settings or seed")
     return arrays
 
