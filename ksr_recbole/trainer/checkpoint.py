@@ -1,21 +1,19 @@
-"""Checkpoints of this package's models: tensors and plain values, loaded without pickle."""
+"""Checkpoints of this package's models: written, found, read and compared with a run."""
 
 from __future__ import annotations
 
 import glob
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from recbole.utils import get_local_time
+from torch import Tensor
 
-from ksr_recbole.errors import UnusableCheckpointError, UserError
+from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
 from ksr_recbole.files import replacing
-
-FORMAT = 1
+from ksr_recbole.trainer.checkpoint_file import read, to_bytes
 
 
 def plain(value: Any) -> Any:
@@ -29,20 +27,15 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def save(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all.
+def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write a checkpoint in one step.
 
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as (temporary,):
-        try:
-            torch.save({"format": FORMAT, **content}, temporary)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise UserError(
-                f"Cannot write checkpoint {path}, most likely because the disk is full; "
-                "make room or choose another folder with --checkpoint_dir=FOLDER."
-            ) from error
+    pieces = to_bytes(content)
+    with replacing(path) as (temporary,), open(temporary, "wb") as file:
+        file.writelines(pieces)
 
 
 def check_exists(path: str | os.PathLike[str]) -> None:
@@ -57,26 +50,63 @@ def check_exists(path: str | os.PathLike[str]) -> None:
         )
 
 
-def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint written by :func:`save`, with ``weights_only=True``.
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint written by :func:`save`, its tensors on the CPU.
+
+    All of its parts are there and of the types they must have; whether the weights are those of
+    a model is for :func:`check_weights` to find.
 
     Raises:
         UnusableCheckpointError: the file is missing, damaged, or no checkpoint of this package.
     """
     check_exists(path)
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        return read(path)
+    except (DamagedFileError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UnusableCheckpointError(
-            f"Checkpoint {path} is damaged or not a checkpoint of this package; "
+            f"Checkpoint {path} is damaged or not a checkpoint of this version ({reason}); "
             "delete it and train again, or give another."
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+
+
+def check_weights(
+    path: str | os.PathLike[str],
+    model: str,
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+) -> None:
+    """Make sure that a checkpoint's weights are those a model has, by name, type and shape.
+
+    Args:
+        path: the checkpoint's file, for the sentence.
+        model: the model's name, for the sentence.
+        found: the checkpoint's weights.
+        wanted: the model's; their values do not matter.
+
+    Raises:
+        UnusableCheckpointError: naming the first that differs.
+    """
+    if problem := difference(found, wanted):
         raise UnusableCheckpointError(
-            f"Checkpoint {path} is not of format {FORMAT}, the one this version writes; "
-            "train again with this version."
+            f"Checkpoint {path} does not hold the weights of {model} as this version has them "
+            f"({problem}); train again, or give another."
         )
-    return content
+
+
+def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """In a few words, the first difference in name, type or shape, or ``None``."""
+    for name, tensor in wanted.items():
+        if name not in found:
+            return f"{name} is missing"
+        if _told(found[name]) != _told(tensor):
+            return f"{name} is {_told(found[name])} instead of {_told(tensor)}"
+    extra = found.keys() - wanted.keys()
+    return f"{ascii(min(extra))[:80]} is none of them" if extra else None
+
+
+def _told(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def check_same_run(
@@ -93,8 +123,7 @@ def check_same_run(
         content: what :func:`load` gave.
         config: the run's configuration.
         fingerprint: of the run's dataset.
-        settings: the run's config values that the checkpoint must agree on, as far as it was
-            written by a version that noted them down.
+        settings: the run's config values that the checkpoint must agree on.
 
     Raises:
         UnusableCheckpointError: it is of another model, other data or other settings.
@@ -106,7 +135,11 @@ def check_same_run(
             )
     # The settings before the data and the task before other settings, since they follow from it.
     given = content["settings"]
-    for key in sorted(given.keys() & settings.keys(), key=lambda key: (key != "task", key)):
+    for key in sorted(settings, key=lambda key: (key != "task", key)):
+        if key not in given:
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} does not say with which {key} it was trained; train anew."
+            )
         if given[key] != settings[key]:
             raise UnusableCheckpointError(
                 f"Checkpoint {path} was trained with {key} = {given[key]}, but this run "
