@@ -142,7 +142,7 @@ class TooSlowError(BaseException):
 
 
 @contextmanager
-def bounded(seconds: int = 30, gib: float = 2.0) -> Iterator[None]:
+def bounded(seconds: int = 120, gib: float = 2.0) -> Iterator[None]:
     """Inside the block, time and additional memory are limited; a test fails that needs more.
 
     Args:

@@ -96,14 +96,13 @@ def _with_weights(
     weights: Mapping[str, torch.Tensor],
 ) -> KSR:
     """The model with a checkpoint's weights, which also stand in for the pretrained vectors."""
-    try:
-        items, entities, relations = (weights[name].cpu().numpy() for name in _VECTORS)
-        dataset.pretrained = PretrainedVectors(items, entities, relations)
-        model = kind(config, dataset).to(config["device"])
-        model.load_state_dict(weights)
-    except (KeyError, RuntimeError, AttributeError) as error:
-        raise UnusableCheckpointError(
-            f"Checkpoint {path} does not hold the weights of {config['model']} as this version "
-            "has them; train again."
-        ) from error
+    name, sizes = config["model"], (dataset.item_num, dataset.user_num)
+    checkpoint.check_sizes(path, name, weights, config.__getitem__, *sizes)
+    items, entities, relations = (
+        weights[part].numpy() if part in weights else None for part in _VECTORS
+    )
+    dataset.pretrained = PretrainedVectors(items, entities, relations)
+    model = kind(config, dataset).to(config["device"])
+    checkpoint.check_weights(path, name, weights, model.state_dict())
+    model.load_state_dict(weights)
     return model.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
 from ksr_recbole.files import replacing
+from ksr_recbole.model.weights import difference, problem_in_sizes
 from ksr_recbole.trainer.checkpoint_file import read, to_bytes
 
 
@@ -65,9 +66,34 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (DamagedFileError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UnusableCheckpointError(
-            f"Checkpoint {path} is damaged or not a checkpoint of this version ({reason}); "
+            f"Checkpoint {path} is damaged or not a checkpoint of this package ({reason}); "
             "delete it and train again, or give another."
         ) from error
+
+
+def check_sizes(
+    path: str | os.PathLike[str],
+    model: str,
+    weights: Mapping[str, Tensor],
+    option_of: Callable[[str], Any],
+    n_items: int,
+    n_users: int,
+) -> None:
+    """Make sure that a model can be built for a checkpoint's weights, before it is.
+
+    Args:
+        path: the checkpoint's file, for the sentence.
+        model: the model's name, for the sentence.
+        weights: the checkpoint's weights.
+        option_of: gives the value of an option, ``None`` for what the model does not have.
+        n_items: items of the dataset with the padding item.
+        n_users: users of the dataset with the padding user.
+
+    Raises:
+        UnusableCheckpointError: its weights and its options are not of one model.
+    """
+    if problem := problem_in_sizes(weights, option_of, n_items, n_users):
+        raise _not_of(path, model, problem)
 
 
 def check_weights(
@@ -88,25 +114,14 @@ def check_weights(
         UnusableCheckpointError: naming the first that differs.
     """
     if problem := difference(found, wanted):
-        raise UnusableCheckpointError(
-            f"Checkpoint {path} does not hold the weights of {model} as this version has them "
-            f"({problem}); train again, or give another."
-        )
+        raise _not_of(path, model, problem)
 
 
-def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """In a few words, the first difference in name, type or shape, or ``None``."""
-    for name, tensor in wanted.items():
-        if name not in found:
-            return f"{name} is missing"
-        if _told(found[name]) != _told(tensor):
-            return f"{name} is {_told(found[name])} instead of {_told(tensor)}"
-    extra = found.keys() - wanted.keys()
-    return f"{ascii(min(extra))[:80]} is none of them" if extra else None
-
-
-def _told(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def _not_of(path: str | os.PathLike[str], model: str, problem: str) -> UnusableCheckpointError:
+    return UnusableCheckpointError(
+        f"Checkpoint {path} does not hold the weights of {model} as this version has them "
+        f"({problem}); train again, or give another."
+    )
 
 
 def check_same_run(

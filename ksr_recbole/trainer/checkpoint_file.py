@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_regular
+from ksr_recbole.model.weights import not_finite
 from ksr_recbole.records import Each, Either, Number, Whole, check_shape, parse_object
 
 KIND = "ksr_recbole checkpoint"
@@ -208,8 +209,8 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
         DamagedFileError: naming the part at fault.
     """
     check_shape(content, _SHAPE)
-    for part, wanted in ((content, _SHAPE), (content["last"], _SHAPE["last"])):
-        if extra := part.keys() - wanted.keys():  # type: ignore[attr-defined]
+    for found, wanted in ((content, _SHAPE), (content["last"], _SHAPE["last"])):
+        if extra := found.keys() - wanted.keys():  # type: ignore[attr-defined]
             raise DamagedFileError(f"it has a part too many, {ascii(min(extra))[:80]}")
     if not content["state_dict"]:
         raise DamagedFileError("its state_dict is empty")
@@ -223,15 +224,10 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
         ("last.state_dict", last["state_dict"]),
         ("last.average", last["average"]),
     ):
-        _check_finite(name, weights)
+        if part := not_finite(weights):
+            raise DamagedFileError(f"{name}.{part} is not finite")
     _check_generators(last)
     return content
-
-
-def _check_finite(name: str, weights: Mapping[str, Tensor]) -> None:
-    for part, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise DamagedFileError(f"{name}.{ascii(part)[1:-1][:80]} is not finite")
 
 
 def _check_generators(last: Mapping[str, Any]) -> None:
