@@ -136,7 +136,8 @@ class ArrayCache:
         Args:
             kind: what the arrays are (``"ml-100k-TransE"``).
             key: from :func:`content_key`.
-            expected_shapes: shape of every array, by name, where they are known beforehand.
+            expected_shapes: shape of every array, by name, where they are vectors: finite
+                numbers in ``float32``.
         """
         path = self.path(kind, key)
         if not path.exists():
@@ -144,7 +145,7 @@ class ArrayCache:
         try:
             arrays = read_arrays(path, key)
             if expected_shapes is not None:
-                _check_shapes(arrays, expected_shapes)
+                _check_vectors(arrays, expected_shapes)
         except DamagedFileError as error:
             logger.warning(f"Making {path} again: {error}.")
             return None
@@ -170,11 +171,14 @@ class ArrayCache:
         return path
 
 
-def _check_shapes(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]]) -> None:
+def _check_vectors(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]]) -> None:
     found = {name: tuple(array.shape) for name, array in arrays.items()}
     wanted = {name: tuple(shape) for name, shape in expected.items()}
     if found != wanted:
         raise DamagedFileError(f"it holds {_told(found)} instead of {_told(wanted)}")
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise DamagedFileError(f"its {name} are no finite numbers in float32")
 
 
 def _told(shapes: Mapping[str, tuple[int, ...]]) -> str:

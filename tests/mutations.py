@@ -131,7 +131,7 @@ def odd_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
         odd += [torch.full_like(tensor, value) for value in (float("nan"), float("inf"))]
     elif tensor.dtype != torch.bool:
         odd += [torch.full_like(tensor, value) for value in (-1, torch.iinfo(tensor.dtype).max)]
-    return [t for t in odd if t.shape != tensor.shape or t.dtype != tensor.dtype or t is not tensor]
+    return [t for t in odd if t.dtype != tensor.dtype or not torch.equal(t, tensor)]
 
 
 # Limits ---------------------------------------------------------------------------------------

@@ -148,6 +148,12 @@ def test_damaged_bytes_of_a_model_directory_are_noticed(directory, damaged):
 # Content with the right digest ---------------------------------------------------------------
 
 
+def values_in(content: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        content = content[key]
+    return content
+
+
 def accepts(trained: Trained, path: Path) -> bool:
     """Whether a checkpoint is resumed; a refusal must be a sentence that names it."""
     try:
@@ -172,16 +178,28 @@ def test_a_checkpoint_that_lacks_any_part_is_refused(trained, tmp_path):
     assert tried > 60
 
 
-def test_a_checkpoint_with_another_value_anywhere_is_refused_or_resumed(trained, tmp_path):
+MAY_BE_OTHERS = {
+    *("given", "epoch", "best_epoch", "cur_step", "finished"),
+    *("best_valid_score", "best_valid_result"),
+}
+"""Parts with other values that a run could have left."""
+
+
+def test_a_checkpoint_with_another_value_anywhere_is_refused(trained, tmp_path):
     path = tmp_path / "other.pth"
     refused = tried = 0
     for place in paths_in(trained.content, depth=5):
         some = ODD_VALUES if len(place) == 1 or place[0] == "last" else ODD_VALUES[::5]
         for value in some:
             checkpoint.save(path, with_other(trained.content, place, value))
-            refused += not accepts(trained, path)
-            tried += 1
-    assert refused > 0.8 * tried > 800
+            accepted = accepts(trained, path)
+            refused, tried = refused + (not accepted), tried + 1
+            if not accepted or place[0] in MAY_BE_OTHERS or place[:2] == ("last", "numpy_rng"):
+                continue
+            # An average and moments there are none of before the first step, nor GPUs here.
+            empty = place[0] == "last" and value in ({}, [])
+            assert empty or value == values_in(trained.content, place), (place, value)
+    assert refused > 600 and tried > 800
 
 
 def test_a_checkpoint_with_another_tensor_is_refused(trained, tmp_path):
@@ -294,12 +312,6 @@ def answers(directory: Path) -> bool:
         assert "\n" not in str(error) and len(str(error)) < 1000
         return False
     return True
-
-
-def values_in(content: Any, place: tuple[Any, ...]) -> Any:
-    for key in place:
-        content = content[key]
-    return content
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokens.json"])

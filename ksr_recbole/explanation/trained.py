@@ -83,8 +83,8 @@ def _check_content(
     for key, name in wanted.items():
         if name is not None and content[key] != name:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} is of {key} {content[key]}, not {name}; "
-                f"give --{key}={content[key]} or another checkpoint."
+                f"Checkpoint {path} is of {key} {checkpoint.shown(content[key])}, not {name}; "
+                f"give --{key}={checkpoint.shown(content[key])} or another checkpoint."
             )
 
 

@@ -28,6 +28,12 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def shown(value: Any) -> str:
+    """A value out of a checkpoint as it can stand in a sentence: short and in one line."""
+    text = str(value)
+    return text if text.isprintable() and len(text) <= 100 else f"{ascii(text)[1:100]}..."
+
+
 def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write a checkpoint in one step.
 
@@ -146,7 +152,8 @@ def check_same_run(
     for key in ("model", "dataset"):
         if content[key] != config[key]:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} is of {key} {content[key]}, but this run is of {config[key]}."
+                f"Checkpoint {path} is of {key} {shown(content[key])}, but this run is of "
+                f"{config[key]}."
             )
     # The settings before the data and the task before other settings, since they follow from it.
     given = content["settings"]
@@ -157,7 +164,7 @@ def check_same_run(
             )
         if given[key] != settings[key]:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} was trained with {key} = {given[key]}, but this run "
+                f"Checkpoint {path} was trained with {key} = {shown(given[key])}, but this run "
                 f"has {settings[key]}; give the same or train anew."
             )
     if content["data"] != fingerprint:

@@ -128,7 +128,8 @@ def _without_tensors(
 
 
 def _place_of_digest(data: bytes) -> tuple[int, int]:
-    found = _DIGEST.search(data, 8, 8 + int.from_bytes(data[:8], "little"))
+    length = int.from_bytes(data[:8], "little")
+    found = _DIGEST.search(data, 8, 8 + length) if length < len(data) else None
     if found is None:
         raise DamagedFileError("it has no digest, so a change in it could not be seen")
     return found.span(1)
