@@ -12,7 +12,7 @@ from recbole.utils import get_local_time
 from torch import Tensor
 
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
-from ksr_recbole.files import replacing
+from ksr_recbole.files import check_regular, replacing
 from ksr_recbole.model.weights import difference, problem_in_sizes
 from ksr_recbole.trainer.checkpoint_file import read, to_bytes
 
@@ -46,15 +46,21 @@ def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
 
 
 def check_exists(path: str | os.PathLike[str]) -> None:
-    """Refuse a path with no file.
+    """Refuse a path where there is no file.
 
     Raises:
         UnusableCheckpointError: naming it.
     """
-    if not Path(path).is_file():
+    try:
+        check_regular(path)
+    except FileNotFoundError as error:
         raise UnusableCheckpointError(
             f"Checkpoint {path} does not exist; give the path of a saved model."
-        )
+        ) from error
+    except OSError as error:
+        raise UnusableCheckpointError(
+            f"Checkpoint {path} cannot be read ({error.strerror}); give the path of a saved model."
+        ) from error
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
