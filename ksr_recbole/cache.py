@@ -19,13 +19,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from ksr_recbole.files import replacing
+from ksr_recbole.errors import DamagedFileError
+from ksr_recbole.files import check_regular, replacing
 
 logger = getLogger(__name__)
-
-
-class DamagedFileError(Exception):
-    """A file of arrays is not what was asked for; the message says why, in a few words."""
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
@@ -80,15 +77,17 @@ def read_arrays(path: str | os.PathLike[str], key: str) -> dict[str, np.ndarray]
         DamagedFileError: the file cannot be read, is damaged, or belongs to another key.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             header = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise DamagedFileError(f"it cannot be read ({str(error).splitlines()[0]})") from error
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DamagedFileError(f"it cannot be read ({(reason or '?').splitlines()[0]})") from error
     checksum = header.pop("sha256", None)
     if checksum is None or checksum != _checksum(arrays, header):
         raise DamagedFileError("its checksum does not match its content")
-    if header["key"] != key:
+    if header.get("key") != key:
         raise DamagedFileError("it was made from other data, settings or seed")
     return arrays
 
@@ -137,7 +136,8 @@ class ArrayCache:
         Args:
             kind: what the arrays are (``"ml-100k-TransE"``).
             key: from :func:`content_key`.
-            expected_shapes: shape of every array, by name, where they are known beforehand.
+            expected_shapes: shape of every array, by name, where they are vectors: finite
+                numbers in ``float32``.
         """
         path = self.path(kind, key)
         if not path.exists():
@@ -145,7 +145,7 @@ class ArrayCache:
         try:
             arrays = read_arrays(path, key)
             if expected_shapes is not None:
-                _check_shapes(arrays, expected_shapes)
+                _check_vectors(arrays, expected_shapes)
         except DamagedFileError as error:
             logger.warning(f"Making {path} again: {error}.")
             return None
@@ -171,11 +171,14 @@ class ArrayCache:
         return path
 
 
-def _check_shapes(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]]) -> None:
+def _check_vectors(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]]) -> None:
     found = {name: tuple(array.shape) for name, array in arrays.items()}
     wanted = {name: tuple(shape) for name, shape in expected.items()}
     if found != wanted:
         raise DamagedFileError(f"it holds {_told(found)} instead of {_told(wanted)}")
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise DamagedFileError(f"its {name} are no finite numbers in float32")
 
 
 def _told(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -19,6 +19,10 @@ class UnusableCheckpointError(UserError):
     """A checkpoint that is missing, damaged, or of another model, data or settings."""
 
 
+class DamagedFileError(Exception):
+    """A file of this project is not what it should be; the message says why, in a few words."""
+
+
 class ProcessEndedError(UserError):
     """A process of a distributed run was ended from outside, or cannot be reached any more."""
 

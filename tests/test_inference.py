@@ -31,6 +31,8 @@ from ksr_recbole.inference import recommender as recommender_module
 from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.run import make_trainer
+from ksr_recbole.records import digest_of
+from ksr_recbole.trainer import checkpoint
 from tests.models import random_vectors
 from tests.toy import toy_values
 
@@ -274,14 +276,23 @@ def test_an_altered_or_missing_file_is_one_sentence(directory, name):
 def test_another_manifest_is_one_sentence(directory, tmp_path):
     path = directory / MANIFEST
     manifest = json.loads(path.read_text())
+    del manifest["digest"]
+
+    def changed(**entries):
+        content = {**manifest, **entries}
+        return json.dumps({**content, "digest": digest_of(content)})
+
     cases = {
-        "has format 99": json.dumps({**manifest, "format": 99}),
-        "not that of a model": json.dumps({**manifest, "kind": "cake"}),
-        "must hold a JSON object": "[]",
+        "has format 99": changed(format=99),
+        "not that of a model": changed(kind="cake"),
+        "holds no JSON object": "[]",
         "is damaged": "{",
-        "There is no model named 'KSX'": json.dumps({**manifest, "model": "KSX"}),
-        "do not fit the model GRU": json.dumps({**manifest, "model": "GRU"}),
-        "RecBole's": json.dumps({**manifest, "model": "BPR"}),
+        "does not match its own digest": json.dumps({**manifest, "model": "GRU"}),
+        "There is no model named 'KSX'": changed(model="KSX"),
+        "do not fit the model GRU": changed(model="GRU"),
+        "RecBole's": changed(model="BPR"),
+        "and no other file": changed(sha256={**manifest["sha256"], "../evil": "x"}),
+        "more than texts": changed(dataset=[["x"]]),
     }
     for word, text in cases.items():
         path.write_text(text)
@@ -481,8 +492,8 @@ def test_models_of_recbole_are_refused(toy_folder, tmp_path):
 
 def test_an_unfinished_first_epoch_is_refused(toy_folder, tmp_path):
     trained = Trained(toy_folder)
-    content = torch.load(trained.checkpoint, weights_only=True)
-    torch.save({**content, "best_epoch": -1}, trained.checkpoint)
+    content = checkpoint.load(trained.checkpoint)
+    checkpoint.save(trained.checkpoint, {**content, "best_epoch": -1})
     with pytest.raises(UserError, match="resume it first"):
         trained.save(tmp_path / "model")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ksr_recbole.cache import ArrayCache, content_key
+from ksr_recbole.cache import ArrayCache, content_key, read_arrays, write_arrays
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining import bpr, kge, pretrain, progress
@@ -175,12 +175,35 @@ def test_resume_shows_progress_on_a_terminal(tmp_path, monkeypatch, capfd):
     assert "TransE" in shown and "6/6" in shown and "Warning" not in shown
 
 
-@pytest.mark.parametrize("spoil", ["damaged", "other seed"])
+def spoilt(state: dict[str, np.ndarray], spoil: str) -> dict[str, np.ndarray]:
+    """A kept state as nobody keeps it, to be written with the right digest."""
+    name = next(name for name in state if name.startswith("model."))
+    if spoil == "no epoch":
+        return {key: array for key, array in state.items() if key != "epoch"}
+    if spoil == "no moment":
+        return {key: array for key, array in state.items() if not key.endswith("exp_avg_sq")}
+    odd = {
+        "other shape": state[name][:-1],
+        "other type": state[name].astype(np.float64),
+        "not finite": np.full_like(state[name], np.nan),
+    }
+    return {**state, name: odd[spoil]} if spoil in odd else {**state, "epoch": np.array(-1)}
+
+
+SPOILT = ("no epoch", "no moment", "other shape", "other type", "not finite", "epoch -1")
+
+
+@pytest.mark.parametrize("spoil", ["damaged", "other seed", *SPOILT])
 def test_a_partial_training_that_does_not_fit_is_not_gone_on_from(spoil, tmp_path, caplog):
     checkpoint = tmp_path / "kg.partial"
     train_toy(SHORT_KGE, seed=2 if spoil == "other seed" else 1, checkpoint=checkpoint)
     if spoil == "damaged":
         checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    elif spoil in SPOILT:
+        with safe_open(checkpoint, framework="numpy") as file:
+            key = file.metadata()["key"]
+        state = spoilt(read_arrays(checkpoint, key), spoil)
+        write_arrays(checkpoint, key, state, {})
     with caplog.at_level(logging.WARNING):
         found = train_toy(SHORT_KGE, checkpoint=checkpoint)
     assert np.array_equal(found.entity, train_toy(SHORT_KGE).entity)

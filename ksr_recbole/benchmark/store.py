@@ -5,7 +5,6 @@ A finished one is a JSON file and the ranks it was computed from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -15,16 +14,11 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.benchmark.significance import PerUser
-from ksr_recbole.cache import (
-    DamagedFileError,
-    compact,
-    content_key,
-    read_arrays,
-    widened,
-    write_arrays,
-)
+from ksr_recbole.cache import compact, content_key, read_arrays, widened, write_arrays
+from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.evaluation.metrics import per_user_metrics
-from ksr_recbole.files import read_text, replacing, sha256_of
+from ksr_recbole.files import sha256_of
+from ksr_recbole.records import Each, Number, Whole, check_shape, read_record, write_record
 
 logger = getLogger(__name__)
 
@@ -145,6 +139,26 @@ METRICS = {"MAP": "map", "MRR": "mrr", "Hit@10": "hit@10", "NDCG@10": "ndcg@10"}
 _MEASURED = "measured/"
 """What names of a measure's arrays begin with, beside those of ``mode/phase/...``."""
 
+_METRICS = Each(Each(Each(Number())))
+
+_SHAPE = {
+    "key": str,
+    "wall_seconds": Number(),
+    "resumed": bool,
+    "result": {
+        "metrics": _METRICS,
+        "best_epoch": Whole(),
+        "epochs_trained": Whole(1),
+        "seconds": {"training": Number()},
+        "candidates": Each(str),
+        "config": dict,
+    },
+}
+"""What is read of a cell's JSON file."""
+
+_SAME = 1e-9
+"""Metrics and those that the ranks give differ by less, whatever order they are added in."""
+
 
 @dataclass(frozen=True, eq=False)
 class Finished:
@@ -259,8 +273,7 @@ class Store:
         record = {**about, "wall_seconds": wall_seconds, "resumed": resumed, "result": result}
         # The ranks first: a cell counts as finished once its JSON file is there.
         write_arrays(self.ranks_file(cell), cell.key, arrays, about)
-        with replacing(self.result_file(cell)) as (temporary,):
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(self.result_file(cell), record)
 
     def load(self, cell: Cell) -> Finished | None:
         """A finished cell, or ``None``; files that are damaged are told in one warning.
@@ -268,28 +281,22 @@ class Store:
         A cell that lacks the measure it is asked for is not finished.
         """
         path = self.result_file(cell)
-        if not path.exists():
-            return None
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["key"] != cell.key:
+            record = read_record(path)
+            if record.get("key") != cell.key:
                 raise DamagedFileError("it was made from other data, settings or seed")
+            check_shape(record, _SHAPE)
             if cell.measure not in (None, record.get("measure")):
                 return None
-            arrays = read_arrays(self.ranks_file(cell), cell.key)
-        except (DamagedFileError, OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning(f"Running {cell.name} again, its files cannot be used: {error}.")
+            return _finished(record, read_arrays(self.ranks_file(cell), cell.key))
+        except FileNotFoundError:
             return None
-        own = [name for name in arrays if name.startswith(_MEASURED)]
-        measured = {name.removeprefix(_MEASURED): arrays.pop(name) for name in own}
-        pairs = {tuple(name.split("/")[:2]) for name in arrays}
-        ranks = {
-            (mode, phase): tuple(
-                widened(arrays[f"{mode}/{phase}/{name}"]) for name in ("users", "ranks")
-            )
-            for mode, phase in pairs
-        }
-        return Finished(record, ranks, measured)
+        except OSError as error:
+            reason = f"{path.name} cannot be read: {error.strerror}"
+        except DamagedFileError as error:
+            reason = str(error)
+        logger.warning(f"Running {cell.name} again, its files cannot be used: {reason}.")
+        return None
 
     def save_failure(self, cell: Cell, failed: Failed) -> None:
         """Keep how a cell's run failed.
@@ -298,15 +305,63 @@ class Store:
             UserError: the folder cannot be written.
         """
         record = {"key": cell.key, "error": failed.error, "seconds": failed.seconds}
-        with replacing(self.failure_file(cell)) as (temporary,):
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(self.failure_file(cell), record)
 
     def load_failure(self, cell: Cell) -> Failed | None:
         """How a cell's run failed; ``None`` if it did not, or if that cannot be read."""
         try:
-            record = json.loads(read_text(self.failure_file(cell)))
-            if record["key"] != cell.key:
-                return None
-            return Failed(str(record["error"]), float(record["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            record = read_record(self.failure_file(cell))
+            check_shape(record, {"key": str, "error": str, "seconds": Number()})
+        except (DamagedFileError, OSError):
             return None
+        if record["key"] != cell.key:
+            return None
+        return Failed(record["error"], float(record["seconds"]))
+
+
+def _finished(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Finished:
+    """A cell of its two files.
+
+    Raises:
+        DamagedFileError: they do not belong together.
+    """
+    ranks: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+    for mode, phases in record["result"]["metrics"].items():
+        for phase, metrics in phases.items():
+            name = ascii(f"{mode}/{phase}")[1:-1]
+            users, places = ranks[mode, phase] = _ranks(arrays, mode, phase, name)
+            given = _given_by(users, places, record["result"]["config"])
+            for metric, value in given.items():
+                if abs(metrics.get(metric, np.inf) - value) > _SAME:
+                    raise DamagedFileError(f"its {metric} of {name} is not the one of its ranks")
+    measured = {
+        name.removeprefix(_MEASURED): array
+        for name, array in arrays.items()
+        if name.startswith(_MEASURED)
+    }
+    return Finished(record, ranks, measured)
+
+
+def _ranks(
+    arrays: Mapping[str, np.ndarray], mode: str, phase: str, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Users and ranks of a mode and phase, ``int64 [P]`` each."""
+    found = [arrays.get(f"{mode}/{phase}/{part}") for part in ("users", "ranks")]
+    users, ranks = (np.zeros(0) if each is None else each for each in found)
+    whole = users.dtype.kind in "iu" and ranks.dtype.kind in "iu"
+    if not whole or users.ndim != 1 or users.shape != ranks.shape or len(users) == 0:
+        raise DamagedFileError(f"its ranks of {name} are missing or of another shape")
+    if users.min() < 0 or ranks.min() < 1:
+        raise DamagedFileError(f"its ranks of {name} begin below 1")
+    return widened(users), widened(ranks)
+
+
+def _given_by(users: np.ndarray, ranks: np.ndarray, config: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that ranks give; those of Table 3 unless the run had others."""
+    kinds = dict.fromkeys(metric.partition("@")[0] for metric in METRICS.values())
+    try:
+        names, topk = config.get("metrics", list(kinds)), config.get("topk", [10])
+        _, values = per_user_metrics(users, ranks, names, topk)
+    except (UserError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedFileError("its configuration has no metrics") from error
+    return {name: float(each.mean()) for name, each in values.items()}

@@ -19,9 +19,6 @@ from ksr_recbole.quick_start.restore import config_of, dataset_of
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
 
-_PARTS = {"model": str, "dataset": str, "data": str, "settings": dict, "state_dict": dict}
-"""What is read of a checkpoint."""
-
 _VECTORS = ("item_embedding.weight", "entity_embedding.weight", "relation_embedding.weight")
 """Where a checkpoint has the pretrained vectors, or what became of them in training."""
 
@@ -85,16 +82,11 @@ def _class_with_memory(name: str) -> type[KSR]:
 def _check_content(
     path: str | os.PathLike[str], content: Mapping[str, Any], wanted: Mapping[str, str | None]
 ) -> None:
-    for part, kind in _PARTS.items():
-        if not isinstance(content.get(part), kind):
-            raise UnusableCheckpointError(
-                f"Checkpoint {path} has no {part}, so it was not left by a run; give another."
-            )
     for key, name in wanted.items():
         if name is not None and content[key] != name:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} is of {key} {content[key]}, not {name}; "
-                f"give --{key}={content[key]} or another checkpoint."
+                f"Checkpoint {path} is of {key} {checkpoint.shown(content[key])}, not {name}; "
+                f"give --{key}={checkpoint.shown(content[key])} or another checkpoint."
             )
 
 
@@ -106,14 +98,13 @@ def _with_weights(
     weights: Mapping[str, torch.Tensor],
 ) -> KSR:
     """The model with a checkpoint's weights, which also stand in for the pretrained vectors."""
-    try:
-        items, entities, relations = (weights[name].cpu().numpy() for name in _VECTORS)
-        dataset.pretrained = PretrainedVectors(items, entities, relations)
-        model = kind(config, dataset).to(config["device"])
-        model.load_state_dict(weights)
-    except (KeyError, RuntimeError, AttributeError) as error:
-        raise UnusableCheckpointError(
-            f"Checkpoint {path} does not hold the weights of {config['model']} as this version "
-            "has them; train again."
-        ) from error
+    name, sizes = config["model"], (dataset.item_num, dataset.user_num)
+    checkpoint.check_sizes(path, name, weights, config.__getitem__, *sizes)
+    items, entities, relations = (
+        weights[part].numpy() if part in weights else None for part in _VECTORS
+    )
+    dataset.pretrained = PretrainedVectors(items, entities, relations)
+    model = kind(config, dataset).to(config["device"])
+    checkpoint.check_weights(path, name, weights, model.state_dict())
+    model.load_state_dict(weights)
     return model.eval()

@@ -13,7 +13,11 @@ from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequences import UserSequences, leave_one_out
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.model.sequence_recommender import SequenceRecommender
+from ksr_recbole.model.weights import difference, problem_in_sizes
 from ksr_recbole.registry import model_class
+
+_UNFIT = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, AttributeError)
+"""What making a model of options ends in that no model has, besides a :class:`UserError`."""
 
 OF_THE_MACHINE = {"memory_backend": "auto"}
 """Options that belong to the machine a model runs on, not to the model."""
@@ -40,6 +44,10 @@ class Options(Mapping[str, Any]):
             self.read[key] = self._value_of(key)
         return self._own.get(key, self.read.get(key))
 
+    def peek(self, key: str) -> Any:
+        """A value, without noting that it was asked for."""
+        return self._value_of(key)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.read)
 
@@ -54,7 +62,7 @@ class DataStandIn:
     replaces what the model makes of this stand-in.
 
     Args:
-        tokens: as in :class:`~ksr_recbole.inference.directory.SavedModel`.
+        tokens: as in :class:`~ksr_recbole.inference.content.SavedModel`.
         weights: the model's state dict.
     """
 
@@ -102,19 +110,26 @@ def build(
     Args:
         name: the model's name.
         options: its config values.
-        tokens: as in :class:`~ksr_recbole.inference.directory.SavedModel`.
+        tokens: as in :class:`~ksr_recbole.inference.content.SavedModel`.
         weights: its state dict, on the CPU.
 
     Raises:
         UserError: the model has no sequences, or options or weights do not fit it.
     """
     check_model(name)
-    with torch.random.fork_rng(devices=[]):  # weights are drawn first and then replaced
-        model = model_class(name)(options, DataStandIn(tokens, weights))
+    sizes = len(tokens["item"]), len(tokens["user"])
+    if problem := problem_in_sizes(weights, options.peek, *sizes):
+        raise UserError(f"The weights do not fit the model {name}: {problem}; save it again.")
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"The weights do not fit the model {name}: {one_line(error)}") from error
+        with torch.random.fork_rng(devices=[]):  # weights are drawn first and then replaced
+            model = model_class(name)(options, DataStandIn(tokens, weights))
+    except _UNFIT as error:
+        raise UserError(
+            f"No model {name} can be made of these options: {one_line(error)[:200]}; save it again."
+        ) from error
+    if problem := difference(weights, model.state_dict()):
+        raise UserError(f"The weights do not fit the model {name}: {problem}; save it again.")
+    model.load_state_dict(weights)
     if hasattr(model, "user_embedding"):
         # User 0 is RecBole's padding and untrained; here it is everyone new, of whom the
         # memory alone speaks.

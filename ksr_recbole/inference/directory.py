@@ -5,24 +5,28 @@ Nothing in it is a pickle.  ``docs/inference.md`` describes every file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
+import torch
 from safetensors import SafetensorError
 from safetensors import numpy as safe_numpy
 from safetensors import torch as safe_torch
 from torch import Tensor
 
-from ksr_recbole.errors import UserError
-from ksr_recbole.files import replacing_folder, sha256_of
+from ksr_recbole.errors import DamagedFileError, UserError
+from ksr_recbole.files import read_regular, replacing_folder, sha256_of
+from ksr_recbole.inference.content import Histories, SavedModel, check_saved
 from ksr_recbole.one_step import finish_steps
+from ksr_recbole.records import Each, check_shape, digest_of, parse_object
 
-FORMAT = 1
+FORMAT = 2
 KIND = "ksr_recbole model"
 MANIFEST = "manifest.json"
 CONFIG, TOKENS, WEIGHTS, HISTORIES = FILES = (
@@ -33,49 +37,16 @@ CONFIG, TOKENS, WEIGHTS, HISTORIES = FILES = (
 )
 """The files beside the manifest."""
 
+_DIGEST = "digest"
+"""The manifest's entry that holds the SHA-256 of its other entries."""
 
-@dataclass(frozen=True)
-class Histories:
-    """All interactions of every user of the dataset, in the order of time.
+_NOT_ABOUT = frozenset({"kind", "format", "model", "sha256"})
 
-    User ``u``'s are ``items[offsets[u]:offsets[u + 1]]``.
+_SMALL = 1 << 20
+"""Bytes of the largest manifest and configuration; real ones have a few thousand."""
 
-    Attributes:
-        items: item ids, ``int32 [n_interactions]``.
-        offsets: ``int64 [n_users + 1]``, ``n_users`` counting the padding user.
-        starts: position of the first item that a model reads, 0 unless ``train_ratio`` left
-            the earlier ones out, ``int32 [n_users]``.
-    """
-
-    items: np.ndarray
-    offsets: np.ndarray
-    starts: np.ndarray
-
-    def of(self, user: int) -> np.ndarray:
-        """All items of a user, ``int64 [n]``."""
-        return self.items[self.offsets[user] : self.offsets[user + 1]].astype(np.int64)
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """What a model directory holds.
-
-    Attributes:
-        model: name of the model (``"KSR"``).
-        about: what a reader may want to know: the dataset, its fingerprint, the best epoch.
-        settings: the config values that the model is built with.
-        tokens: by ``user`` and ``item``, and ``entity`` and ``relation`` where the model has a
-            knowledge graph, the token of every id; id 0 is padding.
-        weights: the state dict, item-entity map and attributes included.
-        histories: all users' interactions.
-    """
-
-    model: str
-    about: dict[str, Any]
-    settings: dict[str, Any]
-    tokens: dict[str, list[str]]
-    weights: dict[str, Tensor]
-    histories: Histories
+_TOKEN = 1 << 10
+"""The most bytes that a token has on average."""
 
 
 def check_replaceable(directory: str | os.PathLike[str]) -> None:
@@ -117,7 +88,8 @@ def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Pat
             **saved.about,
             "sha256": {name: sha256_of(folder / name) for name in FILES},
         }
-        _write_json(folder / MANIFEST, manifest)
+        manifest = json.loads(json.dumps(manifest))
+        _write_json(folder / MANIFEST, {**manifest, _DIGEST: digest_of(manifest)})
     return Path(directory)
 
 
@@ -127,43 +99,40 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
-    """Read a model directory.
+    """Read a model directory; all that is in it fits together.
 
     Raises:
-        UserError: there is none, it is of another format, or a file is missing or altered.
+        UserError: there is none, it is of another format, or a file is missing or altered, or
+            holds what a model cannot have.
     """
     folder = Path(directory)
     finish_steps(folder.resolve().parent)
     try:
         manifest = _read_manifest(folder)
-        _check_files(folder, manifest["sha256"])
-        return SavedModel(
+        digests = manifest["sha256"]
+        settings = _read_json(folder / CONFIG, digests, _SMALL)
+        weights = _tensors(folder / WEIGHTS, digests)
+        histories = _read_histories(folder / HISTORIES, digests)
+        tokens = _read_json(folder / TOKENS, digests, _most_bytes_of_tokens(weights, histories))
+        saved = SavedModel(
             model=manifest["model"],
-            about={k: manifest[k] for k in manifest.keys() - {"kind", "format", "model", "sha256"}},
-            settings=_read_json(folder / CONFIG),
-            tokens=_read_json(folder / TOKENS),
-            weights=safe_torch.load_file(folder / WEIGHTS),
-            histories=Histories(**safe_numpy.load_file(folder / HISTORIES)),
+            about={k: manifest[k] for k in manifest.keys() - _NOT_ABOUT},
+            settings=settings,
+            tokens=tokens,
+            weights=weights,
+            histories=histories,
         )
+        check_saved(saved)
     except OSError as error:
         raise UserError(
-            f"Cannot read {error.filename or folder}: {error.strerror}; give a readable directory."
+            f"Cannot read {error.filename or folder}: {error.strerror or error}; "
+            "give a readable directory."
         ) from error
-    except (SafetensorError, KeyError, TypeError) as error:
+    except DamagedFileError as error:
         raise UserError(
-            f"The model directory {folder} cannot be read ({error}); save it again."
+            f"The model directory {folder} cannot be used ({error}); save the model again."
         ) from error
-
-
-def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise UserError(f"The model directory {folder} lacks the file {name}; save it again.")
-        if digests.get(name) != sha256_of(folder / name):
-            raise UserError(
-                f"{folder / name} is not the file that was saved (its SHA-256 differs from that "
-                f"in {MANIFEST}); save the model again."
-            )
+    return saved
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -172,24 +141,78 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"There is no model directory {folder}; make one with ksr_recbole.save_model or "
             "`python -m ksr_recbole export`."
         )
-    if not (folder / MANIFEST).is_file():
+    path = folder / MANIFEST
+    if not path.exists():
         raise UserError(f"{folder} is no model directory, for it has no {MANIFEST}.")
-    manifest = _read_json(folder / MANIFEST)
-    if manifest.get("kind") != KIND or not isinstance(manifest.get("sha256"), dict):
-        raise UserError(f"{folder / MANIFEST} is not that of a model; save the model again.")
+    manifest = _object(path, read_regular(path, _SMALL))
+    if manifest.get("kind") != KIND:
+        raise UserError(f"{path} is not that of a model; save the model again.")
     if manifest.get("format") != FORMAT:
         raise UserError(
-            f"The model directory {folder} has format {manifest.get('format')}, and this version "
-            f"reads format {FORMAT}; save the model again with this version."
+            f"The model directory {folder} has format {ascii(manifest.get('format'))[:40]}, and "
+            f"this version reads format {FORMAT}; save the model again with this version."
         )
+    if manifest.pop(_DIGEST, None) != digest_of(manifest):
+        raise DamagedFileError(f"{MANIFEST} does not match its own {_DIGEST}")
+    check_shape(manifest, {"model": str, "sha256": Each(str)}, MANIFEST)
+    if manifest["sha256"].keys() != set(FILES):
+        raise DamagedFileError(f"{MANIFEST} must name {', '.join(FILES)}, and no other file")
+    for value in (manifest[key] for key in manifest.keys() - _NOT_ABOUT):
+        if not isinstance(value, str | int | float | bool | None):
+            raise DamagedFileError(f"{MANIFEST} holds more than texts and numbers")
     return manifest
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise UserError(f"{path} is damaged ({error}); save the model again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object; save the model again.")
+def _checked_bytes(path: Path, digests: Mapping[str, str], limit: int) -> bytes:
+    """The bytes of a file, once they are those that were written.
+
+    Raises:
+        UserError: there is no file, or another one.
+        OSError: it is no plain file, or cannot be read.
+    """
+    if not path.exists():
+        raise UserError(
+            f"The model directory {path.parent} lacks the file {path.name}; save it again."
+        )
+    content = read_regular(path, limit)
+    if hashlib.sha256(content).hexdigest() != digests[path.name]:
+        raise UserError(
+            f"{path} is not the file that was saved (its SHA-256 differs from that "
+            f"in {MANIFEST}); save the model again."
+        )
     return content
+
+
+def _read_json(path: Path, digests: Mapping[str, str], limit: int) -> dict[str, Any]:
+    return _object(path, _checked_bytes(path, digests, limit))
+
+
+def _object(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        return parse_object(content.decode("utf-8"))
+    except (UnicodeDecodeError, DamagedFileError) as error:
+        raise UserError(f"{path} is damaged ({error}); save the model again.") from error
+
+
+def _tensors(path: Path, digests: Mapping[str, str]) -> dict[str, Tensor]:
+    content = _checked_bytes(path, digests, psutil.virtual_memory().total // 2)
+    try:
+        return safe_torch.load(content)
+    except (SafetensorError, RuntimeError, ArithmeticError, LookupError, TypeError) as error:
+        raise DamagedFileError(f"{path.name} cannot be read: {ascii(str(error))[:200]}") from error
+
+
+def _read_histories(path: Path, digests: Mapping[str, str]) -> Histories:
+    arrays = _tensors(path, digests)
+    wanted = {"items": torch.int32, "offsets": torch.int64, "starts": torch.int32}
+    if {name: (t.dtype, t.ndim) for name, t in arrays.items()} != {
+        name: (dtype, 1) for name, dtype in wanted.items()
+    }:
+        raise DamagedFileError(f"{path.name} does not hold {', '.join(wanted)}")
+    return Histories(**{name: tensor.numpy() for name, tensor in arrays.items()})
+
+
+def _most_bytes_of_tokens(weights: Mapping[str, Tensor], histories: Histories) -> int:
+    """How long a file of the tokens of so many users, items, entities and relations can be."""
+    rows = sum(len(tensor) for name, tensor in weights.items() if "embedding" in name)
+    return _SMALL + _TOKEN * (rows + len(histories.offsets))

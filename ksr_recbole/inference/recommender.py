@@ -16,7 +16,8 @@ from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PAIRS
 from ksr_recbole.inference.building import Options, build
-from ksr_recbole.inference.directory import SavedModel, read_directory
+from ksr_recbole.inference.content import SavedModel
+from ksr_recbole.inference.directory import read_directory
 from ksr_recbole.inference.vectors import write_item_and_user_vectors
 from ksr_recbole.model.sequence_recommender import SequenceState
 

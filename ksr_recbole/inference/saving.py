@@ -13,12 +13,8 @@ import torch
 from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError
 from ksr_recbole.inference.building import Options, build, check_model
-from ksr_recbole.inference.directory import (
-    Histories,
-    SavedModel,
-    check_replaceable,
-    write_directory,
-)
+from ksr_recbole.inference.content import Histories, SavedModel
+from ksr_recbole.inference.directory import check_replaceable, write_directory
 from ksr_recbole.quick_start.restore import config_of, dataset_of
 from ksr_recbole.trainer import checkpoint
 

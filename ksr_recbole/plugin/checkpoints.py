@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from logging import getLogger
 
@@ -11,6 +12,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_logger, init_seed
 
 from ksr_recbole import registry
+from ksr_recbole.files import check_regular
 from ksr_recbole.plugin.trainer import RegisteredTrainer
 from ksr_recbole.quick_start.restore import config_of
 from ksr_recbole.trainer import checkpoint
@@ -37,9 +39,18 @@ def load_data_and_model(original: Callable[[str], tuple]) -> Callable[[str], tup
 def _is_recboles(path: str | os.PathLike[str]) -> bool:
     """Whether RecBole's trainer wrote a checkpoint; nothing of it is unpickled to see."""
     try:
+        check_regular(path)
+        _check_sizes(path)
         return _RECBOLES in torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # whatever makes it unreadable, reading it below says so in a sentence
         return False
+
+
+def _check_sizes(path: str | os.PathLike[str]) -> None:
+    """Refuse an archive whose parts are larger than itself: a small one that asks for gigabytes."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(part.file_size for part in archive.infolist()) > os.stat(path).st_size:
+            raise ValueError(path)
 
 
 def _load(path: str) -> tuple:
@@ -57,6 +68,9 @@ def _load(path: str) -> tuple:
     getLogger().info(config)
     dataset = create_dataset(config)
     getLogger().info(dataset)
+    sizes = dataset.item_num, dataset.user_num
+    weights = content["state_dict"]
+    checkpoint.check_sizes(path, config["model"], weights, config.__getitem__, *sizes)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
     model_class = registry.model_class(config["model"])

@@ -144,7 +144,10 @@ def _fit(
     show_progress: bool,
 ) -> None:
     """One call per epoch, so that one can be interrupted; `fit` goes on from the factors."""
-    state = partial.load()
+    kind = np.dtype(np.float32)
+    shapes = zip(("user", "item"), matrix.shape, strict=True)
+    wanted = {name: (kind, (rows, settings.dim)) for name, rows in shapes}
+    state = partial.load(lambda epoch: wanted)
     start = 0
     if state is not None:
         model.user_factors, model.item_factors = state["user"], state["item"]

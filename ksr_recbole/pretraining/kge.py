@@ -41,7 +41,12 @@ import torch
 from ksr_recbole.bars import on_terminal
 from ksr_recbole.cache import content_key
 from ksr_recbole.errors import UserError
-from ksr_recbole.pretraining.progress import PartialTraining, epoch_seed, own_random_numbers
+from ksr_recbole.pretraining.progress import (
+    ArrayKind,
+    PartialTraining,
+    epoch_seed,
+    own_random_numbers,
+)
 from ksr_recbole.text import terminal
 
 METHODS = ("TransE", "TransH", "TransR", "TransD")
@@ -249,9 +254,25 @@ def _state(loop: Any) -> dict[str, np.ndarray]:
     return {**state, "losses": np.array(loop.losses_per_epochs)}
 
 
+def _kinds(loop: Any, epoch: int) -> dict[str, ArrayKind]:
+    """Type and shape of every array of :func:`_state` after so many epochs."""
+    single = np.dtype(np.float32)
+    kinds = {f"model.{name}": _kind(t) for name, t in loop.model.state_dict().items()}
+    for index, parameter in enumerate(loop.model.parameters()):
+        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), _kind(parameter)) | {
+            "step": (single, ())
+        }
+        kinds |= {f"adam.{index}.{name}": kind for name, kind in moments.items()}
+    return {**kinds, "losses": (np.dtype(np.float64), (epoch,))}
+
+
+def _kind(tensor: torch.Tensor) -> ArrayKind:
+    return tensor.detach().cpu().numpy().dtype, tuple(tensor.shape)
+
+
 def _restore(loop: Any, partial: PartialTraining) -> int:
     """Put a kept state back into the loop; the number of epochs it has had."""
-    state = partial.load()
+    state = partial.load(lambda epoch: _kinds(loop, epoch))
     if state is None:
         return 0
     parameters: dict[str, torch.Tensor] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
@@ -16,6 +16,10 @@ from ksr_recbole.cache import DamagedFileError, read_arrays, write_arrays
 
 SAVE_SECONDS = 10.0
 """A partial result is kept this often, so an interruption costs at most this and one epoch."""
+
+
+ArrayKind = tuple[np.dtype, tuple[int, ...]]
+"""Type and shape of an array."""
 
 
 class PartialTraining:
@@ -33,12 +37,19 @@ class PartialTraining:
         self.key = key
         self._last_save = monotonic()
 
-    def load(self) -> dict[str, np.ndarray] | None:
-        """State kept by an earlier run, or ``None`` to start anew."""
+    def load(
+        self, wanted: Callable[[int], Mapping[str, ArrayKind]]
+    ) -> dict[str, np.ndarray] | None:
+        """State kept by an earlier run, or ``None`` to start anew.
+
+        Args:
+            wanted: gives type and shape of every array of a state after so many epochs, by name.
+        """
         if self.path is None or not self.path.exists():
             return None
         try:
             state = read_arrays(self.path, self.key)
+            _check_state(state, wanted)
         except DamagedFileError as error:
             logger = getLogger(__name__)
             logger.warning(f"Starting anew instead of going on from {self.path}: {error}.")
@@ -60,6 +71,19 @@ class PartialTraining:
             content = {**state, "epoch": np.array(epoch)}
             write_arrays(self.path, self.key, content, {"epoch": epoch})
             self._last_save = monotonic()
+
+
+def _check_state(
+    state: Mapping[str, np.ndarray], wanted: Callable[[int], Mapping[str, ArrayKind]]
+) -> None:
+    epoch = state.get("epoch")
+    if epoch is None or epoch.shape or epoch.dtype != np.int64 or not 0 < epoch < 1 << 30:
+        raise DamagedFileError("it does not say after which epoch it was kept")
+    found = {name: (array.dtype, array.shape) for name, array in state.items() if name != "epoch"}
+    if found != dict(wanted(int(epoch))):
+        raise DamagedFileError("it is not the state of such a training")
+    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in state.values()):
+        raise DamagedFileError("it holds numbers that are not finite")
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -11,7 +11,7 @@ from ksr_recbole.config.keys import TEXTS, known_keys
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
 from ksr_recbole.distributed.hosts import PROCESS_KEYS
-from ksr_recbole.errors import UnusableCheckpointError, UserError
+from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.trainer import checkpoint
 
@@ -35,11 +35,6 @@ def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = Non
     Raises:
         UserError: the checkpoint, or the model, a key or a value in it, is not of this version.
     """
-    if "given" not in content:
-        raise UnusableCheckpointError(
-            f"This checkpoint of {content['model']} was written by an earlier version, which did "
-            "not keep the configuration; train again with this version."
-        )
     if "config_files" in (values or {}):
         raise UserError(
             "A checkpoint holds its configuration itself; leave config_files out, and give single "

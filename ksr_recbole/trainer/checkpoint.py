@@ -1,21 +1,20 @@
-"""Checkpoints of this package's models: tensors and plain values, loaded without pickle."""
+"""Checkpoints of this package's models: written, found, read and compared with a run."""
 
 from __future__ import annotations
 
 import glob
 import os
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from recbole.utils import get_local_time
+from torch import Tensor
 
-from ksr_recbole.errors import UnusableCheckpointError, UserError
-from ksr_recbole.files import replacing
-
-FORMAT = 1
+from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
+from ksr_recbole.files import check_regular, replacing
+from ksr_recbole.model.weights import difference, problem_in_sizes
+from ksr_recbole.trainer.checkpoint_file import read, to_bytes
 
 
 def plain(value: Any) -> Any:
@@ -29,54 +28,112 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def save(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all.
+def shown(value: Any) -> str:
+    """A value out of a checkpoint as it can stand in a sentence: short and in one line."""
+    text = str(value)
+    return text if text.isprintable() and len(text) <= 100 else f"{ascii(text)[1:100]}..."
+
+
+def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write a checkpoint in one step.
 
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as (temporary,):
-        try:
-            torch.save({"format": FORMAT, **content}, temporary)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise UserError(
-                f"Cannot write checkpoint {path}, most likely because the disk is full; "
-                "make room or choose another folder with --checkpoint_dir=FOLDER."
-            ) from error
+    pieces = to_bytes(content)
+    with replacing(path) as (temporary,), open(temporary, "wb") as file:
+        file.writelines(pieces)
 
 
 def check_exists(path: str | os.PathLike[str]) -> None:
-    """Refuse a path with no file.
+    """Refuse a path where there is no file.
 
     Raises:
         UnusableCheckpointError: naming it.
     """
-    if not Path(path).is_file():
+    try:
+        check_regular(path)
+    except FileNotFoundError as error:
         raise UnusableCheckpointError(
             f"Checkpoint {path} does not exist; give the path of a saved model."
-        )
+        ) from error
+    except OSError as error:
+        raise UnusableCheckpointError(
+            f"Checkpoint {path} cannot be read ({error.strerror}); give the path of a saved model."
+        ) from error
 
 
-def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint written by :func:`save`, with ``weights_only=True``.
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint written by :func:`save`, its tensors on the CPU.
+
+    All of its parts are there and of the types they must have; whether the weights are those of
+    a model is for :func:`check_weights` to find.
 
     Raises:
         UnusableCheckpointError: the file is missing, damaged, or no checkpoint of this package.
     """
     check_exists(path)
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        return read(path)
+    except (DamagedFileError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UnusableCheckpointError(
-            f"Checkpoint {path} is damaged or not a checkpoint of this package; "
+            f"Checkpoint {path} is damaged or not a checkpoint of this package ({reason}); "
             "delete it and train again, or give another."
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UnusableCheckpointError(
-            f"Checkpoint {path} is not of format {FORMAT}, the one this version writes; "
-            "train again with this version."
-        )
-    return content
+
+
+def check_sizes(
+    path: str | os.PathLike[str],
+    model: str,
+    weights: Mapping[str, Tensor],
+    option_of: Callable[[str], Any],
+    n_items: int,
+    n_users: int,
+) -> None:
+    """Make sure that a model can be built for a checkpoint's weights, before it is.
+
+    Args:
+        path: the checkpoint's file, for the sentence.
+        model: the model's name, for the sentence.
+        weights: the checkpoint's weights.
+        option_of: gives the value of an option, ``None`` for what the model does not have.
+        n_items: items of the dataset with the padding item.
+        n_users: users of the dataset with the padding user.
+
+    Raises:
+        UnusableCheckpointError: its weights and its options are not of one model.
+    """
+    if problem := problem_in_sizes(weights, option_of, n_items, n_users):
+        raise _not_of(path, model, problem)
+
+
+def check_weights(
+    path: str | os.PathLike[str],
+    model: str,
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+) -> None:
+    """Make sure that a checkpoint's weights are those a model has, by name, type and shape.
+
+    Args:
+        path: the checkpoint's file, for the sentence.
+        model: the model's name, for the sentence.
+        found: the checkpoint's weights.
+        wanted: the model's; their values do not matter.
+
+    Raises:
+        UnusableCheckpointError: naming the first that differs.
+    """
+    if problem := difference(found, wanted):
+        raise _not_of(path, model, problem)
+
+
+def _not_of(path: str | os.PathLike[str], model: str, problem: str) -> UnusableCheckpointError:
+    return UnusableCheckpointError(
+        f"Checkpoint {path} does not hold the weights of {model} as this version has them "
+        f"({problem}); train again, or give another."
+    )
 
 
 def check_same_run(
@@ -93,8 +150,7 @@ def check_same_run(
         content: what :func:`load` gave.
         config: the run's configuration.
         fingerprint: of the run's dataset.
-        settings: the run's config values that the checkpoint must agree on, as far as it was
-            written by a version that noted them down.
+        settings: the run's config values that the checkpoint must agree on.
 
     Raises:
         UnusableCheckpointError: it is of another model, other data or other settings.
@@ -102,14 +158,19 @@ def check_same_run(
     for key in ("model", "dataset"):
         if content[key] != config[key]:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} is of {key} {content[key]}, but this run is of {config[key]}."
+                f"Checkpoint {path} is of {key} {shown(content[key])}, but this run is of "
+                f"{config[key]}."
             )
     # The settings before the data and the task before other settings, since they follow from it.
     given = content["settings"]
-    for key in sorted(given.keys() & settings.keys(), key=lambda key: (key != "task", key)):
+    for key in sorted(settings, key=lambda key: (key != "task", key)):
+        if key not in given:
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} does not say with which {key} it was trained; train anew."
+            )
         if given[key] != settings[key]:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} was trained with {key} = {given[key]}, but this run "
+                f"Checkpoint {path} was trained with {key} = {shown(given[key])}, but this run "
                 f"has {settings[key]}; give the same or train anew."
             )
     if content["data"] != fingerprint:

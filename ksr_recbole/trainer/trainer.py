@@ -29,6 +29,8 @@ from ksr_recbole.evaluation.evaluator import (
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
+from ksr_recbole.trainer.checkpoint_file import numpy_state
+from ksr_recbole.trainer.optimizer_state import optimizer_state
 
 LEARNERS = ("adagrad", "adam", "adamw", "sgd", "rmsprop")
 """Optimizers of RecBole's trainer that work with dense gradients."""
@@ -252,7 +254,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             "last": {
                 "state_dict": {name: state[name] for name in trained_weights(self.model)},
                 "average": self._average.values,
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": self.optimizer.state_dict()["state"],  # the rest are settings
                 "rng": torch.get_rng_state(),
                 "numpy_rng": _numpy_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if self._alone_on_gpu() else [],
@@ -279,6 +281,8 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         def read() -> dict[str, Any]:
             content = checkpoint.load(path)
             self._check_same_run(path, content)
+            wanted = self.model.state_dict()
+            checkpoint.check_weights(path, self.config["model"], content["state_dict"], wanted)
             return content
 
         return from_main(read)
@@ -290,19 +294,19 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             UnusableCheckpointError: the file is damaged, or of other data or settings.
         """
         content = self._read(resume_file)
+        last = content["last"]
+        state = self._checked_last(resume_file, last)
         self.saved_model_file = str(resume_file)
         self.model.load_state_dict(content["state_dict"])
         if content["best_epoch"] >= 0:
             self._best_state = content["state_dict"]
-        last = content["last"]
         self.model.load_state_dict(last["state_dict"], strict=False)
-        self.optimizer.load_state_dict(last["optimizer"])
-        self._average.load(last.get("average", {}))  # none in checkpoints of earlier versions
-        torch.set_rng_state(last["rng"].cpu())
-        if "numpy_rng" in last:  # not in checkpoints of earlier versions
-            _set_numpy_state(last["numpy_rng"])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self._average.load(last["average"])
+        torch.set_rng_state(last["rng"])
+        np.random.set_state(numpy_state(last["numpy_rng"]))
         if last["cuda_rng"] and self._alone_on_gpu():
-            torch.cuda.set_rng_state_all([state.cpu() for state in last["cuda_rng"]])
+            torch.cuda.set_rng_state_all(last["cuda_rng"])
         self.start_epoch = self.epochs_trained = content["epoch"] + 1
         self.best_epoch = content["best_epoch"]
         self.cur_step = content["cur_step"]
@@ -312,6 +316,18 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         stopped = self.cur_step > self.stopping_step or self.start_epoch >= self.epochs
         self.finished = content["finished"] and stopped
         self.logger.info(f"Resuming from {resume_file} after epoch {content['epoch']}")
+
+    def _checked_last(self, path: str | Path, last: dict[str, Any]) -> dict[int, dict[str, Any]]:
+        """The optimizer's state, once all that a checkpoint has of the last epoch fits the model.
+
+        Raises:
+            UnusableCheckpointError: naming what does not.
+        """
+        trained = trained_weights(self.model)
+        checkpoint.check_weights(path, self.config["model"], last["state_dict"], trained)
+        if last["average"]:
+            checkpoint.check_weights(path, self.config["model"], last["average"], trained)
+        return optimizer_state(path, self.optimizer, last["optimizer"])
 
     def _check_same_run(self, path: str | Path, content: dict[str, Any]) -> None:
         checkpoint.check_same_run(path, content, self.config, self._fingerprint, self._settings)
@@ -355,11 +371,6 @@ def _numpy_state() -> list[Any]:
     """The state of NumPy's global generator, which RecBole draws negative triples from."""
     _, words, position, has_gauss, gauss = np.random.get_state()
     return [torch.from_numpy(words.astype(np.int64)), position, has_gauss, gauss]
-
-
-def _set_numpy_state(state: list[Any]) -> None:
-    words, *rest = state
-    np.random.set_state(("MT19937", words.cpu().numpy().astype(np.uint32), *rest))
 
 
 @contextmanager

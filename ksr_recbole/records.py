@@ -1,0 +1,183 @@
+"""JSON files of this project's own: a digest in each, and a description of what must be in it.
+
+A digest shows a change that nobody meant: a flipped bit, a file cut short, an edited number.  It
+is no signature, so what a file holds is checked too before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ksr_recbole.errors import DamagedFileError
+from ksr_recbole.files import SMALL, read_text, replacing
+
+DIGEST = "sha256"
+"""The entry of a record that holds the digest of the others."""
+
+_TOO_DEEP = "its JSON is nested too deep"
+
+
+def digest_of(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record's JSON values in hexadecimal; the order of keys does not count."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as JSON will give it back, with its digest as the last entry."""
+    plain = json.loads(json.dumps({**record}))
+    plain.pop(DIGEST, None)
+    return {**plain, DIGEST: digest_of(plain)}
+
+
+def write_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Write JSON values and their digest in one step.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as (temporary,):
+        temporary.write_text(json.dumps(sealed(record), indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(path: str | os.PathLike[str], limit: int = SMALL) -> dict[str, Any]:
+    """Read what :func:`write_record` wrote, without the digest.
+
+    Args:
+        path: the file.
+        limit: the most bytes it may have.
+
+    Raises:
+        DamagedFileError: it is not what was written, or has no digest that would show this.
+        OSError: there is no file, or it cannot be read.
+    """
+    try:
+        text = read_text(path, limit)
+    except UnicodeDecodeError as error:
+        raise DamagedFileError("it is not UTF-8 text") from error
+    record = parse_object(text)
+    digest = record.pop(DIGEST, None)
+    if digest is None:
+        raise DamagedFileError(f"it has no {DIGEST}, so a change in it could not be seen")
+    try:
+        matches = digest == digest_of(record)
+    except RecursionError as error:
+        raise DamagedFileError(_TOO_DEEP) from error
+    if not matches:
+        raise DamagedFileError(f"its {DIGEST} does not match its content")
+    return record
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """The JSON object in a text, however deep or long what stands there instead is.
+
+    Raises:
+        DamagedFileError: there is none.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise DamagedFileError(_TOO_DEEP) from error
+    except ValueError as error:
+        raise DamagedFileError(f"it is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DamagedFileError("it holds no JSON object")
+    return content
+
+
+# What must be in a record --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Each:
+    """A mapping by text, or a list, all of whose values are of one shape.
+
+    Attributes:
+        shape: of every value.
+        kind: ``dict`` or ``list``.
+    """
+
+    shape: Any
+    kind: type = dict
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from ``least`` on that fits in 63 bits."""
+
+    least: int = 0
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number; ``finite`` ones are neither NaN nor infinite."""
+
+    finite: bool = True
+
+
+@dataclass(frozen=True)
+class Either:
+    """``None`` or something of a shape."""
+
+    shape: Any
+
+
+def check_shape(value: Any, shape: Any, name: str = "it") -> None:
+    """Make sure that JSON values have the shape they must have.
+
+    Args:
+        value: the values.
+        shape: a type; a mapping from the keys that must be there to their shapes (others may be
+            there too); or one of the classes above.
+        name: what the value is called, for the message.
+
+    Raises:
+        DamagedFileError: naming the part at fault.
+    """
+    if isinstance(shape, Either):
+        if value is not None:
+            check_shape(value, shape.shape, name)
+    elif isinstance(shape, Mapping):
+        _check_kind(value, dict, name)
+        for key, inner in shape.items():
+            if key not in value:
+                raise DamagedFileError(f"{name} has no {key}")
+            check_shape(value[key], inner, _part(name, key))
+    elif isinstance(shape, Each):
+        _check_kind(value, shape.kind, name)
+        pairs = value.items() if shape.kind is dict else enumerate(value)
+        for key, inner in pairs:
+            if shape.kind is dict and not isinstance(key, str):
+                raise DamagedFileError(f"{name} has a key that is no text")
+            check_shape(inner, shape.shape, _part(name, key))
+    elif isinstance(shape, Whole):
+        _check_kind(value, int, name)
+        if not shape.least <= value < 2**63:
+            raise DamagedFileError(f"{name} is not a whole number from {shape.least} on")
+    elif isinstance(shape, Number):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DamagedFileError(f"{name} is no number")
+        if shape.finite and not (abs(value) < 1e300 and math.isfinite(value)):
+            raise DamagedFileError(f"{name} is no finite number")
+    else:
+        _check_kind(value, shape, name)
+
+
+def _part(name: str, key: Any) -> str:
+    # The key may come from outside and be of any length.
+    inner = key if isinstance(key, int) else ascii(key)[1:-1][:60]
+    return str(inner) if name == "it" else f"{name}.{inner}"
+
+
+_NAMES = {dict: "mapping", list: "list", str: "text", int: "whole number", bool: "True or False"}
+
+
+def _check_kind(value: Any, kind: type, name: str) -> None:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise DamagedFileError(f"{name} is no {_NAMES.get(kind, kind.__name__)}")
