@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,11 @@ def measured(trainer: Any, test_data: Any) -> tuple[dict[str, Any], dict[str, np
     """A measure in which all processes take part."""
     result = trainer.rank(test_data, "full")
     return {"mean rank": float(result.ranks.mean())}, {"ranks": result.ranks}
+
+
+if __name__ == "__main__":  # the first of two machines, which joins and then does nothing
+    from ksr_recbole.distributed.hosts import Hosts
+    from ksr_recbole.distributed.meeting import Meeting
+
+    meeting = Meeting(Hosts(1, 2, "127.0.0.1", int(sys.argv[1]), 0), 60)
+    time.sleep(600)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -565,6 +566,50 @@ def test_nobody_at_the_other_end():
         Meeting(second, 0.5)
     with pytest.raises(UserError, match="'no such name'"):
         Meeting(Hosts(1, 2, "no such name", 5678, 1), 0.5)
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(4000)])
+def test_another_program_at_the_other_end(monkeypatch, answer):
+    monkeypatch.setattr(meeting, "REPLY_SECONDS", 1.0)
+    kept: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                kept.append(server.accept()[0])
+                if answer is not None:
+                    kept[-1].sendall(answer)
+                    kept[-1].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        _, second = hosts_of(server.getsockname()[1])
+        with pytest.raises(UserError, match="not the command that starts process 0"):
+            Meeting(second, 1)
+        server.shutdown(socket.SHUT_RDWR)
+    assert kept
+
+
+def test_a_machine_that_falls_silent(tmp_path):
+    """Ctrl-C works, and the silence is noticed, though the other's store answers nothing more."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "tests" / "distributed_work.py"), str(port)]
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}) as other:
+        try:
+            here = Meeting(hosts_of(port)[1], 60)
+            assert here.posted() is None
+            other.send_signal(signal.SIGSTOP)
+            start = time.monotonic()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(meeting, "REPLY_SECONDS", 2.0)
+                assert "cannot be reached any more" in here.posted()
+            assert 2 <= time.monotonic() - start < 20
+            threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                here.posted()
+            assert time.monotonic() - start < 20
+        finally:
+            other.kill()
 
 
 def test_a_port_in_use(capsys, toy_folder):

@@ -12,10 +12,13 @@ import re
 import secrets
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_address
+from typing import Any, TypeVar, cast
 
 import psutil
 import torch.distributed as dist
@@ -32,14 +35,20 @@ FAREWELL_SECONDS = 20.0
 POST_SECONDS = 10.0
 """How long a busy machine may take to tell the others that the run has failed there."""
 
+REPLY_SECONDS = 30.0
+"""How long the machine of process 0 may take to answer before it counts as lost."""
+
 MESSAGE_LENGTH = 600
 """How many characters of another machine's message are shown."""
 
 _EVENTS = ("failed", "left")
 _DIGITS = 64  # of a token, and of its SHA-256
-_REPLY_SECONDS = 60.0
 _POLL_SECONDS = 0.2
+_LAST_WORDS = 5.0  # seconds for a message of a command that ends, which is not answered
 _LOOPBACK = "127.0.0.1"
+
+
+T = TypeVar("T")
 
 
 class Meeting:
@@ -75,7 +84,13 @@ class Meeting:
         else:
             self.address, self.port = hosts.ip, hosts.port
             self._own_address = _await_store(hosts, deadline, seconds)
-            self._store = connect(self.address, self.port)
+            try:
+                self._store = _in_time(lambda: connect(self.address, self.port))
+            except dist.DistError as error:
+                raise UserError(
+                    f"What answers at {hosts.ip} port {hosts.port} (config keys ip and port) is "
+                    "not the command that starts process 0, or it has ended; see what runs there."
+                ) from error
         if hosts.several:
             try:
                 self._await_others(self._register(), deadline, seconds)
@@ -128,7 +143,8 @@ class Meeting:
 
     def _swap(self, key: str, new: str = "") -> str:
         """The text under a key, which is ``new`` if there was none; it does not wait for one."""
-        return self._store.compare_set(key, "", new).decode(errors="replace")
+        text = _in_time(lambda: self._store.compare_set(key, "", new))
+        return text.decode(errors="replace")
 
     def _unreachable(self) -> str:
         return (
@@ -139,7 +155,7 @@ class Meeting:
     def _announce(self, event: str, text: str = "") -> None:
         token = self._tokens[event]
         with suppress(dist.DistError):
-            self._store.set(f"{event}/{_hash(token)}", token + text)
+            _in_time(lambda: self._store.set(f"{event}/{_hash(token)}", token + text), _LAST_WORDS)
 
     def _announced(self, event: str) -> list[str]:
         """The texts of the other commands that announced an event; all else is ignored."""
@@ -212,10 +228,34 @@ def connect(address: str, port: int, listener: int | None = None) -> dist.TCPSto
         address,
         port,
         is_master=listener is not None,
-        timeout=timedelta(seconds=_REPLY_SECONDS),
+        timeout=timedelta(seconds=2 * REPLY_SECONDS),  # PyTorch logs pages when it gives up
         wait_for_workers=False,
         master_listen_fd=listener,
     )
+
+
+def _in_time(call: Callable[[], T], seconds: float | None = None) -> T:
+    """What a call of the store returns; alone it might wait without limit, and ignore Ctrl-C.
+
+    Raises:
+        DistError: the store cannot be reached, or does not answer within ``seconds``, by default
+            :data:`REPLY_SECONDS`.
+    """
+    outcome: list[tuple[Any, dist.DistError | None]] = []
+
+    def attempt() -> None:
+        try:
+            outcome.append((call(), None))
+        except dist.DistError as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(REPLY_SECONDS if seconds is None else seconds)
+    value, error = outcome[0] if outcome else (None, dist.DistNetworkError("no answer"))
+    if error is not None:
+        raise error
+    return cast(T, value)
 
 
 def _listen(hosts: Hosts) -> socket.socket:
