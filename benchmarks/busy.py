@@ -43,18 +43,22 @@ def busy_cores() -> Iterator[None]:
             other.wait()
 
 
-def epochs_of(checkout: Path, options: argparse.Namespace, folder: str) -> dict[str, float]:
+def epochs_of(
+    checkout: Path, options: argparse.Namespace, epochs: int, folder: Path
+) -> dict[str, float]:
     """Loss (as it is printed) and seconds of each epoch after the first of one run."""
     values = [f"--{pair}" for pair in options.set]
     if options.data_path:
         values.append(f"--data_path={Path(options.data_path).resolve()}")
     for key in ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir"):
-        values.append(f"--{key}={folder}/{key}")
+        # Pretrained vectors are the same files everywhere; other caches may differ in format.
+        place = folder if key == "pretrain_dir" else folder / str(checkout).replace(os.sep, "-")
+        values.append(f"--{key}={place / key}")
     command = [sys.executable, "run_recbole.py", "--model=KSR", f"--dataset={options.dataset}"]
-    command += [f"--epochs={options.epochs}", "--eval_step=0", "--show_progress=False", *values]
+    command += [f"--epochs={epochs}", "--eval_step=0", "--show_progress=False", *values]
     done = subprocess.run(command, cwd=checkout, text=True, capture_output=True)
     lines = EPOCH.findall(COLOURS.sub("", done.stdout + done.stderr))
-    if done.returncode or len(lines) < options.epochs:
+    if done.returncode or len(lines) < epochs:
         sys.exit(done.stdout + done.stderr)
     return {loss: float(seconds) for epoch, seconds, loss in lines if epoch != "0"}
 
@@ -74,16 +78,17 @@ def main() -> None:
         checkouts["there"] = options.against.resolve()
     seconds: dict[tuple[str, str], list[float]] = {}
     losses: dict[str, set[str]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
 
         def measure(state: str) -> None:
             for name, checkout in checkouts.items():
-                epochs = epochs_of(checkout, options, folder)
+                epochs = epochs_of(checkout, options, options.epochs, folder)
                 seconds.setdefault((name, state), []).extend(epochs.values())
                 losses.setdefault(name, set()).update(epochs)
 
         for checkout in checkouts.values():  # so that vectors and compiled kernels are cached
-            epochs_of(checkout, options, folder)
+            epochs_of(checkout, options, 1, folder)
         for _ in range(options.runs):
             measure("idle")
             with busy_cores():
