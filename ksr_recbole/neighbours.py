@@ -3,8 +3,9 @@
 Threads of OpenMP that wait for each other spin: alone that is fastest, since the next piece of
 work comes within microseconds.  Where another process wants the same core it is the worst there
 is, because a thread spins away the time in which the one it waits for could run.  So while a
-model trains a thread looks twice a second whether others use the cores.  As long as they do,
-waiting threads go to sleep and small kernels run on one thread (:func:`crowded`).
+model or its KB embeddings are trained, a thread looks twice a second whether others use the
+cores.  As long as they do, waiting threads go to sleep and small kernels run on one thread
+(:func:`crowded`).
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class _Usage:
     def _now(self) -> tuple[float, float, float]:
         """Seconds on the clock, of work on the usable cores, and of work of this process."""
         cores = psutil.cpu_times(percpu=True)
-        mine = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
+        mine = self._process.cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
         used = [cores[k] for k in mine if k < len(cores)] if mine else cores
         worked = sum(c.user + c.system + getattr(c, "nice", 0.0) for c in used)
         own = self._process.cpu_times()
@@ -128,9 +129,8 @@ class _Sleepers:
     def _hold(self) -> None:
         import torch
 
-        torch.zeros(_LARGE).add_(
-            1
-        )  # on all threads: a new team, which lives as long as this thread
+        # On all threads: this makes a new team, which lives as long as this thread.
+        torch.zeros(_LARGE).add_(1)
         self._end.wait()
 
     def stop(self) -> None:
