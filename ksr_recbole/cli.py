@@ -22,6 +22,7 @@ from ksr_recbole.compat import check_versions, silence_upstream_warnings
 from ksr_recbole.errors import EXIT_STATUS, UserError
 from ksr_recbole.paths import CHECKOUT
 from ksr_recbole.text import clean_line, printing
+from ksr_recbole.threads import limit_libraries
 
 USAGE = """\
 usage: {program}
@@ -242,6 +243,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
             with terminated_like_interrupted():
                 check_versions()
                 silence_upstream_warnings()
+                limit_libraries()
                 return command()
         except (UserError, OSError) as error:
             return tell_error(error)

@@ -9,21 +9,12 @@ import threading
 
 from tqdm import tqdm
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-)
-"""Environment variables that libraries read, when they are loaded, as their number of threads."""
+from ksr_recbole.threads import available_threads
 
 
 def threads_per_worker(jobs: int) -> int:
-    """Each worker's share of the cores this process may use, at least one."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // jobs)
+    """Each worker's share of the threads this process may use, at least one."""
+    return max(1, available_threads() // jobs)
 
 
 def serve_parent() -> None:

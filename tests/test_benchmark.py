@@ -605,6 +605,8 @@ def test_ctrl_c_ends_the_workers_and_tells_how_to_go_on(
 
 
 def test_threads_are_shared(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("ksr_recbole.threads.cpu_quota", lambda root: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     assert [pool.threads_per_worker(jobs) for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
 

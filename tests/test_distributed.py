@@ -266,6 +266,7 @@ def test_only_the_main_process_leaves_files(both):
 def test_every_process_is_given_the_same_and_the_mistake_of_one_is_the_runs(tmp_path, monkeypatch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("ksr_recbole.threads.cpu_quota", lambda root: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
     with pytest.raises(UserError, match="Only this process sees the mistake"):
         launch(distributed_work.collect, (tmp_path,), TWO)

@@ -22,8 +22,9 @@ from ksr_recbole.benchmark.store import Cell, Store
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError, one_line
 from ksr_recbole.locks import locked
-from ksr_recbole.processes import THREAD_VARIABLES, serve_parent, threads_per_worker
+from ksr_recbole.processes import serve_parent, threads_per_worker
 from ksr_recbole.text import printing
+from ksr_recbole.threads import THREAD_VARIABLES
 
 _TICK_SECONDS = 0.5
 

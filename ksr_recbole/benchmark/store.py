@@ -40,7 +40,7 @@ NO_PART_OF_THE_KEY = PLACES | frozenset(
     {"resume", "trust_checkpoint", "show_progress", "state", "save_dataset", "save_dataloaders"}
     | {"log_wandb", "wandb_project", "metric_decimal_place"}
     # ... which machine computes it, in which order of batches; and the seed, given apart.
-    | {"gpu_id", "use_gpu", "device", "worker", "memory_backend", "eval_batch_size"}
+    | {"gpu_id", "use_gpu", "device", "worker", "num_threads", "memory_backend", "eval_batch_size"}
     | {"nproc", "ip", "port", "world_size", "local_rank", "group_offset", "offset", "seed"}
 )
 """Config keys under which a result stays the same."""

@@ -31,6 +31,7 @@ from ksr_recbole.evaluation.evaluator import parse_mode
 from ksr_recbole.evaluation.metrics import metric_keys
 from ksr_recbole.names import check_name
 from ksr_recbole.paths import CONFIGS, DATASETS
+from ksr_recbole.threads import checked_threads, use_threads
 
 _DEFAULT_TASK = "next-item"
 
@@ -91,6 +92,7 @@ class Config(RecBoleConfig):
         option(self, "seed", int, minimum=0, below=2**32)
         if not registry.under_protocol(self.model):
             self._check_within_reach()
+        use_threads(checked_threads(self["num_threads"]))
 
     def compatibility_settings(self) -> None:
         """What RecBole's does to NumPy, for the whole process, is done to RecBole's modules."""

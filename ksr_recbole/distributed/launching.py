@@ -30,7 +30,8 @@ from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.distributed.meeting import Meeting, connect
 from ksr_recbole.errors import EXIT_STATUS, ProcessEndedError, UserError, one_line
-from ksr_recbole.processes import THREAD_VARIABLES, serve_parent, threads_per_worker
+from ksr_recbole.processes import serve_parent, threads_per_worker
+from ksr_recbole.threads import THREAD_VARIABLES, given_variables
 
 TICK_SECONDS = 0.5
 """How often the commands on several machines look whether the run has failed on another."""
@@ -187,19 +188,23 @@ def _end(context: ProcessContext) -> None:
 @contextmanager
 def _environment(hosts: Hosts, interface: str | None) -> Iterator[None]:
     """What processes started in the block inherit: their share of the cores, and which network."""
-    values = dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker(hosts.nproc)))
-    values["TORCH_CPP_LOG_LEVEL"] = "ERROR"
+    values = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
     if interface is not None:
         values["GLOO_SOCKET_IFNAME"] = interface  # else the one of the machine's name
         if hosts.several:
             values["NCCL_SOCKET_IFNAME"] = interface
     added = {name: value for name, value in values.items() if name not in os.environ}
+    own = [name for name in THREAD_VARIABLES if name not in given_variables()]
+    added |= dict.fromkeys(own, str(threads_per_worker(hosts.nproc)))
+    before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
     try:
         yield
     finally:
-        for name in added:
+        for name, value in before.items():
             os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from importlib import import_module
 from logging import getLogger
 from types import ModuleType
 
+from ksr_recbole.threads import limit_numba
+
 logger = getLogger(__name__)
 
 
@@ -17,7 +19,10 @@ def fused(name: str, package: str = "numba") -> ModuleType | None:
     A package that is missing is told once, in one line.
     """
     try:
-        return import_module(f"ksr_recbole.model.{name}_{package}")
+        module = import_module(f"ksr_recbole.model.{name}_{package}")
+        if package == "numba":
+            limit_numba()
+        return module
     except ImportError as error:
         _tell(package, str(error))
         return None

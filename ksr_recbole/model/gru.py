@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ksr_recbole.model.fused import fused
 from ksr_recbole.model.packing import Packing
+from ksr_recbole.neighbours import crowded
 
 
 def run_gru(
@@ -149,15 +150,27 @@ def _rows_before(widths: list[int]) -> Tensor:
 # One step -------------------------------------------------------------------------------------
 
 
+_ON_ONE_THREAD = 1 << 11
+"""Numbers of a step's states up to which a second thread takes longer to start than it saves."""
+
+
 def _cell(tensor: Tensor) -> Any:
     """The kernels for a tensor's type: ``view``, ``forward_step``, ``backward_step``."""
     kernels = fused("gru") if tensor.dtype == torch.float32 else None
     if kernels is None:
         return _TORCH
+    alone = crowded()  # every kernel less is one wait less for a thread that is not running
+
+    def forward_step(*arrays: Any) -> None:
+        small = alone or arrays[-2].size <= _ON_ONE_THREAD
+        (kernels.forward_step_by_one if small else kernels.forward_step)(*arrays)
+
+    def backward_step(*arrays: Any) -> None:
+        small = alone or arrays[0].size <= _ON_ONE_THREAD
+        (kernels.backward_step_by_one if small else kernels.backward_step)(*arrays)
+
     return SimpleNamespace(
-        view=lambda t: t.detach().numpy(),
-        forward_step=kernels.forward_step,
-        backward_step=kernels.backward_step,
+        view=lambda t: t.detach().numpy(), forward_step=forward_step, backward_step=backward_step
     )
 
 

@@ -1,6 +1,7 @@
 """One step of the GRU (Eq. 1) beside its matrix product, as fused float32 CPU kernels.
 
-The layout of ``work`` is that of :mod:`ksr_recbole.model.gru`.
+The layout of ``work`` is that of :mod:`ksr_recbole.model.gru`.  Every kernel is there twice, for
+all threads and for one; both give the same bits.
 """
 
 from __future__ import annotations
@@ -64,6 +65,17 @@ def _parts(row, size):
     return row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
 
 
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _forward_row(gate, product, bias, before, after, work):
+    size = len(bias)
+    s, r, z, n = _parts(work, size)
+    _sigmoid_of_sum(gate[:size], product[:size], r)
+    _sigmoid_of_sum(gate[size : 2 * size], product[size : 2 * size], z)
+    _sum(product[2 * size :], bias, s)
+    _new(gate[2 * size :], r, s, n)
+    _state(n, z, before, after)
+
+
 @njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
 def forward_step(table, product, bias, index, before, after, work):
     """Finish one step of ``n`` lanes.
@@ -77,15 +89,24 @@ def forward_step(table, product, bias, index, before, after, work):
         after: states after, written, ``[n, H]``.
         work: work space, ``[n, 4 H]``.
     """
-    size = len(bias)
     for i in prange(len(work)):
-        s, r, z, n = _parts(work[i], size)
-        gate = table[index[i]]
-        _sigmoid_of_sum(gate[:size], product[i, :size], r)
-        _sigmoid_of_sum(gate[size : 2 * size], product[i, size : 2 * size], z)
-        _sum(product[i, 2 * size :], bias, s)
-        _new(gate[2 * size :], r, s, n)
-        _state(n, z, before[i], after[i])
+        _forward_row(table[index[i]], product[i], bias, before[i], after[i], work[i])
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+def forward_step_by_one(table, product, bias, index, before, after, work):
+    """As :func:`forward_step`, on one thread."""
+    for i in range(len(work)):
+        _forward_row(table[index[i]], product[i], bias, before[i], after[i], work[i])
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _backward_lane(gradient, running, before, work):
+    size = len(gradient)
+    total, d_new = np.empty(size, np.float32), np.empty(size, np.float32)
+    s, r, z, n = _parts(work, size)
+    _sum(running, gradient, total)
+    _backward_row(total, before, s, r, z, n, running, d_new)
 
 
 @njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
@@ -99,9 +120,12 @@ def backward_step(gradient, running, before, work):
         before: states before the step, ``[>= n, H]``.
         work: work space, ``[n, 4 H]``.
     """
-    size = gradient.shape[1]
     for i in prange(len(work)):
-        total, d_new = np.empty(size, np.float32), np.empty(size, np.float32)
-        s, r, z, n = _parts(work[i], size)
-        _sum(running[i], gradient[i], total)
-        _backward_row(total, before[i], s, r, z, n, running[i], d_new)
+        _backward_lane(gradient[i], running[i], before[i], work[i])
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+def backward_step_by_one(gradient, running, before, work):
+    """As :func:`backward_step`, on one thread."""
+    for i in range(len(work)):
+        _backward_lane(gradient[i], running[i], before[i], work[i])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ksr_recbole.compat import check_versions
+from ksr_recbole.threads import limit_libraries
 
 if TYPE_CHECKING:
     from ksr_recbole.plugin.hooks import Hooks
@@ -31,6 +32,7 @@ def register() -> None:
     if _active is not None:
         return
     check_versions()
+    limit_libraries()
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.plugin.recbole_hooks import put_in_place
 

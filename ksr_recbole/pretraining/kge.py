@@ -41,6 +41,7 @@ import torch
 from ksr_recbole.bars import on_terminal
 from ksr_recbole.cache import content_key
 from ksr_recbole.errors import UserError
+from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.pretraining.progress import (
     ArrayKind,
     PartialTraining,
@@ -149,7 +150,7 @@ def train_kge(
         used = np.stack([compact[:, 0], compact_relations, compact[:, 1]], axis=1)
         key = content_key({"triples": triples, "settings": asdict(settings), "seed": seed})
         partial = PartialTraining(checkpoint, key)
-        with _quiet(), own_random_numbers(device):
+        with _quiet(), own_random_numbers(device), sharing_cores():
             model = _train(used, settings, seed, device, show_progress, partial)
         entity[entities] = _vectors(model.entity_representations[0])
         relation[relations] = _vectors(model.relation_representations[0])

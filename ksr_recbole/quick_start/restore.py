@@ -16,7 +16,8 @@ from ksr_recbole.quick_start.data import prepare_atomic_files
 from ksr_recbole.trainer import checkpoint
 
 _NOT_AGAIN = frozenset(
-    {"model", "dataset", "resume", "pretrain_export_path", "memory_backend", *PROCESS_KEYS}
+    {"model", "dataset", "resume", "pretrain_export_path", "memory_backend", "num_threads"}
+    | {*PROCESS_KEYS}
 )
 """What was asked of the run that wrote a checkpoint, and is not of one that reads it, perhaps on
 another machine."""

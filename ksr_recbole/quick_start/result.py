@@ -16,6 +16,7 @@ import torch
 from ksr_recbole.compat import WANTED
 from ksr_recbole.files import replacing
 from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.threads import used_threads
 from ksr_recbole.trainer.checkpoint import plain
 
 
@@ -26,7 +27,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in WANTED},
         "machine": platform.platform(),
-        "threads": torch.get_num_threads(),
+        **used_threads(),
         "gpu": device,
         "git_revision": _git_revision(),
         "command": sys.argv,

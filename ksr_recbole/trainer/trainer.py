@@ -27,6 +27,7 @@ from ksr_recbole.evaluation.evaluator import (
     parse_mode,
 )
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
+from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
 from ksr_recbole.trainer.checkpoint_file import numpy_state
@@ -113,7 +114,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         if saved and self.start_epoch == 0:
             self._write(-1)  # an interrupted first epoch can be resumed too
         try:
-            with recbole_bars():
+            with sharing_cores(), recbole_bars():
                 result = super().fit(
                     train_data, valid_data, verbose, saved, show_progress, after_evaluation
                 )
