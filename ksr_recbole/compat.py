@@ -196,8 +196,8 @@ def _stand_ins() -> dict[str, tuple[ModuleType, ModuleType]]:
 def recbole_on_new_libraries() -> None:
     """Let RecBole's modules that are imported by now find what newer libraries have removed.
 
-    Only the names ``np``, ``pd``, ``sp`` and ``len`` inside RecBole's own modules change.  It is cheap, and
-    called again whenever modules of RecBole may have been imported.
+    Only the names ``np``, ``pd``, ``sp`` and ``len`` inside RecBole's own modules change.  It is
+    cheap, and called again whenever modules of RecBole may have been imported.
     """
     for name, module in list(sys.modules.items()):
         if name.startswith("recbole."):

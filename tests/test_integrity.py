@@ -189,7 +189,7 @@ def test_a_checkpoint_with_another_value_anywhere_is_refused(trained, tmp_path):
     path = tmp_path / "other.pth"
     refused = tried = 0
     for place in paths_in(trained.content, depth=5):
-        some = ODD_VALUES if len(place) == 1 or place[0] == "last" else ODD_VALUES[::5]
+        some = ODD_VALUES[:: 2 if len(place) == 1 or place[0] == "last" else 9]
         for value in some:
             checkpoint.save(path, with_other(trained.content, place, value))
             accepted = accepts(trained, path)
@@ -199,7 +199,7 @@ def test_a_checkpoint_with_another_value_anywhere_is_refused(trained, tmp_path):
             # An average and moments there are none of before the first step, nor GPUs here.
             empty = place[0] == "last" and value in ({}, [])
             assert empty or value == values_in(trained.content, place), (place, value)
-    assert refused > 600 and tried > 800
+    assert refused > 300 and tried > 400
 
 
 def test_a_checkpoint_with_another_tensor_is_refused(trained, tmp_path):

@@ -155,7 +155,7 @@ def _strict_loader(texts: frozenset[str]) -> type[yaml.SafeLoader]:
         def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
             if isinstance(node, yaml.MappingNode):
                 _check_pairs(node, texts)
-            return super().construct_mapping(node, deep)
+            return super().construct_mapping(node, deep)  # type: ignore[arg-type]
 
     return Loader
 

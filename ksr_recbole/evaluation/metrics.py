@@ -34,7 +34,8 @@ def rank_of_positives(positive_scores: np.ndarray, negative_scores: np.ndarray) 
         UserError: a score is NaN.
     """
     check_scores(positive_scores, negative_scores)
-    return 1 + np.sum(negative_scores >= positive_scores[:, None], axis=1, dtype=np.int64)
+    above = negative_scores >= positive_scores[:, None]
+    return np.asarray(1 + above.sum(axis=1, dtype=np.int64))
 
 
 def joint_ranks(

@@ -42,7 +42,8 @@ def write_item_and_user_vectors(
     with replacing(path) as (temporary,):
         if suffix == ".npz":
             with open(temporary, "wb") as file:  # numpy would add .npz to a name
-                np.savez(file, items=np.array(items), users=np.array(users), **arrays)
+                named = {"items": np.array(items), "users": np.array(users), **arrays}
+                np.savez(file, **named)  # type: ignore[arg-type]  NumPy 2 takes a flag there too
         else:
             tokens = {"items": json.dumps(list(items)), "users": json.dumps(list(users))}
             temporary.write_bytes(to_safetensors(arrays, tokens))
