@@ -280,7 +280,7 @@ def test_tuning_chooses_on_validation_and_hides_the_test(
         ("KRS: [{}]\n", "did you mean KSR?"),
         ("KSR: [{learnign_rate: 1}]\n", "did you mean learning_rate?"),
         ("KSR: 3\n", "list"),
-        ("- KSR\n", "must map"),
+        ("- KSR\n", "must hold `key: value` lines"),
         ("KSR: [{\n", "YAML"),
         (None, "Cannot read"),
         ("BPR: [{}]\n", "no trials for KSR"),

@@ -326,6 +326,8 @@ def _finished(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fi
         DamagedFileError: they do not belong together.
     """
     ranks: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+    if not record["result"]["metrics"]:
+        raise DamagedFileError("it has no metrics")
     for mode, phases in record["result"]["metrics"].items():
         for phase, metrics in phases.items():
             name = ascii(f"{mode}/{phase}")[1:-1]

@@ -342,6 +342,7 @@ FOR_ALL: dict[str, Check] = {
     ),
     "train_ratio": _above_0(1), "ema_decay": _real(0, below=1, optional=True),
     "matmul_precision": _one_of("highest", "high", "medium", optional=True),
+    "num_threads": _optional(_POSITIVE),
     "session_length": _above_0(),
     # Evaluation
     "eval_args": _EVALUATION, "repeatable": _FLAG, "metrics": _texts, "topk": _topk,

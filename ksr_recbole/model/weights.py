@@ -83,7 +83,9 @@ def _problem_in_ids(weights: Mapping[str, Tensor], n_items: int) -> str | None:
             return f"{table} is missing"
         if ids.dtype != torch.int64 or ids.ndim != 1 or size not in (None, len(ids)):
             return f"{name} is {_told(ids)}"
-        if len(ids) and not (ids.min() >= 0 and ids.max() < len(weights[table])):
+        if len(ids) == 0:
+            return f"{name} is empty"
+        if not (ids.min() >= 0 and ids.max() < len(weights[table])):
             return f"{name} has ids that {table} has no rows of"
     return None
 

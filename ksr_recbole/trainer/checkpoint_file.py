@@ -238,7 +238,8 @@ def _check_generators(last: Mapping[str, Any]) -> None:
         numpy_state(last["numpy_rng"])
     except (RuntimeError, TypeError, ValueError, LookupError, OverflowError) as error:
         raise DamagedFileError("its state of random numbers is none") from error
-    if any(state.dtype != torch.uint8 or state.ndim != 1 for state in last["cuda_rng"]):
+    states = [last["rng"], *last["cuda_rng"]]
+    if any(state.dtype != torch.uint8 or state.ndim != 1 for state in states):
         raise DamagedFileError("its state of random numbers is none")
 
 
