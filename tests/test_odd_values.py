@@ -249,3 +249,20 @@ def test_a_whole_run_with_odd_but_right_values(toy_folder):
     )
     assert done.returncode == 0, done.stderr
     assert list(Path("2026/11/28").glob("KSR*.json"))
+
+
+@pytest.mark.parametrize("option", ["--n_layers=x", "--reg_weight=[1]", "--embedding_size=-5"])
+def test_options_of_recboles_models_that_recbole_stops_on(toy_folder, capsys, option):
+    command = [
+        a for a in toy_command(toy_folder) if a.partition("=")[0] != option.partition("=")[0]
+    ]
+    command = [a for a in command if "eval_args" not in a]
+    assert recbole([*command, "--model=LightGCN", option]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: RecBole's LightGCN stopped") and option[2:8] in error
+
+
+def test_a_logger_that_is_not_installed_is_told(toy_folder, monkeypatch):
+    monkeypatch.setattr(kinds, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="log_wandb is True, which needs"):
+        early_checks("KSR", toy_values(toy_folder, log_wandb=True))

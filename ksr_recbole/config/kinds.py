@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from ksr_recbole.config.literals import intervals, is_plain
@@ -242,6 +243,15 @@ def _text(key: str, value: Any) -> str:
     return value
 
 
+def _wandb(key: str, value: Any) -> bool:
+    """Whether to log to Weights & Biases, which is not among what this project needs."""
+    if _FLAG(key, value) and find_spec("wandb") is None:
+        raise UserError(
+            f"Config key {key} is True, which needs `pip install wandb`; or leave it out."
+        )
+    return value
+
+
 def _level(key: str, value: Any) -> Any:
     """RecBole's levels of its log, in any case."""
     levels = ("info", "debug", "error", "warning", "critical")
@@ -326,7 +336,7 @@ FOR_ALL: dict[str, Check] = {
     "data_cache_dir": _optional(_path), "pretrain_path": _optional(_path),
     "pretrain_export_path": _optional(_path), "dataset_save_path": _optional(_path),
     "dataloaders_save_path": _optional(_path), "save_dataset": _FLAG, "save_dataloaders": _FLAG,
-    "log_wandb": _FLAG, "wandb_project": _text, "resume": _resume, "trust_checkpoint": _FLAG,
+    "log_wandb": _wandb, "wandb_project": _text, "resume": _resume, "trust_checkpoint": _FLAG,
     "nproc": _whole(1, below=4097), "world_size": _whole(-1, below=65537),
     "group_offset": _whole(0, below=65537), "ip": _text,
     "port": Value(int, 1, 65536, optional=True),

@@ -152,7 +152,7 @@ def _strict_loader(texts: frozenset[str]) -> type[yaml.SafeLoader]:
             except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
                 raise _Refused(node, "a value cannot be read") from error
 
-        def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             if isinstance(node, yaml.MappingNode):
                 _check_pairs(node, texts)
             return super().construct_mapping(node, deep)  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from logging import getLogger
 from math import isfinite
@@ -22,8 +23,9 @@ from ksr_recbole.bars import hide, recbole_bars
 from ksr_recbole.compat import with_checkpoint_rule, without_pickles
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import checkpoint_keys
+from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
-from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
+from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, data_keys_named, load_dataset
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts, check_possible
@@ -285,29 +287,23 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     """One of RecBole's own models, with its own loaders, trainer and metrics, on our files."""
     logger = getLogger()
     logger.info(prepare_atomic_files(config))
-    dataset = recbole_dataset(config)
+    with data_keys_named(config):
+        dataset = recbole_dataset(config)
     logger.info(dataset.funnel.line())
     logger.info(dataset)
-    with without_pickles(config):
+    with data_keys_named(config), without_pickles(config):
         train_data, valid_data, test_data = recbole_data_preparation(config, dataset)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    try:
-        model = registry.model_class(config["model"])(config, train_data._dataset)
-    except (ValueError, TypeError, LookupError, NotImplementedError, RuntimeError) as error:
-        told = shown(f"{type(error).__name__}: {error}", 300)
-        raise UserError(
-            f"RecBole's {config['model']} cannot be built with this configuration ({told}); its "
-            "options are in RecBole's documentation."
-        ) from error
-    model = model.to(config["device"])
-    trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
-    trainer = with_checkpoint_rule(trainer_class)(config, model)
     progress = config["show_progress"]
-    with recbole_bars():
-        score, valid_result = trainer.fit(
-            train_data, valid_data, saved=saved, show_progress=progress
-        )
-        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
+    with _options_named(config):
+        model = registry.model_class(config["model"])(config, train_data._dataset)
+        trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
+        trainer = with_checkpoint_rule(trainer_class)(config, model.to(config["device"]))
+        with recbole_bars():
+            score, valid_result = trainer.fit(
+                train_data, valid_data, saved=saved, show_progress=progress
+            )
+            test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
     valid_result, test_result = (_as_floats(each) for each in (valid_result, test_result))
     logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
@@ -317,6 +313,26 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
         "best_valid_result": valid_result,
         "test_result": test_result,
     }
+
+
+@contextmanager
+def _options_named(config: Config) -> Iterator[None]:
+    """Where a model of RecBole stops and options of it were given, which no one else checks.
+
+    Raises:
+        UserError: in place of RecBole's error.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        given = sorted(config.external_config_dict.keys() - FOR_ALL.keys() - {"model"})
+        if not given:
+            raise
+        told = shown(f"{type(error).__name__}: {error}", 200)
+        raise UserError(
+            f"RecBole's {config['model']} stopped ({told}) with the given {', '.join(given)}; "
+            "what it takes is in RecBole's documentation."
+        ) from error
 
 
 def _as_floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
