@@ -182,6 +182,9 @@ def test_missing_values_are_filled_as_recbole_means_it(model: str, tmp_path: Pat
     values = {**_with_gaps(tmp_path), **_folders(tmp_path)}
     if model == "GRU4Rec":
         values["train_neg_sample_args"] = None
+    if model == "CKE":
+        graph = {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+        values["load_col"] = {**values["load_col"], **graph}
     _filled(recbole_dataset(Config(model, "toy", None, values)))
 
 

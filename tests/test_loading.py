@@ -93,7 +93,7 @@ def test_columns_are_those_that_pandas_reads(tmp_path):
     with strings_as_objects():  # as RecBole reads
         frame = loading.read_columns(path, types, "\t")
         expected = pd.read_csv(path, delimiter="\t", dtype=kinds, engine="python")
-    expected.columns = list(types)
+        expected.columns = list(types)
     pd.testing.assert_frame_equal(frame, expected)
 
 

@@ -326,8 +326,12 @@ def _finished(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fi
         DamagedFileError: they do not belong together.
     """
     ranks: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
-    if not record["result"]["metrics"]:
-        raise DamagedFileError("it has no metrics")
+    evaluated = {
+        (m, phase) for m, phases in record["result"]["metrics"].items() for phase in phases
+    }
+    ranked = {tuple(name.split("/")[:2]) for name in arrays if not name.startswith(_MEASURED)}
+    if not evaluated or evaluated != ranked:
+        raise DamagedFileError("its metrics are not those that it has ranks of")
     for mode, phases in record["result"]["metrics"].items():
         for phase, metrics in phases.items():
             name = ascii(f"{mode}/{phase}")[1:-1]

@@ -43,7 +43,7 @@ def write_item_and_user_vectors(
         if suffix == ".npz":
             with open(temporary, "wb") as file:  # numpy would add .npz to a name
                 named = {"items": np.array(items), "users": np.array(users), **arrays}
-                np.savez(file, **named)  # type: ignore[arg-type]  NumPy 2 takes a flag there too
+                np.savez(file, **named)  # type: ignore[arg-type]  # a flag of NumPy 2
         else:
             tokens = {"items": json.dumps(list(items)), "users": json.dumps(list(users))}
             temporary.write_bytes(to_safetensors(arrays, tokens))

@@ -154,7 +154,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     data = read_regular(path, psutil.virtual_memory().total // 2)
-    if data[:2] == b"PK" or data[:1] == b"\x80":
+    # A length comes first, which can look like the others' first bytes; then our header opens.
+    if data[8:9] != b"{" and data.startswith((b"PK", b"\x80")):
         raise DamagedFileError(
             "it is a file of PyTorch, as RecBole and earlier versions of this project write them"
         )
