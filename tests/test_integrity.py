@@ -344,9 +344,9 @@ def test_odd_tensors_in_a_model_directory_are_refused(directory, name):
             like = odd is not None and odd.shape == tensor.shape and odd.dtype == tensor.dtype
             if like and torch.equal(odd, tensor):
                 continue
-            if key == "attributes" and odd is not None and odd.ndim == 1 and len(odd):
-                if odd.dtype == tensor.dtype and odd.min() >= 0:
-                    continue  # fewer attributes are another model, which is whole too
+            ids = odd is not None and odd.ndim == 1 and odd.dtype == torch.int64 and len(odd)
+            if key == "attributes" and ids and odd.min() >= 0:
+                continue  # fewer attributes are another model, which is whole too
             rest = {k: v for k, v in tensors.items() if k != key}
             changed = rest if odd is None else {**rest, key: odd.contiguous()}
             save_file({k: v.clone() for k, v in changed.items()}, path)
