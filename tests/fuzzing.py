@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import os
 import random
-import resource
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ksr_recbole.errors import UserError
+from tests.mutations import bounded
 
 TIMES = int(os.environ.get("KSR_FUZZ", "1"))
 
 SECONDS = 60
 """The most that a case may take, on a busy machine; nearly all take a few milliseconds."""
 
-BYTES = 2 << 30
+GIB = 2.0
 """By how much the address space may grow during a case."""
 
 LONGEST_SENTENCE = 20_000
@@ -136,29 +134,6 @@ MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 )
 
 
-class TooSlowError(BaseException):
-    """A case did not end in time; no ``except Exception`` holds it back."""
-
-
-@contextmanager
-def _bounded() -> Iterator[None]:
-    def too_slow(*_: Any) -> None:
-        raise TooSlowError(f"not done after {SECONDS} s")
-
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    handler = signal.signal(signal.SIGALRM, too_slow)
-    resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, limits[1]))
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, handler)
-        resource.setrlimit(resource.RLIMIT_AS, limits)
-
-
 def outcome(work: Callable[[], Any], refusals: tuple[type[Exception], ...] = ()) -> Outcome:
     """Do something within the limits of time and memory.
 
@@ -168,7 +143,7 @@ def outcome(work: Callable[[], Any], refusals: tuple[type[Exception], ...] = ())
         work: what to do.
         refusals: errors that the caller of ``work`` turns into sentences.
     """
-    with _bounded():
+    with bounded(SECONDS, GIB):
         try:
             return Outcome(value=work())
         except (UserError, *refusals) as error:
