@@ -32,6 +32,10 @@ from ksr_recbole.one_step import finish_steps, only_leftovers
 LINK_TYPES = {"item_id": "token", "entity_id": "token"}
 
 
+MOST = {"k_core": 10**9, "min_triples": 10**12, "hops": 100}
+"""No data need more, and counts of rows are no larger.  Each hop reads the graph once."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to convert; the defaults are the paper's (Sec. 5.1).
@@ -47,7 +51,7 @@ class Options:
         overwrite: replace what is in the output folder.
 
     Raises:
-        UserError: a number below 1.
+        UserError: a number below 1 or beyond :data:`MOST`.
     """
 
     k_core: int | None = None
@@ -59,10 +63,10 @@ class Options:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for key in ("k_core", "min_triples", "hops"):
+        for key, most in MOST.items():
             value = getattr(self, key)
-            if value is not None and value < 1:
-                raise UserError(f"`{key}` is {value}; expected a whole number of at least 1.")
+            if value is not None and not 1 <= value <= most:
+                raise UserError(f"`{key}` is {value}; expected a whole number from 1 to {most:,}.")
 
 
 @dataclass(frozen=True)

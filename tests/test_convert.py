@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
 from dataset_atomic.raw import stream
+from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.iris import expand, shorten
 from dataset_atomic.raw.stream import TextFormat, read_blocks, read_table
 from dataset_atomic.raw.timestamps import TimestampReader
@@ -361,6 +362,28 @@ def test_nothing_in_common(raw, tmp_path, capsys):
     assert "'1', '2', '3'" in sentence and "'movie_1', 'movie_2', 'movie_3'" in sentence
     write_links(raw / "ml2fb.txt", [(i, f"{e}x") for i, e in LINKS])
     assert "'m.01x', 'm.02x', 'm.03x'" in complaint(capsys, *command)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("--hops=1000000000", "--k-core=99999999999999999999", f"--min-triples={10**30}"),
+        *("--first-year=99999", "--last-year=9999", "--first-year=-1", f"--last-days={10**30}"),
+        "--last-days=0",
+    ],
+)
+def test_numbers_that_no_data_have(raw, tmp_path, capsys, word):
+    words = ["convert", "ml-20m", "--raw", raw, "--out", tmp_path / "o", word]
+    assert "expected a whole number from 1 to" in complaint(capsys, *words)
+
+
+def test_a_long_field_in_a_malformed_line(tmp_path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("user_id,item_id,timestamp\n" + "u" * 200_000 + ",i\n")
+    columns = {name: name for name in ("user_id", "item_id", "timestamp")}
+    layout = TextFormat(columns, ",", quoted=True, header=True)
+    with pytest.raises(UserError, match="line 2 cannot be read as CSV"):
+        read_interactions(path, layout, pl.Series(["i"]), Period())
 
 
 def test_wrong_folders_and_names(raw, tmp_path, capsys):

@@ -25,11 +25,20 @@ class Period:
         first_year: the first year (UTC), if any.
         last_year: the last year (UTC), if any.
         last_days: only so many days before the file's last timestamp, if any.
+
+    Raises:
+        UserError: a year that no calendar here has, or a number of days that is none.
     """
 
     first_year: int | None = None
     last_year: int | None = None
     last_days: int | None = None
+
+    def __post_init__(self) -> None:
+        for key, most in (("first_year", 9998), ("last_year", 9998), ("last_days", 10**6)):
+            value = getattr(self, key)
+            if value is not None and not 1 <= value <= most:
+                raise UserError(f"`{key}` is {value}; expected a whole number from 1 to {most:,}.")
 
     def __str__(self) -> str:
         years = f"{self.first_year or ''}-{self.last_year or ''}"

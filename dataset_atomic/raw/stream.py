@@ -254,8 +254,13 @@ def _explain(
             raise UserError(
                 f"{path}, line {number}: a double quote is not closed; close it on the same line."
             )
-        reader = csv.reader([line], delimiter=layout.separator) if layout.quoted else None
-        fields = next(reader) if reader else line.split(layout.separator)
+        try:
+            reader = csv.reader([line], delimiter=layout.separator) if layout.quoted else None
+            fields = next(reader) if reader else line.split(layout.separator)
+        except csv.Error as error:  # a field of more than 128 KiB
+            raise UserError(
+                f"{path}, line {number} cannot be read as CSV ({error}); correct the line."
+            ) from error
         if len(fields) != len(names):
             raise UserError(
                 f"{path}, line {number}: {len(fields)} column(s) separated by "
