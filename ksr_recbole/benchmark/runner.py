@@ -12,14 +12,9 @@ from ksr_recbole.benchmark.progress import observing
 from ksr_recbole.benchmark.report import report
 from ksr_recbole.benchmark.results import collect_rows
 from ksr_recbole.benchmark.store import Failed, Finished
-from ksr_recbole.benchmark.studies import TUNING
-from ksr_recbole.benchmark.trials import report_tuning
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps
-
-_REPORTS = {TUNING: report_tuning}
-"""Studies with a report of their own."""
 
 
 def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
@@ -36,7 +31,7 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
     outcomes = run_cells(plan)
     rows = collect_rows(plan, outcomes)
     own = request.study.report
-    write = resolve_name(own) if own else _REPORTS.get(request.study.name, report)
+    write = resolve_name(own) if own else report
     # Where a table goes depends on those that are there.
     with locked(request.results_dir / ".tables.lock"):
         finish_steps(request.results_dir)

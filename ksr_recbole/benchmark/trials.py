@@ -56,7 +56,8 @@ def tuning_study(models: Sequence[str] | None, path: Path, dataset: str) -> Stud
         for name in models or trials
         for number, options in enumerate(_different(name, trials[name], path, dataset), start=1)
     )
-    return Study(TUNING, "Trials on validation", settings, phase="valid")
+    own_report = "ksr_recbole.benchmark.trials:report_tuning"
+    return Study(TUNING, "Trials on validation", settings, phase="valid", report=own_report)
 
 
 def _different(
