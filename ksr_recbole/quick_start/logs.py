@@ -39,7 +39,7 @@ def logging_of(config: Any) -> Iterator[None]:
     main one alone logs.
     """
     root = getLogger()
-    before = root.handlers[:]
+    before, level = root.handlers[:], root.level
     root.handlers = []
     if group.place().main:
         with uncovered():  # RecBole wraps both streams for Windows
@@ -53,6 +53,7 @@ def logging_of(config: Any) -> Iterator[None]:
         for handler in root.handlers:
             handler.close()
         root.handlers = before
+        root.setLevel(level)  # RecBole sets it by the config key `state`
 
 
 def to_log_file(text: str) -> None:
