@@ -23,6 +23,12 @@ OF_THE_MACHINE = {"memory_backend": "auto"}
 """Options that belong to the machine a model runs on, not to the model."""
 
 
+ID_FIELDS = {
+    "user": "user_id", "item": "item_id", "entity": "entity_id", "relation": "relation_id"
+}  # fmt: skip
+"""By kind of token, RecBole's name of its field: directories written before lack some."""
+
+
 class Options(Mapping[str, Any]):
     """Config values for a model, ``None`` for a key that is not there, as in RecBole's ``Config``.
 
@@ -42,6 +48,8 @@ class Options(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if key not in self._own:
             self.read[key] = self._value_of(key)
+            if self.read[key] is None and key.endswith("_ID_FIELD"):
+                self.read[key] = ID_FIELDS.get(key.removesuffix("_ID_FIELD").lower())
         return self._own.get(key, self.read.get(key))
 
     def peek(self, key: str) -> Any:
@@ -64,10 +72,19 @@ class DataStandIn:
     Args:
         tokens: as in :class:`~ksr_recbole.inference.content.SavedModel`.
         weights: the model's state dict.
+        options: config values, for the names of the fields.
     """
 
-    def __init__(self, tokens: Mapping[str, list[str]], weights: Mapping[str, Tensor]) -> None:
-        self.user_num, self.item_num = len(tokens["user"]), len(tokens["item"])
+    def __init__(
+        self,
+        tokens: Mapping[str, list[str]],
+        weights: Mapping[str, Tensor],
+        options: Options,
+    ) -> None:
+        self._sizes = {
+            options[f"{kind.upper()}_ID_FIELD"]: len(tokens.get(kind, ())) for kind in ID_FIELDS
+        }
+        n_users, n_items = len(tokens["user"]), len(tokens["item"])
         self.pretrained = PretrainedVectors(
             items=_array(weights, "item_embedding.weight"),
             entities=_array(weights, "entity_embedding.weight"),
@@ -76,10 +93,12 @@ class DataStandIn:
         self.item_entities = _array(weights, "item_entities")
         self.attributes = _array(weights, "attributes")
         nobody = np.empty(0, np.int64)
-        self.sequences = UserSequences.from_interactions(
-            nobody, nobody, nobody, self.user_num, self.item_num
-        )
+        self.sequences = UserSequences.from_interactions(nobody, nobody, nobody, n_users, n_items)
         self.split = leave_one_out(self.sequences)
+
+    def num(self, field: str) -> int:
+        """How many ids a field has, padding among them, as RecBole's datasets say."""
+        return self._sizes[field]
 
 
 def _array(weights: Mapping[str, Tensor], name: str) -> np.ndarray | None:
@@ -122,7 +141,7 @@ def build(
         raise UserError(f"The weights do not fit the model {name}: {problem}; save it again.")
     try:
         with torch.random.fork_rng(devices=[]):  # weights are drawn first and then replaced
-            model = model_class(name)(options, DataStandIn(tokens, weights))
+            model = model_class(name)(options, DataStandIn(tokens, weights, options))
     except _UNFIT as error:
         raise UserError(
             f"No model {name} can be made of these options: {one_line(error)[:200]}; save it again."

@@ -79,7 +79,7 @@ def check_saved(saved: SavedModel) -> None:
 
 _FIELDS = (
     *("USER_ID_FIELD", "ITEM_ID_FIELD", "NEG_PREFIX", "LIST_SUFFIX", "ITEM_LIST_LENGTH_FIELD"),
-    *("HEAD_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "TAIL_ENTITY_ID_FIELD"),
+    *("HEAD_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "ENTITY_ID_FIELD"),
 )
 """Settings that are names of columns, or parts of such."""
 

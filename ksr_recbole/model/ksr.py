@@ -32,10 +32,10 @@ from ksr_recbole.model.memory import (
     write_then_read,
 )
 from ksr_recbole.model.packing import Packing
-from ksr_recbole.model.sequence_recommender import SequenceState
+from ksr_recbole.model.sequence_recommender import SequenceState, WithGraph
 
 
-class KSR(GRU):
+class KSR(GRU, WithGraph):
     """A GRU over items whose state queries a key-value memory of attribute preferences.
 
     Sizes: ``D`` item embedding (``embedding_size``), ``H`` hidden (``hidden_size``), ``E`` KB
@@ -54,15 +54,11 @@ class KSR(GRU):
         UserError: an option has a value it cannot have.
     """
 
-    type = ModelType.KNOWLEDGE
+    type = ModelType.KNOWLEDGE  # of its two RecBole bases the sequential one is the first
 
     def __init__(self, config: Any, dataset: KGSequenceDataset) -> None:
+        self.ask_graph(config, dataset)
         super().__init__(config, dataset)
-        prefix = config["NEG_PREFIX"]
-        self.HEAD_ENTITY_ID = config["HEAD_ENTITY_ID_FIELD"]
-        self.RELATION_ID = config["RELATION_ID_FIELD"]
-        self.TAIL_ENTITY_ID = config["TAIL_ENTITY_ID_FIELD"]
-        self.NEG_TAIL_ENTITY_ID = prefix + self.TAIL_ENTITY_ID
         self.register_buffer("attributes", torch.from_numpy(dataset.attributes))
         n_kb = self.kg_embedding_size
         self.query_mlp = tanh_mlp(self.hidden_size, n_kb, self.query_mlp_layers)

@@ -24,7 +24,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.model.memory import replace_first
 from ksr_recbole.model.packing import Packing
 from ksr_recbole.model.scores import sampled_scores
-from ksr_recbole.model.sequence_recommender import SequenceRecommender, SequenceState
+from ksr_recbole.model.sequence_recommender import SequenceRecommender, SequenceState, WithGraph
 
 
 class Read(NamedTuple):
@@ -40,7 +40,7 @@ class Read(NamedTuple):
     memory: Tensor
 
 
-class RUM(SequenceRecommender):
+class RUM(SequenceRecommender, WithGraph):
     """A user embedding merged with what the candidate item finds in the user's memory.
 
     :math:`s = (p_u + \\alpha\\, p^m_{u,i})^\\top x_i` (RUM, Sec. 3.2), where the item vector
@@ -55,11 +55,12 @@ class RUM(SequenceRecommender):
         UserError: an option has a value it cannot have.
     """
 
-    type = ModelType.KNOWLEDGE
+    type = ModelType.KNOWLEDGE  # of its two RecBole bases the sequential one is the first
     LOSSES = ("BPR",)  # a softmax over all items would read the memory for every item
     INNER_PRODUCT = False
 
     def __init__(self, config: Any, dataset: Any) -> None:
+        self.ask_graph(config, dataset)
         super().__init__(config, dataset)
         self.user_embedding = nn.Embedding(self.n_users, self.feature_size(self.kb_score))
         nn.init.xavier_normal_(self.user_embedding.weight)

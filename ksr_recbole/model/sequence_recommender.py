@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction
-from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import ModelType
+from recbole.model.abstract_recommender import (
+    AbstractRecommender,
+    KnowledgeRecommender,
+    SequentialRecommender,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,7 +60,7 @@ class SequenceState(NamedTuple):
         return SequenceState(packing.to_rows(self.hidden, 1), packing.to_rows(self.values))
 
 
-class SequenceRecommender(AbstractRecommender):
+class SequenceRecommender(SequentialRecommender):
     """A model that reads a user's items one after the other and scores items after each.
 
     It trains on the batches of :class:`~ksr_recbole.dataset.dataloader.SequenceTrainLoader`
@@ -82,7 +85,6 @@ class SequenceRecommender(AbstractRecommender):
         UserError: an option has a value it cannot have, or vectors are missing.
     """
 
-    type = ModelType.SEQUENTIAL
     LOSSES: tuple[str, ...] = ("BPR", "CE")
     """Values of ``loss_type`` that the model can be trained with."""
     INNER_PRODUCT = True
@@ -91,14 +93,8 @@ class SequenceRecommender(AbstractRecommender):
     """Whether what reads the items reads their KB embeddings too; an option of the GRU."""
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        super().__init__()
-        self.USER_ID = config["USER_ID_FIELD"]
-        self.ITEM_ID = self.POS_ITEM_ID = config["ITEM_ID_FIELD"]
-        self.NEG_ITEM_ID = config["NEG_PREFIX"] + self.ITEM_ID
-        self.ITEM_SEQ = self.ITEM_ID + config["LIST_SUFFIX"]
-        self.ITEM_SEQ_LEN = config["ITEM_LIST_LENGTH_FIELD"]
-        self.n_users, self.n_items = dataset.user_num, dataset.item_num
-        self.device = config["device"]
+        super().__init__(config, dataset)
+        self.n_users = dataset.num(self.USER_ID)
         self._carried: SequenceState | None = None
         self._read_options(config)
         self.item_embedding = self._item_embedding(dataset)
@@ -317,6 +313,22 @@ class SequenceRecommender(AbstractRecommender):
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, padding included, after ``item_id_list``: ``[B, n_items]``."""
         return self.all_scores(self._read_history(interaction))
+
+
+class WithGraph(KnowledgeRecommender):
+    """Mixin over a :class:`SequenceRecommender` that is one of RecBole's knowledge-aware models.
+
+    It adds what RecBole's code expects of those: the fields of triples, ``n_entities`` and
+    ``n_relations``.  It is the last of a class's bases, and its :meth:`ask_graph` is called before
+    any other ``__init__``, since RecBole's two base classes do not pass on their arguments.
+    """
+
+    def __init__(self) -> None:
+        AbstractRecommender.__init__(self)  # what RecBole's SequentialRecommender means to call
+
+    def ask_graph(self, config: Any, dataset: Any) -> None:
+        """Set RecBole's attributes; every layer that the model had by then is lost."""
+        super().__init__(config, dataset)
 
 
 def _given(dataset: Any, kind: str) -> np.ndarray:
