@@ -2,7 +2,7 @@
 
 import sys
 
-from ksr_recbole.benchmark.cli import main
+from ksr_recbole.comparison.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

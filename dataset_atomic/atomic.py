@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ksr_recbole.dataset.atomic_files import check_atomic_file
+from dataset_atomic.atomic_files import check_atomic_file
 from ksr_recbole.files import replacing
 from ksr_recbole.one_step import nothing_to_check
 
@@ -43,7 +43,7 @@ def scan_atomic(
 ) -> pl.LazyFrame:
     """The rows of an atomic file as text, read when collected.
 
-    The file is checked right away (:func:`ksr_recbole.dataset.atomic_files.check_atomic_file`
+    The file is checked right away (:func:`dataset_atomic.atomic_files.check_atomic_file`
     explains ``required`` and raises the :class:`~ksr_recbole.errors.UserError`).
     """
     return _scan(path, list(check_atomic_file(path, required, SEPARATOR)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from dataset_atomic.atomic import AtomicTable, write_atomic_files
+from dataset_atomic.atomic_files import SUFFIXES
 from dataset_atomic.filtering import (
     Funnel,
     LinkedData,
@@ -25,7 +26,6 @@ from dataset_atomic.raw.stream import TextFormat, first_line, read_table
 from dataset_atomic.raw.triples import TRIPLE, NameSpool, scan_triples
 from dataset_atomic.sources import Source, find_in
 from dataset_atomic.table1 import Table1, describe_table1
-from ksr_recbole.dataset.atomic_files import SUFFIXES
 from ksr_recbole.errors import UserError
 from ksr_recbole.one_step import finish_steps, only_leftovers
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from dataset_atomic.atomic import atomic_path, scan_atomic
+from dataset_atomic.atomic_files import steady_dataset
 from dataset_atomic.raw.interactions import DAY
 from dataset_atomic.table1 import describe_table1, has_graph
-from ksr_recbole.dataset.atomic_files import steady_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.one_step import finish_steps
 

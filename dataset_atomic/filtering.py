@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from dataset_atomic.atomic import AtomicTable
-from ksr_recbole.dataset.attributes import attribute_relations, reverse_relations
+from dataset_atomic.attributes import attribute_relations, reverse_relations
 
 PAPER_MIN_TRIPLES = 5_000
 """Relations with fewer triples were dropped from the paper's graphs."""
@@ -181,7 +181,7 @@ def _within(kg: pl.DataFrame, entities: pl.Series, hops: int) -> pl.DataFrame:
 def relation_table(kg: pl.DataFrame, link: pl.DataFrame) -> AtomicTable:
     """The ``.relation`` file: every relation's reverse, and whether it is an attribute.
 
-    See :mod:`ksr_recbole.dataset.attributes` for both.  ``reverse_id`` is empty where there is
+    See :mod:`dataset_atomic.attributes` for both.  ``reverse_id`` is empty where there is
     no reverse, ``attribute`` is 1 or 0.
     """
     relations = kg["relation_id"].unique().sort()

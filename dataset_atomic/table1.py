@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from dataset_atomic.atomic import atomic_path, scan_atomic
-from ksr_recbole.dataset.atomic_files import steady_dataset
+from dataset_atomic.atomic_files import steady_dataset
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("ksr_recbole.cli", "train and test a model"),
-    "benchmark": Command("ksr_recbole.benchmark.cli", "compare methods as in Table 3; studies"),
+    "benchmark": Command("ksr_recbole.comparison.cli", "compare methods as in Table 3; studies"),
     "tune": Command("ksr_recbole.tuning.cli", "search a model's settings on validation"),
     "fetch": Command("dataset_atomic.cli", "download a public dataset", ("fetch",)),
     "convert": Command("dataset_atomic.cli", "write RecBole's atomic files", ("convert",)),

@@ -12,9 +12,9 @@ from unittest import mock
 
 import numpy as np
 
-from ksr_recbole.benchmark import pool
-from ksr_recbole.benchmark.pool import Job, Observer, Report
-from ksr_recbole.benchmark.store import Finished
+from ksr_recbole.comparison import pool
+from ksr_recbole.comparison.pool import Job, Observer, Report
+from ksr_recbole.comparison.store import Finished
 from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.evaluation.metrics import ranking_metrics

@@ -9,7 +9,7 @@ import pytest
 
 from ksr_recbole.compat import import_recboles_quick_start, silence_upstream_warnings
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from tests.toy import toy_values, write_toy
 
 silence_upstream_warnings()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.model.ksr import KSR
 from tests.models import make_model
 from tests.toy import toy_values

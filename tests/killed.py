@@ -22,7 +22,7 @@ from dataset_atomic.cli import main as dataset_atomic
 from ksr_recbole import one_step
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UserError
-from ksr_recbole.quick_start import data
+from ksr_recbole.quick_start import atomic_data
 from tests.toy import write_toy
 
 PLACES = ("replace", "unlink", "rmdir", "mkdir")
@@ -96,15 +96,19 @@ class Automatic(Kind):
         (folder / "out").mkdir()
 
     def command(self, folder: Path) -> None:
-        data.DATASETS = folder / "out"
+        atomic_data.DATASETS = folder / "out"
 
         def convert(out: Path, options: Any) -> Any:
             _convert(folder, "ml-100k", "--k-core=2", "--overwrite", out=out)
             return _Report()
 
-        data.CONVERTERS["ml-100k"] = convert
-        config = {"dataset": "ml-100k", "data_path": str(data.DATASETS / "ml-100k"), "model": "GRU"}
-        assert "interactions" in data.prepare_atomic_files(config)
+        atomic_data.CONVERTERS["ml-100k"] = convert
+        config = {
+            "dataset": "ml-100k",
+            "data_path": str(atomic_data.DATASETS / "ml-100k"),
+            "model": "GRU",
+        }
+        assert "interactions" in atomic_data.prepare_atomic_files(config)
 
     def read(self, folder: Path) -> Any:
         one_step.finish_steps(folder / "out" / "ml-100k")

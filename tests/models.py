@@ -10,8 +10,8 @@ import torch
 from recbole.data.interaction import Interaction
 
 from ksr_recbole.dataset.dataloader import CHUNK_START
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.model.ksr import KSR
 from tests.reference import Layer, ReferenceParameters
 

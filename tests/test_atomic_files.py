@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dataset_atomic import atomic_files
 from dataset_atomic.atomic import read_atomic
+from dataset_atomic.atomic_files import check_atomic_file
 from dataset_atomic.cli import main
 from ksr_recbole.config import Config
-from ksr_recbole.dataset import atomic_files
-from ksr_recbole.dataset.atomic_files import check_atomic_file
 from ksr_recbole.dataset.loading import read_columns
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.vectors import read_vectors

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksr_recbole.dataset.attributes import attribute_relations, reverse_relations
+from dataset_atomic.attributes import attribute_relations, reverse_relations
 
 
 def columns(triples: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

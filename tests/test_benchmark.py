@@ -15,14 +15,14 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from ksr_recbole.benchmark import cli, pool, runner
-from ksr_recbole.benchmark.plan import Plan, Request, make_plan
-from ksr_recbole.benchmark.progress import LiveTable, last_epoch
-from ksr_recbole.benchmark.report import about
-from ksr_recbole.benchmark.store import Cell, Failed, Store, cell_key, file_digests
-from ksr_recbole.benchmark.studies import STUDIES, table3
-from ksr_recbole.benchmark.trials import tuning_study
 from ksr_recbole.cache import read_arrays
+from ksr_recbole.comparison import cli, pool, runner
+from ksr_recbole.comparison.live import LiveTable, last_epoch
+from ksr_recbole.comparison.plan import Plan, Request, make_plan
+from ksr_recbole.comparison.report import about
+from ksr_recbole.comparison.store import Cell, Failed, Store, cell_key, file_digests
+from ksr_recbole.comparison.studies import STUDIES, table3
+from ksr_recbole.comparison.trials import tuning_study
 from ksr_recbole.config import Config, keys
 from ksr_recbole.quick_start.result import settings
 from ksr_recbole.registry import PAPER_MODELS, VARIANTS

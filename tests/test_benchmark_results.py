@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from ksr_recbole.benchmark.figures import draw
-from ksr_recbole.benchmark.results import Row, check_candidates, summarise
-from ksr_recbole.benchmark.significance import PerUser, compare, mean_over_seeds
-from ksr_recbole.benchmark.store import Failed
-from ksr_recbole.benchmark.studies import STUDIES, Study, table3
-from ksr_recbole.benchmark.table import (
+from ksr_recbole.comparison.figures import draw
+from ksr_recbole.comparison.results import Row, check_candidates, summarise
+from ksr_recbole.comparison.significance import PerUser, compare, mean_over_seeds
+from ksr_recbole.comparison.store import Failed
+from ksr_recbole.comparison.studies import STUDIES, Study, table3
+from ksr_recbole.comparison.table import (
     Line,
     Table,
     Value,
@@ -22,7 +22,7 @@ from ksr_recbole.benchmark.table import (
     to_markdown,
     to_text,
 )
-from ksr_recbole.benchmark.trials import by_mrr, rank_trials
+from ksr_recbole.comparison.trials import by_mrr, rank_trials
 from ksr_recbole.errors import UserError
 from tests.benchmark_fakes import finished
 

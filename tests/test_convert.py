@@ -467,11 +467,11 @@ def test_describe_ml_1m(capsys):
 
 
 def test_a_run_says_where_an_absent_dataset_comes_from(tmp_path, monkeypatch):
-    from ksr_recbole.quick_start import data
+    from ksr_recbole.quick_start import atomic_data
 
-    monkeypatch.setattr(data, "DATASETS", tmp_path)
+    monkeypatch.setattr(atomic_data, "DATASETS", tmp_path)
     with pytest.raises(UserError) as raised:
-        data.prepare_atomic_files({"dataset": "ml-1m", "data_path": str(tmp_path / "ml-1m")})
+        atomic_data.prepare_atomic_files({"dataset": "ml-1m", "data_path": str(tmp_path / "ml-1m")})
     sentence = str(raised.value)
     assert "https://files.grouplens.org/datasets/movielens/ml-1m.zip" in sentence
     assert "python -m dataset_atomic convert ml-1m --raw raw/ml-1m" in sentence

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ksr_recbole.dataset.dataloader import CHUNK_START, SequenceTrainLoader, data_preparation
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.negatives import NegativeSampler
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.dataset.sequences import (
     UserSequences,
     leave_one_out,

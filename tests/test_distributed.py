@@ -26,7 +26,7 @@ import torch
 from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import TrainLoader, data_preparation
-from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.distributed import group, meeting, sharding
 from ksr_recbole.distributed.group import Place
 from ksr_recbole.distributed.hosts import Hosts

@@ -19,13 +19,13 @@ import ksr_recbole
 from ksr_recbole.__main__ import main
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import data_preparation
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, load_dataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, load_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation import trace as trace_module
 from ksr_recbole.explanation import value_entities as batching
 from ksr_recbole.explanation.explain import explain
 from ksr_recbole.explanation.heat_map import draw
-from ksr_recbole.explanation.names import attribute_labels, relation_label, relation_labels
+from ksr_recbole.explanation.labels import attribute_labels, relation_label, relation_labels
 from ksr_recbole.explanation.page import page
 from ksr_recbole.explanation.terminal import abbreviations, render
 from ksr_recbole.explanation.trace import History, Trace, rank_values

@@ -10,7 +10,7 @@ import pytest
 
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.funnel import Counts, DataFunnel
-from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
 from tests.toy import SMALL, write_toy

@@ -25,18 +25,18 @@ from safetensors import safe_open
 
 from dataset_atomic.archives import unpack
 from dataset_atomic.atomic import read_atomic
+from dataset_atomic.atomic_files import check_atomic_file
 from dataset_atomic.cli import main as dataset_atomic
 from dataset_atomic.describe import describe
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.links import read_links
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.raw.triples import scan_triples
-from ksr_recbole.benchmark.trials import read_trials
 from ksr_recbole.cache import read_arrays, write_arrays
+from ksr_recbole.comparison.trials import read_trials
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.atomic_files import check_atomic_file
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.loading import read_columns
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.pretraining.vectors import read_vectors
 from ksr_recbole.tuning.space import read_space

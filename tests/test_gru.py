@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ksr_recbole.model import gru as gru_module
-from ksr_recbole.model.gru import run_gru
-from ksr_recbole.model.packing import Packing
+from ksr_recbole.model.kernels import gru as gru_module
+from ksr_recbole.model.kernels.gru import run_gru
+from ksr_recbole.model.kernels.packing import Packing
 
 LENGTHS = [[4, 4, 2, 1], [4, 3, 2, 1], [4, 4, 4, 4], [4, 1, 0, 0], [1] * 4]
 

@@ -25,7 +25,7 @@ import ksr_recbole
 from ksr_recbole import Recommender, inference, one_step, save_model
 from ksr_recbole.__main__ import main
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.inference import recommender as recommender_module
 from ksr_recbole.inference.directory import FILES, MANIFEST

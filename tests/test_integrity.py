@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from ksr_recbole import Recommender, save_model
 from ksr_recbole.__main__ import main
-from ksr_recbole.benchmark.store import Cell, Store
 from ksr_recbole.cache import read_arrays, write_arrays
+from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
 from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.pretraining.pretrain import pretrained_vectors

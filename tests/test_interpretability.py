@@ -16,12 +16,12 @@ import pytest
 import torch
 from scipy.stats import ttest_rel
 
-from ksr_recbole.benchmark import cli, runner
-from ksr_recbole.benchmark.results import Row
-from ksr_recbole.benchmark.store import Failed, Finished
-from ksr_recbole.benchmark.studies import STUDIES
+from ksr_recbole.comparison import cli, runner
+from ksr_recbole.comparison.results import Row
+from ksr_recbole.comparison.store import Failed, Finished
+from ksr_recbole.comparison.studies import STUDIES
 from ksr_recbole.dataset.dataloader import SequenceEvalData
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation import value_entities as batching
 from ksr_recbole.explanation.value_entities import ValueEntities

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from ksr_recbole.dataset import loading
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.repaired_loading import strings_as_objects
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 
 TYPES = {"user_id": "token", "timestamp": "float"}
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.model import fused, memory
+from ksr_recbole.model.kernels import fused, memory
 from tests import reference
 
 WIDTHS = [5, 5, 4, 4, 4, 2, 1, 1, 1]
@@ -131,8 +131,8 @@ def test_without_numba_auto_uses_torch(monkeypatch):
 
 
 def test_a_missing_package_is_told_once_in_one_line(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "ksr_recbole.model.memory_numba", None)
-    monkeypatch.setitem(sys.modules, "ksr_recbole.model.gru_numba", None)
+    monkeypatch.setitem(sys.modules, "ksr_recbole.model.kernels.memory_numba", None)
+    monkeypatch.setitem(sys.modules, "ksr_recbole.model.kernels.gru_numba", None)
     for function in (fused.fused, fused._tell):
         function.cache_clear()
     inputs = random_inputs()

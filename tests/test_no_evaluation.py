@@ -14,7 +14,7 @@ from recbole.quick_start import run_recbole
 from recbole.trainer import HyperTuning
 
 import ksr_recbole
-from ksr_recbole.benchmark.trials import read_trials
+from ksr_recbole.comparison.trials import read_trials
 from ksr_recbole.config import Config
 from ksr_recbole.config.literals import intervals, literal, literals, read_yaml
 from ksr_recbole.errors import UserError

@@ -18,12 +18,12 @@ from recbole.utils import (
 )
 
 from dataset_atomic.cli import main as atomic
-from ksr_recbole.benchmark.cli import main as benchmark
 from ksr_recbole.cli import main as recbole
+from ksr_recbole.comparison.cli import main as benchmark
 from ksr_recbole.config import Config, kinds
 from ksr_recbole.config.keys import TEXTS, model_options
 from ksr_recbole.config.literals import literals
-from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.cli import main as explain
@@ -31,7 +31,7 @@ from ksr_recbole.inference.cli import main as export
 from ksr_recbole.names import check_name
 from ksr_recbole.paths import CHECKOUT
 from ksr_recbole.pretraining import kge
-from ksr_recbole.quick_start.memory import check_memory
+from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.registry import MODELS, model_class
 from ksr_recbole.trainer.trainer import check_options
 from ksr_recbole.tuning.cli import main as tune

@@ -19,7 +19,7 @@ from ksr_recbole.cache import ArrayCache, content_key, read_arrays, write_arrays
 from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
-from ksr_recbole.pretraining import bpr, kge, pretrain, progress
+from ksr_recbole.pretraining import bpr, kge, partial, pretrain
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.pretrain import bpr_settings, kge_settings
@@ -82,15 +82,15 @@ SHORT_BPR = replace(BPR, dim=8, epochs=6)
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
     """Keep every epoch and press Ctrl-C after the given number of them."""
-    save = progress.PartialTraining.save
+    save = partial.PartialTraining.save
 
     def save_then_interrupt(self, epoch, state):
         save(self, epoch, state)
         if epoch == saves:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(progress, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(progress.PartialTraining, "save", save_then_interrupt)
+    monkeypatch.setattr(partial, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(partial.PartialTraining, "save", save_then_interrupt)
 
 
 # KB embeddings
@@ -151,7 +151,7 @@ def test_resumed_kge_equals_uninterrupted(method, tmp_path, monkeypatch):
 
 def seen(epochs: list[int], seed: int, epoch: int) -> int:
     epochs.append(epoch)
-    return progress.epoch_seed(seed, epoch)
+    return partial.epoch_seed(seed, epoch)
 
 
 def test_finished_kge_is_not_trained_again(tmp_path, monkeypatch):
@@ -491,7 +491,7 @@ def test_unwritable_folder(tmp_path):
 
 def test_no_pickle():
     folder = Path(kge.__file__).parent
-    for name in ("bpr", "../cache", "kge", "progress", "vectors"):
+    for name in ("bpr", "../cache", "kge", "partial", "vectors"):
         source = (folder / f"{name}.py").read_text()
         for call in ("import pickle", "torch.load", "torch.save", "np.load", "np.save", "joblib"):
             assert call not in source, (name, call)

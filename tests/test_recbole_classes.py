@@ -8,7 +8,7 @@ from recbole.model.abstract_recommender import KnowledgeRecommender, SequentialR
 from recbole.utils import ModelType
 
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.kg_sequence_dataset import load_dataset
+from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.inference import Recommender, save_model
 from ksr_recbole.registry import model_class, own_models
 from tests.models import random_vectors

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ksr_recbole.model import losses, scores
-from ksr_recbole.model.losses import softmax_loss
-from ksr_recbole.model.scores import sampled_scores
+from ksr_recbole.model.kernels import losses, scores
+from ksr_recbole.model.kernels.losses import softmax_loss
+from ksr_recbole.model.kernels.scores import sampled_scores
 
 
 @pytest.mark.parametrize("kernel", ["fused", "plain"])

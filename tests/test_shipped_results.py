@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ksr_recbole.benchmark import cli, plan, runner
-from ksr_recbole.benchmark.results import Row
-from ksr_recbole.benchmark.store import Finished, cell_key
-from ksr_recbole.benchmark.studies import Setting
+from ksr_recbole.comparison import cli, plan, runner
+from ksr_recbole.comparison.results import Row
+from ksr_recbole.comparison.store import Finished, cell_key
+from ksr_recbole.comparison.studies import Setting
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 TUNING = RESULTS / "ml-100k-tuning-next-session.json"

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 
 from ksr_recbole import __main__ as commands
 from ksr_recbole import bars, cli, text
-from ksr_recbole.benchmark import cli as benchmark_cli
+from ksr_recbole.comparison import cli as benchmark_cli
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError, one_line
-from ksr_recbole.explanation.result import (
+from ksr_recbole.explanation.parts import (
     Attribute,
     AttributeView,
     Explanation,

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ksr_recbole import neighbours, threads
-from ksr_recbole.benchmark.store import of_consequence
+from ksr_recbole.comparison.store import of_consequence
 from ksr_recbole.config import Config
 from ksr_recbole.distributed.launching import _environment
 from ksr_recbole.errors import UserError
@@ -177,7 +177,7 @@ else:
     limit_libraries()
 import torch
 from ksr_recbole.config import Config
-from ksr_recbole.model.fused import fused
+from ksr_recbole.model.kernels.fused import fused
 for value in json.loads(sys.argv[1]):
     Config("KSR", "ml-100k", None, {"num_threads": value, "state": "ERROR"})
     kernels = fused("scores")
@@ -296,7 +296,7 @@ def test_who_waits(monkeypatch, worked, own, cores, n, waits):
 @pytest.mark.parametrize("size", [1, 7, 64, 256])
 @pytest.mark.parametrize("lanes", [1, 5, 33])
 def test_one_thread_computes_the_same_bits(size, lanes):
-    kernels = pytest.importorskip("ksr_recbole.model.gru_numba")
+    kernels = pytest.importorskip("ksr_recbole.model.kernels.gru_numba")
     rng = np.random.default_rng(size + lanes)
 
     def draw(*shape: int) -> np.ndarray:

@@ -13,13 +13,13 @@ import torch
 from recbole.trainer import HyperTuning
 
 from ksr_recbole import __main__, cli
-from ksr_recbole.benchmark import cli as benchmark_cli
-from ksr_recbole.benchmark import pool, runner
-from ksr_recbole.benchmark.pool import Job, Report
-from ksr_recbole.benchmark.results import Row
-from ksr_recbole.benchmark.store import Failed
-from ksr_recbole.benchmark.studies import Setting
-from ksr_recbole.benchmark.trials import rank_trials
+from ksr_recbole.comparison import cli as benchmark_cli
+from ksr_recbole.comparison import pool, runner
+from ksr_recbole.comparison.pool import Job, Report
+from ksr_recbole.comparison.results import Row
+from ksr_recbole.comparison.store import Failed
+from ksr_recbole.comparison.studies import Setting
+from ksr_recbole.comparison.trials import rank_trials
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import CONFIGS
 from ksr_recbole.pretraining import pretrain

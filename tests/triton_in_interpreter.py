@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ksr_recbole.model import memory, memory_triton
+from ksr_recbole.model.kernels import memory, memory_triton
 from tests.test_memory import random_inputs
 
 

@@ -14,8 +14,8 @@ from recbole.sampler import KGSampler
 from recbole.utils import InputType, KGDataLoaderState, ModelType
 
 from ksr_recbole.config import option
-from ksr_recbole.dataset.kg_sequence_dataset import WithSequences
 from ksr_recbole.dataset.negatives import NegativeSampler
+from ksr_recbole.dataset.sequence_datasets import WithSequences
 from ksr_recbole.dataset.sequences import Phase, ragged_positions
 from ksr_recbole.distributed.sharding import owners, share_of_mean, share_of_sum
 from ksr_recbole.errors import UserError

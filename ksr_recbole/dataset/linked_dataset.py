@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from recbole.data.dataset import KnowledgeBasedDataset
 
+from dataset_atomic.atomic_files import check_atomic_file, steady_dataset
 from ksr_recbole.cache import ArrayCache, DamagedFileError, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
-from ksr_recbole.dataset.atomic_files import check_atomic_file, steady_dataset
 from ksr_recbole.dataset.funnel import WithFunnel
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.errors import UserError

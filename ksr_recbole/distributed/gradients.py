@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ksr_recbole.distributed.group import place, summed
 from ksr_recbole.distributed.sharding import WEIGHT
-from ksr_recbole.pretraining.progress import epoch_seed
+from ksr_recbole.pretraining.partial import epoch_seed
 
 
 class SummedGradients(Trainer):

@@ -15,7 +15,7 @@ from ksr_recbole.files import ensure_writable_file, replacing
 from ksr_recbole.text import below
 
 if TYPE_CHECKING:
-    from ksr_recbole.explanation.result import Explanation
+    from ksr_recbole.explanation.parts import Explanation
 
 USAGE = """\
 usage: {program}

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation.result import Explanation
+from ksr_recbole.explanation.parts import Explanation
 from ksr_recbole.explanation.trace import History, Trace, rank_values
 from ksr_recbole.explanation.value_entities import ValueEntities
 from ksr_recbole.explanation.writer import Writer

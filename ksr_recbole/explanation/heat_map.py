@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
-from ksr_recbole.explanation.result import AttributeView, Explanation, Step
+from ksr_recbole.explanation.parts import AttributeView, Explanation, Step
 
 _RANKLISTS = 3
 """Attributes whose predicted rank lists are drawn, those with the most attention."""

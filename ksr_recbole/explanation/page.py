@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
-from ksr_recbole.explanation.result import Explanation
+from ksr_recbole.explanation.parts import Explanation
 
 _PLACE = "__DATA__"
 _ESCAPES = {

@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from ksr_recbole.explanation.result import AttributeView, Explanation, Recommendation, Step
+from ksr_recbole.explanation.parts import AttributeView, Explanation, Recommendation, Step
 from ksr_recbole.text import cleaned
 
 SHADES = " ░▒▓█"

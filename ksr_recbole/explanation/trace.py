@@ -11,11 +11,11 @@ from scipy.sparse import coo_matrix
 from torch import Tensor
 
 from dataset_atomic.raw.timestamps import SECONDS_BELOW, UNITS
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.value_entities import ValueEntities, batches, l1_distances
+from ksr_recbole.model.kernels.packing import Packing
 from ksr_recbole.model.ksr import KSR
-from ksr_recbole.model.packing import Packing
 from ksr_recbole.model.sequence_recommender import SequenceState
 
 _BLOCK = 64

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
 from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.names import check_name

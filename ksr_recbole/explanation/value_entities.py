@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 
 _CELLS = 1 << 22
 """Cells of an array over users that are computed at a time, which bounds the memory."""

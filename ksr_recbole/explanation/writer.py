@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
-from ksr_recbole.explanation.names import Names, attribute_labels
-from ksr_recbole.explanation.result import (
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+from ksr_recbole.explanation.labels import Names, attribute_labels
+from ksr_recbole.explanation.parts import (
     Attribute,
     AttributeView,
     Explanation,

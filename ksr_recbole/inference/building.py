@@ -13,8 +13,8 @@ from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequences import UserSequences, leave_one_out
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.model.sequence_recommender import SequenceRecommender
-from ksr_recbole.model.weights import difference, problem_in_sizes
 from ksr_recbole.registry import model_class
+from ksr_recbole.trainer.weights import difference, problem_in_sizes
 
 _UNFIT = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, AttributeError)
 """What making a model of options ends in that no model has, besides a :class:`UserError`."""

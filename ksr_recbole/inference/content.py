@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from ksr_recbole.errors import DamagedFileError
-from ksr_recbole.model.weights import not_finite
 from ksr_recbole.records import Each, check_shape
+from ksr_recbole.trainer.weights import not_finite
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ksr_recbole.evaluation.scorer import PAIRS
 from ksr_recbole.inference.building import Options, build
 from ksr_recbole.inference.content import SavedModel
 from ksr_recbole.inference.directory import read_directory
-from ksr_recbole.inference.vectors import write_item_and_user_vectors
+from ksr_recbole.inference.export import write_item_and_user_vectors
 from ksr_recbole.model.sequence_recommender import SequenceState
 
 USERS_AT_ONCE = 1024

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, WithSequences
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError
 from ksr_recbole.inference.building import Options, build, check_model
 from ksr_recbole.inference.content import Histories, SavedModel

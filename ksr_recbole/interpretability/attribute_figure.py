@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.benchmark.figures import bar_colours
-from ksr_recbole.benchmark.results import spread
+from ksr_recbole.comparison.figures import bar_colours
+from ksr_recbole.comparison.results import spread
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
 from ksr_recbole.interpretability.methods import Explained
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ksr_recbole.dataset.dataloader import SequenceEvalData
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import ModelScorer
 from ksr_recbole.explanation.value_entities import ValueEntities, batches

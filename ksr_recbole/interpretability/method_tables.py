@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ksr_recbole.benchmark.results import spread
-from ksr_recbole.benchmark.significance import ALPHA
-from ksr_recbole.benchmark.table import Line, Table, Value, with_rules
+from ksr_recbole.comparison.results import spread
+from ksr_recbole.comparison.significance import ALPHA
+from ksr_recbole.comparison.table import Line, Table, Value, with_rules
 from ksr_recbole.interpretability.methods import OWN, Explained, Level, Method
 
 COLUMNS: dict[Level, dict[str, tuple[str, ...]]] = {

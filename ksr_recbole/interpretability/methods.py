@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ksr_recbole.benchmark.results import Row
-from ksr_recbole.benchmark.significance import Comparison, PerUser, compare, mean_over_seeds
-from ksr_recbole.benchmark.store import Finished
+from ksr_recbole.comparison.results import Row
+from ksr_recbole.comparison.significance import Comparison, PerUser, compare, mean_over_seeds
+from ksr_recbole.comparison.store import Finished
 
 Level = Literal["values", "attention"]
 """Value level and attribute level of Sec. 5.4, as the measures call them."""

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ksr_recbole.benchmark.plan import Plan
-from ksr_recbole.benchmark.report import (
+from ksr_recbole.comparison.plan import Plan
+from ksr_recbole.comparison.report import (
     about,
     cells_as_json,
     markdown_document,
     metric_as_json,
     paths_for,
 )
-from ksr_recbole.benchmark.results import Row
-from ksr_recbole.benchmark.table import to_latex, to_text
+from ksr_recbole.comparison.results import Row
+from ksr_recbole.comparison.table import to_latex, to_text
 from ksr_recbole.files import replacing
 from ksr_recbole.interpretability.attribute_figure import draw_attributes
 from ksr_recbole.interpretability.method_tables import COLUMNS, attribute_table, short_table

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ksr_recbole.config import option
 from ksr_recbole.errors import UserError
-from ksr_recbole.model.gru import run_gru
+from ksr_recbole.model.kernels.gru import run_gru
+from ksr_recbole.model.kernels.packing import Packing
 from ksr_recbole.model.layers import tanh_mlp
-from ksr_recbole.model.packing import Packing
 from ksr_recbole.model.sequence_recommender import SequenceRecommender, SequenceState
 
 

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ksr_recbole.config import option
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.gru_recommender import GRU
-from ksr_recbole.model.layers import tanh_mlp
-from ksr_recbole.model.memory import (
+from ksr_recbole.model.kernels.memory import (
     BACKENDS,
     Updates,
     attention_weights,
@@ -31,7 +30,8 @@ from ksr_recbole.model.memory import (
     write_all,
     write_then_read,
 )
-from ksr_recbole.model.packing import Packing
+from ksr_recbole.model.kernels.packing import Packing
+from ksr_recbole.model.layers import tanh_mlp
 from ksr_recbole.model.sequence_recommender import SequenceState, WithGraph
 
 

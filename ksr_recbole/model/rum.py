@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from ksr_recbole.config import option
 from ksr_recbole.errors import UserError
-from ksr_recbole.model.memory import replace_first
-from ksr_recbole.model.packing import Packing
-from ksr_recbole.model.scores import sampled_scores
+from ksr_recbole.model.kernels.memory import replace_first
+from ksr_recbole.model.kernels.packing import Packing
+from ksr_recbole.model.kernels.scores import sampled_scores
 from ksr_recbole.model.sequence_recommender import SequenceRecommender, SequenceState, WithGraph
 
 

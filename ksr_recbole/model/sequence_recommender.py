@@ -21,9 +21,9 @@ from ksr_recbole.config import option
 from ksr_recbole.dataset.dataloader import CHUNK_START
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import CANDIDATES
-from ksr_recbole.model.losses import softmax_loss
-from ksr_recbole.model.packing import Packing
-from ksr_recbole.model.scores import sampled_scores
+from ksr_recbole.model.kernels.losses import softmax_loss
+from ksr_recbole.model.kernels.packing import Packing
+from ksr_recbole.model.kernels.scores import sampled_scores
 
 
 class SequenceState(NamedTuple):

@@ -13,7 +13,7 @@ from recbole.utils import init_logger, init_seed
 
 from ksr_recbole import registry
 from ksr_recbole.files import check_regular
-from ksr_recbole.plugin.trainer import RegisteredTrainer
+from ksr_recbole.plugin.registered_trainer import RegisteredTrainer
 from ksr_recbole.quick_start.restore import config_of
 from ksr_recbole.trainer import checkpoint
 

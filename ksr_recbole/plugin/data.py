@@ -12,9 +12,9 @@ from ksr_recbole.dataset.dataloader import (
     SequenceTrainLoader,
     check_not_empty,
 )
-from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, load_dataset
+from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
-from ksr_recbole.quick_start.data import prepare_atomic_files
+from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 
 FINGERPRINT = "data_fingerprint"
 """Config key that carries the dataset's fingerprint from the loaders to the trainer."""

@@ -27,7 +27,7 @@ from ksr_recbole.plugin.checkpoints import load_data_and_model
 from ksr_recbole.plugin.configuration import STOCK, choices, choose_config, keep_words, stock_class
 from ksr_recbole.plugin.data import dataset_of, loader_of
 from ksr_recbole.plugin.hooks import Hooks
-from ksr_recbole.plugin.trainer import RegisteredTrainer
+from ksr_recbole.plugin.registered_trainer import RegisteredTrainer
 
 
 def put_in_place() -> Hooks:

@@ -42,7 +42,7 @@ from ksr_recbole.bars import on_terminal
 from ksr_recbole.cache import content_key
 from ksr_recbole.errors import UserError
 from ksr_recbole.neighbours import sharing_cores
-from ksr_recbole.pretraining.progress import (
+from ksr_recbole.pretraining.partial import (
     ArrayKind,
     PartialTraining,
     epoch_seed,

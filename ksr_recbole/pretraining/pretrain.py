@@ -19,8 +19,8 @@ import numpy as np
 
 from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import option
-from ksr_recbole.dataset.kg_sequence_dataset import KGSequenceDataset, WithSequences
 from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError
 from ksr_recbole.locks import locked
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr

@@ -25,8 +25,8 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
-from ksr_recbole.dataset.kg_sequence_dataset import WithSequences, data_keys_named, load_dataset
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
+from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named, load_dataset
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts, check_possible
 from ksr_recbole.distributed.launching import launch
@@ -35,9 +35,9 @@ from ksr_recbole.evaluation.candidates import check_enough_items
 from ksr_recbole.evaluation.evaluator import EvalResult, evaluated_modes, parse_mode
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import PretrainedVectors, pretrained_vectors
-from ksr_recbole.quick_start.data import prepare_atomic_files
+from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import logging_of, to_log_file
-from ksr_recbole.quick_start.memory import check_memory
+from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
 from ksr_recbole.files import check_regular, replacing
-from ksr_recbole.model.weights import difference, problem_in_sizes
 from ksr_recbole.trainer.checkpoint_file import read, to_bytes
+from ksr_recbole.trainer.weights import difference, problem_in_sizes
 
 
 def plain(value: Any) -> Any:

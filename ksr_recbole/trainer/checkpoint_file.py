@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_regular
-from ksr_recbole.model.weights import not_finite
 from ksr_recbole.records import Each, Either, Number, Whole, check_shape, parse_object
+from ksr_recbole.trainer.weights import not_finite
 
 KIND = "ksr_recbole checkpoint"
 FORMAT = 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ksr_recbole.errors import UnusableCheckpointError
-from ksr_recbole.model.weights import difference
+from ksr_recbole.trainer.weights import difference
 
 _PROBE = (2, 3)
 """A shape that no number for a whole parameter has, such as the number of steps."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ksr_recbole.benchmark.pool import Job, Observer, Report, run_cell
+from ksr_recbole.comparison.pool import Job, Observer, Report, run_cell
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.paths import IMPORTED_FROM
 
@@ -21,7 +21,7 @@ _TICK_SECONDS = 0.5
 
 
 def run_jobs_on_ray(jobs: Iterable[Job], observer: Observer, config: Any) -> None:
-    """As :func:`~ksr_recbole.benchmark.pool.run_jobs`, a task of Ray each.
+    """As :func:`~ksr_recbole.comparison.pool.run_jobs`, a task of Ray each.
 
     A cluster is joined where the environment variable ``RAY_ADDRESS`` names one; otherwise Ray
     starts on this machine.  Each job gets one CPU, and one GPU where ``gpu_id`` and PyTorch see

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ksr_recbole.benchmark.pool import Job, Report, run_jobs
-from ksr_recbole.benchmark.progress import TrialLines
-from ksr_recbole.benchmark.results import Row
-from ksr_recbole.benchmark.store import Cell, Failed, Finished
-from ksr_recbole.benchmark.studies import Setting
-from ksr_recbole.benchmark.trials import Trial
 from ksr_recbole.cache import content_key
+from ksr_recbole.comparison.live import TrialLines
+from ksr_recbole.comparison.pool import Job, Report, run_jobs
+from ksr_recbole.comparison.results import Row
+from ksr_recbole.comparison.store import Cell, Failed, Finished
+from ksr_recbole.comparison.studies import Setting
+from ksr_recbole.comparison.trials import Trial
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.trainer.checkpoint import plain
 from ksr_recbole.tuning.draws import draws_of

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ksr_recbole.benchmark.progress import short
-from ksr_recbole.benchmark.report import markdown_document
-from ksr_recbole.benchmark.results import Row
-from ksr_recbole.benchmark.store import Failed, Finished
-from ksr_recbole.benchmark.table import to_text
-from ksr_recbole.benchmark.trials import Layout, Trial, describe, trial_table
+from ksr_recbole.comparison.live import short
+from ksr_recbole.comparison.report import markdown_document
+from ksr_recbole.comparison.results import Row
+from ksr_recbole.comparison.store import Failed, Finished
+from ksr_recbole.comparison.table import to_text
+from ksr_recbole.comparison.trials import Layout, Trial, describe, trial_table
 from ksr_recbole.config.config import nest
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
 from ksr_recbole.files import replacing

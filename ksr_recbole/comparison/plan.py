@@ -1,0 +1,152 @@
+"""Which cells a request needs, and which of them cannot be run on its dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ksr_recbole import registry
+from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key, file_digests
+from ksr_recbole.comparison.studies import Setting, Study
+from ksr_recbole.config import Config
+from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.evaluator import evaluated_modes
+from ksr_recbole.evaluation.metrics import metric_keys
+from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from ksr_recbole.quick_start.result import settings
+
+Position = tuple[str, str, int]
+"""Label of the setting, task and seed."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        dataset: name of the dataset.
+        study: what is compared.
+        tasks: names of the tasks.
+        seeds: the seeds, ascending.
+        jobs: cells run at a time.
+        results_dir: folder of everything that is written.
+        config_files: YAML files read for every cell.
+        values: config values of every cell, as on the command line.
+        keep_checkpoints: leave the trained models of finished cells on disk.
+    """
+
+    dataset: str
+    study: Study
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    jobs: int = 1
+    results_dir: Path = Path("results")
+    config_files: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    keep_checkpoints: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request's cells.
+
+    Attributes:
+        request: the request.
+        store: where finished cells are.
+        table1: the dataset's line of Table 1.
+        modes: evaluation modes reported, the one that selects the best epoch first.
+        cells: by position in the tables; positions that need the same run share a cell.
+        refused: why a cell cannot be run on this dataset, by the cell's name.
+    """
+
+    request: Request
+    store: Store
+    table1: str
+    modes: tuple[str, ...]
+    cells: Mapping[Position, Cell]
+    refused: Mapping[str, str]
+
+    def distinct_cells(self) -> list[Cell]:
+        """Every cell once: seed by seed, so that a first whole table is there early."""
+        ordered = sorted(self.cells.items(), key=lambda item: item[0][2])
+        return list({cell.name: cell for _, cell in ordered}.values())
+
+
+def make_plan(request: Request) -> Plan:
+    """Check every cell's configuration, make sure the data are there, and name the cells.
+
+    Raises:
+        UserError: the configuration or the dataset's files are refused.
+    """
+    configs = {
+        (setting.label, task): _config(request, setting, task)
+        for task in request.tasks
+        for setting in request.study.settings
+    }
+    some_config = next(iter(configs.values()))
+    table1 = prepare_atomic_files(some_config)
+    digests = file_digests(some_config)
+    cells = {
+        (setting.label, task, seed): cell_of(
+            setting, configs[setting.label, task], seed, digests, request.study.measure
+        )
+        for task in request.tasks
+        for setting in request.study.settings
+        for seed in request.seeds
+    }
+    reasons = {cell.name: _reason_against(cell, digests, some_config) for cell in cells.values()}
+    if all(reasons.values()):
+        raise UserError(next(iter(reasons.values())))
+    return Plan(
+        request,
+        Store(request.results_dir / "benchmark" / request.dataset),
+        table1,
+        tuple(evaluated_modes(some_config)),
+        cells,
+        {name: reason for name, reason in reasons.items() if reason},
+    )
+
+
+def cell_of(
+    setting: Setting,
+    config: Config,
+    seed: int,
+    digests: Mapping[str, str],
+    measure: str | None = None,
+) -> Cell:
+    """The cell of a setting.
+
+    Args:
+        setting: the setting.
+        config: its configuration.
+        seed: the run's seed.
+        digests: of the dataset's files, from :func:`file_digests`.
+        measure: as of :class:`Cell`.
+    """
+    key = cell_key(settings(config), seed, digests)
+    names = setting.model, config["dataset"], config["task"]
+    return Cell(*names, seed, setting.overrides, key, measure)
+
+
+def _config(request: Request, setting: Setting, task: str) -> Config:
+    values = {**request.values, **setting.overrides, "task": task}
+    config = Config(setting.model, request.dataset, list(request.config_files), values)
+    missing = set(METRICS.values()) - set(metric_keys(config["metrics"], config["topk"]))
+    if missing:
+        raise UserError(
+            f"The table shows {', '.join(METRICS)}, but {', '.join(sorted(missing))} would not be "
+            "computed; leave the config keys metrics and topk as they are, or add to them."
+        )
+    return config
+
+
+def _reason_against(cell: Cell, digests: Mapping[str, str], config: Any) -> str | None:
+    missing = [f"{cell.dataset}.{suffix}" for suffix in ("kg", "link") if suffix not in digests]
+    if not missing or not registry.needs_kg(cell.model):
+        return None
+    return (
+        f"{cell.model} needs a knowledge graph, but {config['data_path']} has no "
+        f"{' and no '.join(missing)}; add what is missing or compare models that need none."
+    )

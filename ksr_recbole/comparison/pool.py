@@ -1,0 +1,262 @@
+"""Runs cells in worker processes that are used again and replaced when they die."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, Protocol
+
+from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.compat import silence_upstream_warnings
+from ksr_recbole.errors import UnusableCheckpointError, UserError, one_line
+from ksr_recbole.locks import locked
+from ksr_recbole.processes import serve_parent, threads_per_worker
+from ksr_recbole.text import printing
+from ksr_recbole.threads import THREAD_VARIABLES
+
+_TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to be run.
+
+    Attributes:
+        cell: the cell.
+        store: where its result goes.
+        config_files: YAML files.
+        values: config values of every cell.
+        keep_checkpoints: leave the trained model on disk.
+    """
+
+    cell: Cell
+    store: Store
+    config_files: tuple[str, ...]
+    values: Mapping[str, Any]
+    keep_checkpoints: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a job ended.
+
+    Attributes:
+        error: why it failed, in one line; ``None`` if its result is in the store.
+        warning: what a user should know of a job that did not fail.
+    """
+
+    error: str | None = None
+    warning: str | None = None
+
+
+class Observer(Protocol):
+    """Who is told what the pool does."""
+
+    def started(self, job: Job) -> None:
+        """``job`` was given to a worker."""
+
+    def ended(self, job: Job, report: Report) -> None:
+        """``job`` is done with."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+
+def run_jobs(jobs: Iterable[Job], workers: int, observer: Observer) -> None:
+    """Run every job once.
+
+    A job is taken from ``jobs`` only when a worker is free, so that it may depend on how earlier
+    ones ended.  A worker that dies fails its own job only: each is an executor of one process,
+    because a larger one could not tell which of its jobs was the cause.  If this is interrupted,
+    the workers are ended; their cells continue from their checkpoints next time.
+
+    Args:
+        jobs: in the order wanted.
+        workers: jobs run at a time.
+        observer: hears of starts and ends.
+    """
+    source = iter(jobs)
+    idle: list[_Worker] = []
+    busy: dict[Future[Report], tuple[_Worker, Job]] = {}
+    try:
+        while True:
+            while len(busy) < workers and (job := next(source, None)):
+                process = idle.pop() if idle else _Worker(threads_per_worker(workers))
+                busy[process.submit(job)] = (process, job)
+                observer.started(job)
+            if not busy:
+                break
+            done, _ = wait(busy, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                process, job = busy.pop(future)
+                idle.append(process)
+                observer.ended(job, process.report(future))
+            observer.tick()
+    finally:
+        interrupted = [process for process, _ in busy.values()]
+        for process in interrupted:
+            process.kill()
+        for process in [*interrupted, *idle]:
+            process.close()
+
+
+class _Worker:
+    """A process that runs one job at a time.
+
+    Args:
+        threads: threads its libraries may use.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._start()
+
+    def _start(self) -> None:
+        self._executor = ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=get_context("spawn"),
+            initializer=initialise,
+            initargs=(self._threads,),
+        )
+        self._process_id = self._executor.submit(os.getpid)
+
+    def submit(self, job: Job) -> Future[Report]:
+        try:
+            return self._executor.submit(run_cell, job)
+        except BrokenProcessPool:  # it died between two jobs
+            self._start()
+            return self._executor.submit(run_cell, job)
+
+    def report(self, future: Future[Report]) -> Report:
+        """What became of a job; a dead process is replaced."""
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            self.close()
+            self._start()
+            return Report("its process died (killed, or out of memory)")
+        except Exception as error:
+            return Report(f"{type(error).__name__}: {error}")
+
+    def kill(self) -> None:
+        """End the process in the middle of its job."""
+        with suppress(BrokenProcessPool, ProcessLookupError):
+            os.kill(self._process_id.result(), signal.SIGTERM)
+
+    def close(self) -> None:
+        """End the process, once its job is done."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+# In a worker -----------------------------------------------------------------------------------
+
+
+def initialise(threads: int) -> None:
+    """Prepare a worker process: its share of the cores, and an end with its parent's.
+
+    Args:
+        threads: threads of each library; fewer stay fewer where the environment says so.
+    """
+    for name in THREAD_VARIABLES:
+        given = os.environ.get(name, "")
+        os.environ[name] = str(min(int(given), threads) if given.isdecimal() else threads)
+    serve_parent()
+
+
+def run_cell(job: Job) -> Report:
+    """Run a cell and keep its result; whatever goes wrong is reported, not raised.
+
+    All output goes to the cell's log file, and so does the traceback of an error.
+    """
+    log = job.store.log_file(job.cell)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with _output_to(log), printing():
+        try:
+            return Report(warning=_run(job))
+        except UserError as error:
+            traceback.print_exc()
+            return Report(one_line(error))
+        except Exception as error:
+            traceback.print_exc()
+            return Report(f"{type(error).__name__}: {one_line(error)} (see {log})")
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Append everything this process prints, from native code too, to a file."""
+    streams = (sys.stdout, sys.stderr)
+    saved = [os.dup(number) for number in (1, 2)]
+    with path.open("ab", buffering=0) as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.flush()
+        for number, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _run(job: Job) -> str | None:
+    """Run the cell unless another command does so meanwhile; return what a user should know."""
+    silence_upstream_warnings()
+    folder = job.store.checkpoint_folder(job.cell)
+    # The lock lies beside the folder, which goes.
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        warning = None if job.store.load(job.cell) else _train(job, folder)
+        if not job.keep_checkpoints:
+            shutil.rmtree(folder, ignore_errors=True)
+    return warning
+
+
+def _train(job: Job, folder: Path) -> str | None:
+    """Train the cell, from its checkpoint if there is one; return what a user should know."""
+    checkpoints = sorted(folder.glob("*.pth"), key=lambda path: path.stat().st_mtime_ns)
+    resume = str(checkpoints[-1]) if checkpoints else None
+    warning = None
+    start = time.perf_counter()
+    try:
+        result = _call(job, folder, resume)
+    except UnusableCheckpointError as error:
+        if resume is None:
+            raise
+        warning = f"{job.cell.name} starts anew: {one_line(error)}"
+        resume = None
+        result = _call(job, folder, resume)
+    seconds = time.perf_counter() - start
+    if not job.keep_checkpoints:
+        result |= {"checkpoint": None, "result_file": None}  # they go with the folder
+    job.store.save(job.cell, result, wall_seconds=seconds, resumed=resume is not None)
+    return warning
+
+
+def _call(job: Job, folder: Path, resume: str | None) -> dict[str, Any]:
+    # Imported late: a worker must be there at once, to be counted and stopped.
+    from ksr_recbole.quick_start import run
+
+    cell = job.cell
+    own = {
+        "task": cell.task,
+        "seed": cell.seed,
+        "checkpoint_dir": str(folder),
+        "results_dir": str(folder),  # the cell's file holds the run's result
+        "show_progress": False,
+        "resume": resume or False,
+    }
+    values = {**job.values, **cell.overrides, **own}
+    measure = resolve_name(cell.measure) if cell.measure else None
+    return run(cell.model, cell.dataset, list(job.config_files), values, measure=measure)

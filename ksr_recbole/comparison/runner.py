@@ -1,0 +1,61 @@
+"""From a request to its tables: runs what is not finished yet, then reports."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from pkgutil import resolve_name
+
+from ksr_recbole.comparison.live import observing
+from ksr_recbole.comparison.plan import Plan, Request, make_plan
+from ksr_recbole.comparison.pool import Job, run_jobs
+from ksr_recbole.comparison.report import report
+from ksr_recbole.comparison.results import collect_rows
+from ksr_recbole.comparison.store import Failed, Finished
+from ksr_recbole.files import ensure_writable
+from ksr_recbole.locks import locked
+from ksr_recbole.one_step import finish_steps
+
+
+def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
+    """Run a request's cells and write its tables.
+
+    Returns:
+        The tables as text, the files written, and whether every cell has a result.
+
+    Raises:
+        UserError: anything that concerns all cells; what concerns one is shown in its place.
+    """
+    plan = make_plan(request)
+    ensure_writable(request.results_dir, "results_dir")
+    outcomes = run_cells(plan)
+    rows = collect_rows(plan, outcomes)
+    own = request.study.report
+    write = resolve_name(own) if own else report
+    # Where a table goes depends on those that are there.
+    with locked(request.results_dir / ".tables.lock"):
+        finish_steps(request.results_dir)
+        text, paths = write(plan, rows)
+    return text, paths, all(row.error is None for row in rows)
+
+
+def run_cells(plan: Plan) -> dict[str, Finished | Failed]:
+    """Run what the store has no result of; what became of every cell, by its name."""
+    request = plan.request
+    outcomes: dict[str, Finished | Failed] = {
+        name: Failed(reason) for name, reason in plan.refused.items()
+    }
+    cells = [cell for cell in plan.distinct_cells() if cell.name not in outcomes]
+    for cell in cells:
+        if finished := plan.store.load(cell):
+            outcomes[cell.name] = finished
+            if finished.result.get("checkpoint") is None:  # not kept, and its run may be killed
+                shutil.rmtree(plan.store.checkpoint_folder(cell), ignore_errors=True)
+    jobs = [
+        Job(cell, plan.store, request.config_files, request.values, request.keep_checkpoints)
+        for cell in cells
+        if cell.name not in outcomes
+    ]
+    with observing(plan, outcomes) as board:
+        run_jobs(jobs, request.jobs, board)
+    return board.outcomes

@@ -1,0 +1,373 @@
+"""A cell, the smallest piece of work that is kept: one model, task and seed on one dataset.
+
+A finished one is a JSON file and the ranks it was computed from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ksr_recbole.cache import compact, content_key, read_arrays, widened, write_arrays
+from ksr_recbole.comparison.significance import PerUser
+from ksr_recbole.errors import DamagedFileError, UserError
+from ksr_recbole.evaluation.metrics import per_user_metrics
+from ksr_recbole.files import sha256_of
+from ksr_recbole.records import Each, Number, Whole, check_shape, read_record, write_record
+
+logger = getLogger(__name__)
+
+ATOMIC_FILES = ("inter", "kg", "link")
+"""Suffixes of the dataset's files a result depends on."""
+
+VECTOR_FILES = ("ent", "rel", "bpr")
+"""Suffixes of the files in ``pretrain_path``."""
+
+PLACES = frozenset(
+    {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir"}
+    | {"pretrain_path", "pretrain_export_path"}
+    | {"data_cache_dir", "config_files", "dataset_save_path", "dataloaders_save_path"}
+)
+"""Config keys that say where files lie on this machine; kept settings and commands lack them."""
+
+NO_PART_OF_THE_KEY = PLACES | frozenset(
+    # What is shown or kept, ...
+    {"resume", "trust_checkpoint", "show_progress", "state", "save_dataset", "save_dataloaders"}
+    | {"log_wandb", "wandb_project", "metric_decimal_place"}
+    # ... which machine computes it, in which order of batches; and the seed, given apart.
+    | {"gpu_id", "use_gpu", "device", "worker", "num_threads", "memory_backend", "eval_batch_size"}
+    | {"nproc", "ip", "port", "world_size", "local_rank", "group_offset", "offset", "seed"}
+)
+"""Config keys under which a result stays the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of the comparison.
+
+    Attributes:
+        model: name of the model.
+        dataset: name of the dataset.
+        task: name of the task.
+        seed: the run's seed.
+        overrides: config values of the study, beside those given for every cell.
+        key: SHA-256 of everything the result depends on (:func:`cell_key`).
+        measure: ``module:function`` of a :data:`~ksr_recbole.quick_start.run.Measure` that the
+            result must have.  It adds to the result and changes nothing in it, so it is no part
+            of the key: a study without one takes a cell that was measured.
+    """
+
+    model: str
+    dataset: str
+    task: str
+    seed: int
+    overrides: Mapping[str, Any]
+    key: str
+    measure: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What its files are called; the first 16 digits of the key tell cells apart."""
+        return f"{self.model}-{self.task}-{self.seed}-{self.key[:16]}"
+
+
+def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -> str:
+    """Key of a cell: equal exactly for cells that must give the same result.
+
+    An option without a value (``None``) counts as one that is not there, so that cells finished
+    before there was that option are found.
+
+    Args:
+        settings: the final config values, as JSON can hold them; model, dataset and task are
+            among them.
+        seed: the run's seed.
+        files: from :func:`file_digests`.
+    """
+    kept = {key: value for key, value in of_consequence(settings).items() if value is not None}
+    return content_key({"settings": kept, "seed": seed, "files": dict(files)})
+
+
+def of_consequence(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Config values but those under which a result stays the same."""
+    return {key: value for key, value in values.items() if key not in NO_PART_OF_THE_KEY}
+
+
+def without_places(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Config values but those that say where files lie on this machine."""
+    return {key: value for key, value in values.items() if key not in PLACES}
+
+
+def environment_without_places(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's environment whose command names no folder of this machine.
+
+    Args:
+        environment: from :func:`ksr_recbole.quick_start.result.environment`.
+    """
+    program, *arguments = environment["command"]
+    kept = [a for a in arguments if a.partition("=")[0].removeprefix("--") not in PLACES]
+    return {**environment, "command": [Path(program).name, *kept]}
+
+
+def file_digests(config: Any) -> dict[str, str]:
+    """SHA-256 of each atomic file that is there and of the vectors given, by suffix.
+
+    Args:
+        config: a configuration of the dataset; only ``data_path`` and ``pretrain_path`` matter.
+    """
+    folders = [(config["data_path"], ATOMIC_FILES)]
+    if config["pretrain_path"]:
+        folders.append((config["pretrain_path"], VECTOR_FILES))
+    paths = {
+        suffix: Path(folder) / f"{config['dataset']}.{suffix}"
+        for folder, suffixes in folders
+        for suffix in suffixes
+    }
+    return {suffix: sha256_of(path) for suffix, path in paths.items() if path.is_file()}
+
+
+# The folder of finished cells -----------------------------------------------------------------
+
+METRICS = {"MAP": "map", "MRR": "mrr", "Hit@10": "hit@10", "NDCG@10": "ndcg@10"}
+"""The metrics of Table 3 as shown, and RecBole's names of them."""
+
+
+_MEASURED = "measured/"
+"""What names of a measure's arrays begin with, beside those of ``mode/phase/...``."""
+
+_METRICS = Each(Each(Each(Number())))
+
+_SHAPE = {
+    "key": str,
+    "wall_seconds": Number(),
+    "resumed": bool,
+    "result": {
+        "metrics": _METRICS,
+        "best_epoch": Whole(),
+        "epochs_trained": Whole(1),
+        "seconds": {"training": Number()},
+        "candidates": Each(str),
+        "config": dict,
+    },
+}
+"""What is read of a cell's JSON file."""
+
+_SAME = 1e-9
+"""Metrics and those that the ranks give differ by less, whatever order they are added in."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A cell's result.
+
+    Attributes:
+        record: the content of the cell's JSON file: the cell, ``wall_seconds``, ``resumed`` and
+            ``result``, which is what the run returned.
+        ranks: users and ranks of the positives, ``int64 [P]`` each, by mode and phase.
+        measured: arrays of the cell's measure, by name; empty without one.
+    """
+
+    record: Mapping[str, Any]
+    ranks: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+    measured: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What the run returned."""
+        return self.record["result"]
+
+    def metrics(
+        self, mode: str, phase: str, names: Iterable[str] = METRICS.values()
+    ) -> dict[str, float]:
+        """Metrics by RecBole's name, those of Table 3 unless others are wanted."""
+        values = self.result["metrics"][mode][phase]
+        return {name: values[name] for name in names}
+
+    def per_user(self, mode: str, phase: str) -> dict[str, PerUser]:
+        """The metrics of Table 3 of every user, by RecBole's name."""
+        users, ranks = self.ranks[mode, phase]
+        kinds = dict.fromkeys(name.partition("@")[0] for name in METRICS.values())
+        unique, values = per_user_metrics(users, ranks, list(kinds), [10])
+        return {name: PerUser(unique, values[name]) for name in METRICS.values()}
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A cell that gave no result.
+
+    Attributes:
+        error: why, in one line.
+        seconds: wall-clock seconds until then, where they were counted.
+    """
+
+    error: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """The benchmark's folder of one dataset.
+
+    Attributes:
+        folder: ``<results_dir>/benchmark/<dataset>``.
+    """
+
+    folder: Path
+
+    def result_file(self, cell: Cell) -> Path:
+        """The cell's JSON file; it is there if and only if the cell is finished."""
+        return self.folder / "cells" / f"{cell.name}.json"
+
+    def ranks_file(self, cell: Cell) -> Path:
+        """The cell's users and ranks."""
+        return self.folder / "cells" / f"{cell.name}.safetensors"
+
+    def failure_file(self, cell: Cell) -> Path:
+        """How the cell's run failed, for those who do not want it run again."""
+        return self.folder / "failures" / f"{cell.name}.json"
+
+    def log_file(self, cell: Cell) -> Path:
+        """What the cell's run printed, attempt after attempt."""
+        return self.folder / "logs" / f"{cell.name}.log"
+
+    def checkpoint_folder(self, cell: Cell) -> Path:
+        """Where the cell's run keeps its state until it is finished."""
+        return self.folder / "checkpoints" / cell.name
+
+    def save(
+        self, cell: Cell, run_result: Mapping[str, Any], wall_seconds: float, resumed: bool
+    ) -> None:
+        """Keep a finished cell, whole or not at all.
+
+        Args:
+            cell: the cell.
+            run_result: what :func:`ksr_recbole.quick_start.run` returned.
+            wall_seconds: what this took, from the last resumption on.
+            resumed: whether it went on from a checkpoint, so that the seconds are not all.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        result = dict(run_result)
+        result["config"] = without_places(result["config"])
+        result["environment"] = environment_without_places(result["environment"])
+        measured = result.pop("measured_arrays", {})
+        arrays = {_MEASURED + name: array for name, array in measured.items()}
+        for mode, phases in result.pop("eval_results").items():
+            for phase, ranked in phases.items():
+                arrays[f"{mode}/{phase}/users"] = compact(ranked.users)
+                arrays[f"{mode}/{phase}/ranks"] = compact(ranked.ranks)
+        about = {
+            "key": cell.key,
+            "model": cell.model,
+            "dataset": cell.dataset,
+            "task": cell.task,
+            "seed": cell.seed,
+            "overrides": dict(cell.overrides),
+            "measure": cell.measure,
+        }
+        record = {**about, "wall_seconds": wall_seconds, "resumed": resumed, "result": result}
+        # The ranks first: a cell counts as finished once its JSON file is there.
+        write_arrays(self.ranks_file(cell), cell.key, arrays, about)
+        write_record(self.result_file(cell), record)
+
+    def load(self, cell: Cell) -> Finished | None:
+        """A finished cell, or ``None``; files that are damaged are told in one warning.
+
+        A cell that lacks the measure it is asked for is not finished.
+        """
+        path = self.result_file(cell)
+        try:
+            record = read_record(path)
+            if record.get("key") != cell.key:
+                raise DamagedFileError("it was made from other data, settings or seed")
+            check_shape(record, _SHAPE)
+            if cell.measure not in (None, record.get("measure")):
+                return None
+            return _finished(record, read_arrays(self.ranks_file(cell), cell.key))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            reason = f"{path.name} cannot be read: {error.strerror}"
+        except DamagedFileError as error:
+            reason = str(error)
+        logger.warning(f"Running {cell.name} again, its files cannot be used: {reason}.")
+        return None
+
+    def save_failure(self, cell: Cell, failed: Failed) -> None:
+        """Keep how a cell's run failed.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        record = {"key": cell.key, "error": failed.error, "seconds": failed.seconds}
+        write_record(self.failure_file(cell), record)
+
+    def load_failure(self, cell: Cell) -> Failed | None:
+        """How a cell's run failed; ``None`` if it did not, or if that cannot be read."""
+        try:
+            record = read_record(self.failure_file(cell))
+            check_shape(record, {"key": str, "error": str, "seconds": Number()})
+        except (DamagedFileError, OSError):
+            return None
+        if record["key"] != cell.key:
+            return None
+        return Failed(record["error"], float(record["seconds"]))
+
+
+def _finished(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Finished:
+    """A cell of its two files.
+
+    Raises:
+        DamagedFileError: they do not belong together.
+    """
+    ranks: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+    evaluated = {
+        (m, phase) for m, phases in record["result"]["metrics"].items() for phase in phases
+    }
+    ranked = {tuple(name.split("/")[:2]) for name in arrays if not name.startswith(_MEASURED)}
+    if not evaluated or evaluated != ranked:
+        raise DamagedFileError("its metrics are not those that it has ranks of")
+    for mode, phases in record["result"]["metrics"].items():
+        for phase, metrics in phases.items():
+            name = ascii(f"{mode}/{phase}")[1:-1]
+            users, places = ranks[mode, phase] = _ranks(arrays, mode, phase, name)
+            given = _given_by(users, places, record["result"]["config"])
+            for metric, value in given.items():
+                if abs(metrics.get(metric, np.inf) - value) > _SAME:
+                    raise DamagedFileError(f"its {metric} of {name} is not the one of its ranks")
+    measured = {
+        name.removeprefix(_MEASURED): array
+        for name, array in arrays.items()
+        if name.startswith(_MEASURED)
+    }
+    return Finished(record, ranks, measured)
+
+
+def _ranks(
+    arrays: Mapping[str, np.ndarray], mode: str, phase: str, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Users and ranks of a mode and phase, ``int64 [P]`` each."""
+    found = [arrays.get(f"{mode}/{phase}/{part}") for part in ("users", "ranks")]
+    users, ranks = (np.zeros(0) if each is None else each for each in found)
+    whole = users.dtype.kind in "iu" and ranks.dtype.kind in "iu"
+    if not whole or users.ndim != 1 or users.shape != ranks.shape or len(users) == 0:
+        raise DamagedFileError(f"its ranks of {name} are missing or of another shape")
+    if users.min() < 0 or ranks.min() < 1:
+        raise DamagedFileError(f"its ranks of {name} begin below 1")
+    return widened(users), widened(ranks)
+
+
+def _given_by(users: np.ndarray, ranks: np.ndarray, config: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that ranks give; those of Table 3 unless the run had others."""
+    kinds = dict.fromkeys(metric.partition("@")[0] for metric in METRICS.values())
+    try:
+        names, topk = config.get("metrics", list(kinds)), config.get("topk", [10])
+        _, values = per_user_metrics(users, ranks, names, topk)
+    except (UserError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedFileError("its configuration has no metrics") from error
+    return {name: float(each.mean()) for name, each in values.items()}

@@ -1,0 +1,158 @@
+"""What is compared: each table or figure of the paper as a list of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ksr_recbole.registry import VARIANTS
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of a table: a model under some config values.
+
+    Attributes:
+        label: the row's name, different within a study.
+        model: name of the model.
+        overrides: config values that differ from the model's own.
+        group: rows of another group stand below a rule.
+        series: the line of a line figure that the row is a point of.
+        x: where on that line.
+    """
+
+    label: str
+    model: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+    series: str = ""
+    x: float = 0.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table and its figure.
+
+    Attributes:
+        name: part of the files' names.
+        title: what the table shows, in words.
+        settings: the rows, in order.
+        tasks: the tasks shown if none is asked for.
+        reference: label of the row that the others are tested against, if any.
+        baselines: labels of the rows of which the best is what the reference improves on.
+        figure: ``bars`` of every row, or ``lines`` of every series.
+        split_figure: a panel for each group instead of all rows in one.
+        x_label: what ``x`` is, for a line figure.
+        phase: whose metrics are shown, ``test`` or, to choose settings, ``valid``.
+        measure: ``module:function`` of what is measured on every trained model, if anything.
+        report: ``module:function`` that writes what the study leaves; by default the tables.
+    """
+
+    name: str
+    title: str
+    settings: tuple[Setting, ...]
+    tasks: tuple[str, ...] = ("next-item",)
+    reference: str | None = None
+    baselines: tuple[str, ...] = ()
+    figure: Literal["bars", "lines"] = "bars"
+    split_figure: bool = False
+    x_label: str = ""
+    phase: Literal["test", "valid"] = "test"
+    measure: str | None = None
+    report: str | None = None
+
+
+TABLE3 = "table3"
+"""Name of the comparison of methods, the study run if none is named."""
+
+TUNING = "tuning"
+"""Name of the study that :mod:`ksr_recbole.comparison.trials` makes from its YAML file."""
+
+
+def table3(models: Sequence[str]) -> Study:
+    """The comparison of ``models`` (Table 3); variants stand below and are no baselines."""
+    own = "KSR"
+    settings = [
+        Setting(name, name, group="variants" if name in VARIANTS else "")
+        for name in sorted(models, key=lambda name: name in VARIANTS)
+    ]
+    return Study(
+        name=TABLE3,
+        title="Methods compared (Table 3)",
+        settings=tuple(settings),
+        reference=own if own in models else None,
+        baselines=tuple(name for name in models if name != own and name not in VARIANTS),
+    )
+
+
+def _of_ksr(key: str, values: Iterable[Any], group: str = "", **fixed: Any) -> tuple[Setting, ...]:
+    """KSR under each of ``values`` of one config key."""
+    return tuple(
+        Setting(f"KSR, {key} {value}", "KSR", {**fixed, key: value}, group) for value in values
+    )
+
+
+_VALUE_MATRICES = _of_ksr("value_matrix", ("private", "shared"))
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        Study(
+            name="value-matrix",
+            title="A value matrix for each user or one for all (Table 4)",
+            settings=_VALUE_MATRICES,
+            tasks=("next-item", "next-session"),
+            reference=_VALUE_MATRICES[0].label,
+            baselines=(_VALUE_MATRICES[1].label,),
+        ),
+        Study(
+            name="train-ratio",
+            title="Share of the training interactions (Fig. 3)",
+            settings=tuple(
+                Setting(
+                    f"{model}, {ratio:.0%}",
+                    model,
+                    {"train_ratio": ratio},
+                    group=f"{ratio:.0%}",
+                    series=model,
+                    x=ratio,
+                )
+                for ratio in (0.2, 0.4, 0.6, 0.8, 1.0)
+                # The paper's two, and GRU++ with items that train as those of KSR's default do.
+                for model in ("GRU++", "KSR", "GRU++-trained")
+            ),
+            figure="lines",
+            x_label="share of the training interactions",
+        ),
+        Study(
+            name="kge",
+            title="Methods and sizes of the KB embeddings (Fig. 4)",
+            settings=(
+                *_of_ksr(
+                    "kge_method",
+                    ("TransE", "TransH", "TransR", "TransD"),
+                    group="method",
+                    kg_embedding_size=50,
+                ),
+                *_of_ksr(
+                    "kg_embedding_size", (50, 100, 150, 200), group="size", kge_method="TransE"
+                ),
+            ),
+            split_figure=True,
+        ),
+        Study(
+            name="interpretability",
+            title="How far the explanations are right (Sec. 5.4)",
+            settings=tuple(
+                Setting(f"{model}, {kind}", model, {"value_matrix": kind}, group=model)
+                for model in ("KSR", "KSR-paper")
+                for kind in ("private", "shared")
+            ),
+            reference="KSR, private",
+            measure="ksr_recbole.interpretability.measures:measure_explanations",
+            report="ksr_recbole.interpretability.study_report:report_interpretability",
+        ),
+    )
+}
+"""The studies beside Table 3, by name."""

@@ -1,0 +1,257 @@
+"""Summaries as tables of text, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from ksr_recbole.comparison.results import Row, Summary, spread
+from ksr_recbole.comparison.significance import ALPHA
+from ksr_recbole.comparison.store import METRICS
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure in a table.
+
+    Attributes:
+        mean: mean over seeds.
+        std: standard deviation over seeds, ``None`` for one seed.
+        dagger: the reference is significantly better.
+        best: no row has a higher mean.
+    """
+
+    mean: float
+    std: float | None = None
+    dagger: bool = False
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table.
+
+    Attributes:
+        label: what the line is of.
+        cells: its figures, or ready texts.
+        error: told in place of the figures.
+        rule_above: a rule parts it from the line before.
+    """
+
+    label: str
+    cells: tuple[Value | str, ...] = ()
+    error: str | None = None
+    rule_above: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, as yet without a format.
+
+    Attributes:
+        caption: what it shows.
+        columns: heads of the columns after the first.
+        lines: its lines.
+        notes: sentences below it.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+
+
+def table_of(summary: Summary, dataset: str) -> Table:
+    """The table of one task and mode."""
+    lines = [_line(row, summary) for row in summary.rows]
+    groups = [row.setting.group for row in summary.rows]
+    ruled = with_rules(lines, groups)
+    if summary.improvement:
+        texts = tuple("-" if p is None else f"{p:+.2f} %" for p in summary.improvement.values())
+        ruled.append(Line("improvement", texts, rule_above=True))
+    return Table(
+        f"{summary.study.title}: {dataset}, {summary.task}, test, {summary.mode}",
+        tuple(METRICS),
+        tuple(ruled),
+        tuple(_notes(summary)),
+    )
+
+
+def with_rules(lines: Sequence[Line], groups: Sequence[str]) -> list[Line]:
+    """The lines with a rule between those of different groups."""
+    parted = [False, *(before != after for before, after in pairwise(groups))]
+    return [replace(line, rule_above=above) for line, above in zip(lines, parted, strict=True)]
+
+
+def _line(row: Row, summary: Summary) -> Line:
+    if row.error is not None:
+        return Line(row.setting.label, error=row.error)
+    tests = summary.comparisons.get(row.setting.label, {})
+    highest = _highest(summary)
+    cells = []
+    for name, values in row.values(summary.mode).items():
+        mean = float(np.mean(values))
+        dagger = name in tests and tests[name].is_improvement
+        cells.append(Value(mean, spread(values), dagger, best=mean == highest[name]))
+    return Line(row.setting.label, tuple(cells))
+
+
+def _highest(summary: Summary) -> dict[str, float]:
+    means = [row.values(summary.mode) for row in summary.rows if row.error is None]
+    return {name: max(float(np.mean(each[name])) for each in means) for name in means[0]}
+
+
+def _notes(summary: Summary) -> list[str]:
+    fine = [row for row in summary.rows if row.error is None]
+    notes = []
+    if fine:
+        seeds = list(fine[0].cells)
+        told = ", ".join(map(str, seeds))
+        notes.append(
+            f"Mean and standard deviation over seeds {told}." if len(seeds) > 1 else f"Seed {told}."
+        )
+    reference = summary.study.reference
+    if summary.comparisons:
+        daggers = any(
+            t.is_improvement for row in summary.comparisons.values() for t in row.values()
+        )
+        told = f"† {reference} is better" if daggers else f"{reference} is nowhere better"
+        notes.append(
+            f"{told} at p < {ALPHA}: paired two-sided t-test over the same users "
+            "and candidates, on each user's mean over seeds."
+        )
+    if summary.improvement:
+        finished = {row.setting.label for row in fine}
+        compared = [label for label in summary.study.baselines if label in finished]
+        notes.append(
+            f"The last line is the improvement of {reference} over the best of "
+            f"{', '.join(compared)}."
+        )
+    return notes
+
+
+# Formats ------------------------------------------------------------------------------------
+
+
+def to_text(table: Table) -> str:
+    """The table in columns of plain text."""
+
+    def shown(value: Value | str) -> str:
+        return value if isinstance(value, str) else _plain(value)
+
+    cells = [[line.label, *map(shown, line.cells)] for line in table.lines]
+    head = ["", *table.columns]
+    widths = [max(len(row[k]) for row in [head, *cells] if k < len(row)) for k in range(len(head))]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [table.caption, "", _aligned(head, widths), rule]
+    for line, row in zip(table.lines, cells, strict=True):
+        if line.rule_above:
+            lines.append(rule)
+        lines.append(_aligned(row, widths) if line.error is None else _failure(line, widths))
+    return "\n".join([*lines, "", *table.notes]) + "\n"
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = (
+        text.ljust(width) if k == 0 else text.rjust(width)
+        for k, (text, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "  ".join([first, *rest]).rstrip()
+
+
+def _failure(line: Line, widths: Sequence[int]) -> str:
+    return f"{line.label.ljust(widths[0])}  failed: {line.error}"
+
+
+def _plain(value: Value) -> str:
+    return _number(value, " ± ") + ("†" if value.dagger else " ")
+
+
+def _number(value: Value, plus_minus: str) -> str:
+    deviation = "" if value.std is None else f"{plus_minus}{value.std:.4f}"
+    return f"{value.mean:.4f}{deviation}"
+
+
+def to_markdown(table: Table) -> str:
+    """The table in GitHub's Markdown; the best figures are bold."""
+
+    def shown(value: Value | str) -> str:
+        if isinstance(value, str):
+            return value
+        number = _number(value, " ± ")
+        return (f"**{number}**" if value.best else number) + ("†" if value.dagger else "")
+
+    def row(texts: Sequence[str]) -> str:
+        return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+    width = len(table.columns) + 1
+    lines = [f"### {table.caption}", "", row(["", *table.columns]), "|---" * width + "|"]
+    for line in table.lines:
+        # Markdown has no rules inside a table; an empty row parts as well.
+        lines += [row([""] * width)] if line.rule_above else []
+        texts = _line_texts(line, shown, len(table.columns))
+        lines.append(row([line.label, *texts]))
+    return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
+
+
+def _line_texts(line: Line, shown: Callable[[Value | str], str], columns: int) -> list[str]:
+    if line.error is None:
+        return [shown(value) for value in line.cells]
+    return [f"failed: {line.error}"] + [""] * (columns - 1)
+
+
+def to_latex(table: Table) -> str:
+    """The table in LaTeX, for the package booktabs; the best figures are bold."""
+
+    def shown(value: Value | str) -> str:
+        if isinstance(value, str):
+            return _escaped(value)
+        number = f"{value.mean:.4f}"
+        number = rf"\textbf{{{number}}}" if value.best else number
+        deviation = "" if value.std is None else rf" {{\scriptsize $\pm$ {value.std:.4f}}}"
+        return number + (r"$^{\dagger}$" if value.dagger else "") + deviation
+
+    columns = len(table.columns)
+    body = []
+    for line in table.lines:
+        body += [r"\midrule"] if line.rule_above else []
+        texts = [shown(value) for value in line.cells]
+        if line.error is not None:
+            texts = [rf"\multicolumn{{{columns}}}{{l}}{{failed: {_escaped(line.error)}}}"]
+        body.append(" & ".join([_escaped(line.label), *texts]) + r" \\")
+    head = " & ".join(["", *map(_escaped, table.columns)]).lstrip() + r" \\"
+    notes = [rf"\par\footnotesize {_escaped(note)}" for note in table.notes]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escaped(table.caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * columns}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *notes,
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "†": r"$\dagger$",
+}
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

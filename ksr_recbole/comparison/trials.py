@@ -1,0 +1,286 @@
+"""Trials: runs that are compared on validation, to choose settings.
+
+They are cells as any other.  Here is what the trials of ``run_benchmark.py --study=tuning``, which
+come from a file, and those of ``run_hyper.py``, which a search draws, have in common, and the
+former's study and report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ksr_recbole.cache import content_key
+from ksr_recbole.comparison.plan import Plan
+from ksr_recbole.comparison.report import about, markdown_document, metric_as_json, paths_for
+from ksr_recbole.comparison.results import Row, spread
+from ksr_recbole.comparison.store import METRICS
+from ksr_recbole.comparison.studies import TUNING, Setting, Study
+from ksr_recbole.comparison.table import Line, Table, Value, to_text, with_rules
+from ksr_recbole.config.keys import TEXTS, before_choice, check_keys, model_options, names_of
+from ksr_recbole.config.literals import read_yaml
+from ksr_recbole.errors import UserError
+from ksr_recbole.files import replacing
+from ksr_recbole.registry import MODELS, nearest
+
+_SELECTED_BY = "mrr"
+
+
+def tuning_study(models: Sequence[str] | None, path: Path, dataset: str) -> Study:
+    """A study with a row for each trial of each model.
+
+    A trial says what differs from ``configs/model/<model>.yaml``, whatever was chosen since for
+    the task or the dataset (``configs/model/<task>/<model>.yaml``, ``<dataset>/<model>.yaml``).
+
+    Args:
+        models: the models to tune; all of the file by default.
+        path: the file of trials, named after the task.
+        dataset: name of the dataset they are run on.
+
+    Raises:
+        UserError: the file is missing, malformed or unfair, or has no trials for a model.
+    """
+    trials = read_trials(path)
+    missing = [name for name in models or () if name not in trials]
+    if missing:
+        raise UserError(
+            f"{path} has no trials for {', '.join(missing)}; add some, or leave it out of --models."
+        )
+    settings = tuple(
+        Setting(f"{name} {number}", name, options, group=name)
+        for name in models or trials
+        for number, options in enumerate(_different(name, trials[name], path, dataset), start=1)
+    )
+    own_report = "ksr_recbole.comparison.trials:report_tuning"
+    return Study(TUNING, "Trials on validation", settings, phase="valid", report=own_report)
+
+
+def _different(
+    name: str, trials: Sequence[dict[str, Any]], path: Path, dataset: str
+) -> list[dict[str, Any]]:
+    """The trials of a model, with what was chosen for task and dataset since taken back.
+
+    Raises:
+        UserError: two of them are the same setting, so that the model would have fewer.
+    """
+    before = before_choice(name, path.stem, dataset)
+    full = [{**before, **trial} for trial in trials]
+    places: dict[str, int] = {}
+    for number, options in enumerate(full, start=1):
+        key = content_key({**model_options(name), **options})
+        if places.setdefault(key, number) != number:
+            raise UserError(
+                f"Trials {places[key]} and {number} of {name} in {path} are the same setting; "
+                "change one, so that no model is tuned with fewer trials than another."
+            )
+    return full
+
+
+def _differing(setting: Setting) -> dict[str, Any]:
+    """What a trial changes in its model's options."""
+    options = model_options(setting.model)
+    return {k: v for k, v in setting.overrides.items() if k not in options or options[k] != v}
+
+
+def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Trials by model.
+
+    Raises:
+        UserError: the file is missing or malformed, names an unknown model or config key, or
+            gives one model more trials than another.
+    """
+    content = read_yaml(path, TEXTS, "File of trials")
+    if not content:
+        raise UserError(f"The file of trials {path} must map each model to a list of trials.")
+    for name, trials in content.items():
+        if name not in MODELS:
+            raise UserError(
+                f"{path} has trials for '{name}', which is no model compared here"
+                f"{nearest(str(name), MODELS) or '.'}"
+            )
+        if not isinstance(trials, list) or not all(isinstance(trial, dict) for trial in trials):
+            raise UserError(f"The trials of {name} in {path} must be a list of `key: value` maps.")
+        for trial in trials:
+            check_keys(names_of(trial), f"the trials of {name} in {path}")
+    _check_fair(content, path)
+    return content
+
+
+def _check_fair(trials: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    numbers = {name: len(each) for name, each in trials.items()}
+    if len(set(numbers.values())) > 1 or not all(numbers.values()):
+        told = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        raise UserError(
+            f"Every model in {path} must have the same number of trials, at least one, so that "
+            f"none is tuned harder than another; it has: {told}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A trial's validation results.
+
+    Attributes:
+        row: the row.
+        score: the mean over seeds of what trials are chosen by, ``None`` if it failed.
+        chosen: it is its model's best.
+    """
+
+    row: Row
+    score: float | None
+    chosen: bool
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean wall-clock seconds of its runs, ``None`` without a finished one."""
+        seconds = [cell.record["wall_seconds"] for cell in self.row.finished()]
+        return float(np.mean(seconds)) if seconds else None
+
+
+def rank_trials(
+    rows: Sequence[Row], score: Callable[[Row], float], bigger: bool = True
+) -> list[Trial]:
+    """Trials model by model, the best on validation first, the failed last.
+
+    Args:
+        rows: the trials; of equal ones the first is the better.
+        score: what they are chosen by, of a row without an error.
+        bigger: whether more of it is better.
+    """
+    sign = -1 if bigger else 1
+    trials: list[Trial] = []
+    for model in dict.fromkeys(row.setting.model for row in rows):
+        mine = [row for row in rows if row.setting.model == model]
+        scored = [(None if row.error else score(row), row) for row in mine]
+        scored.sort(key=lambda pair: np.inf if pair[0] is None else sign * pair[0])
+        trials += [
+            Trial(row, found, chosen=place == 0 and found is not None)
+            for place, (found, row) in enumerate(scored)
+        ]
+    return trials
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the table of some trials looks.
+
+    Attributes:
+        caption: what it shows.
+        mode: the evaluation mode shown.
+        metrics: heads of columns, and RecBole's names of the metrics below them.
+        texts: heads of the columns after these, and what stands in them.
+        error: what stands there for a trial that failed.
+        mark: what is said of the best trial of a model.
+        selected_by: name of the metric that trials are chosen by.
+    """
+
+    caption: str
+    mode: str
+    metrics: Mapping[str, str]
+    texts: Mapping[str, Callable[[Trial], str]]
+    error: Callable[[Trial], str]
+    mark: str
+    selected_by: str
+
+
+def trial_table(trials: Sequence[Trial], layout: Layout) -> Table:
+    """All trials, the best one of each model first and marked.
+
+    Args:
+        trials: from :func:`rank_trials`.
+        layout: how it looks.
+    """
+    lines = []
+    for trial in trials:
+        label = f"{trial.row.setting.label}{f' ({layout.mark})' if trial.chosen else ''}"
+        if trial.score is None:
+            lines.append(Line(label, error=layout.error(trial)))
+            continue
+        values = trial.row.values(layout.mode, "valid", layout.metrics.values()).values()
+        figures = [Value(float(np.mean(v)), spread(v), best=trial.chosen) for v in values]
+        texts = [text(trial) for text in layout.texts.values()]
+        lines.append(Line(label, (*figures, *texts)))
+    return Table(
+        layout.caption,
+        (*layout.metrics, *layout.texts),
+        tuple(with_rules(lines, [trial.row.setting.model for trial in trials])),
+        (f"Chosen by {layout.selected_by} on validation; test items play no part.",),
+    )
+
+
+def describe(params: Mapping[str, Any], short: Callable[[Any], str] = str) -> str:
+    """Settings in one line.
+
+    Args:
+        params: config values by key.
+        short: how a value is written.
+    """
+    return ", ".join(f"{name} {short(value)}" for name, value in params.items())
+
+
+# The trials of a file -------------------------------------------------------------------------
+
+
+def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
+    """Write the trials of each task; nothing in them comes from the test items.
+
+    Returns:
+        The tables as text, and the files.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    request, mode = plan.request, plan.modes[0]
+    texts, paths = [], []
+    for task in request.tasks:
+        trials = rank_trials([row for row in rows if row.task == task], by_mrr(mode))
+        layout = Layout(
+            f"Trials: {request.dataset}, {task}, validation, {mode}",
+            mode,
+            METRICS,
+            {
+                "seconds": lambda trial: f"{trial.seconds:.1f}",
+                "settings": lambda trial: describe(_differing(trial.row.setting)) or "defaults",
+            },
+            error=lambda trial: str(trial.row.error),
+            mark="chosen",
+            selected_by=_SELECTED_BY.upper(),
+        )
+        table = trial_table(trials, layout)
+        files = paths_for(plan, f"{TUNING}-{task}", ("md", "json"))
+        with replacing(*files) as (markdown, document):
+            markdown.write_text(markdown_document(plan.table1, [table]), encoding="utf-8")
+            content = {**about(plan), "task": task, "mode": mode, "phase": "valid"}
+            content["selected_by"] = _SELECTED_BY
+            content["trials"] = [_as_json(trial, mode) for trial in trials]
+            document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        texts.append(to_text(table))
+        paths += files
+    return "\n\n".join(texts), paths
+
+
+def by_mrr(mode: str) -> Callable[[Row], float]:
+    """The mean over seeds of a row's MRR on validation in one mode."""
+    return lambda row: float(np.mean(row.values(mode, "valid")[_SELECTED_BY]))
+
+
+def _as_json(trial: Trial, mode: str) -> dict[str, Any]:
+    row = trial.row
+    described = {
+        "label": row.setting.label,
+        "model": row.setting.model,
+        "overrides": dict(row.setting.overrides),
+        "chosen": trial.chosen,
+        "error": row.error,
+        "seconds": trial.seconds,
+    }
+    if row.error is None:
+        values = row.values(mode, "valid")
+        described["metrics"] = {name: metric_as_json(each) for name, each in values.items()}
+        described |= row.training()
+    return described

@@ -1,0 +1,310 @@
+"""RecBole datasets with users' whole sequences: with a knowledge graph, or without one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import torch
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.utils import dataset_arguments
+
+from dataset_atomic.atomic_files import check_atomic_file, steady_dataset
+from dataset_atomic.attributes import attribute_relations
+from dataset_atomic.table1 import Table1, has_graph
+from ksr_recbole.config import option
+from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
+from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.dataset.loading import WithPolars
+from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.repaired_loading import RepairedLoading
+from ksr_recbole.dataset.sequences import (
+    Phase,
+    Split,
+    UserSequences,
+    leave_one_out,
+    leave_one_session_out,
+)
+from ksr_recbole.errors import UserError, shown
+from ksr_recbole.registry import nearest, needs_kg
+
+
+class WithSequences:
+    """Mixin over a RecBole dataset: sequences instead of prefixes.
+
+    RecBole loads, filters and maps ids.  This class adds, once built,
+
+    - users' whole sequences in time order, kept once as flat arrays (:attr:`sequences`);
+    - the split of each sequence into training, validation and test (:attr:`split`).
+
+    Attributes:
+        sequences: every user's whole sequence.
+        split: how far a sequence belongs to training and to validation.
+        funnel: how many rows of the files are used, and why the others are not.
+        pretrained: the vectors that models of this dataset start from, once there are any.
+        phase: what a view is for, ``"train"``, ``"valid"`` or ``"test"``.
+    """
+
+    phase: Phase = "train"
+    sequences: UserSequences
+    split: Split
+    funnel: DataFunnel
+    pretrained: PretrainedVectors | None = None
+
+    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
+        config: Any
+        inter_feat: Any
+        dataset_name: str
+        uid_field: str
+        iid_field: str
+        time_field: str
+        user_num: int
+        item_num: int
+        field2id_token: dict[str, np.ndarray]
+
+        def copy(self, new_inter_feat: Any) -> WithSequences: ...
+
+        def _change_feat_format(self) -> None: ...
+
+    def build(self) -> list[WithSequences]:
+        """Order and split the sequences.
+
+        Returns:
+            Three views, training, validation and test; each has the interactions of its phase
+            in ``inter_feat`` and shares :attr:`sequences` and :attr:`split`.
+        """
+        self.sequences = UserSequences.from_interactions(
+            users=self.inter_feat[self.uid_field].to_numpy(),
+            items=self.inter_feat[self.iid_field].to_numpy(),
+            timestamps=self.inter_feat[self.time_field].to_numpy(),
+            n_users=self.user_num,
+            n_items=self.item_num,
+        )
+        self.split = self._make_split()
+        self._log_what_is_used()
+        split, lengths = self.split, self.sequences.lengths
+        # RecBole turns timestamps into float32, which cannot tell seconds apart, so the order
+        # is taken from the frame above and only then is the frame given up.
+        self.inter_feat = self.inter_feat.iloc[self.sequences.order]
+        self._change_feat_format()
+        users = np.arange(self.sequences.n_users)
+        bounds = (split.train_start, split.train_end, split.valid_end, lengths)
+        views = [
+            self.copy(self.inter_feat[self.sequences.spans(users, start, end)])
+            for start, end in pairwise(bounds)
+        ]
+        for view, phase in zip(views, get_args(Phase), strict=True):
+            view.phase = phase
+        return views
+
+    def table1(self) -> Table1:
+        """The row of Table 1 of the data used: what filters left out does not count."""
+        used = self.sequences
+        return Table1(
+            self.dataset_name,
+            interactions=len(used.items),
+            items=_n_distinct(used.items),
+            users=int((used.lengths > 0).sum()),
+        )
+
+    def _log_what_is_used(self) -> None:
+        logger = getLogger()
+        told = logger.info if self.funnel.complete else logger.warning
+        told(self.funnel.line())
+        logger.info(self.split.line(self.sequences))
+
+    def join(self, df: Interaction) -> Interaction:
+        """As RecBole's; once built, with the items that a model reads in this view's phase.
+
+        This is how RecBole's own functions (``full_sort_scores``, ``get_flops``) come by
+        histories: from a view's rows, or from user ids alone.
+
+        Raises:
+            UserError: a user without a history, such as the padding user.
+        """
+        joined = super().join(df)
+        if not hasattr(self, "sequences") or self.uid_field not in joined:
+            return joined
+        users = joined[self.uid_field].cpu().numpy()
+        items, lengths = self.sequences.padded(
+            users, self.split.train_start[users], self.split.history_end(self.phase)[users]
+        )
+        if not lengths.all():
+            user = users[lengths == 0][0]
+            raise UserError(f"User id {user} of {self.dataset_name} has no history to read.")
+        history = {
+            self.iid_field + self.config["LIST_SUFFIX"]: torch.from_numpy(items),
+            self.config["ITEM_LIST_LENGTH_FIELD"]: torch.from_numpy(lengths),
+        }
+        joined.update(Interaction(history))
+        return joined
+
+    def _make_split(self) -> Split:
+        given = self.config["eval_args"]
+        if given["split"] != {"LS": "valid_and_test"} or given["order"] != "TO":
+            raise UserError(
+                f"Config key eval_args has split {given['split']} and order {given['order']}; "
+                "sequence models need split {'LS': 'valid_and_test'} and order 'TO'."
+            )
+        if self.config["task"] == "next-session":
+            length = option(self.config, "session_length", float)
+            if length <= 0:
+                raise UserError(f"Config key session_length is {length}; it must be positive.")
+            split = leave_one_session_out(self.sequences, length)
+        else:
+            split = leave_one_out(self.sequences)
+        ratio = option(self.config, "train_ratio", float, minimum=0)
+        if not 0 < ratio <= 1:
+            raise UserError(f"Config key train_ratio is {ratio}; it must be above 0, at most 1.")
+        return split if ratio == 1 else split.keep_latest(ratio)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of ids, sequences and split (and graph): equal only for equal data."""
+        digest = hashlib.sha256()
+        for part in self._content():
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    def _content(self) -> Iterator[np.ndarray]:
+        for field in (self.uid_field, self.iid_field):
+            yield self._tokens(field)
+        yield from (self.sequences.items, self.sequences.timestamps, self.sequences.offsets)
+        yield from (self.split.train_start, self.split.train_end, self.split.valid_end)
+
+    def _tokens(self, field: str) -> np.ndarray:
+        text = "\n".join(map(str, self.field2id_token[field]))
+        return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _n_distinct(ids: np.ndarray) -> int:
+    return int(np.count_nonzero(np.bincount(ids.ravel())))
+
+
+class SequenceDataset(WithSequences, RepairedLoading, WithFunnel, WithPolars, Dataset):
+    """Interactions alone, for models that read no knowledge graph where there is none.
+
+    Raises:
+        UserError: a missing, empty or malformed ``.inter`` file.
+    """
+
+    def _from_scratch(self) -> None:
+        with steady_dataset(self.config["data_path"], self.dataset_name):
+            super()._from_scratch()
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        columns = {self.uid_field: "token", self.iid_field: "token", self.time_field: "float"}
+        path = Path(dataset_path) / f"{token}.inter"
+        check_atomic_file(path, columns, self.config["field_separator"])
+        super()._load_data(token, dataset_path)
+
+
+class KGSequenceDataset(WithSequences, LinkedDataset):
+    """Interactions, knowledge graph and item-entity link, with sequences instead of prefixes.
+
+    To :class:`WithSequences` it adds the relations that are attributes of items
+    (:attr:`attributes`, Sec. 4.2.1).
+    """
+
+    @cached_property
+    def triples(self) -> np.ndarray:
+        """Head, relation and tail ids, ``int64 [n_triples, 3]``."""
+        fields = (self.head_entity_field, self.relation_field, self.tail_entity_field)
+        return np.stack([np.asarray(self.kg_feat[f], dtype=np.int64) for f in fields], axis=1)
+
+    def table1(self) -> Table1:
+        """As without a knowledge graph, and what there is of the graph."""
+        row = super().table1()
+        return replace(
+            row,
+            linked_items=row.items,
+            entities=_n_distinct(self.triples[:, [0, 2]]),
+            relations=_n_distinct(self.triples[:, 1]),
+            triples=len(self.triples),
+        )
+
+    @cached_property
+    def attributes(self) -> np.ndarray:
+        """Relation ids of the attributes A (Sec. 4.2.1), ``int64 [A]``.
+
+        They are the relations in which items are heads, or those that ``attributes`` names.
+        """
+        tokens = self.field2token_id[self.relation_field]
+        named = option(self.config, "attributes", list, optional=True)
+        if named is None:
+            heads, relations, tails = self.triples.T
+            found = attribute_relations(
+                heads, relations, tails, self.relation_num, np.unique(self.item_entities[1:])
+            )
+        else:
+            for name in named:
+                if name not in tokens:
+                    raise UserError(
+                        f"Config key attributes names the relation '{name}', which "
+                        f"{self.dataset_name}.kg does not have{nearest(str(name), tokens)}"
+                    )
+            found = np.array([tokens[name] for name in named], dtype=np.int64)
+        if len(found) == 0:
+            raise UserError(
+                f"{self.dataset_name}.kg has no relation with items as heads, so the memory "
+                "would have no attribute; name some with the config key attributes."
+            )
+        return found
+
+    def _content(self) -> Iterator[np.ndarray]:
+        yield from super()._content()
+        for field in (self.entity_field, self.relation_field):
+            yield self._tokens(field)
+        yield from (self.item_entities, self.triples)
+
+
+def load_dataset(config: Any) -> SequenceDataset | KGSequenceDataset:
+    """The dataset of a configuration, not built yet.
+
+    Every model reads the same one, so that all are compared on the same interactions: with the
+    knowledge graph (and so with linked items only) where its files are there.
+
+    Raises:
+        UserError: the model needs a knowledge graph and there is none, or files are malformed.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    if has_graph(folder, name):
+        with data_keys_named(config):
+            return KGSequenceDataset(config)
+    if needs_kg(config["model"]):
+        raise UserError(
+            f"The model {config['model']} needs a knowledge graph, but {folder} has neither "
+            f"{name}.kg nor {name}.link; convert them with `python -m dataset_atomic convert` or "
+            "choose a model without one."
+        )
+    with data_keys_named(config):
+        return SequenceDataset(config)
+
+
+@contextmanager
+def data_keys_named(config: Any) -> Iterator[None]:
+    """Where RecBole stops on what was asked of the data, say which keys asked.
+
+    Raises:
+        UserError: in place of RecBole's error, if any of its keys on data was given.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
+        given = sorted(set(config.external_config_dict) & set(dataset_arguments))
+        if not given:
+            raise
+        told = shown(f"{type(error).__name__}: {error}", 200)
+        raise UserError(
+            f"The dataset {config['dataset']} cannot be loaded with the values of "
+            f"{', '.join(given)} ({told}); correct or leave out what does not fit its files."
+        ) from error

@@ -1,0 +1,213 @@
+"""Names for people: titles of items, names of entities, labels of relations."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dataset_atomic.atomic import atomic_path, scan_atomic
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+
+_YEAR = "release_year"
+_ENTITY_NAME = "name"
+_RECBOLE_REVERSE = "_r"
+"""What RecBole adds to a relation's id for its reverse (``kg_reverse_r``)."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names by id, as far as the files have them.
+
+    Attributes:
+        items: titles by item id.
+        entities: names by entity id.
+        notes: a sentence on what is shown by its id, and how to add names; or nothing.
+    """
+
+    items: dict[str, str]
+    entities: dict[str, str]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def read(
+        cls, dataset: KGSequenceDataset, items: Collection[str], entities: Collection[str]
+    ) -> Names:
+        """The names of some items and entities, from ``<dataset>.item`` and ``.entity``.
+
+        An entity without a name takes the title of an item that is linked to it.
+
+        Args:
+            dataset: a dataset; its folder has the files.
+            items: item ids.
+            entities: entity ids.
+
+        Raises:
+            UserError: a malformed file.
+        """
+        wanted = set(entities)
+        linked = {item: e for item, e in dataset.item2entity.items() if e in wanted}
+        item_file, entity_file = (
+            atomic_path(dataset.dataset_path, dataset.dataset_name, s) for s in ("item", "entity")
+        )
+        titles = _titles(item_file, dataset.iid_field, {*items, *linked})
+        names = {linked[item]: titles[item] for item in linked if titles and item in titles}
+        named = _entity_names(entity_file, dataset.entity_field, wanted)
+        names.update(named or {})
+        missing = [] if titles is not None else [_advice("items", item_file, dataset.iid_field)]
+        if named is None:
+            missing.append(_advice("entities", entity_file, dataset.entity_field))
+        elif wanted - names.keys():
+            missing.append(
+                f"{len(wanted - names.keys()):,} of the {len(wanted):,} entities here have no "
+                f"name in {entity_file} and are shown by their ids"
+            )
+        notes = (f"{'; '.join(missing)}.",) if missing else ()
+        return cls({k: v for k, v in (titles or {}).items() if k in set(items)}, names, notes)
+
+    def item(self, token: str) -> str:
+        """An item's title, or its id."""
+        return self.items.get(token, token)
+
+    def entity(self, token: str) -> str:
+        """An entity's name, or its id."""
+        return self.entities.get(token, token)
+
+
+def attribute_labels(dataset: KGSequenceDataset) -> tuple[str, ...]:
+    """Labels of the dataset's attributes; ``<dataset>.relation`` tells which are reverse sides."""
+    known = [str(token) for token in dataset.field2id_token[dataset.relation_field]]
+    path = atomic_path(dataset.dataset_path, dataset.dataset_name, "relation")
+    doubled = {f"{token}{_RECBOLE_REVERSE}": token for token in known}
+    reverses = {r: front for r, front in doubled.items() if r in known} | _reverses(path)
+    return relation_labels([known[a] for a in dataset.attributes], reverses)
+
+
+def _titles(path: Path, key: str, wanted: Collection[str]) -> dict[str, str] | None:
+    """Titles by item id, with the year where one stands beside; ``None`` if there are none."""
+    if not path.is_file():
+        return None
+    rows = scan_atomic(path, {key: "token"})
+    columns = rows.collect_schema().names()
+    title = _title_column(columns)
+    if title is None:
+        return None
+    year = _YEAR if _YEAR in columns else None
+    found = _rows(rows, key, wanted, [title, *([year] if year else [])])
+    return {row[key]: _with_year(row[title], row.get(_YEAR)) for row in found if row[title]}
+
+
+def _title_column(columns: Iterable[str]) -> str | None:
+    """The first column that is called a title, or else a name."""
+    columns = list(columns)
+    for word in ("title", "name"):
+        for column in columns:
+            if word in column.lower().split("_"):
+                return column
+    return None
+
+
+def _with_year(title: str, year: str | None) -> str:
+    """``Alien (1979)``, unless the year stands there already."""
+    return title if not year or title.endswith(f"({year})") else f"{title} ({year})"
+
+
+def _entity_names(path: Path, key: str, wanted: Collection[str]) -> dict[str, str] | None:
+    if not path.is_file():
+        return None
+    rows = scan_atomic(path, {key: "token", _ENTITY_NAME: "token_seq"})
+    return {row[key]: row[_ENTITY_NAME] for row in _rows(rows, key, wanted, [_ENTITY_NAME])}
+
+
+def _rows(
+    rows: pl.LazyFrame, key: str, wanted: Collection[str], columns: list[str]
+) -> list[dict[str, Any]]:
+    chosen = pl.col(key).is_in(sorted(wanted))
+    return rows.select(key, *columns).filter(chosen).collect().to_dicts()
+
+
+def _reverses(path: Path) -> dict[str, str]:
+    """Relations that are the reverse side of an attribute, and that attribute."""
+    if not path.is_file():
+        return {}
+    rows = scan_atomic(path, {"relation_id": "token"}).collect()
+    if not {"reverse_id", "attribute"} <= set(rows.columns):
+        return {}
+    front = set(rows.filter(pl.col("attribute").cast(pl.Float64, strict=False) == 1)["relation_id"])
+    pairs = rows.select("relation_id", "reverse_id").iter_rows()
+    return {r: reverse for r, reverse in pairs if r not in front and reverse in front}
+
+
+def _advice(what: str, path: Path, key: str) -> str:
+    """How to add the names that are missing."""
+    column = "title" if what == "items" else _ENTITY_NAME
+    return (
+        f"{what} are shown by their ids: for names put {path} there, "
+        f"tab-separated, with the columns {key}:token and {column}:token_seq"
+    )
+
+
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[_\-\s]+")
+
+
+def relation_label(relation: str) -> str:
+    """The last part of a relation's id, in words.
+
+    It understands Freebase ids (``film.film.genre``), prefixes (``dbo:musicComposer``), IRIs
+    (``http://dbpedia.org/ontology/starring``, with ``<>`` or without), camel case and
+    underscores.  Ids with digits (Wikidata's ``wdt:P57``) stay as they are.
+    """
+    last = _parts(relation)[-1]
+    words = [word for word in _WORD_BOUNDARY.split(last) if word]
+    return " ".join(w if _is_code(w) else w.lower() for w in words) or relation
+
+
+def relation_labels(relations: Sequence[str], reverses: Mapping[str, str]) -> tuple[str, ...]:
+    """Labels of relations, no two of them the same.
+
+    Labels that several relations share get what their ids differ in: "director (dbo)" and
+    "director (omdb)".
+
+    Args:
+        relations: their ids.
+        reverses: of relations that are the reverse side of another, the other one's id.
+    """
+    labels = [_label(relation, reverses) for relation in relations]
+    for distinguish in (_qualifier, str):
+        counts = Counter(labels)
+        labels = [
+            f"{_label(relation, reverses)} ({distinguish(relation)})"
+            if counts[label] > 1
+            else label
+            for relation, label in zip(relations, labels, strict=True)
+        ]
+    return tuple(labels)
+
+
+def _label(relation: str, reverses: Mapping[str, str]) -> str:
+    if relation in reverses:
+        return f"{relation_label(reverses[relation])}, reversed"
+    return relation_label(relation)
+
+
+def _qualifier(relation: str) -> str:
+    """What stands before the last part of an id: its prefix, host or Freebase type."""
+    parts = _parts(relation)
+    return relation if len(parts) == 1 else parts[-2].replace("_", " ")
+
+
+def _parts(relation: str) -> list[str]:
+    bare = relation.strip("<>").rstrip("/#")
+    if "://" in bare:
+        host, *path = re.split(r"[/#]+", bare.partition("://")[2])
+        return [host, *path[-1:]]
+    return [part for part in re.split(r"[.:/#]+", bare) if part] or [relation]
+
+
+def _is_code(word: str) -> bool:
+    return word.isupper() and any(letter.isdigit() for letter in word)

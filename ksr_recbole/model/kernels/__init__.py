@@ -1,0 +1,1 @@
+"""What the models compute with: recurrences, memory, scores and losses, in fused loops."""

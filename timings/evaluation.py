@@ -1,0 +1,47 @@
+"""Seconds to evaluate all users of a dataset: 101 candidates each, and all items.
+
+    python timings/evaluation.py [--dataset=ml-1m] [--data_path=FOLDER]
+
+Beside it RecBole's evaluation of its GRU4Rec (same sizes, histories cut to 50 items) with 100
+sampled negatives and with all items.  Neither model is trained: that changes no time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import common
+import recbole_sequential
+
+
+def several(action: Callable[[], Any], runs: int) -> list[float]:
+    """Seconds of ``runs`` calls after one to warm up."""
+    action()
+    return [common.seconds_of(action) for _ in range(runs)]
+
+
+def main() -> None:
+    """Print the four figures."""
+    parser = common.parser(__doc__, "ml-1m")
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    print(common.machine())
+    bench = common.prepare(options)
+    for mode, name in (("uni50pop50", "101 candidates"), ("full", "all items")):
+        seconds = several(lambda m=mode: bench.trainer.rank(bench.test, m), options.runs)
+        print(f"ours, {name:14} {common.in_words(seconds)}", flush=True)
+    for mode, name in (("uni100", "101 candidates"), ("full", "all items")):
+        with tempfile.TemporaryDirectory() as folder:
+            config, train, _, test = recbole_sequential.load(options, Path(folder), mode)
+            trainer = recbole_sequential.trainer(config, train)
+            evaluate = partial(trainer.evaluate, test, load_best_model=False)
+            seconds = common.seconds_of(evaluate)
+        print(f"RecBole's GRU4Rec, {name:14} {seconds:.2f} s (1 run)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
