@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
+from ksr_recbole.choices import choose_from
 from ksr_recbole.cli import tell_error, version_line
 from ksr_recbole.errors import UserError
-from ksr_recbole.registry import choose_from
 from ksr_recbole.text import printing
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from ksr_recbole.choices import choose_from, nearest
 from ksr_recbole.compat import keeping_anomaly_mode, recbole_on_new_libraries
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import source_of
@@ -70,34 +70,6 @@ _RECBOLE_FAMILIES = (
     "knowledge_aware_recommender",
     "exlib_recommender",
 )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean X?"`` for the known word closest to ``word``, or an empty string."""
-
-    def likeness(name: str) -> float:
-        if sorted(name.lower()) == sorted(word.lower()):
-            return 1.0  # letters in another order are the commonest slip
-        return difflib.SequenceMatcher(None, word.lower(), name.lower()).ratio()
-
-    if len(word) > 100:  # comparing takes the square of its length
-        return ""
-    best = max(known, key=likeness, default="")
-    return f"; did you mean {best}?" if best and likeness(best) >= 0.6 else ""
-
-
-def choose_from(word: str, known: Iterable[str], what: str) -> str:
-    """The end of a sentence on an unknown word: the nearest known one, and all of them.
-
-    Args:
-        word: the unknown word.
-        known: the known ones.
-        what: what they are, such as ``"the models are"``.
-    """
-    names = list(known)
-    told = f"{what} {', '.join(names)}."
-    near = nearest(word, names)
-    return f"{near} {told[0].upper()}{told[1:]}" if near else f"; {told}"
 
 
 def recbole_models() -> list[str]:

@@ -24,7 +24,7 @@ def run_all(folder: Path, cases: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     from ksr_recbole.quick_start.run import run_in_process
 
     os.chdir(folder)
-    if group.place().size > 1:
+    if group.this_process().size > 1:
         _refuse_pickles()
     return [run_in_process(arguments) for arguments in cases]
 
@@ -67,8 +67,10 @@ def withstand(folder: Path) -> list[str]:
     _refuse_pickles()
     ours = psutil.Process().net_connections("tcp")
     listening = [c.laddr for c in ours if c.status == psutil.CONN_LISTEN]
-    (folder / f"{group.place().rank}.part").write_text(json.dumps(listening))
-    (folder / f"{group.place().rank}.part").rename(folder / f"{group.place().rank}.json")
+    (folder / f"{group.this_process().rank}.part").write_text(json.dumps(listening))
+    (folder / f"{group.this_process().rank}.part").rename(
+        folder / f"{group.this_process().rank}.json"
+    )
     received = []
     deadline = time.monotonic() + 4
     while group.from_main(lambda: time.monotonic() < deadline):
@@ -79,7 +81,7 @@ def withstand(folder: Path) -> list[str]:
 
 def collect(folder: Path) -> None:
     """Note what ``group`` gives to process 0; then process 1 alone finds a mistake."""
-    here = group.place()
+    here = group.this_process()
 
     def noted() -> int:
         found = len(list(folder.iterdir()))
@@ -105,7 +107,7 @@ def _refuse() -> None:
 
 
 def _differ() -> None:
-    group.require_equal({"size": 2, "rank": group.place().rank})
+    group.require_equal({"size": 2, "rank": group.this_process().rank})
 
 
 def _refused(work: Any) -> str:
@@ -118,7 +120,7 @@ def _refused(work: Any) -> str:
 
 def die(rank: int) -> None:
     """One process is killed while the others wait for it."""
-    if group.place().rank == rank:
+    if group.this_process().rank == rank:
         os.kill(os.getpid(), signal.SIGKILL)
     group.from_main(lambda: None)
     group.require_equal({})

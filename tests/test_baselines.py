@@ -14,10 +14,10 @@ from recbole.data.interaction import Interaction
 
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import known_keys, model_options
-from ksr_recbole.dataset.dataloader import PairTrainLoader, data_preparation
+from ksr_recbole.dataset.dataloader import CANDIDATES, PairTrainLoader, data_preparation
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.scorer import CANDIDATES, PairScorer
+from ksr_recbole.evaluation.scorer import PairScorer
 from ksr_recbole.paths import CONFIGS
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.run import make_trainer

@@ -28,13 +28,14 @@ from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import TrainLoader, data_preparation
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.distributed import group, meeting, sharding
-from ksr_recbole.distributed.group import Place
+from ksr_recbole.distributed.group import Process
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.distributed.meeting import Meeting, connect
 from ksr_recbole.errors import ProcessEndedError, UserError
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.quick_start import run
+from ksr_recbole.quick_start.process_keys import read_hosts
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
 from tests import distributed_work
@@ -65,13 +66,13 @@ ONE_PROCESS = {"nproc": 1, "world_size": -1, "group_offset": 0, "ip": "localhost
 )
 def test_processes_that_cannot_be(values, part):
     with pytest.raises(UserError, match=part):
-        Hosts.of({**ONE_PROCESS, **values})
+        read_hosts({**ONE_PROCESS, **values})
 
 
 def test_processes_that_can_be():
-    assert not Hosts.of(ONE_PROCESS).distributed
-    assert Hosts.of({**ONE_PROCESS, "nproc": 3}) == Hosts(3, 3)
-    several = Hosts.of({**ONE_PROCESS, "nproc": 2, "world_size": 4, "group_offset": 2})
+    assert not read_hosts(ONE_PROCESS).distributed
+    assert read_hosts({**ONE_PROCESS, "nproc": 3}) == Hosts(3, 3)
+    several = read_hosts({**ONE_PROCESS, "nproc": 2, "world_size": 4, "group_offset": 2})
     assert several == Hosts(2, 4, port=5678, offset=2)
     assert several.several and not several.first
 
@@ -96,7 +97,7 @@ def test_what_is_refused_before_any_process_starts(capsys, toy_folder, arguments
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 100])
 def test_rows_are_dealt_evenly(monkeypatch, n_rows):
-    monkeypatch.setattr(sharding, "place", lambda: Place(0, 3))
+    monkeypatch.setattr(sharding, "this_process", lambda: Process(0, 3))
     owner = sharding.owners(n_rows)
     counts = np.bincount(owner, minlength=3)
     assert counts.sum() == n_rows and counts.max() - counts.min() <= 1
@@ -105,11 +106,11 @@ def test_rows_are_dealt_evenly(monkeypatch, n_rows):
     assert targets.max() - targets.min() <= lengths[0]
 
 
-def batches_of(monkeypatch: pytest.MonkeyPatch, loader: TrainLoader, here: Place) -> Iterator:
+def batches_of(monkeypatch: pytest.MonkeyPatch, loader: TrainLoader, here: Process) -> Iterator:
     """The batches that one process of several would get."""
     iterator = iter(loader)
     while True:
-        monkeypatch.setattr(sharding, "place", lambda: here)
+        monkeypatch.setattr(sharding, "this_process", lambda: here)
         batch = next(iterator, None)
         monkeypatch.undo()
         if batch is None:
@@ -148,7 +149,7 @@ def test_gradients_of_shares_add_up_to_those_of_the_batch(toy_folder, monkeypatc
     torch.manual_seed(0)
     model = model_class(name)(config, dataset).double()
     replicas = [deepcopy(model) for _ in range(3)]
-    shares = [batches_of(monkeypatch, train, Place(rank, 3)) for rank in range(3)]
+    shares = [batches_of(monkeypatch, train, Process(rank, 3)) for rank in range(3)]
     weights, n_rows = set(), 0
     for batch, *parts in zip(train, *shares, strict=True):
         whole = gradients(model, batch)

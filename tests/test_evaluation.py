@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksr_recbole import bars
+from ksr_recbole.config.evaluation_keys import EvalMode, parse_mode
 from ksr_recbole.dataset.sequences import Split, UserSequences, leave_one_out
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation import candidates as candidates_module
@@ -22,10 +23,8 @@ from ksr_recbole.evaluation.candidates import (
     training_popularity,
 )
 from ksr_recbole.evaluation.evaluator import (
-    EvalMode,
     evaluate_full,
     evaluate_sampled,
-    parse_mode,
 )
 from ksr_recbole.evaluation.metrics import (
     joint_ranks,

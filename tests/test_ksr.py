@@ -9,9 +9,8 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
-from ksr_recbole.dataset.dataloader import CHUNK_START
+from ksr_recbole.dataset.dataloader import CANDIDATES, CHUNK_START
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.scorer import CANDIDATES
 from tests import reference
 from tests.models import make_model, reference_parameters, training_batch
 

@@ -24,7 +24,6 @@ from ksr_recbole.config import Config, kinds
 from ksr_recbole.config.keys import TEXTS, model_options
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.sequence_datasets import load_dataset
-from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.cli import main as explain
 from ksr_recbole.inference.cli import main as export
@@ -32,6 +31,7 @@ from ksr_recbole.names import check_name
 from ksr_recbole.paths import CHECKOUT
 from ksr_recbole.pretraining import kge
 from ksr_recbole.quick_start.model_size import check_memory
+from ksr_recbole.quick_start.process_keys import read_hosts
 from ksr_recbole.registry import MODELS, model_class
 from ksr_recbole.trainer.trainer import check_options
 from ksr_recbole.tuning.cli import main as tune
@@ -67,7 +67,7 @@ def toy_command(folder: Path) -> list[str]:
 def early_checks(model: str, values: dict[str, Any]) -> Config:
     """What a run does before it reads anything."""
     config = Config(model, values.pop("dataset", "toy"), None, values)
-    Hosts.of(config)
+    read_hosts(config)
     check_options(config, model_class(config["model"]))
     return config
 

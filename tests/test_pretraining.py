@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from ksr_recbole import seeds
 from ksr_recbole.cache import ArrayCache, content_key, read_arrays, write_arrays
 from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config import Config
@@ -151,7 +152,7 @@ def test_resumed_kge_equals_uninterrupted(method, tmp_path, monkeypatch):
 
 def seen(epochs: list[int], seed: int, epoch: int) -> int:
     epochs.append(epoch)
-    return partial.epoch_seed(seed, epoch)
+    return seeds.epoch_seed(seed, epoch)
 
 
 def test_finished_kge_is_not_trained_again(tmp_path, monkeypatch):

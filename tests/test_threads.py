@@ -136,13 +136,13 @@ def test_what_was_set_here_is_not_taken_for_the_users(monkeypatch, capsys):
 
 
 def test_processes_of_a_run_share_what_was_set_here_and_keep_what_was_given(monkeypatch):
-    from ksr_recbole.distributed.hosts import Hosts
+    from ksr_recbole.quick_start.process_keys import read_hosts
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
     monkeypatch.setattr(threads, "cpu_quota", lambda root: None)
     monkeypatch.setenv("POLARS_MAX_THREADS", "5")
     threads.limit_libraries()
-    hosts = Hosts.of(Config("KSR", "ml-100k", None, {"nproc": 2}))
+    hosts = read_hosts(Config("KSR", "ml-100k", None, {"nproc": 2}))
     before = dict(os.environ)
     with _environment(hosts, None):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["NUMBA_NUM_THREADS"] == "3"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ksr_recbole.choices import choose_from
 from ksr_recbole.cli import (
     count_of,
     file_list,
@@ -17,7 +18,7 @@ from ksr_recbole.cli import (
 )
 from ksr_recbole.errors import UserError
 from ksr_recbole.names import check_name
-from ksr_recbole.registry import PAPER_MODELS, VARIANTS, choose_from
+from ksr_recbole.registry import PAPER_MODELS, VARIANTS
 
 if TYPE_CHECKING:
     from ksr_recbole.comparison.plan import Request

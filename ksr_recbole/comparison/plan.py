@@ -11,9 +11,8 @@ from ksr_recbole import registry
 from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key, file_digests
 from ksr_recbole.comparison.studies import Setting, Study
 from ksr_recbole.config import Config
+from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.evaluator import evaluated_modes
-from ksr_recbole.evaluation.metrics import metric_keys
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.result import settings
 

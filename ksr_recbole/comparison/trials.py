@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.cache import content_key
+from ksr_recbole.choices import nearest
 from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.report import about, markdown_document, metric_as_json, paths_for
 from ksr_recbole.comparison.results import Row, spread
@@ -26,7 +27,7 @@ from ksr_recbole.config.keys import TEXTS, before_choice, check_keys, model_opti
 from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import replacing
-from ksr_recbole.registry import MODELS, nearest
+from ksr_recbole.registry import MODELS
 
 _SELECTED_BY = "mrr"
 

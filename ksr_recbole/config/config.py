@@ -11,6 +11,7 @@ from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
 from ksr_recbole.compat import recbole_on_new_libraries
+from ksr_recbole.config.evaluation_keys import metric_keys, parse_mode
 from ksr_recbole.config.keys import (
     KEYS_WITH_PARTS,
     TEXTS,
@@ -25,10 +26,8 @@ from ksr_recbole.config.keys import (
 from ksr_recbole.config.kinds import check_fields, checked
 from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
 from ksr_recbole.config.options import option
-from ksr_recbole.distributed.group import place
+from ksr_recbole.distributed.group import this_process
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.evaluation.evaluator import parse_mode
-from ksr_recbole.evaluation.metrics import metric_keys
 from ksr_recbole.names import check_name
 from ksr_recbole.paths import CONFIGS, DATASETS
 from ksr_recbole.threads import checked_threads, use_threads
@@ -206,7 +205,7 @@ class Config(RecBoleConfig):
         RecBole's for several starts NCCL by itself, which works on GPUs only.
         """
         super()._init_device()
-        here, final = place(), self.final_config_dict
+        here, final = this_process(), self.final_config_dict
         self._check_device()
         if here.size == 1:
             return

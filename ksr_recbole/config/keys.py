@@ -15,9 +15,10 @@ from recbole.utils import (
     training_arguments,
 )
 
+from ksr_recbole.choices import choose_from, nearest
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import CONFIGS, source_of
-from ksr_recbole.registry import MODELS, choose_from, nearest
+from ksr_recbole.registry import MODELS
 
 TRIALS = CONFIGS / "tuning"
 """Folder of the trials of every model, a file a task; their keys are models, not config keys."""

@@ -20,6 +20,9 @@ from ksr_recbole.dataset.sequences import Phase, ragged_positions
 from ksr_recbole.distributed.sharding import owners, share_of_mean, share_of_sum
 from ksr_recbole.errors import UserError
 
+CANDIDATES = "candidates"
+"""Field of an evaluation batch: item ids to score for each user, ``[B, C]``."""
+
 CHUNK_START = "chunk_start"
 """Field of a training batch: position of its first column in the users' sequences, ``[B]``."""
 

@@ -21,6 +21,7 @@ from recbole.utils import dataset_arguments
 from dataset_atomic.atomic_files import check_atomic_file, steady_dataset
 from dataset_atomic.attributes import attribute_relations
 from dataset_atomic.table1 import Table1, has_graph
+from ksr_recbole.choices import nearest
 from ksr_recbole.config import option
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
@@ -35,7 +36,7 @@ from ksr_recbole.dataset.sequences import (
     leave_one_session_out,
 )
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.registry import nearest, needs_kg
+from ksr_recbole.registry import needs_kg
 
 
 class WithSequences:

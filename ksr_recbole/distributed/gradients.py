@@ -16,9 +16,9 @@ from recbole.trainer.trainer import Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ksr_recbole.distributed.group import place, summed
+from ksr_recbole.distributed.group import summed, this_process
 from ksr_recbole.distributed.sharding import WEIGHT
-from ksr_recbole.pretraining.partial import epoch_seed
+from ksr_recbole.seeds import epoch_seed
 
 
 class SummedGradients(Trainer):
@@ -37,9 +37,9 @@ class SummedGradients(Trainer):
     def __init__(self, config: Any, model: nn.Module) -> None:
         super().__init__(config, model)
         self._shared_loss: DistributedDataParallel | None = None
-        if place().size > 1:
+        if this_process().size > 1:
             self._shared_loss = _shared(model)
-            if not place().main:
+            if not this_process().main:
                 self._write_no_events()
 
     def _write_no_events(self) -> None:
@@ -58,7 +58,9 @@ class SummedGradients(Trainer):
         if self._shared_loss is None:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         # Each process drops out other units, and a resumed epoch the same as before.
-        torch.manual_seed(epoch_seed(epoch_seed(self.config["seed"], epoch_idx), place().rank))
+        torch.manual_seed(
+            epoch_seed(epoch_seed(self.config["seed"], epoch_idx), this_process().rank)
+        )
         loss_func = partial(self._shared_loss, loss_func or self.model.calculate_loss)
         loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         return float(summed(np.array(loss)))
@@ -84,7 +86,7 @@ def _shared(model: nn.Module) -> DistributedDataParallel:
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         shared = DistributedDataParallel(
             _WeightedLoss(model),
-            device_ids=[place().local_rank] if on_gpu else None,
+            device_ids=[this_process().local_rank] if on_gpu else None,
             broadcast_buffers=False,  # no buffer changes in training
             find_unused_parameters=True,  # an epoch of triples does not use the GRU's
         )

@@ -1,6 +1,6 @@
 """The processes of a run, as each of them sees the others; alone, every function is itself.
 
-All functions here but :func:`place` must be called by every process, in the same order.
+All functions here but :func:`this_process` must be called by every process, in the same order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ A process that ends closes its connections, so the others need no time limit to 
 T = TypeVar("T")
 
 
-class Place(NamedTuple):
+class Process(NamedTuple):
     """A process of a run.
 
     Attributes:
@@ -45,18 +45,18 @@ class Place(NamedTuple):
         return self.rank == 0
 
 
-_place = Place()
+_this = Process()
 _parent: Callable[[tuple[str, Any]], None] | None = None
 
 
-def place() -> Place:
+def this_process() -> Process:
     """This process; the only one unless it was started by :mod:`launching`."""
-    return _place
+    return _this
 
 
 @contextmanager
 def joined(
-    store: dist.Store, here: Place, backend: str, tell: Callable[[tuple[str, Any]], None]
+    store: dist.Store, here: Process, backend: str, tell: Callable[[tuple[str, Any]], None]
 ) -> Iterator[None]:
     """Be one of a run's processes for the time of a block.
 
@@ -66,17 +66,17 @@ def joined(
         backend: of torch.distributed, ``gloo`` or ``cpu:gloo,cuda:nccl``.
         tell: takes a name and a value for the parent process.
     """
-    global _place, _parent
+    global _this, _parent
     if "nccl" in backend:
         torch.cuda.set_device(here.local_rank)
     dist.init_process_group(
         backend, store=store, rank=here.rank, world_size=here.size, timeout=WAIT
     )
-    _place, _parent = here, tell
+    _this, _parent = here, tell
     try:
         yield
     finally:
-        _place, _parent = Place(), None
+        _this, _parent = Process(), None
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
@@ -102,9 +102,9 @@ def from_main(work: Callable[[], T]) -> T:
     Raises:
         UserError: what ``work`` raised, in every process.
     """
-    if _place.size == 1:
+    if _this.size == 1:
         return work()
-    outcome = _outcome(work) if _place.main else None
+    outcome = _outcome(work) if _this.main else None
     value, mistake = message.broadcast(outcome, source=0)
     _raise(mistake)
     return value
@@ -118,9 +118,9 @@ def in_turn(work: Callable[[], T]) -> T:
     Raises:
         UserError: what ``work`` raised in any process, in every one.
     """
-    if _place.size == 1:
+    if _this.size == 1:
         return work()
-    turn = 0 if _place.main else 1 if _place.local_rank == 0 else 2
+    turn = 0 if _this.main else 1 if _this.local_rank == 0 else 2
     value: Any = None
     mistake: list[str] | None = None
     for now in range(3):
@@ -151,7 +151,7 @@ def _raise(mistake: list[str] | None) -> None:
 
 def _from_all(value: Any) -> list[Any]:
     """Every process's value, in the order of their numbers."""
-    return [message.broadcast(value, source) for source in range(_place.size)]
+    return [message.broadcast(value, source) for source in range(_this.size)]
 
 
 def require_equal(values: Mapping[str, Any]) -> None:
@@ -160,7 +160,7 @@ def require_equal(values: Mapping[str, Any]) -> None:
     Raises:
         UserError: a value differs from the main process's, in every process.
     """
-    if _place.size == 1:
+    if _this.size == 1:
         return
     first, *others = _from_all(dict(values))
     for rank, other in enumerate(others, start=1):
@@ -175,7 +175,7 @@ def require_equal(values: Mapping[str, Any]) -> None:
 
 def summed(numbers: np.ndarray) -> np.ndarray:
     """The sum of all processes' arrays, element by element; exact for whole numbers."""
-    if _place.size == 1:
+    if _this.size == 1:
         return numbers
     total = torch.tensor(numbers)
     dist.all_reduce(total)

@@ -241,7 +241,7 @@ def _process(
         if other != local_rank:
             sender.close()
     tell = senders[local_rank].send
-    here = group.Place(hosts.offset + local_rank, hosts.world_size, local_rank)
+    here = group.Process(hosts.offset + local_rank, hosts.world_size, local_rank)
     try:
         with group.joined(connect(address, port), here, backend, tell):
             result = work(*arguments)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
-from ksr_recbole.distributed.group import place
+from ksr_recbole.distributed.group import this_process
 
 WEIGHT = "share_weight"
 """Field of a share: what its loss is multiplied by, before losses are added up; ``[B]``."""
@@ -30,7 +30,7 @@ def owners(n_rows: int) -> np.ndarray:
     Returns:
         ``int64 [n_rows]``.
     """
-    n_processes = place().size
+    n_processes = this_process().size
     turn = np.arange(n_rows) % (2 * n_processes)
     return np.minimum(turn, 2 * n_processes - 1 - turn)
 
@@ -45,9 +45,9 @@ def share_of_sum(batch: Interaction, owner: np.ndarray) -> Interaction:
         batch: the whole batch, the same in every process.
         owner: process of each row, ``int64 [len(batch)]``.
     """
-    if place().size == 1:
+    if this_process().size == 1:
         return batch
-    rows = np.flatnonzero(owner == place().rank)
+    rows = np.flatnonzero(owner == this_process().rank)
     return _share(batch, rows, weight=1.0)
 
 
@@ -56,9 +56,9 @@ def share_of_mean(batch: Interaction) -> Interaction:
 
     Its weight is its part of the batch, so that shares of unequal size add up to the mean.
     """
-    if place().size == 1:
+    if this_process().size == 1:
         return batch
-    rows = np.flatnonzero(owners(len(batch)) == place().rank)
+    rows = np.flatnonzero(owners(len(batch)) == this_process().rank)
     return _share(batch, rows, weight=len(rows) / len(batch))
 
 

@@ -2,68 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from ksr_recbole.bars import Bar
+from ksr_recbole.config.evaluation_keys import parse_metrics, parse_topk
 from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
-from ksr_recbole.distributed.group import place, summed
-from ksr_recbole.errors import UserError, shown
+from ksr_recbole.distributed.group import summed, this_process
 from ksr_recbole.evaluation.candidates import CandidateSets, EvalPhase, phase_targets
 from ksr_recbole.evaluation.metrics import (
     check_scores,
     joint_ranks,
-    parse_metrics,
-    parse_topk,
     places_within_users,
     rank_of_positives,
     ranking_metrics,
 )
-
-
-@dataclass(frozen=True)
-class EvalMode:
-    """What the positives are ranked against.
-
-    Attributes:
-        kind: ``"sampled"`` negatives, or all items (``"full"``).
-        n_uniform: negatives per positive drawn uniformly.
-        n_popular: negatives per positive drawn by popularity.
-    """
-
-    kind: Literal["sampled", "full"]
-    n_uniform: int = 0
-    n_popular: int = 0
-
-
-def parse_mode(text: str) -> EvalMode:
-    """Read RecBole's ``eval_args: mode``: ``uni50pop50`` (the paper's), ``uni100``, ``full``.
-
-    Raises:
-        UserError: anything else, telling what is possible.
-    """
-    name = str(text).strip().lower()
-    if name == "full":
-        return EvalMode("full")
-    match = re.fullmatch(r"(?:uni([1-9][0-9]{0,8}))?(?:pop([1-9][0-9]{0,8}))?", name)
-    if not name or match is None:
-        raise UserError(
-            f"eval_args: mode: {shown(repr(text))} is not a mode known here; use uniN, popN "
-            "or uniNpopM with the numbers of negatives per positive (uni50pop50 as in the paper), "
-            "or full."
-        )
-    return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0))
-
-
-def evaluated_modes(config: Any) -> list[str]:
-    """The modes a run is evaluated in, each once: the one that selects the best epoch first."""
-    mode = config["eval_args"]["mode"]
-    return list(dict.fromkeys([mode["valid"], mode["test"], *config["report_modes"]]))
 
 
 class SequenceScorer(Protocol):
@@ -256,7 +213,7 @@ def _progress(
     batches: list[tuple[np.ndarray, np.ndarray]], show: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """This process's batches, behind a progress bar."""
-    batches = batches[place().rank :: place().size]
+    batches = batches[this_process().rank :: this_process().size]
     yield from Bar(batches, desc="Evaluate   ", disable=not show)
 
 

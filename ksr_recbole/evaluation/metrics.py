@@ -1,6 +1,6 @@
 """Ranks of the positives, and the ranking metrics of Sec. 5.1 computed from them.
 
-A rank is the place of a positive in the list of everything it competes with, best score
+A rank is the position of a positive in the list of everything it competes with, best score
 first.  Ties never help: at equal scores every negative comes before every positive, so that a
 model which gives all items one score gets the worst ranks, not the best.
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ksr_recbole.config.evaluation_keys import WHOLE_LIST_METRICS, parse_metrics, parse_topk
 from ksr_recbole.errors import UserError
-from ksr_recbole.registry import choose_from
 
 
 def rank_of_positives(positive_scores: np.ndarray, negative_scores: np.ndarray) -> np.ndarray:
@@ -113,48 +113,6 @@ def check_scores(*scores: np.ndarray) -> None:
         )
 
 
-def parse_metrics(names: Sequence[str] | str) -> list[str]:
-    """Names of metrics as RecBole's ``metrics`` setting gives them, in lower case.
-
-    Raises:
-        UserError: a name is unknown.
-    """
-    parsed = [str(name).lower() for name in ([names] if isinstance(names, str) else names)]
-    for name in parsed:
-        if name not in METRICS:
-            raise UserError(
-                f"metrics: '{name}' is not a ranking metric known here"
-                f"{choose_from(name, METRICS, 'the metrics are')}"
-            )
-    return list(dict.fromkeys(parsed))
-
-
-def parse_topk(topk: Sequence[int] | int) -> list[int]:
-    """Cuts of the list as RecBole's ``topk`` setting gives them.
-
-    Raises:
-        UserError: a cut is not a positive whole number.
-    """
-    cuts = [topk] if isinstance(topk, int | np.integer) else list(topk)
-    for cut in cuts:
-        if isinstance(cut, bool) or not isinstance(cut, int | np.integer) or cut < 1:
-            raise UserError(f"topk: {cut!r} is not a whole number of at least 1, such as 10.")
-    return list(dict.fromkeys(int(cut) for cut in cuts))
-
-
-def metric_keys(names: Sequence[str], topk: Sequence[int]) -> list[str]:
-    """Keys of the results that :func:`ranking_metrics` gives for these settings.
-
-    Raises:
-        UserError: a metric or cut is unknown.
-    """
-    keys: list[str] = []
-    for name in parse_metrics(names):
-        keys += [name] * (name in WHOLE_LIST_METRICS)
-        keys += [f"{name}@{cut}" for cut in parse_topk(topk)]
-    return keys
-
-
 def ranking_metrics(
     users: np.ndarray, ranks: np.ndarray, names: Sequence[str], topk: Sequence[int]
 ) -> dict[str, float]:
@@ -196,9 +154,9 @@ def per_user_metrics(
     values: dict[str, np.ndarray] = {}
     for name in parse_metrics(names):
         if name in WHOLE_LIST_METRICS:
-            values[name] = METRICS[name](hits, None)
+            values[name] = getattr(hits, name)(None)
         for cut in parse_topk(topk):
-            values[f"{name}@{cut}"] = METRICS[name](hits, cut)
+            values[f"{name}@{cut}"] = getattr(hits, name)(cut)
     return hits.users, values
 
 
@@ -206,8 +164,8 @@ def per_user_metrics(
 class _Hits:
     """The positives sorted by user, then rank, and the metrics of each user.
 
-    Every metric takes the cut ``k``, or ``None`` for the whole list, and returns
-    ``float64 [U]``.
+    There is a method for each of :data:`~ksr_recbole.config.evaluation_keys.METRICS`.  It takes
+    the cut ``k``, or ``None`` for the whole list, and returns ``float64 [U]``.
 
     Attributes:
         users: the different users, ``[U]``.
@@ -266,17 +224,3 @@ class _Hits:
         """Hits over the length of the cut list, which has to be given."""
         assert k is not None
         return self._sum(np.ones(len(self.ranks)), k) / k
-
-
-METRICS = {
-    "map": _Hits.map,
-    "mrr": _Hits.mrr,
-    "hit": _Hits.hit,
-    "ndcg": _Hits.ndcg,
-    "recall": _Hits.recall,
-    "precision": _Hits.precision,
-}
-"""Known metrics by RecBole's name."""
-
-WHOLE_LIST_METRICS = ("map", "mrr")
-"""Those also reported without a cut, as the paper does (Table 3)."""

@@ -9,10 +9,8 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from ksr_recbole.dataset.dataloader import CANDIDATES
 from ksr_recbole.dataset.sequences import Split, UserSequences
-
-CANDIDATES = "candidates"
-"""Field of an evaluation batch: item ids to score for each user, ``[B, C]``."""
 
 PAIRS = 1 << 20
 """Users times items that a model of RecBole scores at a time."""

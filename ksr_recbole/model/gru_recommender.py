@@ -19,7 +19,6 @@ from ksr_recbole.config import option
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.kernels.gru import run_gru
 from ksr_recbole.model.kernels.packing import Packing
-from ksr_recbole.model.layers import tanh_mlp
 from ksr_recbole.model.sequence_recommender import SequenceRecommender, SequenceState
 
 
@@ -125,3 +124,17 @@ class GRU(SequenceRecommender):
             items: item ids of any shape; all items including padding when ``None``.
         """
         return self.item_mlp(super().item_vectors(items))
+
+
+def tanh_mlp(n_in: int, n_out: int, n_layers: int) -> nn.Sequential:
+    """Multilayer perceptron whose every layer ends in *tanh* (Sec. 4.3, under Eq. 10).
+
+    Args:
+        n_in: size of the input.
+        n_out: size of every layer's output.
+        n_layers: number of layers; with none the input is the output.
+    """
+    layers: list[nn.Module] = []
+    for k in range(n_layers):
+        layers += [nn.Linear(n_in if k == 0 else n_out, n_out), nn.Tanh()]
+    return nn.Sequential(*layers)

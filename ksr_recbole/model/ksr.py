@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ksr_recbole.config import option
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.model.gru_recommender import GRU
+from ksr_recbole.model.gru_recommender import GRU, tanh_mlp
 from ksr_recbole.model.kernels.memory import (
     BACKENDS,
     Updates,
@@ -31,7 +31,6 @@ from ksr_recbole.model.kernels.memory import (
     write_then_read,
 )
 from ksr_recbole.model.kernels.packing import Packing
-from ksr_recbole.model.layers import tanh_mlp
 from ksr_recbole.model.sequence_recommender import SequenceState, WithGraph
 
 

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ksr_recbole.config import option
-from ksr_recbole.dataset.dataloader import CHUNK_START
+from ksr_recbole.dataset.dataloader import CANDIDATES, CHUNK_START
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.scorer import CANDIDATES
 from ksr_recbole.model.kernels.losses import softmax_loss
 from ksr_recbole.model.kernels.packing import Packing
 from ksr_recbole.model.kernels.scores import sampled_scores

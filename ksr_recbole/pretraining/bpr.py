@@ -34,7 +34,8 @@ import scipy.sparse as sp
 from ksr_recbole.bars import Bar
 from ksr_recbole.cache import content_key
 from ksr_recbole.errors import UserError
-from ksr_recbole.pretraining.partial import PartialTraining, epoch_seed
+from ksr_recbole.pretraining.partial import PartialTraining
+from ksr_recbole.seeds import epoch_seed
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,8 @@ from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.pretraining.partial import (
     ArrayKind,
     PartialTraining,
-    epoch_seed,
-    own_random_numbers,
 )
+from ksr_recbole.seeds import epoch_seed, own_random_numbers
 from ksr_recbole.text import terminal
 
 METHODS = ("TransE", "TransH", "TransR", "TransD")

@@ -1,16 +1,13 @@
-"""What both trainers share: going on after an interruption, and random numbers of their own."""
+"""Resuming a pretraining after an interruption."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from logging import getLogger
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
-import torch
 
 from ksr_recbole.cache import DamagedFileError, read_arrays, write_arrays
 
@@ -84,25 +81,3 @@ def _check_state(
         raise DamagedFileError("it is not the state of such a training")
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in state.values()):
         raise DamagedFileError("it holds numbers that are not finite")
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of one epoch, so that an epoch draws the same numbers in a resumed training."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-@contextmanager
-def own_random_numbers(device: str) -> Iterator[None]:
-    """Leave Python's, numpy's and torch's generators as they were found.
-
-    PyKEEN seeds all three.  Were they left so, a model trained after pretraining would start
-    from other weights than one that finds its vectors in the cache.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    on_gpu = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=on_gpu):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

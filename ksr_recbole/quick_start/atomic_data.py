@@ -10,11 +10,12 @@ from dataset_atomic.convert import Options
 from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1
+from ksr_recbole.choices import choose_from
 from ksr_recbole.errors import UserError
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import remove_leftovers
 from ksr_recbole.paths import DATASETS
-from ksr_recbole.registry import choose_from, under_protocol
+from ksr_recbole.registry import under_protocol
 
 CONVERTERS = {"ml-100k": convert_ml_100k}
 """Datasets that can be made from what is installed."""

@@ -41,7 +41,7 @@ def logging_of(config: Any) -> Iterator[None]:
     root = getLogger()
     before, level = root.handlers[:], root.level
     root.handlers = []
-    if group.place().main:
+    if group.this_process().main:
         with uncovered():  # RecBole wraps both streams for Windows
             init_logger(config)
         root.handlers = [_ours(handler, config) for handler in root.handlers]

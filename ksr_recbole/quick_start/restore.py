@@ -10,9 +10,9 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.keys import TEXTS, known_keys
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
-from ksr_recbole.distributed.hosts import PROCESS_KEYS
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.trainer import checkpoint
 
 _NOT_AGAIN = frozenset(

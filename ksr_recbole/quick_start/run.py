@@ -22,22 +22,23 @@ from ksr_recbole import registry
 from ksr_recbole.bars import hide, recbole_bars
 from ksr_recbole.compat import with_checkpoint_rule, without_pickles
 from ksr_recbole.config import Config
+from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
 from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named, load_dataset
 from ksr_recbole.distributed import group
-from ksr_recbole.distributed.hosts import Hosts, check_possible
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import check_enough_items
-from ksr_recbole.evaluation.evaluator import EvalResult, evaluated_modes, parse_mode
+from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import PretrainedVectors, pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import logging_of, to_log_file
 from ksr_recbole.quick_start.model_size import check_memory
+from ksr_recbole.quick_start.process_keys import check_possible, read_hosts
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
@@ -86,7 +87,7 @@ def run(
     """
     arguments = (model, dataset, config_file_list, {**(config_dict or {}), **processes})
     config = Config(*arguments)
-    hosts = Hosts.of(config)
+    hosts = read_hosts(config)
     if not hosts.distributed:
         return _run(config, saved, measure)
     check_possible(config, hosts)
@@ -109,7 +110,7 @@ def run_in_process(
         added: the models added in the process that started this one.
     """
     registry.MODELS.update(added or {})
-    if not group.place().main:
+    if not group.this_process().main:
         hide()
     return _run(Config(*arguments), saved, measure)
 

@@ -15,16 +15,16 @@ from recbole.utils import calculate_valid_score, set_color
 
 from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config import option
+from ksr_recbole.config.evaluation_keys import parse_mode
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
-from ksr_recbole.distributed.group import from_main, place
+from ksr_recbole.distributed.group import from_main, this_process
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates
 from ksr_recbole.evaluation.evaluator import (
     EvalResult,
     evaluate_full,
     evaluate_sampled,
-    parse_mode,
 )
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.neighbours import sharing_cores
@@ -236,7 +236,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             }
 
     def _write(self, epoch: int) -> None:
-        if not place().main:
+        if not this_process().main:
             return
         state = self.model.state_dict()
         content = {
@@ -265,7 +265,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
 
     def _alone_on_gpu(self) -> bool:
         # Several processes seed every epoch anew, and each has a GPU of its own to look at.
-        return self.gpu_available and place().size == 1
+        return self.gpu_available and this_process().size == 1
 
     def load_best(self, path: str | Path) -> None:
         """Load the best model of a checkpoint into the model."""

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole import registry
+from ksr_recbole.choices import choose_from
 from ksr_recbole.comparison.plan import cell_of
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.store import Cell, Store, file_digests
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial, rank_trials
 from ksr_recbole.config import Config
-from ksr_recbole.distributed.hosts import PROCESS_KEYS
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
-from ksr_recbole.registry import choose_from
+from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.trainer.checkpoint import plain
 from ksr_recbole.tuning.draws import ALGORITHMS
 from ksr_recbole.tuning.space import Range, read_space

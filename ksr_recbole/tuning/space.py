@@ -8,10 +8,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from ksr_recbole.choices import choose_from
 from ksr_recbole.config.keys import check_keys
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import read_text
-from ksr_recbole.registry import choose_from
 
 BOUNDS = {
     "uniform": ("low", "high"),

@@ -1,0 +1,101 @@
+"""What RecBole's keys on the evaluation say: ``eval_args``'s modes, ``metrics`` and ``topk``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ksr_recbole.choices import choose_from
+from ksr_recbole.errors import UserError, shown
+
+METRICS = ("map", "mrr", "hit", "ndcg", "recall", "precision")
+"""Known metrics by RecBole's name; :mod:`ksr_recbole.evaluation.metrics` computes them."""
+
+WHOLE_LIST_METRICS = ("map", "mrr")
+"""Those also reported without a cut, as the paper does (Table 3)."""
+
+
+@dataclass(frozen=True)
+class EvalMode:
+    """What the positives are ranked against.
+
+    Attributes:
+        kind: ``"sampled"`` negatives, or all items (``"full"``).
+        n_uniform: negatives per positive drawn uniformly.
+        n_popular: negatives per positive drawn by popularity.
+    """
+
+    kind: Literal["sampled", "full"]
+    n_uniform: int = 0
+    n_popular: int = 0
+
+
+def parse_mode(text: str) -> EvalMode:
+    """Read RecBole's ``eval_args: mode``: ``uni50pop50`` (the paper's), ``uni100``, ``full``.
+
+    Raises:
+        UserError: anything else, telling what is possible.
+    """
+    name = str(text).strip().lower()
+    if name == "full":
+        return EvalMode("full")
+    match = re.fullmatch(r"(?:uni([1-9][0-9]{0,8}))?(?:pop([1-9][0-9]{0,8}))?", name)
+    if not name or match is None:
+        raise UserError(
+            f"eval_args: mode: {shown(repr(text))} is not a mode known here; use uniN, popN "
+            "or uniNpopM with the numbers of negatives per positive (uni50pop50 as in the paper), "
+            "or full."
+        )
+    return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0))
+
+
+def evaluated_modes(config: Any) -> list[str]:
+    """The modes a run is evaluated in, each once: the one that selects the best epoch first."""
+    mode = config["eval_args"]["mode"]
+    return list(dict.fromkeys([mode["valid"], mode["test"], *config["report_modes"]]))
+
+
+def parse_metrics(names: Sequence[str] | str) -> list[str]:
+    """Names of metrics as RecBole's ``metrics`` setting gives them, in lower case.
+
+    Raises:
+        UserError: a name is unknown.
+    """
+    parsed = [str(name).lower() for name in ([names] if isinstance(names, str) else names)]
+    for name in parsed:
+        if name not in METRICS:
+            raise UserError(
+                f"metrics: '{name}' is not a ranking metric known here"
+                f"{choose_from(name, METRICS, 'the metrics are')}"
+            )
+    return list(dict.fromkeys(parsed))
+
+
+def parse_topk(topk: Sequence[int] | int) -> list[int]:
+    """Cuts of the list as RecBole's ``topk`` setting gives them.
+
+    Raises:
+        UserError: a cut is not a positive whole number.
+    """
+    cuts = [topk] if isinstance(topk, int | np.integer) else list(topk)
+    for cut in cuts:
+        if isinstance(cut, bool) or not isinstance(cut, int | np.integer) or cut < 1:
+            raise UserError(f"topk: {cut!r} is not a whole number of at least 1, such as 10.")
+    return list(dict.fromkeys(int(cut) for cut in cuts))
+
+
+def metric_keys(names: Sequence[str], topk: Sequence[int]) -> list[str]:
+    """Keys of the results that a run gives for these settings.
+
+    Raises:
+        UserError: a metric or cut is unknown.
+    """
+    keys: list[str] = []
+    for name in parse_metrics(names):
+        keys += [name] * (name in WHOLE_LIST_METRICS)
+        keys += [f"{name}@{cut}" for cut in parse_topk(topk)]
+    return keys
