@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic_files import check_atomic_file
+from dataset_atomic.atomic_files import check_atomic_file, is_utf8, open_as_utf8
+from dataset_atomic.layout import Layout
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import replacing
 from ksr_recbole.one_step import nothing_to_check
 
-SEPARATOR = "\t"
+RECBOLES = Layout()
+"""The layout that RecBole assumes unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,27 @@ class AtomicTable:
 
 
 def scan_atomic(
-    path: str | os.PathLike[str], required: Mapping[str, str] | Sequence[str]
+    path: str | os.PathLike[str],
+    required: Mapping[str, str] | Sequence[str],
+    layout: Layout = RECBOLES,
 ) -> pl.LazyFrame:
     """The rows of an atomic file as text, read when collected.
 
     The file is checked right away (:func:`dataset_atomic.atomic_files.check_atomic_file`
     explains ``required`` and raises the :class:`~ksr_recbole.errors.UserError`).
     """
-    return _scan(path, list(check_atomic_file(path, required, SEPARATOR)))
+    types = check_atomic_file(path, required, layout.separator, layout.encoding)
+    return scan_checked(path, list(types), layout)
 
 
 def read_atomic(
-    path: str | os.PathLike[str], required: Mapping[str, str] | Sequence[str]
+    path: str | os.PathLike[str],
+    required: Mapping[str, str] | Sequence[str],
+    layout: Layout = RECBOLES,
 ) -> AtomicTable:
     """A checked atomic file, as :func:`scan_atomic` but with its types."""
-    types = check_atomic_file(path, required, SEPARATOR)
-    return AtomicTable(_scan(path, list(types)).collect(), types)
+    types = check_atomic_file(path, required, layout.separator, layout.encoding)
+    return AtomicTable(scan_checked(path, list(types), layout).collect(), types)
 
 
 def write_atomic_files(
@@ -63,6 +72,7 @@ def write_atomic_files(
     tables: Mapping[str, AtomicTable],
     stale: Sequence[str] = (),
     check: Callable[[], None] = nothing_to_check,
+    layout: Layout = RECBOLES,
 ) -> None:
     """Write ``<folder>/<name>.<suffix>`` for every suffix of ``tables``, in one step.
 
@@ -72,13 +82,17 @@ def write_atomic_files(
         tables: the files' content, by suffix.
         stale: suffixes of files that are removed in the same step, if they are there.
         check: called right before the step; raises to give up.
+        layout: how to write them; columns called as RecBole calls them get its names.
+
+    Raises:
+        UserError: a value holds the separator, or a character that the encoding lacks.
     """
     targets = [atomic_path(folder, name, suffix) for suffix in tables]
     old = [atomic_path(folder, name, suffix) for suffix in stale]
     removed = [path for path in old if path.is_file() or path.is_symlink()]
     with replacing(*targets, removed=removed, check=check) as temporaries:
         for temporary, table in zip(temporaries, tables.values(), strict=True):
-            _write(temporary, table)
+            _write(temporary, table, layout)
 
 
 def atomic_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:
@@ -86,23 +100,55 @@ def atomic_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:
     return Path(folder) / f"{name}.{suffix}"
 
 
-def _scan(path: str | os.PathLike[str], names: list[str]) -> pl.LazyFrame:
+def scan_checked(
+    path: str | os.PathLike[str], names: Sequence[str], layout: Layout = RECBOLES
+) -> pl.LazyFrame:
+    """The rows of a file that was checked before and has these columns, as text."""
+    source: str | BytesIO = os.fspath(path)
+    if not is_utf8(layout.encoding):
+        with open_as_utf8(path, layout.encoding) as file:
+            source = BytesIO(file.read())
     rows = pl.scan_csv(
-        path,
-        separator=SEPARATOR,
+        source,
+        separator=layout.separator,
         quote_char=None,
         infer_schema=False,
-        with_column_names=lambda _: names,
+        with_column_names=lambda _: list(names),
         glob=False,
     )
     # Polars makes rows of blank lines at the end of a file.
     return rows.filter(pl.any_horizontal(pl.all().is_not_null()))
 
 
-def _write(path: Path, table: AtomicTable) -> None:
-    header = {name: f"{name}:{field_type}" for name, field_type in table.types.items()}
+def _write(path: Path, table: AtomicTable, layout: Layout) -> None:
+    names = layout.renamed()
+    header = {n: f"{names.get(n, n)}:{field_type}" for n, field_type in table.types.items()}
+    frame = table.frame.select(*header).rename(header)
+    _check_separator(path, frame, layout.separator)
     # A Python file, so that a full disk is the OSError that `replacing` explains.
     with path.open("wb") as file:
-        table.frame.select(*header).rename(header).write_csv(
-            file, separator=SEPARATOR, quote_style="never"
-        )
+        if is_utf8(layout.encoding):
+            frame.write_csv(file, separator=layout.separator, quote_style="never")
+            return
+        text = frame.write_csv(separator=layout.separator, quote_style="never")
+        try:
+            file.write(text.encode(layout.encoding or "utf-8"))
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{text[error.start]!r} cannot be written in {layout.encoding}; leave encoding "
+                "out to write UTF-8."
+            ) from error
+
+
+def _check_separator(path: Path, frame: pl.DataFrame, separator: str) -> None:
+    if separator == RECBOLES.separator:  # refused when the raw files are read
+        return
+    for name, column in frame.to_dict().items():
+        text = column.cast(pl.String)
+        held = text.str.contains(separator, literal=True).fill_null(False)
+        if held.any() or separator in name:
+            value = text.filter(held).head(1).to_list() or [name]
+            raise UserError(
+                f"{shown(repr(value[0]))} in column {shown(name)} of .{path.suffix.strip('.')} "
+                f"holds the separator {separator!r}; choose another field_separator."
+            )

@@ -8,17 +8,20 @@ grow with the file, and looks at single lines only once it knows that one is wro
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from ksr_recbole.errors import UserError
+from dataset_atomic.layout import Layout
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular, open_regular
 from ksr_recbole.one_step import steady
 
@@ -47,15 +50,77 @@ _NON_DIGIT_WEIGHT[ord("0") : ord("9") + 1] = 0
 _NON_DIGIT_WEIGHT[ord(".")] = 1
 
 
+class Lines(Protocol):
+    """A file of bytes in UTF-8."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes or characters, none at the end."""
+
+    def readline(self) -> bytes:
+        """The next line, with its line feed."""
+
+
+class _Recoded:
+    """A file of another encoding, read as UTF-8."""
+
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        self._text = TextIOWrapper(file, encoding=encoding, newline="\n")
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._text.read(size).encode()
+
+    def readline(self) -> bytes:
+        return self._text.readline().encode()
+
+
+def is_utf8(encoding: str | None) -> bool:
+    """Whether files of RecBole's ``encoding`` can be read as they are."""
+    return encoding is None or codecs.lookup(encoding).name == "utf-8"
+
+
 @contextmanager
-def steady_dataset(folder: str | os.PathLike[str], name: str) -> Iterator[None]:
+def open_as_utf8(path: str | os.PathLike[str], encoding: str | None) -> Iterator[Lines]:
+    """Open an atomic file for reading bytes in UTF-8, whatever its encoding.
+
+    Args:
+        path: the file.
+        encoding: RecBole's config key; UTF-8 if ``None``.
+
+    Raises:
+        OSError: see :func:`~ksr_recbole.files.open_regular`.
+        UserError: what is read inside the block is not written in that encoding.
+    """
+    with open_regular(path) as file:
+        if encoding is None or is_utf8(encoding):
+            yield file
+            return
+        try:
+            yield _Recoded(file, encoding)
+        except UnicodeError as error:
+            reason = getattr(error, "reason", None) or str(error)
+            raise UserError(
+                f"{path} is not written in {encoding} ({shown(reason)}); correct the config key "
+                "encoding or save the file in it."
+            ) from error
+
+
+@contextmanager
+def steady_dataset(
+    folder: str | os.PathLike[str], name: str, parts: Sequence[str] = ()
+) -> Iterator[None]:
     """What is read inside the block is of one conversion, and from files only.
+
+    Args:
+        folder: the dataset's folder.
+        name: its name.
+        parts: of the interactions, where each has a file of its own (``benchmark_filename``).
 
     Raises:
         UserError: files of the dataset were replaced meanwhile, or a conversion that was stopped
             half-way cannot be finished; something else stands where a file is expected.
     """
     names = [f"{name}.{suffix}" for suffix in SUFFIXES]
+    names += [f"{name}.{part}.inter" for part in parts]
     with steady(folder, names):
         for path in map(Path(folder).joinpath, names):
             if os.path.lexists(path):
@@ -76,10 +141,11 @@ def check_atomic_file(
     path: str | os.PathLike[str],
     required: Mapping[str, str] | Sequence[str],
     separator: str = "\t",
+    encoding: str | None = None,
 ) -> dict[str, str]:
     """Raise if an atomic file is not what RecBole needs; return its columns otherwise.
 
-    The file must exist, be UTF-8, begin with a header of ``name:type`` columns among which are
+    The file must exist, be text, begin with a header of ``name:type`` columns among which are
     the required ones, and have at least one row; every row must have as many columns as the
     header, and no required column may be empty or, if its type is ``float``, not be a finite
     number.  In the files that RecBole reads, fields of required columns may not begin with a
@@ -92,6 +158,7 @@ def check_atomic_file(
         required: the names of the columns that must be there, with the type that each must
             have if it is a mapping.
         separator: RecBole's ``field_separator``, one character.
+        encoding: RecBole's ``encoding``; UTF-8 if ``None``.
 
     Returns:
         The type of every column by name, in the file's order.
@@ -105,10 +172,29 @@ def check_atomic_file(
             f"The field separator of {path} is {separator!r}; set `field_separator` to one "
             "ASCII character, such as a tab."
         )
+    with _explained(path), open_as_utf8(path, encoding) as file:
+        types = _check_header(path, file.readline(), required, separator)
+        n_rows = _check_rows(path, file, types, list(required), separator)
+    if n_rows == 0:
+        raise UserError(f"{path} has a header but no rows; expected at least one row from line 2.")
+    return types
+
+
+def columns_of(path: Path, layout: Layout) -> dict[str, str]:
+    """The type of every column by name, from the first line of an atomic file alone.
+
+    Raises:
+        UserError: the file is missing or cannot be read, or the line is no header.
+    """
+    with _explained(path), open_as_utf8(path, layout.encoding) as file:
+        return _check_header(path, file.readline(), (), layout.separator)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Errors of opening a file as sentences."""
     try:
-        with open_regular(path) as file:
-            types = _check_header(path, file.readline(), required, separator)
-            n_rows = _check_rows(path, file, types, list(required), separator)
+        yield
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist; put the file there or correct the dataset's folder."
@@ -117,9 +203,6 @@ def check_atomic_file(
         raise UserError(
             f"{path} cannot be read ({error.strerror}); it should be a readable file."
         ) from error
-    if n_rows == 0:
-        raise UserError(f"{path} has a header but no rows; expected at least one row from line 2.")
-    return types
 
 
 def _check_header(
@@ -171,11 +254,11 @@ def _example_columns(required: Mapping[str, str] | Sequence[str]) -> list[str]:
     """Required columns as a header would write them."""
     if isinstance(required, Mapping):
         return [f"{name}:{field_type}" for name, field_type in required.items()]
-    return [f"{name}:{'float' if name == 'timestamp' else 'token'}" for name in required]
+    return [f"{name}:token" for name in required]
 
 
 def _check_rows(
-    path: Path, file: BinaryIO, types: Mapping[str, str], required: Sequence[str], separator: str
+    path: Path, file: Lines, types: Mapping[str, str], required: Sequence[str], separator: str
 ) -> int:
     """Check everything below the header and return the number of rows."""
     names = list(types)
@@ -196,7 +279,7 @@ def _check_rows(
     return line - 2
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
+def _blocks(file: Lines) -> Iterator[bytes]:
     """The rest of a file as blocks of whole lines, without blank lines at the end.
 
     Blank lines are held back until a line follows them: those in the middle of a file belong

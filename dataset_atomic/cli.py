@@ -18,6 +18,7 @@ from dataset_atomic.convert import (
 )
 from dataset_atomic.describe import describe
 from dataset_atomic.fetch import fetch
+from dataset_atomic.layout import KEYS, Layout
 from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.stream import TextFormat
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert(commands.add_parser("convert", help="write the atomic files of a dataset"))
     command = commands.add_parser("describe", help="say what a folder of atomic files holds")
     command.add_argument("folder", type=Path, metavar="DIR")
+    _add_layout(command, list(KEYS.values()))
     command.set_defaults(run=_describe)
     command = commands.add_parser("fetch", help="download the public raw files of a dataset")
     command.add_argument("name", metavar="NAME", help=", ".join([*SOURCES, "freebase"]))
@@ -112,6 +114,35 @@ def _add_convert(command: argparse.ArgumentParser) -> None:
     add("--separator", default=",", metavar="S", help="between columns (,); \\t is a tab")
     add("--columns", metavar="A,B,...", help="names of the columns of a file without a header")
 
+    _add_layout(command, [key for key in KEYS.values() if key != "benchmark_filename"])
+
+
+def _add_layout(command: argparse.ArgumentParser, keys: Sequence[str]) -> None:
+    """RecBole's keys on the form of atomic files, given here or in YAML files."""
+    group = command.add_argument_group("form of the atomic files, by RecBole's config keys")
+    group.add_argument("--config_files", type=Path, nargs="+", metavar="YAML", default=[])
+    for key in keys:
+        group.add_argument(f"--{key}", metavar="VALUE")
+
+
+def _layout(given: argparse.Namespace) -> Layout:
+    values = {key: value for key in KEYS.values() if (value := getattr(given, key, None))}
+    if not values and not given.config_files:
+        return Layout()
+    # Imported only here, since it loads PyTorch.
+    from ksr_recbole.config.keys import TEXTS
+    from ksr_recbole.config.kinds import check_fields, checked
+    from ksr_recbole.config.literals import literals, read_yaml
+
+    merged: dict[str, object] = {}
+    for file in given.config_files:
+        merged |= read_yaml(file, TEXTS)
+    merged |= literals(values, TEXTS)
+    wanted = {key: merged[key] for key in KEYS.values() if merged.get(key) is not None}
+    taken = checked(wanted, of_models=False)
+    check_fields(taken)
+    return Layout.from_values(taken)
+
 
 def _convert(given: argparse.Namespace) -> None:
     options = Options(
@@ -122,6 +153,7 @@ def _convert(given: argparse.Namespace) -> None:
         period=_period(given),
         names=given.names,
         overwrite=given.overwrite,
+        layout=_layout(given),
     )
     print(f"Converting {given.name} from {given.raw or 'what is installed'} ...", flush=True)
     report = _converted(given, options)
@@ -182,7 +214,7 @@ def _period(given: argparse.Namespace) -> Period | None:
 
 
 def _describe(given: argparse.Namespace) -> None:
-    for line in describe(given.folder):
+    for line in describe(given.folder, _layout(given)):
         print(line)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import AtomicTable, write_atomic_files
+from dataset_atomic.atomic import RECBOLES, AtomicTable, write_atomic_files
 from dataset_atomic.atomic_files import SUFFIXES
 from dataset_atomic.filtering import (
     Funnel,
@@ -19,6 +19,7 @@ from dataset_atomic.filtering import (
     filter_to_fixed_point,
     relation_table,
 )
+from dataset_atomic.layout import Layout
 from dataset_atomic.raw.interactions import Interactions, Period, read_interactions
 from dataset_atomic.raw.iris import shorten
 from dataset_atomic.raw.links import Links, read_links
@@ -49,6 +50,7 @@ class Options:
         period: which times count; the source's by default.
         names: a file of names, see :func:`read_names`, beside those in the graph.
         overwrite: replace what is in the output folder.
+        layout: what the columns are called in the files, and how they are written.
 
     Raises:
         UserError: a number below 1 or beyond :data:`MOST`.
@@ -61,6 +63,7 @@ class Options:
     period: Period | None = None
     names: Path | None = None
     overwrite: bool = False
+    layout: Layout = RECBOLES
 
     def __post_init__(self) -> None:
         for key, most in MOST.items():
@@ -257,7 +260,14 @@ def convert(
         notes.append(f".entity: names for {names.height:,} of {len(entities):,} entities")
     # Files of an earlier conversion that this one does not replace do not belong to it.
     stale = sorted(set(SUFFIXES) - set(tables))
-    write_atomic_files(out_dir, material.name, tables, stale, lambda: ensure_free(out_dir, options))
+    write_atomic_files(
+        out_dir,
+        material.name,
+        tables,
+        stale,
+        lambda: ensure_free(out_dir, options),
+        options.layout,
+    )
     return ConversionReport(
         folder=Path(out_dir),
         k_core=k_core,
@@ -266,7 +276,7 @@ def convert(
         funnels=(inter_funnel, material.linking, scan.funnel, *restrictions),
         shared_entities=int((data.link["entity_id"].value_counts()["count"] > 1).sum()),
         attributes=attribute_names(tables["relation"]),
-        table1=describe_table1(out_dir, material.name),
+        table1=describe_table1(out_dir, material.name, layout=options.layout),
         notes=tuple(notes),
     )
 

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import atomic_path, scan_atomic
+from dataset_atomic.atomic import RECBOLES, atomic_path, scan_atomic
 from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.layout import Layout
 from dataset_atomic.raw.interactions import DAY
-from dataset_atomic.table1 import describe_table1, has_graph
+from dataset_atomic.raw.timestamps import UNITS, unit_of
+from dataset_atomic.table1 import describe_table1, has_graph, scan_inter
 from ksr_recbole.errors import UserError
 from ksr_recbole.one_step import finish_steps
 
 
-def name_of(folder: Path) -> str:
+def name_of(folder: Path, layout: Layout = RECBOLES) -> str:
     """The name of the dataset in a folder: the folder's, or that of its only ``.inter``.
 
     Raises:
@@ -22,38 +24,43 @@ def name_of(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise UserError(f"The folder {folder} does not exist; expected one with NAME.inter.")
-    names = sorted(path.stem for path in folder.glob("*.inter"))
+    part = f".{layout.files[0]}" if layout.files else ""
+    names = sorted(path.stem.removesuffix(part) for path in folder.glob(f"*{part}.inter"))
     if folder.resolve().name in names:
         return folder.resolve().name
     if len(names) != 1:
         held = ", ".join(names) or "none"
-        raise UserError(f"{folder} should hold one .inter file; found: {held}.")
+        raise UserError(f"{folder} should hold one {part}.inter file; found: {held}.")
     return names[0]
 
 
-def describe(folder: Path) -> list[str]:
+def describe(folder: Path, layout: Layout = RECBOLES) -> list[str]:
     """The lines of ``python -m dataset_atomic describe``: the Table-1 line comes first.
 
     Raises:
         UserError: a file is missing or malformed.
     """
     finish_steps(folder)
-    name = name_of(folder)
-    with steady_dataset(folder, name):
-        lines = [describe_table1(folder, name).line()]
-        lines += _interactions(folder, name)
+    name = name_of(folder, layout)
+    with steady_dataset(folder, name, layout.files):
+        lines = [describe_table1(folder, name, layout=layout).line()]
+        lines += _interactions(folder, name, layout)
         if has_graph(folder, name):
-            lines += _links(folder, name)
-            lines += _relations(folder, name)
-            lines.append(_names(folder, name))
+            lines += _links(folder, name, layout)
+            lines += _relations(folder, name, layout)
+            lines.append(_names(folder, name, layout))
     return lines
 
 
-def _interactions(folder: Path, name: str) -> list[str]:
-    needed = {"user_id": "token", "item_id": "token", "timestamp": "float"}
-    inter = scan_atomic(atomic_path(folder, name, "inter"), needed).select(
-        "user_id", "item_id", time=pl.col("timestamp").cast(pl.Float64)
+def _interactions(folder: Path, name: str, layout: Layout) -> list[str]:
+    user, item = layout.user, layout.item
+    needed = {user: "token", item: "token", layout.time: "float"}
+    inter = scan_inter(folder, name, needed, layout).select(
+        user_id=user, item_id=item, time=pl.col(layout.time).cast(pl.Float64)
     )
+    median = inter.select(pl.col("time").abs().median()).collect(engine="streaming").to_numpy()
+    unit = unit_of(median.ravel())
+    inter = inter.with_columns(pl.col("time") / UNITS[unit])
     by_user = inter.group_by("user_id").agg(
         n=pl.len(),
         sessions=(pl.col("time") // DAY).n_unique(),
@@ -67,7 +74,7 @@ def _interactions(folder: Path, name: str) -> list[str]:
         pl.from_epoch(span[end].cast(pl.Int64)).dt.date().item() for end in ("first", "last")
     )
     return [
-        f"time: {first} to {last} (UTC)",
+        f"time: {first} to {last} (UTC){'' if unit == 'seconds' else f', in {unit}'}",
         f"interactions per user: {_spread(users['n'])}",
         f"sessions per user by day (UTC): {_spread(users['sessions'])}; "
         f"{(users['sessions'] >= 3).mean():.1%} of the users have at least 3",
@@ -84,45 +91,48 @@ def _spread(values: pl.Series) -> str:
     )
 
 
-def _links(folder: Path, name: str) -> list[str]:
-    link = scan_atomic(atomic_path(folder, name, "link"), ["item_id", "entity_id"]).collect()
-    column = scan_atomic(atomic_path(folder, name, "inter"), ["item_id"]).select("item_id")
+def _links(folder: Path, name: str, layout: Layout) -> list[str]:
+    item, entity = layout.item, layout.entity
+    link = scan_atomic(atomic_path(folder, name, "link"), [item, entity], layout).collect()
+    column = scan_inter(folder, name, {item: "token"}, layout)
     items = column.unique().collect(engine="streaming")
-    known = link["item_id"].unique()
-    shared = int((link.unique()["entity_id"].value_counts()["count"] > 1).sum())
-    without = items.filter(~pl.col("item_id").is_in(known.implode())).height
+    known = link[item].unique()
+    shared = int((link.unique()[entity].value_counts()["count"] > 1).sum())
+    without = items.filter(~pl.col(item).is_in(known.implode())).height
     return [
         f"links: {link.height:,}; {without:,} items of .inter without one, "
         f"{shared:,} entities shared by several items"
     ]
 
 
-def _relations(folder: Path, name: str) -> list[str]:
-    kg = scan_atomic(atomic_path(folder, name, "kg"), ["head_id", "relation_id", "tail_id"])
-    by_relation = kg.group_by("relation_id").len()
-    ordered = by_relation.sort("len", "relation_id", descending=[True, False])
+def _relations(folder: Path, name: str, layout: Layout) -> list[str]:
+    kg = scan_atomic(atomic_path(folder, name, "kg"), layout.triple, layout)
+    by_relation = kg.group_by(relation=layout.relation).len()
+    ordered = by_relation.sort("len", "relation", descending=[True, False])
     counts, notes = ordered.collect(engine="streaming"), {}
     path = atomic_path(folder, name, "relation")
     if path.is_file():
-        relation = scan_atomic(path, ["relation_id"]).collect()
+        relation = scan_atomic(path, [layout.relation], layout).collect()
         for row in relation.iter_rows(named=True):
             of = f", reverse of {row['reverse_id']}" if row.get("reverse_id") else ""
-            notes[row["relation_id"]] = (
+            notes[row[layout.relation]] = (
                 f"{', attribute' if row.get('attribute') == '1' else ''}{of}"
             )
     lines = [f"  {n:>12,}  {r}{notes.get(r, '')}" for r, n in counts.iter_rows()]
     return ["triples per relation:", *lines]
 
 
-def _names(folder: Path, name: str) -> str:
+def _names(folder: Path, name: str, layout: Layout) -> str:
     path = atomic_path(folder, name, "entity")
-    kg = scan_atomic(atomic_path(folder, name, "kg"), ["head_id", "tail_id"])
-    ends = pl.concat([kg.select(e="head_id"), kg.select(e="tail_id")]).unique().collect()["e"]
+    kg = scan_atomic(atomic_path(folder, name, "kg"), layout.triple, layout)
+    both = [kg.select(e=layout.head), kg.select(e=layout.tail)]
+    ends = pl.concat(both).unique().collect()["e"]
     if not path.is_file():
         return (
             f"entities without a name: all {len(ends):,}; convert with --names=FILE (lines of an "
             "entity, a tab and its name) to have explanations in words"
         )
-    named = scan_atomic(path, ["entity_id", "name"]).select("entity_id").collect()["entity_id"]
+    known = scan_atomic(path, [layout.entity, "name"], layout)
+    named = known.select(layout.entity).collect()[layout.entity]
     without = len(ends) - ends.is_in(named.implode()).sum()
     return f"entities without a name: {without:,} of {len(ends):,}"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import SEPARATOR, AtomicTable, atomic_path, read_atomic
+from dataset_atomic.atomic import RECBOLES, AtomicTable, atomic_path, read_atomic
 from dataset_atomic.convert import (
     ConversionReport,
     Material,
@@ -121,7 +121,7 @@ def bundled_folder() -> Path:
 
 def read_crosswalk() -> pl.DataFrame:
     """``item_id`` of ml-100k and ``movielens_id`` of the same film, one row per item."""
-    crosswalk = pl.read_csv(CROSSWALK, separator=SEPARATOR, infer_schema=False)
+    crosswalk = pl.read_csv(CROSSWALK, separator=RECBOLES.separator, infer_schema=False)
     return crosswalk.rename({"ml100k_item_id": "item_id"})
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import atomic_path, scan_atomic
+from dataset_atomic.atomic import RECBOLES, atomic_path, scan_atomic
 from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -50,32 +52,49 @@ class Table1:
         )
 
 
-def describe_table1(folder: str | os.PathLike[str], name: str, timed: bool = False) -> Table1:
+def describe_table1(
+    folder: str | os.PathLike[str], name: str, timed: bool = False, layout: Layout = RECBOLES
+) -> Table1:
     """Count what ``<folder>/<name>.inter`` holds, and ``.link`` and ``.kg`` where there are any.
 
     Args:
         folder: the dataset's folder.
         name: the dataset's name.
         timed: whether ``.inter`` must have timestamps.
+        layout: the columns' names, and how the files are written.
 
     Raises:
         UserError: one of the files is malformed, or missing while its counterpart is there.
     """
-    needed = {"user_id": "token", "item_id": "token"} | ({"timestamp": "float"} if timed else {})
-    with steady_dataset(folder, name):
-        inter = scan_atomic(atomic_path(folder, name, "inter"), needed)
+    needed = {layout.user: "token", layout.item: "token"}
+    needed |= {layout.time: "float"} if timed else {}
+    with steady_dataset(folder, name, layout.files):
+        inter = scan_inter(folder, name, needed, layout)
         of_inter = inter.select(
             interactions=pl.len(),
-            items=pl.col("item_id").n_unique(),
-            users=pl.col("user_id").n_unique(),
+            items=pl.col(layout.item).n_unique(),
+            users=pl.col(layout.user).n_unique(),
         )
         if not has_graph(folder, name):
             counts = [of_inter.collect(engine="streaming")]
         else:
-            counts = pl.collect_all([of_inter, *_of_graph(inter, folder, name)], engine="streaming")
+            graph = _of_graph(inter, folder, name, layout)
+            counts = pl.collect_all([of_inter, *graph], engine="streaming")
     return Table1(
         name, **{key: n for frame in counts for key, n in frame.row(0, named=True).items()}
     )
+
+
+def scan_inter(
+    folder: str | os.PathLike[str], name: str, needed: dict[str, str], layout: Layout = RECBOLES
+) -> pl.LazyFrame:
+    """The columns ``needed`` of all interactions of a dataset, as text.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    paths = layout.inter_paths(Path(folder), name)
+    return pl.concat([scan_atomic(path, needed, layout).select(*needed) for path in paths])
 
 
 def has_graph(folder: str | os.PathLike[str], name: str) -> bool:
@@ -83,14 +102,16 @@ def has_graph(folder: str | os.PathLike[str], name: str) -> bool:
     return any(atomic_path(folder, name, suffix).is_file() for suffix in ("kg", "link"))
 
 
-def _of_graph(inter: pl.LazyFrame, folder: str | os.PathLike[str], name: str) -> list[pl.LazyFrame]:
-    link = scan_atomic(atomic_path(folder, name, "link"), ["item_id", "entity_id"])
-    kg = scan_atomic(atomic_path(folder, name, "kg"), ["head_id", "relation_id", "tail_id"])
+def _of_graph(
+    inter: pl.LazyFrame, folder: str | os.PathLike[str], name: str, layout: Layout
+) -> list[pl.LazyFrame]:
+    link = scan_atomic(atomic_path(folder, name, "link"), [layout.item, layout.entity], layout)
+    kg = scan_atomic(atomic_path(folder, name, "kg"), layout.triple, layout)
 
-    linked = inter.select("item_id").unique().join(link, on="item_id", how="semi")
-    entities = pl.concat([kg.select(entity=end) for end in ("head_id", "tail_id")])
+    linked = inter.select(layout.item).unique().join(link, on=layout.item, how="semi")
+    entities = pl.concat([kg.select(entity=end) for end in (layout.head, layout.tail)])
     return [
         linked.select(linked_items=pl.len()),
-        kg.select(triples=pl.len(), relations=pl.col("relation_id").n_unique()),
+        kg.select(triples=pl.len(), relations=pl.col(layout.relation).n_unique()),
         entities.select(entities=pl.col("entity").n_unique()),
     ]

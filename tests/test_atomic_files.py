@@ -200,7 +200,7 @@ def test_a_carriage_return_inside_a_line_is_refused(write, rows):
 def test_blank_lines_at_the_end_are_no_rows(write):
     path = write(HEADER + b"1\t2\t3\n\r\n\n\n")
     assert read_atomic(path, INTER).frame.rows() == [("1", "2", "3")]
-    assert read_columns(path, INTER, "\t").to_numpy().tolist() == [["1", "2", 3.0]]
+    assert read_columns(path, INTER).to_numpy().tolist() == [["1", "2", 3.0]]
 
 
 def test_digits_of_another_script_are_no_number(write):

@@ -120,7 +120,7 @@ def test_columns_of_atomic_files(tmp_path, fuzz, suffix):
 
         def read():
             check_atomic_file(path, ATOMIC[suffix])
-            return read_columns(path, ATOMIC[suffix], "\t")
+            return read_columns(path, ATOMIC[suffix])
 
         found = outcome(read, (pl.exceptions.PolarsError,))  # then RecBole reads it
         if found.refused is None:

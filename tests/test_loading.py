@@ -91,7 +91,7 @@ def test_columns_are_those_that_pandas_reads(tmp_path):
     types = {"user_id": "token", "item_id": "token", "timestamp": "float"}
     kinds = {"user_id:token": str, "item_id:token": str, "timestamp:float": np.float64}
     with strings_as_objects():  # as RecBole reads
-        frame = loading.read_columns(path, types, "\t")
+        frame = loading.read_columns(path, types)
         expected = pd.read_csv(path, delimiter="\t", dtype=kinds, engine="python")
         expected.columns = list(types)
     pd.testing.assert_frame_equal(frame, expected)
@@ -100,28 +100,18 @@ def test_columns_are_those_that_pandas_reads(tmp_path):
 def test_windows_line_ends_and_tokens_that_look_like_missing_ones(tmp_path):
     path = tmp_path / "x.inter"
     path.write_bytes((HEADER + "NA\ti1\t1\nnull\ti2\t2\n").replace("\n", "\r\n").encode())
-    frame = loading.read_columns(path, TYPES, "\t")
+    frame = loading.read_columns(path, TYPES)
     assert frame["user_id"].tolist() == ["NA", "null"]
     assert frame["timestamp"].tolist() == [1.0, 2.0]
-    last = loading.read_columns(path, {"timestamp": "float", "user_id": "token"}, "\t")
+    last = loading.read_columns(path, {"timestamp": "float", "user_id": "token"})
     assert list(last.columns) == ["timestamp", "user_id"]
 
 
 def test_windows_line_ends_after_a_token(tmp_path):
     path = tmp_path / "x.link"
     path.write_bytes(b"item_id:token\tentity_id:token\r\ni1\te1\r\ni2\te2\r\n")
-    frame = loading.read_columns(path, {"item_id": "token", "entity_id": "token"}, "\t")
+    frame = loading.read_columns(path, {"item_id": "token", "entity_id": "token"})
     assert frame["entity_id"].tolist() == ["e1", "e2"]
-
-
-def test_what_polars_cannot_read_pandas_may(toy_config, toy_folder, monkeypatch):
-    expected = content(LinkedDataset(toy_config(data_cache_dir=None)))
-
-    def unreadable(*_: Any) -> None:
-        raise loading.pl.exceptions.ComputeError("no")
-
-    monkeypatch.setattr(loading, "read_columns", unreadable)
-    assert content(LinkedDataset(toy_config(data_cache_dir=None))) == expected
 
 
 def test_the_cache_is_whole_or_not_at_all(toy_config, toy_folder, monkeypatch):

@@ -65,7 +65,7 @@ class Interactions:
 
     Attributes:
         frame: ``user_id`` and ``item_id`` (categorical), ``rating`` (float) if the file has it,
-            ``timestamp`` (int64, seconds).
+            ``timestamp`` (seconds: int64, or float64 if the file has fractions of one).
         funnel: why the others were dropped.
         notes: what was converted, in sentences.
         example_items: some of the file's item ids.
@@ -100,7 +100,8 @@ def read_interactions(
     examples: list[str] = []
     for block in read_blocks(path, layout):
         _check_ids(block)
-        frame = block.frame.with_columns(clock.seconds(block))
+        frame = block.frame.with_columns(clock.exact(block))
+        second = clock.per_second
         if "rating" in frame.columns:
             frame = frame.with_columns(_ratings(block))
         bare = frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
@@ -115,30 +116,39 @@ def read_interactions(
         last = frame["timestamp"].max()
         latest = last if latest is None else max(latest, last or latest)
         frame = funnel.step(
-            f"not in {period}", frame, frame.filter(period.mask(frame["timestamp"]))
+            f"not in {period}", frame, frame.filter(period.mask(frame["timestamp"] // second))
         )
         # Known before the k-core: what no entity belongs to need not be held in memory.
         frame = funnel.step(
             "item without an entity", frame, frame.filter(pl.col("item_id").is_in(known))
         )
-        frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest))
+        frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest, second))
         kept.append(frame.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical)))
     if not funnel.rows_in:
         raise UserError(f"{path} is empty; expected {', '.join(layout.columns)} in every line.")
     frame = pl.concat(kept)
     kept.clear()  # one copy less while the rows are sorted
-    frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest))
-    frame = frame.sort("timestamp", maintain_order=True)
+    frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest, second))
+    frame = frame.sort("timestamp", maintain_order=True).pipe(_in_seconds, second)
     notes = [note for note in (clock.note(),) if note]
     if stripped:
         notes.append(f"{stripped:,} ids had blanks around them, which were removed")
     return Interactions(frame, funnel, tuple(notes), tuple(examples))
 
 
-def _recent(frame: pl.DataFrame, period: Period, latest: int | None) -> pl.DataFrame:
+def _in_seconds(frame: pl.DataFrame, per_second: int) -> pl.DataFrame:
+    """Times as whole seconds, or with fractions if there are any."""
+    whole = not (frame["timestamp"] % per_second != 0).any()
+    time = pl.col("timestamp")
+    return frame.with_columns(time // per_second if whole else time / per_second)
+
+
+def _recent(
+    frame: pl.DataFrame, period: Period, latest: int | None, per_second: int
+) -> pl.DataFrame:
     if period.last_days is None or latest is None:
         return frame
-    return frame.filter(pl.col("timestamp") > latest - period.last_days * DAY)
+    return frame.filter(pl.col("timestamp") > latest - period.last_days * DAY * per_second)
 
 
 def _check_ids(block: Block) -> None:

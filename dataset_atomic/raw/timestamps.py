@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from dataset_atomic.raw.stream import Block
@@ -21,6 +22,10 @@ DATE_FORMATS = (
 """Dates that are recognised; without a zone they are taken as UTC."""
 
 
+_FINEST = 10**6
+"""Times are told apart to this part of a second, or finer where the file is."""
+
+
 class TimestampReader:
     """Reads one file's timestamps; what the first block is like, all others must be.
 
@@ -32,8 +37,15 @@ class TimestampReader:
     def __init__(self) -> None:
         self.form: str | None = None
 
-    def seconds(self, block: Block, column: str = "timestamp") -> pl.Series:
-        """``int64`` seconds since 1970 of every row.
+    @property
+    def per_second(self) -> int:
+        """How many of what :meth:`exact` counts in make a second."""
+        return max(_FINEST, UNITS.get(self.form or "seconds", 1))
+
+    def exact(self, block: Block, column: str = "timestamp") -> pl.Series:
+        """``int64`` time since 1970 of every row, in parts of a second: :attr:`per_second`.
+
+        Fractions of a second count, as they tell what came first.
 
         Raises:
             UserError: a value of another form, with its line.
@@ -58,33 +70,42 @@ class TimestampReader:
         return f"timestamps are {self.form} (detected), converted to seconds, UTC"
 
 
+def unit_of(times: np.ndarray) -> str:
+    """The unit, one of :data:`UNITS`, in which most of some times since 1970 make sense."""
+    magnitude, unit = float(np.median(np.abs(times))) if len(times) else 0.0, "seconds"
+    for step, name in enumerate(UNITS):
+        if step and magnitude >= SECONDS_BELOW * 1000 ** (step - 1):
+            unit = name
+    return unit
+
+
 def _form_of(values: pl.Series) -> str:
     numbers = values.cast(pl.Float64, strict=False)
     if len(numbers) and numbers.null_count() < len(numbers):
-        magnitude, form = numbers.abs().median() or 0, "seconds"
-        for step, unit in enumerate(UNITS):
-            if magnitude >= SECONDS_BELOW * 1000 ** (step - 1) and step:
-                form = unit
-        return form
+        return unit_of(numbers.drop_nulls().to_numpy())
     fits = {f: len(values) - _convert(values, f).null_count() for f in DATE_FORMATS}
     best = max(fits, key=fits.__getitem__)
     return best if fits[best] else "unknown"
 
 
 def _convert(values: pl.Series, form: str) -> pl.Series:
-    """Seconds, null where a value is not of that form."""
+    """In parts of a second, null where a value is not of that form."""
     if form == "unknown":
         return pl.Series([None] * len(values), dtype=pl.Int64)
     if form not in UNITS:
         times = values.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
-        return times.dt.epoch("s")
+        return times.dt.epoch("us")
     numbers = values.cast(pl.Int64, strict=False)
+    finer = max(_FINEST // UNITS[form], 1)
+    # What is too large is refused below; here it must only not overflow.
+    exact = numbers.set(numbers.abs() > (2**63 - 1) // finer, None) * finer
     if numbers.null_count():
         floats = values.cast(pl.Float64, strict=False)
         floats = floats.set(~floats.is_finite(), None)
         numbers = numbers.fill_null(floats.cast(pl.Int64, strict=False))
+        exact = exact.fill_null((floats * finer).round().cast(pl.Int64, strict=False))
     low, high = SECONDS_BELOW * UNITS[form] // 1000, min(SECONDS_BELOW * UNITS[form], 2**63 - 1)
     in_unit = numbers.abs() < high
     if form != "seconds":
         in_unit &= numbers.abs() >= low
-    return numbers.set(~in_unit, None) // UNITS[form]
+    return exact.set(~in_unit, None)

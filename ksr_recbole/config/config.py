@@ -9,8 +9,10 @@ import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
 
+from dataset_atomic.layout import Layout
 from ksr_recbole import registry
 from ksr_recbole.compat import recbole_on_new_libraries
+from ksr_recbole.config.decisions import FILTERS, refuse, remarks
 from ksr_recbole.config.evaluation_keys import metric_keys, parse_mode
 from ksr_recbole.config.keys import (
     KEYS_WITH_PARTS,
@@ -89,6 +91,7 @@ class Config(RecBoleConfig):
                 f"RecBole refuses the configuration: {shown(str(error), 300)}"
             ) from error
         option(self, "seed", int, minimum=0, below=2**32)
+        refuse(self.model, self.external_config_dict)
         if not registry.under_protocol(self.model):
             self._check_within_reach()
         use_threads(checked_threads(self["num_threads"]))
@@ -109,11 +112,30 @@ class Config(RecBoleConfig):
                     f"here: {', '.join(registry.MODELS)}."
                 )
 
-    def without_effect(self) -> list[str]:
-        """The keys that were given and that neither the model nor anything else here reads."""
-        return sorted(
-            set(self.external_config_dict) - read_for_all() - set(self.internal_config_dict)
-        )
+    def remarks(self) -> list[str]:
+        """A sentence on the keys that were given and that nothing here reads."""
+        given, said = self.external_config_dict, []
+        if idle := sorted(set(given) - read_for_all() - set(self.internal_config_dict)):
+            said = [f"Of no effect on {self.model}, no options of it: {', '.join(idle)}"]
+        if registry.under_protocol(self.model):
+            said += remarks(self.model, given, model_options(self.model))
+            said += self._remarks_on_data()
+        return said
+
+    def _remarks_on_data(self) -> list[str]:
+        """On what is given together and does nothing then."""
+        given, said = self.external_config_dict, []
+        filters = sorted(key for key in FILTERS if given.get(key))
+        if given.get("benchmark_filename") and filters:
+            said.append(
+                f"Config keys {', '.join(filters)} have no effect with benchmark_filename, as in "
+                "RecBole: its files are taken as they are."
+            )
+        starts = self["kb_input"] or self["kb_score"]
+        if given.get("preload_weight") and not starts:
+            said.append(f"Config key preload_weight has no effect on {self.model}: it reads no "
+                        "vectors of a knowledge graph.")  # fmt: skip
+        return said
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return RecBoleLoader
@@ -171,9 +193,6 @@ class Config(RecBoleConfig):
             for use in (dataset, task):
                 self.internal_config_dict.update(chosen_options(model, use))
             self.internal_config_dict.update(added_options(model))
-        columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
-        if isinstance(columns, list) and "timestamp" not in columns:
-            columns.append("timestamp")  # the split is by time for every model
 
     def _default_to(self, file: Path) -> None:
         """Take the values of a YAML file of this project, if there is one, as defaults."""
@@ -189,6 +208,8 @@ class Config(RecBoleConfig):
         if registry.under_protocol(self.model) and final.get("loss_type") == "CE":
             final["train_neg_sample_args"] = None  # softmax over all items draws none
         check_fields(final)
+        if registry.under_protocol(self.model) and "load_col" not in self.external_config_dict:
+            final["load_col"] = _default_columns(final)
         return final
 
     def _set_default_parameters(self) -> None:
@@ -248,6 +269,16 @@ class Config(RecBoleConfig):
             "distribution": "none",
             "sample_num": "none",
         }
+
+
+def _default_columns(final: dict[str, Any]) -> dict[str, Any]:
+    """The columns read by default under the user's names, and all but those of ``unload_col``."""
+    names = Layout.from_values(final).renamed()
+    loaded = {
+        suffix: [names.get(column, column) for column in columns]
+        for suffix, columns in final["load_col"].items()
+    }
+    return {**loaded, **dict.fromkeys(final.get("unload_col") or (), "*")}
 
 
 def _listed(modes: Any) -> Any:

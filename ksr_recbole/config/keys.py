@@ -16,6 +16,7 @@ from recbole.utils import (
 )
 
 from ksr_recbole.choices import choose_from, nearest
+from ksr_recbole.config.decisions import DECISIONS
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import CONFIGS, source_of
 from ksr_recbole.registry import MODELS
@@ -136,7 +137,7 @@ def _shipped_keys() -> frozenset[str]:
 def read_for_all() -> frozenset[str]:
     """Keys that RecBole reads whatever the model, though no YAML file need give them a value."""
     lists = general_arguments + training_arguments + evaluation_arguments + dataset_arguments
-    return frozenset(_READ_BY_RECBOLE | set(lists))
+    return frozenset(_READ_BY_RECBOLE | set(lists) | DECISIONS.keys())
 
 
 KEYS_WITH_PARTS = ("eval_args", "train_neg_sample_args")

@@ -16,7 +16,7 @@ from recbole.utils import InputType, KGDataLoaderState, ModelType
 from ksr_recbole.config import option
 from ksr_recbole.dataset.negatives import NegativeSampler
 from ksr_recbole.dataset.sequence_datasets import WithSequences
-from ksr_recbole.dataset.sequences import Phase, ragged_positions
+from ksr_recbole.dataset.sequences import GIVEN_FILES, Phase, ragged_positions
 from ksr_recbole.distributed.sharding import owners, share_of_mean, share_of_sum
 from ksr_recbole.errors import UserError
 
@@ -31,6 +31,7 @@ LENGTH_JITTER = 0.1
 
 _NEEDED = {
     "next-item": "the four interactions that training, validation and test need",
+    GIVEN_FILES: "two interactions in the file of training, and one in each of the others",
     "next-session": "two interactions before the last two sessions, the validation and the test",
 }
 """What a user must have, by name of the split."""
@@ -67,7 +68,13 @@ class TrainLoader:
         if draws_negatives:
             self._init_negatives(config["train_neg_sample_args"])
 
-    def _init_negatives(self, given: dict[str, Any]) -> None:
+    def _init_negatives(self, given: dict[str, Any] | None) -> None:
+        if given is None or given.get("distribution") == "none":  # as RecBole writes None
+            raise UserError(
+                f"Config key train_neg_sample_args is None, but the loss of "
+                f"{self.config['model']} needs negatives; leave it out, or give loss_type: CE to a "
+                "model that has it."
+            )
         self._n_negatives = option(given, "sample_num", int, minimum=1)
         distribution = option(given, "distribution", str, choices=("uniform", "popularity"))
         alpha = option(given, "alpha", float, minimum=0)
@@ -81,6 +88,14 @@ class TrainLoader:
         self._sampler = NegativeSampler(
             users, sequences.items[indices], sequences.n_items, distribution, alpha
         )
+
+    is_sequential = False
+    """As :attr:`SequenceEvalData.is_sequential`."""
+
+    @property
+    def uid2history_item(self) -> SeenItems:
+        """What RecBole's ``full_sort_scores`` leaves out for each user: the training items."""
+        return SeenItems(self._dataset, "train")
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches the next iteration yields."""

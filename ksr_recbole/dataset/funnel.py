@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ksr_recbole.errors import UserError
+import numpy as np
+import pandas as pd
+from recbole.utils import FeatureType
+
+from dataset_atomic.layout import Layout
+from ksr_recbole.errors import UserError, shown
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ class Counts:
     def minus(self, other: Counts) -> Counts:
         """How many are here and not in ``other``."""
         return Counts(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __str__(self) -> str:
         parts = {"interactions": self.interactions, "users": self.users, "items": self.items}
@@ -100,11 +111,21 @@ class WithFunnel:
     funnel: DataFunnel
 
     if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
+        config: Any
         inter_feat: Any
+        user_feat: Any
+        item_feat: Any
         uid_field: str
         iid_field: str
+        time_field: str
         feat_name_list: list[str]
+        field2type: dict[str, FeatureType]
         dataset_name: str
+        benchmark_filename_list: list[str] | None
+
+        def _build_feat_name_list(self) -> list[str]: ...
+        def _parse_intervals_str(self, text: str | None) -> Any: ...
+        def _within_intervals(self, numbers: np.ndarray, intervals: Any) -> Any: ...
 
     def _counts(self) -> Counts:
         return Counts.of(self.inter_feat, self.uid_field, self.iid_field)
@@ -115,33 +136,139 @@ class WithFunnel:
         yield
         if len(self.inter_feat) != self.funnel.kept.interactions:
             left = self._counts()
-            self.funnel.dropped[reason] = self.funnel.kept.minus(left)
+            before = self.funnel.dropped.get(reason, Counts(0, 0, 0))
+            self.funnel.dropped[reason] = before.plus(self.funnel.kept.minus(left))
             self.funnel.kept = left
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        check_present(self.config, token, "inter")
+        super()._load_data(token, dataset_path)  # type: ignore[misc]
 
     def _data_processing(self) -> None:
         counts = self._counts()
         self.funnel = DataFunnel(read=counts, kept=counts)
+        if self.benchmark_filename_list is not None:  # RecBole filters nothing then
+            self.feat_name_list = self._build_feat_name_list()
+            self._filter_given_files()
         super()._data_processing()  # type: ignore[misc]
+
+    def _filter_given_files(self) -> None:
+        """What must be left out of interactions that the user split."""
+
+    def _data_filtering(self) -> None:
+        """As RecBole's, but until no rule leaves out anything more, and in the file's order."""
+        self._filter_nan_user_or_item()
+        self._remove_duplication()
+        self._filter_by_field_value()
+        before = None
+        while before != (before := self._sizes()):
+            self._filter_once()
+        self._reset_index()
+
+    def _sizes(self) -> list[int]:
+        return [len(getattr(self, name)) for name in self.feat_name_list]
+
+    def _filter_once(self) -> None:
+        """The rules of which one can leave rows that another then leaves out."""
+        self._filter_inter_by_user_or_item()
+        self._filter_by_inter_num()
 
     def _filter_nan_user_or_item(self) -> None:
         with self._counted("no user or no item"):
             super()._filter_nan_user_or_item()  # type: ignore[misc]
 
     def _remove_duplication(self) -> None:
+        """As RecBole's, which leaves the rows in the order of an unstable sort by time."""
+        keep = self.config["rm_dup_inter"]
+        if keep is None:
+            return
+        frame = self.inter_feat
+        if self.time_field in frame:
+            frame = frame.sort_values(self.time_field, kind="stable")
+        repeated = frame.duplicated([self.uid_field, self.iid_field], keep=keep)
         with self._counted("the same user and item again: rm_dup_inter"):
-            super()._remove_duplication()  # type: ignore[misc]
+            self.inter_feat = self.inter_feat[~repeated.sort_index()]
 
     def _filter_by_field_value(self) -> None:
         with self._counted("value outside val_interval"):
-            super()._filter_by_field_value()  # type: ignore[misc]
+            for field, wanted in (self.config["val_interval"] or {}).items():
+                self._filter_field(field, wanted)
+
+    def _filter_field(self, field: str, wanted: Any) -> None:
+        """Leave out the rows of all files that have a column and a value outside ``wanted``."""
+        if field not in self.field2type:
+            raise UserError(
+                f"Config key val_interval names the column {shown(field)}, which is in no file of "
+                f"{self.dataset_name} that is read; correct the name, or take it away."
+            )
+        kind = self.field2type[field]
+        if kind not in (FeatureType.FLOAT, FeatureType.TOKEN):
+            raise UserError(
+                f"Config key val_interval names the column {shown(field)}, which is of type "
+                f"{kind.value}; only columns of type float or token can be filtered."
+            )
+        if (kind == FeatureType.FLOAT) != isinstance(wanted, str):
+            told = (
+                "an interval such as [3,inf)" if kind == FeatureType.FLOAT else "a list of tokens"
+            )
+            raise UserError(
+                f"Config key val_interval.{shown(field)} is {shown(wanted)}; the column is of type "
+                f"{kind.value}, so it must be {told}."
+            )
+        for name in self.feat_name_list:
+            feat = getattr(self, name)
+            if field not in feat:
+                continue
+            if kind == FeatureType.FLOAT:
+                bounds = self._parse_intervals_str(wanted)
+                kept = self._within_intervals(feat[field].to_numpy(), bounds)
+            else:
+                kept = feat[field].isin([str(each) for each in wanted])
+            setattr(self, name, feat[kept])
 
     def _filter_inter_by_user_or_item(self) -> None:
+        if not self.config["filter_inter_by_user_or_item"]:
+            return
         with self._counted("not in .user or .item: filter_inter_by_user_or_item"):
-            super()._filter_inter_by_user_or_item()  # type: ignore[misc]
+            for feat, field in self._side_feats():
+                self.inter_feat = self.inter_feat[self.inter_feat[field].isin(feat[field])]
+
+    def _side_feats(self) -> Iterator[tuple[Any, str]]:
+        sides = ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field))
+        yield from (side for side in sides if side[0] is not None)
 
     def _filter_by_inter_num(self) -> None:
+        """As RecBole's, by numbers instead of a Python object for every interaction."""
+        keys = ("user_inter_num_interval", "item_inter_num_interval")
+        user, item = (self._parse_intervals_str(self.config[key]) for key in keys)
+        groups = [([self.uid_field], user), ([self.iid_field], item)]
         with self._counted("outside user_inter_num_interval or item_inter_num_interval"):
-            super()._filter_by_inter_num()  # type: ignore[misc]
+            self.inter_feat = self.inter_feat[self._within_counts(self.inter_feat, groups)]
+        for side, column, bounds in (
+            ("user_feat", self.uid_field, user), ("item_feat", self.iid_field, item)
+        ):  # fmt: skip
+            feat = getattr(self, side)
+            if feat is not None and bounds and bounds[0][1] > 0:
+                setattr(self, side, feat[feat[column].isin(self.inter_feat[column])])
+
+    def _within_counts(self, frame: Any, groups: Sequence[tuple[list[str], Any]]) -> np.ndarray:
+        """The rows whose ids all occur as often as they may among these rows, ``bool [n]``.
+
+        Args:
+            frame: the rows.
+            groups: columns of one kind of id, and RecBole's intervals of how often one may
+                occur in them, if there are any.
+        """
+        kept = np.ones(len(frame), dtype=bool)
+        columns = [(_codes(frame, names), bounds) for names, bounds in groups if bounds]
+        before = -1
+        while before != (before := int(kept.sum())) and columns:
+            allowed = kept.copy()
+            for codes, bounds in columns:
+                counts = np.bincount(codes[:, kept].ravel(), minlength=codes.max(initial=0) + 1)
+                allowed &= self._within_intervals(counts, bounds)[codes].all(axis=0)
+            kept = allowed
+        return kept
 
     def _reset_index(self) -> None:
         """As RecBole's, whose ``ValueError`` on an empty frame does not say which, nor why."""
@@ -152,4 +279,27 @@ class WithFunnel:
                     f"No row of .{suffix} of {self.dataset_name} is left after filtering; "
                     f"change the filters of the configuration. {self.funnel.line()}"
                 )
-        super()._reset_index()  # type: ignore[misc]
+        for name in self.feat_name_list:
+            setattr(self, name, getattr(self, name).reset_index(drop=True))
+
+
+def _codes(frame: Any, columns: Sequence[str]) -> np.ndarray:
+    """A number for each different value of some columns together, ``int64 [columns, n]``."""
+    values = np.concatenate([frame[name].to_numpy() for name in columns])
+    return pd.factorize(values)[0].reshape(len(columns), len(frame))
+
+
+def check_present(config: Any, name: str, *suffixes: str) -> None:
+    """Refuse a dataset of which a file is missing, before RecBole looks for it.
+
+    Raises:
+        UserError: naming the file.
+    """
+    folder, layout = Path(config["data_path"]), Layout.of(config)
+    for suffix in suffixes:
+        paths = [folder / f"{name}.{suffix}"]
+        for path in layout.inter_paths(folder, name) if suffix == "inter" else paths:
+            if not os.path.lexists(path):
+                raise UserError(
+                    f"{path} does not exist; put the file there or correct the dataset's folder."
+                )

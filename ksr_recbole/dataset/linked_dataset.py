@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from recbole.data.dataset import KnowledgeBasedDataset
 
-from dataset_atomic.atomic_files import check_atomic_file, steady_dataset
+from dataset_atomic.atomic_files import steady_dataset
 from ksr_recbole.cache import ArrayCache, DamagedFileError, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
-from ksr_recbole.dataset.funnel import WithFunnel
+from ksr_recbole.dataset.funnel import WithFunnel, check_present
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.errors import UserError
 
@@ -21,7 +21,7 @@ NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""
 
 
-class LinkedDataset(RepairedLoading, WithFunnel, loading.WithPolars, KnowledgeBasedDataset):
+class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, KnowledgeBasedDataset):
     """RecBole's knowledge-based dataset with checked files and many-to-one links.
 
     RecBole's item-entity map is one to one and gives a linked item and its entity one id.
@@ -37,7 +37,8 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.WithPolars, KnowledgeBa
 
     def _from_scratch(self) -> None:
         """Load the atomic files, or what was made of the same files with the same settings."""
-        with steady_dataset(self.config["data_path"], self.dataset_name):
+        parts = self.config["benchmark_filename"] or ()
+        with steady_dataset(self.config["data_path"], self.dataset_name, parts):
             self._load_or_restore()
 
     def _load_or_restore(self) -> None:
@@ -71,26 +72,40 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.WithPolars, KnowledgeBa
             return False
         return True
 
-    def _load_data(self, token: str, dataset_path: str) -> None:
-        folder = Path(dataset_path)
-        separator = self.config["field_separator"]
-        needed = {
-            "inter": {self.uid_field: "token", self.iid_field: "token", self.time_field: "float"},
-            "kg": dict.fromkeys(
-                (self.head_entity_field, self.relation_field, self.tail_entity_field), "token"
-            ),
-            "link": {self.iid_field: "token", self.entity_field: "token"},
+    def _needed(self, suffix: str) -> dict[str, str]:
+        graph = {
+            "kg": (self.head_entity_field, self.relation_field, self.tail_entity_field),
+            "link": (self.iid_field, self.entity_field),
         }
-        for suffix, columns in needed.items():
-            check_atomic_file(folder / f"{token}.{suffix}", columns, separator)
+        return dict.fromkeys(graph.get(suffix, ()), "token") or super()._needed(suffix)
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        check_present(self.config, self.dataset_name, "kg", "link")
         super()._load_data(token, dataset_path)
 
     def _data_filtering(self) -> None:
         n_links = len(self.item2entity)
+        self._filter_kg_by_triple_num()
         super()._data_filtering()
         self.funnel.links = (n_links, len(self.item2entity))
+
+    def _filter_given_files(self) -> None:
+        n_links, sizes = len(self.item2entity), self.file_size_list
+        self._filter_kg_by_triple_num()
+        self._filter_link()
+        part = np.repeat(np.arange(len(sizes)), sizes)[self.inter_feat.index.to_numpy()]
+        self._reset_index()
+        self.funnel.links = (n_links, len(self.item2entity))
+        self.file_size_list = np.bincount(part, minlength=len(sizes)).tolist()
+
+    def _filter_once(self) -> None:
+        self._filter_link()
+        super()._filter_once()
+
+    def _reset_index(self) -> None:
         if len(self.inter_feat) == 0:
             raise UserError(self._why_nothing_is_left())
+        super()._reset_index()
 
     def _why_nothing_is_left(self) -> str:
         name, n_triples = self.dataset_name, self.funnel.triples[0]
@@ -101,6 +116,11 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.WithPolars, KnowledgeBa
                 f"No triple of {name}.kg is left of {n_triples:,}, so no item has a link; "
                 f"the configuration has {given}, so widen the interval."
             )
+        if NO_LINK not in self.funnel.dropped and self.funnel.dropped:
+            return (
+                f"No interaction of {name} is left after filtering; change the filters of the "
+                f"configuration. {self.funnel.line()}"
+            )
         return (
             f"No interaction with a linked item is left in {self.dataset_path} after "
             f"filtering; check that the item ids of {name}.link are those of "
@@ -108,16 +128,24 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.WithPolars, KnowledgeBa
         )
 
     def _filter_kg_by_triple_num(self) -> None:
-        n_triples = len(self.kg_feat)
-        super()._filter_kg_by_triple_num()
-        self.funnel.triples = (n_triples, len(self.kg_feat))
+        """As RecBole's, by numbers instead of a Python object for every triple."""
+        keys = ("entity_kg_num_interval", "relation_kg_num_interval")
+        entity, relation = (self._parse_intervals_str(self.config[key]) for key in keys)
+        ends = [self.head_entity_field, self.tail_entity_field]
+        groups = [(ends, entity), ([self.relation_field], relation)]
+        kept = self._within_counts(self.kg_feat, groups)
+        self.funnel.triples = (len(self.kg_feat), int(kept.sum()))
+        self.kg_feat = self.kg_feat[kept]
 
     def _filter_link(self) -> None:
         """Keep links between an item with interactions and an entity with triples.
 
-        Unlike RecBole's, an entity stays linked as long as one of its items does.
+        Unlike RecBole's, an entity stays linked as long as one of its items does, and an item
+        of ``.item`` without interactions has no link.
         """
-        items, entities = self._get_rec_item_token(), self._get_entity_token()
+        items = set(self.inter_feat[self.iid_field])
+        ends = (self.head_entity_field, self.tail_entity_field)
+        entities = set().union(*(self.kg_feat[end] for end in ends))
         self.item2entity = {
             item: entity
             for item, entity in self.item2entity.items()
@@ -129,6 +157,8 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.WithPolars, KnowledgeBa
         linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
         with self._counted(NO_LINK):
             self.inter_feat = self.inter_feat[linked]
+        if self.item_feat is not None:  # no item without a link gets an id
+            self.item_feat = self.item_feat[self.item_feat[self.iid_field].isin(self.item2entity)]
 
     def _merge_item_and_entity(self) -> None:
         """Map ids as RecBole does, and remember the entity of every item.

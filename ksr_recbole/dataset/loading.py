@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict
-from io import TextIOWrapper
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 
+from dataset_atomic.atomic import RECBOLES, scan_checked
+from dataset_atomic.atomic_files import check_atomic_file, open_as_utf8
+from dataset_atomic.layout import Layout
 from ksr_recbole.cache import DamagedFileError, compact, widened
 from ksr_recbole.dataset.funnel import DataFunnel
-from ksr_recbole.files import open_regular, sha256_of
+from ksr_recbole.errors import UserError, shown
+from ksr_recbole.files import sha256_of
 
 SETTINGS = (
     *dataset_arguments,
@@ -33,64 +36,293 @@ SETTINGS = (
 )
 """Config keys that decide what RecBole makes of the atomic files."""
 
-_FORMAT = 2
+_FORMAT = 3
 _FRAMES = ("inter_feat", "kg_feat")
 _FEATURE_FIELDS = ("field2type", "field2source", "field2seqlen", "field2bucketnum")
 
 
-def read_columns(path: str | os.PathLike[str], types: Mapping[str, str], separator: str) -> Any:
-    """Columns of an atomic file.
+_MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "#n/a", "-")
+"""How people write that a number is not there, in lower case."""
+
+_EXACT = 2**53
+"""Whole numbers from here on are not told apart as floats."""
+
+
+def read_columns(
+    path: str | os.PathLike[str],
+    types: Mapping[str, str],
+    layout: Layout = RECBOLES,
+    seq_separator: str = " ",
+) -> pd.DataFrame:
+    """Some columns of an atomic file that was checked before.
+
+    What is read of a column does not depend on the others: a token is the text between two
+    separators (``NA`` is a token, not a missing one), without quotation marks around it.
 
     Args:
         path: the file.
-        types: type of each column wanted, ``token`` or ``float``.
-        separator: RecBole's ``field_separator``.
+        types: type of each column wanted.
+        layout: how the file is written.
+        seq_separator: between the parts of a sequence.
 
     Returns:
-        A ``pandas.DataFrame`` with one column for each of ``types``; tokens as Python strings.
+        Tokens as Python strings, ``NaN`` where there is none; numbers as ``float64``, ``NaN``
+        where there is none; sequences as arrays.
 
     Raises:
-        polars.exceptions.PolarsError: Polars cannot read the file, though Pandas perhaps can.
+        UserError: what should be a number is none, with its line.
     """
-    names = {f"{name}:{kind}": name for name, kind in types.items()}
-    schema = {c: pl.Float64 if c.endswith(":float") else pl.String for c in names}
-    frame = pl.read_csv(path, separator=separator, columns=list(names), schema_overrides=schema)
-    # Polars makes rows of blank lines at the end of a file.
-    frame = frame.filter(pl.any_horizontal(pl.all().is_not_null()))
-    columns = {name: _as_numpy(frame[column]) for column, name in names.items()}
-    return pd.DataFrame(columns, columns=list(types))
+    frame = _texts(path, list(types), layout)
+    found: dict[str, Any] = {}
+    for name, kind in types.items():
+        text = _without_quotes(frame[name])
+        if kind == "float":
+            found[name] = _numbers(text, path, name)
+        elif kind == "token":
+            found[name] = _as_objects(text)
+        else:
+            found[name] = _sequences(text, kind, seq_separator, path, name)
+    return pd.DataFrame(found, columns=list(types))
 
 
-def _as_numpy(column: pl.Series) -> np.ndarray:
-    if column.dtype != pl.String:
-        return column.to_numpy()
+def _texts(path: str | os.PathLike[str], columns: Sequence[str], layout: Layout) -> pl.DataFrame:
+    with open_as_utf8(path, layout.encoding) as file:
+        header = file.readline().decode().rstrip("\r\n")
+    names = [column.partition(":")[0] for column in header.split(layout.separator)]
+    return scan_checked(path, names, layout).select(*columns).collect()
+
+
+def order_of(times: pl.Series) -> np.ndarray | None:
+    """The order of times that are too large to be told apart as floats, ``int64 [n]``.
+
+    Returns:
+        ``None`` if floats tell them apart; equal times keep their order.
+    """
+    whole = times.str.strip_chars().cast(pl.Int64, strict=False)
+    if whole.null_count() or not (whole.abs() > _EXACT).any():
+        return None
+    return np.argsort(whole.to_numpy(), kind="stable")
+
+
+def _without_quotes(text: pl.Series) -> pl.Series:
+    quoted = text.str.contains(r'^".*"$').fill_null(False)
+    if not quoted.any():
+        return text
+    bare = text.str.slice(1, text.str.len_chars() - 2).str.replace_all('""', '"', literal=True)
+    return text.zip_with(~quoted, bare)
+
+
+def _numbers(text: pl.Series, path: str | os.PathLike[str], name: str) -> np.ndarray:
+    text = text.str.strip_chars()
+    numbers = text.cast(pl.Float64, strict=False)
+    odd = np.flatnonzero((numbers.is_null() & text.is_not_null()).to_numpy())
+    values = numbers.to_numpy(writable=True)
+    for row in odd:  # "+5", which Python reads, and what stands for a missing number
+        word = text[int(row)]
+        try:
+            values[row] = np.nan if word.lower() in _MISSING else float(word)
+        except ValueError:
+            raise UserError(
+                f"{path}, line {row + 2}: {shown(repr(word))} in column {name!r} is not a number; "
+                "correct the value or the type in the header."
+            ) from None
+    return values
+
+
+def _as_objects(column: pl.Series) -> np.ndarray:
     tokens = column.drop_nulls().unique(maintain_order=True)
     codes = column.cast(pl.Enum(tokens)).to_physical().cast(pl.Int64).fill_null(len(tokens))
     return np.array([*tokens.to_list(), np.nan], dtype=object)[codes.to_numpy()]
 
 
-class WithPolars:
-    """Mixin over a RecBole dataset that reads its files with :func:`read_columns`."""
+def _sequences(
+    text: pl.Series, kind: str, separator: str, path: str | os.PathLike[str], name: str
+) -> pd.Series:
+    parts = text.fill_null("").str.split(separator)
+    row = np.repeat(np.arange(len(parts)), parts.list.len().to_numpy())
+    flat = parts.explode()
+    real = (flat != "").fill_null(False)
+    flat, row = flat.filter(real), row[real.to_numpy()]
+    if kind == "float_seq":
+        numbers = flat.cast(pl.Float64, strict=False)
+        if numbers.null_count():
+            first = int(numbers.is_null().arg_max() or 0)
+            raise UserError(
+                f"{path}, line {row[first] + 2}: {shown(repr(flat[first]))} in column {name!r} is "
+                f"not a number; numbers stand there with {separator!r} (seq_separator) between."
+            )
+        values = numbers.to_numpy()
+    else:
+        values = np.array(flat.to_list(), dtype=str)
+    ends = np.cumsum(np.bincount(row, minlength=len(parts)))[:-1]
+    return pd.Series(np.split(values, ends), dtype=object)
 
-    def _load_feat(self, filepath: str, source: Any) -> Any:
-        """As RecBole's, many times faster where all columns are tokens or numbers."""
-        separator = self.config["field_separator"]
-        with TextIOWrapper(open_regular(filepath), encoding=self.config["encoding"]) as file:
-            header = file.readline()
-        if "_seq" in header:
-            return super()._load_feat(filepath, source)
-        with tempfile.TemporaryDirectory() as folder:
-            # RecBole notes the fields and their types from a file that is all header.
-            empty = Path(folder) / Path(filepath).name
-            empty.write_text(header, encoding=self.config["encoding"])
-            frame = super()._load_feat(str(empty), source)
-        if frame is None:
+
+def suffix_of(source: Any) -> str:
+    """``inter``, ``item`` and so on, for RecBole's source of a feature."""
+    return source.value if isinstance(source, FeatureSource) else str(source)
+
+
+class AtomicReading:
+    """Mixin over a RecBole dataset: one reader for all files, of the columns that are needed.
+
+    RecBole reads what ``load_col`` and ``unload_col`` say and stops where what it needs is not
+    among it.  Here the columns that a dataset cannot do without, and those that ``val_interval``
+    looks at, are read in any case.
+    """
+
+    time_is_needed = False
+    """Whether ``.inter`` must have times."""
+
+    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
+        config: Any
+        uid_field: str | None
+        iid_field: str | None
+        time_field: str | None
+        field2source: dict[str, Any]
+        field2type: dict[str, FeatureType]
+        field2seqlen: dict[str, int]
+        field2bucketnum: dict[str, int]
+
+    def _needed(self, suffix: str) -> dict[str, str]:
+        """Columns without which the file is of no use, with their types."""
+        names: list[str | None] = {
+            "inter": [self.uid_field, self.iid_field],
+            "user": [self.uid_field],
+            "item": [self.iid_field],
+        }.get(suffix, [])
+        needed = {name: "token" for name in names if name}
+        if suffix == "inter" and self.time_is_needed and self.time_field:
+            needed[self.time_field] = "float"
+        return needed
+
+    def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
+        suffix, layout = suffix_of(source), Layout.of(self.config)
+        asked = Asked.of(self.config, suffix)
+        if asked.nothing:
             return None
-        kinds = dict(column.split(":") for column in header.rstrip("\r\n").split(separator))
-        try:
-            return read_columns(filepath, {name: kinds[name] for name in frame.columns}, separator)
-        except pl.exceptions.PolarsError:
-            return super()._load_feat(filepath, source)
+        needed = self._needed(suffix)
+        types = check_atomic_file(filepath, needed, layout.separator, layout.encoding)
+        # A time that is not needed is still what rows are put into order by.
+        also = [*needed, *([self.time_field] if suffix == "inter" and self.time_field else [])]
+        columns = asked.columns(types, needed, also, Path(filepath).name)
+        if not columns:
+            return None
+        wanted = {name: types[name] for name in columns}
+        frame = read_columns(filepath, wanted, layout, self.config["seq_separator"])
+        if self.time_field in columns and suffix == "inter":
+            frame = self._in_order(frame, filepath, layout)
+        self._note_fields(frame, source, types)
+        return frame
+
+    def _in_order(self, frame: pd.DataFrame, path: str, layout: Layout) -> pd.DataFrame:
+        """Rows as in the file, or in the order of times that floats would not keep."""
+        if not (frame[self.time_field].abs() >= _EXACT).any():
+            return frame
+        order = order_of(_texts(path, [str(self.time_field)], layout).to_series())
+        return frame if order is None else frame.iloc[order].reset_index(drop=True)
+
+    def _note_fields(self, frame: pd.DataFrame, source: Any, types: Mapping[str, str]) -> None:
+        """Field properties as RecBole notes them, and sequences cut to ``seq_len``."""
+        lengths = self.config["seq_len"] or {}
+        for name in frame.columns:
+            if source == "link":
+                continue
+            kind = FeatureType(types[name])
+            self.field2source[name], self.field2type[name] = source, kind
+            if "float" in kind.value:
+                self.field2bucketnum[name] = 2
+            if not kind.value.endswith("seq"):
+                self.field2seqlen[name] = 1
+                continue
+            longest = max(map(len, frame[name]), default=0)
+            most = lengths.get(name, longest)
+            if longest > most:
+                frame[name] = [sequence[:most] for sequence in frame[name]]
+            self.field2seqlen[name] = min(most, longest)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a configuration asks to be read of one file.
+
+    Attributes:
+        suffix: of the file.
+        load: the columns of ``load_col``; all of them if ``None``.
+        unload: the columns of ``unload_col``.
+        used: columns that a filter of the configuration looks at, in whatever file they are.
+        ids: whether the ids are needed, though no column is asked for.
+    """
+
+    suffix: str
+    load: tuple[str, ...] | None
+    unload: tuple[str, ...]
+    used: tuple[str, ...]
+    ids: bool
+
+    @classmethod
+    def of(cls, config: Any, suffix: str) -> Asked:
+        """What a configuration asks of the file with this suffix.
+
+        Raises:
+            UserError: ``load_col`` and ``unload_col`` both say something of it.
+        """
+        load_col, unload_col = config["load_col"], config["unload_col"] or {}
+        whole = load_col is None or (suffix in load_col and load_col[suffix] in ("*", None))
+        load = None if whole else tuple(load_col.get(suffix, ()))
+        unload = tuple(unload_col.get(suffix) or ())
+        if load and unload:
+            raise UserError(
+                f"Config keys load_col and unload_col both name columns of .{suffix}; give one of "
+                "them."
+            )
+        used = (*(config["val_interval"] or {}), *(config["threshold"] or {}))
+        ids = bool(config["filter_inter_by_user_or_item"]) and suffix in ("user", "item")
+        return cls(suffix, load, unload, used, ids)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the file need not be looked at."""
+        needed = self.suffix in ("inter", "kg", "link") or self.ids or self.used
+        return self.load == () and not needed
+
+    def columns(
+        self,
+        types: Mapping[str, str],
+        needed: Iterable[str],
+        also: Iterable[str],
+        file: str,
+    ) -> list[str]:
+        """The columns to read of a file, in the file's order.
+
+        Args:
+            types: all columns of the file.
+            needed: columns without which the file is of no use.
+            also: what is read in any case where the file has it.
+            file: the file's name, for the sentences.
+
+        Raises:
+            UserError: ``unload_col`` names a needed column.
+        """
+        if lost := sorted(set(self.unload) & set(needed)):
+            raise UserError(
+                f"Config key unload_col leaves out {lost[0]} of {file}, which is needed; take it "
+                "off the list."
+            )
+        known = f"{file} has {shown(', '.join(types), 200)}"
+        if absent := sorted({*(self.load or ()), *self.unload} - set(types)):
+            key = "unload_col" if self.unload else "load_col"
+            getLogger().warning(
+                f"Config key {key} names {shown(', '.join(absent), 200)}, but {known}."
+            )
+        asked = set(types if self.load is None else self.load) - set(self.unload)
+        used = set(self.used) & set(types)
+        if self.load == () and self.suffix in ("user", "item") and not (self.ids or used):
+            return []
+        if added := sorted(set(also) & set(types) - asked) if self.load else []:
+            getLogger().info(f"Read from {file} too, since it is needed: {', '.join(added)}.")
+        wanted = asked | used | set(also)
+        return [name for name in types if name in wanted]
 
 
 # The cache ------------------------------------------------------------------------------------
@@ -100,6 +332,10 @@ def cache_parts(config: Any, name: str) -> dict[str, Any]:
     """What the content of a loaded dataset depends on: the files' bytes and the settings."""
     folder = Path(config["data_path"])
     digests = {s: sha256_of(folder / f"{name}.{s}") for s in ("inter", "kg", "link")}
+    for suffix in ("user", "item"):  # in some configurations they are filters
+        path = folder / f"{name}.{suffix}"
+        if path.is_file() and not Asked.of(config, suffix).nothing:
+            digests[suffix] = sha256_of(path)
     settings = {key: repr(config[key]) for key in SETTINGS}
     return {"format": _FORMAT, "files": digests, "settings": settings}
 

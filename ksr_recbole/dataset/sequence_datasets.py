@@ -18,14 +18,15 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import dataset_arguments
 
-from dataset_atomic.atomic_files import check_atomic_file, steady_dataset
+from dataset_atomic.atomic_files import steady_dataset
 from dataset_atomic.attributes import attribute_relations
+from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole.choices import nearest
 from ksr_recbole.config import option
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
-from ksr_recbole.dataset.loading import WithPolars
+from ksr_recbole.dataset.loading import AtomicReading
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.sequences import (
@@ -34,6 +35,7 @@ from ksr_recbole.dataset.sequences import (
     UserSequences,
     leave_one_out,
     leave_one_session_out,
+    split_of_parts,
 )
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import needs_kg
@@ -56,6 +58,7 @@ class WithSequences:
     """
 
     phase: Phase = "train"
+    time_is_needed = True
     sequences: UserSequences
     split: Split
     funnel: DataFunnel
@@ -71,10 +74,40 @@ class WithSequences:
         user_num: int
         item_num: int
         field2id_token: dict[str, np.ndarray]
+        benchmark_filename_list: list[str] | None
+        alias: dict[str, np.ndarray]
+        file_size_list: list[int]
 
         def copy(self, new_inter_feat: Any) -> WithSequences: ...
 
         def _change_feat_format(self) -> None: ...
+
+    def _load_additional_feat(self, token: str, dataset_path: str) -> None:
+        """Nothing: vectors are read when they are wanted, and decide no ids."""
+
+    def _set_alias(self, alias_name: str, default_value: list[str]) -> None:
+        """The id's own columns; others would give ids to what has no interaction."""
+        self.alias[alias_name] = np.array(default_value)
+
+    def _preload_weight_matrix(self) -> None:
+        """Nothing; see :meth:`_load_additional_feat`."""
+
+    def _set_label_by_threshold(self) -> None:
+        """Nothing: every interaction is a positive one."""
+
+    def _normalize(self) -> None:
+        """Nothing: times keep their unit, and nothing else is read."""
+
+    def _discretization(self) -> None:
+        """Nothing, as in :meth:`_normalize`."""
+
+    def _data_filtering(self) -> None:
+        super()._data_filtering()
+        for side, column in (("user_feat", self.uid_field), ("item_feat", self.iid_field)):
+            feat = getattr(self, side)
+            if feat is not None:  # only what has an interaction gets an id
+                used = feat[feat[column].isin(self.inter_feat[column])]
+                setattr(self, side, used.reset_index(drop=True))
 
     def build(self) -> list[WithSequences]:
         """Order and split the sequences.
@@ -83,14 +116,16 @@ class WithSequences:
             Three views, training, validation and test; each has the interactions of its phase
             in ``inter_feat`` and shares :attr:`sequences` and :attr:`split`.
         """
+        parts = self._given_parts()
         self.sequences = UserSequences.from_interactions(
             users=self.inter_feat[self.uid_field].to_numpy(),
             items=self.inter_feat[self.iid_field].to_numpy(),
             timestamps=self.inter_feat[self.time_field].to_numpy(),
             n_users=self.user_num,
             n_items=self.item_num,
+            parts=parts,
         )
-        self.split = self._make_split()
+        self.split = self._make_split(parts)
         self._log_what_is_used()
         split, lengths = self.split, self.sequences.lengths
         # RecBole turns timestamps into float32, which cannot tell seconds apart, so the order
@@ -149,24 +184,93 @@ class WithSequences:
         joined.update(Interaction(history))
         return joined
 
-    def _make_split(self) -> Split:
+    def _given_parts(self) -> np.ndarray | None:
+        """Of each interaction the file of ``benchmark_filename`` it stands in, ``int64 [n]``."""
+        names = self.benchmark_filename_list
+        if names is None:
+            return None
+        if len(names) != len(get_args(Phase)):
+            raise UserError(
+                f"Config key benchmark_filename is {shown(names)}; it must name three files: those "
+                "of training, validation and test, in this order."
+            )
+        return np.repeat(np.arange(len(names)), self.file_size_list)
+
+    def _make_split(self, parts: np.ndarray | None) -> Split:
+        split = self._split_by_task() if parts is None else self._given_split(parts)
+        ratio = option(self.config, "train_ratio", float, minimum=0)
+        if not 0 < ratio <= 1:
+            raise UserError(f"Config key train_ratio is {ratio}; it must be above 0, at most 1.")
+        return split if ratio == 1 else split.keep_latest(ratio)
+
+    def _given_split(self, parts: np.ndarray) -> Split:
+        """The split of the user's own files.
+
+        Raises:
+            UserError: a user to be validated or tested has nothing before that.
+        """
+        users = self.inter_feat[self.uid_field].to_numpy()
+        split = split_of_parts(users, parts, self.user_num)
+        names = self.benchmark_filename_list or []
+        for phase, before, file in (
+            ("valid", split.train_end, names[1]),
+            ("test", split.valid_end, names[2]),
+        ):
+            start, end = split.target_range(phase, self.sequences)
+            lost = np.flatnonzero((end > start) & (before == 0))
+            if len(lost):
+                user = self.field2id_token[self.uid_field][lost[0]]
+                raise UserError(
+                    f"{self.dataset_name}.{file}.inter has {len(lost):,} users without any "
+                    f"interaction in the files before it (benchmark_filename: {', '.join(names)}), "
+                    f"such as {shown(str(user))}; the models need a history, so add some or remove "
+                    "these users."
+                )
+        return split
+
+    def _split_by_task(self) -> Split:
         given = self.config["eval_args"]
         if given["split"] != {"LS": "valid_and_test"} or given["order"] != "TO":
             raise UserError(
                 f"Config key eval_args has split {given['split']} and order {given['order']}; "
                 "sequence models need split {'LS': 'valid_and_test'} and order 'TO'."
             )
-        if self.config["task"] == "next-session":
-            length = option(self.config, "session_length", float)
-            if length <= 0:
-                raise UserError(f"Config key session_length is {length}; it must be positive.")
-            split = leave_one_session_out(self.sequences, length)
-        else:
-            split = leave_one_out(self.sequences)
-        ratio = option(self.config, "train_ratio", float, minimum=0)
-        if not 0 < ratio <= 1:
-            raise UserError(f"Config key train_ratio is {ratio}; it must be above 0, at most 1.")
-        return split if ratio == 1 else split.keep_latest(ratio)
+        if self.config["task"] != "next-session":
+            return leave_one_out(self.sequences)
+        length = option(self.config, "session_length", float)
+        if length <= 0:
+            raise UserError(f"Config key session_length is {length}; it must be positive.")
+        self._check_times(length)
+        return leave_one_session_out(self.sequences, length)
+
+    def _check_times(self, length: float) -> None:
+        """Refuse times that sessions of this length cannot be made of.
+
+        Raises:
+            UserError: naming what the times seem to be.
+        """
+        for key in ("normalize_all", "normalize_field"):
+            given = self.config[key]
+            if given is True or (isinstance(given, list) and self.time_field in given):
+                raise UserError(
+                    f"Config key {key} is {shown(given)}, which makes numbers from 0 to 1 of the "
+                    f"times; they have no sessions then, so leave it out or use the task next-item."
+                )
+        times, day = self.sequences.timestamps, 86_400
+        first, last = float(times.min()), float(times.max())
+        where = f"The times of {self.dataset_name} ({self.time_field}, {first:.10g} to {last:.10g})"
+        unit = unit_of(times)
+        if unit != "seconds" and length == day:
+            raise UserError(
+                f"{where} cannot be seconds since 1970, of which a session has {length:g}; they "
+                f"look like {unit}, so give --session_length={day * UNITS[unit]} for days, or "
+                "convert the times."
+            )
+        if last - first < length:
+            raise UserError(
+                f"{where} are all within one session of session_length {length:g}; a session is "
+                "counted in the unit of the times, so give a shorter one or times in seconds."
+            )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -191,7 +295,7 @@ def _n_distinct(ids: np.ndarray) -> int:
     return int(np.count_nonzero(np.bincount(ids.ravel())))
 
 
-class SequenceDataset(WithSequences, RepairedLoading, WithFunnel, WithPolars, Dataset):
+class SequenceDataset(WithSequences, RepairedLoading, WithFunnel, AtomicReading, Dataset):
     """Interactions alone, for models that read no knowledge graph where there is none.
 
     Raises:
@@ -199,14 +303,9 @@ class SequenceDataset(WithSequences, RepairedLoading, WithFunnel, WithPolars, Da
     """
 
     def _from_scratch(self) -> None:
-        with steady_dataset(self.config["data_path"], self.dataset_name):
+        parts = self.config["benchmark_filename"] or ()
+        with steady_dataset(self.config["data_path"], self.dataset_name, parts):
             super()._from_scratch()
-
-    def _load_data(self, token: str, dataset_path: str) -> None:
-        columns = {self.uid_field: "token", self.iid_field: "token", self.time_field: "float"}
-        path = Path(dataset_path) / f"{token}.inter"
-        check_atomic_file(path, columns, self.config["field_separator"])
-        super()._load_data(token, dataset_path)
 
 
 class KGSequenceDataset(WithSequences, LinkedDataset):

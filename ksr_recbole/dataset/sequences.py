@@ -15,6 +15,9 @@ import numpy as np
 
 Phase = Literal["train", "valid", "test"]
 
+GIVEN_FILES = "given files"
+"""Name of a split that the user made."""
+
 
 def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row number and position within the row of every cell of a ragged array.
@@ -68,9 +71,15 @@ class UserSequences:
         timestamps: np.ndarray,
         n_users: int,
         n_items: int,
+        parts: np.ndarray | None = None,
     ) -> UserSequences:
-        """Sort interactions by user, then time; equal timestamps keep the file's order."""
-        order = np.lexsort((timestamps, users))  # a stable sort
+        """Sort interactions by user, then time; equal timestamps keep the file's order.
+
+        With ``parts``, numbers of the files that interactions were split into, what is in an
+        earlier file comes before what is in a later one, whatever the times.
+        """
+        by_time = (timestamps,) if parts is None else (timestamps, parts)
+        order = np.lexsort((*by_time, users))  # a stable sort
         counts = np.bincount(users, minlength=n_users)
         return cls(
             items=np.ascontiguousarray(items[order], dtype=np.int64),
@@ -179,6 +188,19 @@ class Split:
         """
         kept = np.ceil(self.train_end * ratio - 1e-9).astype(np.int64)
         return replace(self, train_start=self.train_end - kept)
+
+
+def split_of_parts(users: np.ndarray, parts: np.ndarray, n_users: int) -> Split:
+    """The split of interactions that the user split into files.
+
+    Args:
+        users: user of each interaction, ``int64 [n]``.
+        parts: 0, 1 or 2 where it is one of training, validation or test, ``int64 [n]``.
+        n_users: number of user ids, counting padding.
+    """
+    train_end = np.bincount(users[parts == 0], minlength=n_users)
+    valid_end = train_end + np.bincount(users[parts == 1], minlength=n_users)
+    return Split(train_end, valid_end, GIVEN_FILES)
 
 
 def leave_one_out(sequences: UserSequences) -> Split:

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from dataset_atomic.atomic import atomic_path, scan_atomic
+from dataset_atomic.layout import Layout
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 
 _YEAR = "release_year"
@@ -55,9 +56,10 @@ class Names:
         item_file, entity_file = (
             atomic_path(dataset.dataset_path, dataset.dataset_name, s) for s in ("item", "entity")
         )
-        titles = _titles(item_file, dataset.iid_field, {*items, *linked})
+        layout = Layout.of(dataset.config)
+        titles = _titles(item_file, layout, {*items, *linked})
         names = {linked[item]: titles[item] for item in linked if titles and item in titles}
-        named = _entity_names(entity_file, dataset.entity_field, wanted)
+        named = _entity_names(entity_file, layout, wanted)
         names.update(named or {})
         missing = [] if titles is not None else [_advice("items", item_file, dataset.iid_field)]
         if named is None:
@@ -84,15 +86,18 @@ def attribute_labels(dataset: KGSequenceDataset) -> tuple[str, ...]:
     known = [str(token) for token in dataset.field2id_token[dataset.relation_field]]
     path = atomic_path(dataset.dataset_path, dataset.dataset_name, "relation")
     doubled = {f"{token}{_RECBOLE_REVERSE}": token for token in known}
-    reverses = {r: front for r, front in doubled.items() if r in known} | _reverses(path)
+    reverses = {r: front for r, front in doubled.items() if r in known} | _reverses(
+        path, Layout.of(dataset.config)
+    )
     return relation_labels([known[a] for a in dataset.attributes], reverses)
 
 
-def _titles(path: Path, key: str, wanted: Collection[str]) -> dict[str, str] | None:
+def _titles(path: Path, layout: Layout, wanted: Collection[str]) -> dict[str, str] | None:
     """Titles by item id, with the year where one stands beside; ``None`` if there are none."""
     if not path.is_file():
         return None
-    rows = scan_atomic(path, {key: "token"})
+    key = layout.item
+    rows = scan_atomic(path, {key: "token"}, layout)
     columns = rows.collect_schema().names()
     title = _title_column(columns)
     if title is None:
@@ -117,10 +122,11 @@ def _with_year(title: str, year: str | None) -> str:
     return title if not year or title.endswith(f"({year})") else f"{title} ({year})"
 
 
-def _entity_names(path: Path, key: str, wanted: Collection[str]) -> dict[str, str] | None:
+def _entity_names(path: Path, layout: Layout, wanted: Collection[str]) -> dict[str, str] | None:
     if not path.is_file():
         return None
-    rows = scan_atomic(path, {key: "token", _ENTITY_NAME: "token_seq"})
+    key = layout.entity
+    rows = scan_atomic(path, {key: "token", _ENTITY_NAME: "token_seq"}, layout)
     return {row[key]: row[_ENTITY_NAME] for row in _rows(rows, key, wanted, [_ENTITY_NAME])}
 
 
@@ -131,15 +137,16 @@ def _rows(
     return rows.select(key, *columns).filter(chosen).collect().to_dicts()
 
 
-def _reverses(path: Path) -> dict[str, str]:
+def _reverses(path: Path, layout: Layout) -> dict[str, str]:
     """Relations that are the reverse side of an attribute, and that attribute."""
     if not path.is_file():
         return {}
-    rows = scan_atomic(path, {"relation_id": "token"}).collect()
+    relation = layout.relation
+    rows = scan_atomic(path, {relation: "token"}, layout).collect()
     if not {"reverse_id", "attribute"} <= set(rows.columns):
         return {}
-    front = set(rows.filter(pl.col("attribute").cast(pl.Float64, strict=False) == 1)["relation_id"])
-    pairs = rows.select("relation_id", "reverse_id").iter_rows()
+    front = set(rows.filter(pl.col("attribute").cast(pl.Float64, strict=False) == 1)[relation])
+    pairs = rows.select(relation, "reverse_id").iter_rows()
     return {r: reverse for r, reverse in pairs if r not in front and reverse in front}
 
 
@@ -148,7 +155,7 @@ def _advice(what: str, path: Path, key: str) -> str:
     column = "title" if what == "items" else _ENTITY_NAME
     return (
         f"{what} are shown by their ids: for names put {path} there, "
-        f"tab-separated, with the columns {key}:token and {column}:token_seq"
+        f"with the separator of the dataset and the columns {key}:token and {column}:token_seq"
     )
 
 

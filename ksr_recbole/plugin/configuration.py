@@ -12,6 +12,7 @@ from recbole.config import Config as RecBoleConfig
 from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.config.config import nest
+from ksr_recbole.config.decisions import refuse
 from ksr_recbole.config.keys import TEXTS, check_keys
 from ksr_recbole.config.literals import literal, literals
 from ksr_recbole.errors import UserError, shown
@@ -20,8 +21,6 @@ STOCK = "StockKSR"
 """Name of RecBole's own KSR while this package's has taken its name."""
 
 _STOCK_MODULE = "recbole.model.sequential_recommender.ksr"
-
-_PICKLES = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
 
 
 def stock_class() -> type:
@@ -100,7 +99,7 @@ def choose_config(
         if name == STOCK:
             self.__class__ = StockConfig
         else:
-            _become_ours(self)
+            _become_ours(self, name)
         return self._get_model_and_dataset(name, dataset)
 
     return _get_model_and_dataset
@@ -116,14 +115,9 @@ def _name_of(model: Any) -> Any:
     return next(names, model)
 
 
-def _become_ours(config: RecBoleConfig) -> None:
+def _become_ours(config: RecBoleConfig, name: str) -> None:
     external = config.external_config_dict
-    for key in _PICKLES:
-        if external.get(key):
-            raise UserError(
-                f"Config key {key} is {external[key]}, but the models of ksr_recbole are not "
-                "pickled; leave it out: loaded datasets are kept in data_cache_dir."
-            )
+    refuse(name, external)
     if "local_rank" in external:
         raise UserError(
             "RecBole's run with nproc or world_size does not start the registered models of "

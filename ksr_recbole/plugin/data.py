@@ -26,6 +26,8 @@ def dataset_of(config: Any) -> WithSequences:
     Raises:
         UserError: the dataset is unknown or its files are malformed.
     """
+    for remark in config.remarks():
+        getLogger().warning(remark)
     getLogger().info(prepare_atomic_files(config))
     return load_dataset(config)
 

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from dataset_atomic.atomic_files import check_atomic_file, columns_of
+from dataset_atomic.layout import Layout
 from ksr_recbole.cache import ArrayCache, content_key
 from ksr_recbole.config import option
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
@@ -68,13 +70,16 @@ def _kb_embeddings(
         "rel": dataset.field2id_token[dataset.relation_field],
     }
     given = {suffix: _given(config, suffix) for suffix in tokens}
+    if not any(given.values()):
+        given = _preloaded(config, dataset, tokens)
     if all(given.values()):
         notes.append(f"KB embeddings read from {given['ent']} and {given['rel']}")
         return _read_kb(given, tokens, dataset, size)
     if any(given.values()):
+        (path,) = filter(None, given.values())
         raise UserError(
-            f"The folder {config['pretrain_path']} (pretrain_path) has only one of "
-            f"{dataset.dataset_name}.ent and {dataset.dataset_name}.rel; give both or neither."
+            f"Of the vectors of entities and of relations only one kind is given ({path}); give "
+            "both or neither, with pretrain_path or with preload_weight."
         )
     settings = kge_settings(config)
     shapes = {"entity": (dataset.entity_num, size), "relation": (dataset.relation_num, size)}
@@ -125,21 +130,25 @@ def bpr_settings(config: Any) -> BPRSettings:
 
 
 def _read_kb(
-    given: dict[str, Path], tokens: dict[str, np.ndarray], dataset: KGSequenceDataset, size: int
+    given: Mapping[str, Path | None],
+    tokens: dict[str, np.ndarray],
+    dataset: KGSequenceDataset,
+    size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read .ent and .rel; .ent is keyed by entities or, as RecBole's KSR wants it, by items."""
     key = "kg_embedding_size"
     entities = np.zeros((dataset.entity_num, size), np.float32)
     item_tokens = dataset.field2id_token[dataset.iid_field][1:]
-    if first_tokens_are(given["ent"], item_tokens):
-        vectors = read_vectors(given["ent"], item_tokens, size, key)
+    layout = Layout.of(dataset.config)
+    if first_tokens_are(given["ent"], item_tokens, layout=layout):
+        vectors = read_vectors(given["ent"], item_tokens, size, key, layout)
         entities[dataset.item_entities[1:]] = vectors
     else:
         used = np.unique(dataset.triples[:, [0, 2]])
-        entities[used] = read_vectors(given["ent"], tokens["ent"][used], size, key)
+        entities[used] = read_vectors(given["ent"], tokens["ent"][used], size, key, layout)
     relations = np.zeros((dataset.relation_num, size), np.float32)
     used = np.unique(dataset.triples[:, 1])
-    relations[used] = read_vectors(given["rel"], tokens["rel"][used], size, key)
+    relations[used] = read_vectors(given["rel"], tokens["rel"][used], size, key, layout)
     return entities, relations
 
 
@@ -225,6 +234,43 @@ def _given(config: Any, suffix: str) -> Path | None:
         raise UserError(f"The folder {folder} (pretrain_path) does not exist.")
     path = Path(folder) / f"{config['dataset']}.{suffix}"
     return path if os.path.lexists(path) else None  # what is no file is said when it is read
+
+
+def _preloaded(
+    config: Any, dataset: KGSequenceDataset, tokens: Mapping[str, np.ndarray]
+) -> dict[str, Path | None]:
+    """The files of entities' and relations' vectors that RecBole's ``preload_weight`` asks for.
+
+    Raises:
+        UserError: a file is missing, or no file has the two columns.
+    """
+    found: dict[str, Path | None] = dict.fromkeys(tokens)
+    folder, layout = Path(config["data_path"]), Layout.of(config)
+    paths = [
+        folder / f"{dataset.dataset_name}.{suffix}"
+        for suffix in config["additional_feat_suffix"] or ()
+    ]
+    for ids, values in (config["preload_weight"] or {}).items():
+        wanted = {ids: "token", values: "float_seq"}
+        path = next((p for p in paths if wanted.keys() <= columns_of(p, layout).keys()), None)
+        if path is None:
+            raise UserError(
+                f"Config key preload_weight names the columns {shown(ids)} and {shown(values)}, "
+                "which no file of additional_feat_suffix has "
+                f"({', '.join(p.name for p in paths) or 'none is named'}); correct the names."
+            )
+        check_atomic_file(path, wanted, layout.separator, layout.encoding)
+        found[_kind_of(config, ids, path, tokens["rel"], layout)] = path
+    return found
+
+
+def _kind_of(config: Any, ids: str, path: Path, relations: np.ndarray, layout: Layout) -> str:
+    """Whether a column of ids holds relations or entities (or their items)."""
+    if ids in (config["alias_of_relation_id"] or ()):
+        return "rel"
+    if ids in (*(config["alias_of_entity_id"] or ()), *(config["alias_of_item_id"] or ())):
+        return "ent"
+    return "rel" if first_tokens_are(path, relations, layout=layout) else "ent"
 
 
 def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors) -> None:

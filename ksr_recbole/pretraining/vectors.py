@@ -25,6 +25,8 @@ from io import TextIOWrapper
 
 import numpy as np
 
+from dataset_atomic.atomic import RECBOLES
+from dataset_atomic.layout import Layout
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import open_regular, replacing
 
@@ -34,6 +36,7 @@ def read_vectors(
     tokens: Sequence[str],
     dim: int | None = None,
     key: str = "kg_embedding_size",
+    layout: Layout = RECBOLES,
 ) -> np.ndarray:
     """Vectors of ``tokens`` from an atomic file, in their order; other lines are checked too.
 
@@ -42,6 +45,7 @@ def read_vectors(
         tokens: whose vectors are needed.
         dim: numbers a vector must have, or ``None`` for as many as the first line has.
         key: config key that says ``dim``, for the error message.
+        layout: how the file is written.
 
     Returns:
         ``float32 [len(tokens), dim]``.
@@ -50,7 +54,7 @@ def read_vectors(
         UserError: the file cannot be read, a line is malformed, a token occurs twice or is
             missing, or the vectors have another size than ``dim``.
     """
-    rows = _read_rows(path)
+    rows = _read_rows(path, layout)
     found = next(iter(rows.values())).size if rows else dim
     if dim is not None and found != dim:
         raise UserError(
@@ -70,29 +74,35 @@ def read_vectors(
     return vectors
 
 
-def first_tokens_are(path: str | os.PathLike[str], tokens: Sequence[str], lines: int = 100) -> bool:
+def first_tokens_are(
+    path: str | os.PathLike[str],
+    tokens: Sequence[str],
+    lines: int = 100,
+    layout: Layout = RECBOLES,
+) -> bool:
     """Whether all of the first ``lines`` tokens of an atomic file of vectors are in ``tokens``.
 
     Raises:
         UserError: the file cannot be read or a line is malformed.
     """
     known = set(map(str, tokens))
-    return all(token in known for token in list(_read_rows(path))[:lines])
+    return all(token in known for token in list(_read_rows(path, layout))[:lines])
 
 
-def _read_rows(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def _read_rows(path: str | os.PathLike[str], layout: Layout) -> dict[str, np.ndarray]:
     """Vector of every token in the file, ``float32 [dim]`` each."""
     try:
-        with TextIOWrapper(open_regular(path), encoding="utf-8", newline="\n") as file:
-            token_column, vector_column, n_columns = _columns(path, file.readline())
+        encoding = layout.encoding or "utf-8"
+        with TextIOWrapper(open_regular(path), encoding=encoding, newline="\n") as file:
+            token_column, vector_column, n_columns = _columns(path, file.readline(), layout)
             rows: dict[str, np.ndarray] = {}
             size = None
             for number, line in enumerate(file, start=2):
-                cells = line.rstrip("\r\n").split("\t")
+                cells = line.rstrip("\r\n").split(layout.separator)
                 if len(cells) != n_columns:
                     raise UserError(
                         f"{path} line {number} has {len(cells)} columns instead of {n_columns}; "
-                        "separate columns by one tab."
+                        f"separate columns by one {_name_of(layout)}."
                     )
                 token = cells[token_column]
                 if token in rows:
@@ -103,20 +113,25 @@ def _read_rows(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 size = rows[token].size
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}; give a readable file.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
+    except UnicodeError as error:
+        name = "UTF-8" if layout.encoding is None else layout.encoding
+        raise UserError(f"{path} is not {name} text; save it as {name}.") from error
     return rows
 
 
-def _columns(path: str | os.PathLike[str], header: str) -> tuple[int, int, int]:
+def _columns(path: str | os.PathLike[str], header: str, layout: Layout) -> tuple[int, int, int]:
     """Position of the token and of the vector column, and the number of columns."""
-    types = [name.rpartition(":")[2] for name in header.rstrip("\r\n").split("\t")]
+    types = [name.rpartition(":")[2] for name in header.rstrip("\r\n").split(layout.separator)]
     if types.count("token") != 1 or types.count("float_seq") != 1:
         raise UserError(
             f"{path} line 1 must name one column of type token and one of type float_seq, "
-            "such as ent_id:token and ent_emb:float_seq separated by a tab."
+            f"such as ent_id:token and ent_emb:float_seq separated by a {_name_of(layout)}."
         )
     return types.index("token"), types.index("float_seq"), len(types)
+
+
+def _name_of(layout: Layout) -> str:
+    return "tab" if layout.separator == "\t" else repr(layout.separator)
 
 
 def _vector(path: str | os.PathLike[str], number: int, cell: str, size: int | None) -> np.ndarray:

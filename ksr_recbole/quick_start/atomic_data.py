@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_atomic.convert import Options
+from dataset_atomic.layout import Layout
 from dataset_atomic.ml_100k import convert_ml_100k
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1
@@ -35,7 +36,9 @@ def prepare_atomic_files(config: Any) -> str:
     """
     name, folder = config["dataset"], Path(config["data_path"])
     remove_leftovers(folder)
-    if not (folder / f"{name}.inter").is_file() and folder == DATASETS / name:
+    layout = Layout.of(config)
+    found = any(path.is_file() for path in layout.inter_paths(folder, name))
+    if not found and folder == DATASETS / name:
         if name not in CONVERTERS and name in SOURCES:
             raise UserError(
                 f"The dataset {name} has not been converted to {folder} yet: {how_to_get(name)}; "
@@ -50,7 +53,8 @@ def prepare_atomic_files(config: Any) -> str:
         _convert(name, folder)
     if not folder.is_dir():
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    return describe_table1(folder, name, timed=under_protocol(config["model"])).line()
+    timed = under_protocol(config["model"])
+    return describe_table1(folder, name, timed, layout).line()
 
 
 def _convert(name: str, folder: Path) -> None:

@@ -120,9 +120,8 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
     init_seed(config["seed"], config["reproducibility"])
     with logging_of(config):
         to_log_file(str(config))
-        if idle := config.without_effect():
-            told = ", ".join(idle)
-            getLogger().warning(f"Of no effect on {config['model']}, no options of it: {told}")
+        for remark in config.remarks():
+            getLogger().warning(remark)
         if registry.under_protocol(config["model"]):
             return _run_under_protocol(config, saved, measure)
         if measure is not None:

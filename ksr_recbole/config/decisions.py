@@ -1,0 +1,214 @@
+"""What becomes of every config key of RecBole with the models of this project.
+
+The one table of it: :func:`remarks` warns by it, :func:`refuse` refuses by it, and
+``docs/recbole-keys.md`` is made of it by ``docs/make_recbole_keys.py``.  A test compares it with
+the keys that RecBole's source reads.  Options of single models of RecBole, those
+in ``properties/model/``, are not in it: they are honoured by the model that has them, and others
+say that they have no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import Any
+
+import yaml
+
+from ksr_recbole.errors import UserError, shown
+from ksr_recbole.paths import source_of
+
+
+class Fate(Enum):
+    """What becomes of a key."""
+
+    HONOURED = "honoured"
+    NO_EFFECT = "no effect, with a warning"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a key, and why.
+
+    Attributes:
+        fate: with the models of this project, and those of RecBole under its protocol.
+        note: what the key changes; or what to use instead.
+    """
+
+    fate: Fate
+    note: str
+
+
+def _all(fate: Fate, notes: Mapping[str, str]) -> dict[str, Decision]:
+    return {key: Decision(fate, note) for keys, note in notes.items() for key in keys.split()}
+
+
+_PICKLED = "datasets and loaders are not pickled; data_cache_dir keeps what was loaded"
+_FIXED = "RecBole sets it itself"
+_TRANSFORM = "only RecBole's own loaders transform their batches"
+_TREES = "only RecBole's tree models (lightgbm, xgboost) read it"
+_TRAINERS = "only the RecBole model with a trainer of its own reads it"
+_SCALED = (
+    "times keep their unit and no other number is read; with the task next-session it is refused"
+)
+
+DECISIONS: dict[str, Decision] = {
+    **_all(Fate.HONOURED, {
+        # What runs where
+        "model dataset config_files config_file": "what is run, and with which files",
+        "gpu_id use_gpu device": "where it is computed",
+        "seed reproducibility": "the same numbers again",
+        "state show_progress": "what is logged, and whether bars are shown",
+        "data_path": "the folder above the dataset's; by default dataset_atomic/",
+        "checkpoint_dir": "where models are kept",
+        "log_wandb wandb_project": "RecBole's trainer logs to Weights & Biases, if it is installed",
+        "nproc world_size ip port offset": "several processes: docs/distributed.md",
+        # Training
+        "epochs train_batch_size learner learning_rate weight_decay clip_grad_norm shuffle":
+            "training; train_batch_size counts targets",
+        "eval_step stopping_step": "when to validate, and when to stop",
+        "train_neg_sample_args": "distribution, sample_num and alpha of the negatives; dynamic is "
+            "refused, and None where the loss needs negatives",
+        "loss_type": "BPR or CE",
+        "loss_decimal_place enable_amp enable_scaler": "as in RecBole's trainer",
+        "train_rec_step train_kg_step": "epochs of each kind in turn, for models that have both",
+        # Evaluation
+        "eval_args": "mode; split and order must be {'LS': 'valid_and_test'} and TO, or the files "
+            "of benchmark_filename are the split",
+        "metrics topk valid_metric valid_metric_bigger eval_batch_size metric_decimal_place":
+            "the evaluation; eval_batch_size counts users or positives",
+        # Files
+        "field_separator seq_separator encoding": "how the atomic files are written",
+        "USER_ID_FIELD ITEM_ID_FIELD TIME_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD "
+        "RELATION_ID_FIELD ENTITY_ID_FIELD": "columns of the atomic files",
+        "RATING_FIELD": "the column that `convert` writes; no model here reads ratings",
+        "LABEL_FIELD NEG_PREFIX LIST_SUFFIX ITEM_LIST_LENGTH_FIELD": "columns of the batches",
+        "load_col": "columns read; what is needed is read in any case",
+        "unload_col": "columns not read; one that is needed is refused",
+        "benchmark_filename": "three files: training, validation and test. Of the filters only the "
+            "link filter applies to them",
+        "preload_weight additional_feat_suffix": "vectors of entities and relations to start from",
+        "alias_of_entity_id alias_of_relation_id alias_of_item_id":
+            "which ids a column of preload_weight holds; other columns get no ids",
+        "kg_reverse_r": "every triple the other way round too",
+        # Filters
+        "rm_dup_inter val_interval filter_inter_by_user_or_item user_inter_num_interval "
+        "item_inter_num_interval entity_kg_num_interval relation_kg_num_interval":
+            "filters, applied together with the link filter until none leaves out anything more",
+    }),
+    **_all(Fate.NO_EFFECT, {
+        "MAX_ITEM_LIST_LENGTH": "models read whole histories; chunk_length bounds how far a "
+            "gradient goes back, and train_ratio what is trained on",
+        "repeatable": "what a user had is never a candidate, and a target is ranked even if it "
+            "repeats; RecBole's own models have it",
+        "seq_len": "columns with sequences are not read; .inter has one interaction in a row",
+        "threshold": "every interaction is a positive one; leave out others with val_interval",
+        "normalize_field normalize_all": _SCALED,
+        "discretization numerical_features": "no model here reads numbers of users or items",
+        "unused_col": "models read ids and times only, whatever else is loaded",
+        "alias_of_user_id": "no other column holds users",
+        "POSITION_FIELD": "batches have no positions",
+        "worker": "batches are made in the process that trains, which costs less",
+        "transform": _TRANSFORM,
+        "CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN INVERSE_ITEM_SEQ REORDER_ITEM_SEQ MASK_ITEM_SEQ "
+        "MASK_INDEX NEG_ITEMS POS_ITEMS beta eta mask_ratio ft_ratio": _TRANSFORM,
+        "require_pow": "only RecBole's EmbLoss reads it; weight_decay is there for all",
+        "tail_ratio": "the metric TailPercentage is not computed here",
+        "valid_neg_sample_args test_neg_sample_args": "eval_args: mode says what is drawn",
+        "lgb_params lgb_num_boost_round xgb_params xgb_model xgb_nthread xgb_num_boost_round "
+        "xgb_silent xgb_verbose_eval xgb_early_stopping_rounds convert_token_to_onehot "
+        "token_num_threshold": _TREES,
+        "kge_interval m_step n_dec_epochs n_enc_epochs pretrain_epochs save_step warm_up_step "
+        "reg_weight": _TRAINERS,
+        "MODEL_TYPE MODEL_INPUT_TYPE eval_type local_rank single_spec verbose": _FIXED,
+        "choice uniform quniform loguniform": "words of a file of run_hyper.py",
+    }),
+    **_all(Fate.REFUSED, {
+        "save_dataset dataset_save_path save_dataloaders dataloaders_save_path": _PICKLED,
+        "neg_sampling training_neg_sample_num": "RecBole has given it up for train_neg_sample_args",
+    }),
+}  # fmt: skip
+"""By key.  Whether RecBole's own models, which run as in RecBole, honour one, RecBole decides."""
+
+
+FILTERS = (
+    *("rm_dup_inter", "val_interval", "filter_inter_by_user_or_item"),
+    *("user_inter_num_interval", "item_inter_num_interval"),
+)
+"""Keys that leave out interactions."""
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    text = source_of("recbole").parent.joinpath("properties", "overall.yaml").read_text("utf-8")
+    return yaml.safe_load(text)
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    """Whether a value is what RecBole has anyway."""
+    return value in (None, False, "", [], {}) or value == _defaults().get(key, ...)
+
+
+def remarks(model: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """A sentence on each key that was given and that does nothing for a model.
+
+    Args:
+        model: one that runs under the protocol.
+        given: the user's config values.
+        options: the model's own options, which are no business of the table's.
+    """
+    said = []
+    for key, value in given.items():
+        decision = DECISIONS.get(key)
+        if decision is None or decision.fate is not Fate.NO_EFFECT or key in options:
+            continue
+        if not _says_nothing(key, value):
+            said.append(f"Config key {key} has no effect on {model}: {decision.note}.")
+    group_by = (given.get("eval_args") or {}).get("group_by", "user")
+    if group_by not in ("user", None):
+        said.append(
+            f"Config key eval_args.group_by has no effect on {model}: users are split one by one."
+        )
+    return said
+
+
+def refuse(model: str, given: Mapping[str, Any]) -> None:
+    """Refuse what was asked for and cannot be had.
+
+    Raises:
+        UserError: naming the key and what to use instead.
+    """
+    for key, value in given.items():
+        decision = DECISIONS.get(key)
+        if decision is None or decision.fate is not Fate.REFUSED or _says_nothing(key, value):
+            continue
+        raise UserError(
+            f"Config key {key} is {shown(value)}, which {model} cannot have here: "
+            f"{decision.note}; leave it out."
+        )
+
+
+def page() -> str:
+    """The page of the documentation, in Markdown."""
+    lines = [
+        "# Every config key of RecBole",
+        "",
+        "<!-- Made by `python docs/make_recbole_keys.py`. -->",
+        "",
+        "What each key of RecBole 1.2.1 does with the models of this project, and with BPR, NeuMF, "
+        "CKE and FPMC, which run under its protocol. It is the same with `run_recbole.py`, with "
+        "`ksr_recbole.quick_start.run` and after `ksr_recbole.register()`. RecBole's other models "
+        "run as in RecBole. An option of another model is a warning, and a key that RecBole does "
+        "not have is an error that names the nearest one (after `register()`, a warning).",
+    ]
+    for fate in Fate:
+        lines += ["", f"## {fate.value.capitalize()}", "", "| keys | |", "|---|---|"]
+        by_note: dict[str, list[str]] = {}
+        for key, decision in DECISIONS.items():
+            if decision.fate is fate:
+                by_note.setdefault(decision.note, []).append(f"`{key}`")
+        lines += [f"| {', '.join(keys)} | {note} |" for note, keys in by_note.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,494 @@
+"""What RecBole's users bring: their own splits, column names, filters, times and vectors."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataset_atomic.cli import main
+from ksr_recbole.config import Config
+from ksr_recbole.dataset.dataloader import data_preparation
+from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
+from ksr_recbole.errors import UserError
+from ksr_recbole.pretraining.pretrain import pretrained_vectors
+from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from tests.toy import toy_values, write_toy
+
+PARTS = ["learn", "choose", "judge"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_toy(tmp_path / "data")
+
+
+def config_of(folder: Path, model: str = "KSR-paper", **values: Any) -> Config:
+    return Config(model, "toy", None, toy_values(folder, data_cache_dir=None, **values))
+
+
+def dataset_of(folder: Path, model: str = "KSR-paper", **values: Any) -> WithSequences:
+    dataset = load_dataset(config_of(folder, model, **values))
+    dataset.build()
+    return dataset
+
+
+def rows_of(folder: Path, suffix: str = "inter") -> list[list[str]]:
+    lines = (folder / "toy" / f"toy.{suffix}").read_text(encoding="utf-8").splitlines()
+    return [line.split("\t") for line in lines]
+
+
+def write_rows(
+    folder: Path, rows: list[list[str]], suffix: str = "inter", sep: str = "\t", enc: str = "utf-8"
+) -> None:
+    text = "".join(sep.join(row) + "\n" for row in rows)
+    (folder / "toy" / f"toy.{suffix}").write_text(text, encoding=enc)
+
+
+def sequences_of(dataset: WithSequences) -> dict[str, list[str]]:
+    """Items by user, in the order in which they are read."""
+    users, items = (dataset.field2id_token[f] for f in (dataset.uid_field, dataset.iid_field))
+    bounds, flat = dataset.sequences.offsets, dataset.sequences.items
+    return {
+        str(users[u]): [str(items[i]) for i in flat[bounds[u] : bounds[u + 1]]]
+        for u in range(1, len(users))
+    }
+
+
+# The users' own split ---------------------------------------------------------------------------
+
+
+def split_by_hand(folder: Path, keep_whole: bool = False) -> dict[str, list[list[str]]]:
+    """Write three files that no rule would make: of each user the odd rows are the test."""
+    header, *rows = rows_of(folder)
+    parts: dict[str, list[list[str]]] = {part: [] for part in PARTS}
+    seen: dict[str, int] = {}
+    for row in rows:
+        n = seen[row[0]] = seen.get(row[0], -1) + 1
+        parts["judge" if n % 2 else "choose" if n == 4 else "learn"].append(row)
+    for part, chosen in parts.items():
+        write_rows(folder, [header, *chosen], f"{part}.inter")
+    if not keep_whole:
+        (folder / "toy" / "toy.inter").unlink()
+    return parts
+
+
+@pytest.mark.parametrize("task", ["next-item", "next-session"])
+@pytest.mark.parametrize("keep_whole", [True, False])
+@pytest.mark.parametrize("graph", [True, False])
+def test_the_users_own_files_are_the_split(folder, task, keep_whole, graph):
+    parts = split_by_hand(folder, keep_whole)
+    if not graph:
+        for suffix in ("kg", "link"):
+            (folder / "toy" / f"toy.{suffix}").unlink()
+    config = config_of(folder, "KSR-paper" if graph else "GRU", benchmark_filename=PARTS, task=task)
+    assert f"{sum(map(len, parts.values())):,} interactions" in prepare_atomic_files(config)
+    dataset = load_dataset(config)
+    views = dataset.build()
+    assert [len(view.inter_feat) for view in views] == [len(rows) for rows in parts.values()]
+    users, items = (dataset.field2id_token[f] for f in ("user_id", "item_id"))
+    for view, rows in zip(views, parts.values(), strict=True):
+        found = zip(
+            users[view.inter_feat["user_id"]], items[view.inter_feat["item_id"]], strict=True
+        )
+        assert sorted(found) == sorted((row[0], row[1]) for row in rows)
+
+
+def test_own_files_are_trained_and_tested_on(folder):
+    parts = split_by_hand(folder)
+    config = config_of(folder, "GRU", benchmark_filename=PARTS, loss_type="BPR")
+    train, valid, test = data_preparation(config, load_dataset(config))
+    learned = {(row[0], row[1]) for row in parts["learn"]}
+    users, items = (train.dataset.field2id_token[f] for f in ("user_id", "item_id"))
+    for batch in train:
+        for user, read in zip(
+            batch["user_id"].tolist(), batch["item_id_list"].tolist(), strict=True
+        ):
+            assert {(users[user], items[i]) for i in read if i} <= learned
+    assert len(valid) == len({row[0] for row in parts["choose"]})
+    assert len(test) == len({row[0] for row in parts["judge"]})
+
+
+def test_links_that_are_missing_are_left_out_of_every_part(folder):
+    parts = split_by_hand(folder)
+    write_rows(folder, rows_of(folder, "link")[:40], "link")
+    linked = {row[0] for row in rows_of(folder, "link")[1:]}
+    views = load_dataset(config_of(folder, benchmark_filename=PARTS)).build()
+    wanted = [sum(row[1] in linked for row in rows) for rows in parts.values()]
+    assert [len(view.inter_feat) for view in views] == wanted
+    assert "without a link" in views[0].funnel.line()
+
+
+def test_a_user_without_a_history_is_one_sentence(folder):
+    parts = split_by_hand(folder)
+    header = ["user_id:token", "item_id:token", "timestamp:float"]
+    write_rows(folder, [header, *parts["judge"], ["new", "i5", "7"]], "judge.inter")
+    with pytest.raises(UserError, match=r"toy.judge.inter has 1 users without .* such as new"):
+        dataset_of(folder, benchmark_filename=PARTS)
+
+
+@pytest.mark.parametrize("names", [["learn"], ["learn", "judge"], [*PARTS, "learn"]])
+def test_other_than_three_files_are_refused(folder, names):
+    split_by_hand(folder)
+    with pytest.raises(UserError, match="must name three files"):
+        dataset_of(folder, benchmark_filename=names)
+
+
+def test_a_part_that_is_missing_is_named(folder):
+    split_by_hand(folder)
+    (folder / "toy" / "toy.choose.inter").unlink()
+    with pytest.raises(UserError, match=r"toy.choose.inter does not exist"):
+        prepare_atomic_files(config_of(folder, benchmark_filename=PARTS))
+
+
+# Names and writing ------------------------------------------------------------------------------
+
+FIELDS = {
+    "USER_ID_FIELD": "session", "ITEM_ID_FIELD": "product", "TIME_FIELD": "when",
+    "HEAD_ENTITY_ID_FIELD": "subject", "RELATION_ID_FIELD": "predicate",
+    "TAIL_ENTITY_ID_FIELD": "object", "ENTITY_ID_FIELD": "thing",
+}  # fmt: skip
+_NEW = {
+    "user_id": "session", "item_id": "product", "timestamp": "when", "head_id": "subject",
+    "relation_id": "predicate", "tail_id": "object", "entity_id": "thing",
+}  # fmt: skip
+
+
+def rename(folder: Path, sep: str = ";", enc: str = "utf-16") -> None:
+    for suffix in ("inter", "kg", "link"):
+        header, *rows = rows_of(folder, suffix)
+        named = [":".join([_NEW[c.split(":")[0]], c.split(":")[1]]) for c in header]
+        write_rows(folder, [named, *rows], suffix, sep, enc)
+
+
+@pytest.mark.parametrize(("sep", "enc"), [("\t", "utf-8"), (",", "latin-1"), (";", "utf-16")])
+def test_names_and_separators_change_nothing(folder, capsys, sep, enc):
+    expected = dataset_of(folder)
+    assert main(["describe", str(folder / "toy")]) == 0
+    described = capsys.readouterr().out
+    rename(folder, sep, enc)
+    given = {**FIELDS, "field_separator": sep, "encoding": enc}
+    assert prepare_atomic_files(config_of(folder, **given)) == expected.table1().line()
+    dataset = dataset_of(folder, **given)
+    assert sequences_of(dataset) == sequences_of(expected)
+    assert np.array_equal(dataset.triples, expected.triples)
+    words = [f"--{key}={value}" for key, value in given.items()]
+    assert main(["describe", str(folder / "toy"), *words]) == 0
+    assert capsys.readouterr().out == described
+
+
+def test_a_file_of_another_encoding_is_one_sentence(folder):
+    rename(folder, enc="latin-1")
+    path = folder / "toy" / "toy.inter"
+    path.write_bytes(path.read_bytes() + "u1;ü;5\n".encode("latin-1"))
+    given = {**FIELDS, "field_separator": ";", "encoding": "utf-8"}
+    with pytest.raises(UserError, match="not UTF-8"):
+        prepare_atomic_files(config_of(folder, **given))
+    with pytest.raises(UserError, match=r"toy.inter is not written in ascii .*encoding"):
+        prepare_atomic_files(config_of(folder, **{**given, "encoding": "ascii"}))
+
+
+def test_a_conversion_writes_the_names_it_is_given(tmp_path, capsys):
+    raw = tmp_path / "raw.csv"
+    rows = [f"u{u},i{i},{u * 100 + i}" for u in range(5) for i in range(6)]
+    raw.write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    (tmp_path / "link").write_text("".join(f"i{i}\te{i}\n" for i in range(6)))
+    (tmp_path / "kg").write_text("".join(f"e{i}\tgenre\tg{i % 2}\n" for i in range(6)))
+    words = [f"--{key}={value}" for key, value in FIELDS.items()] + ["--field_separator=;"]
+    command = ["convert", "csv", f"--raw={raw}", "--dataset=shop", "--k-core=1", "--min-triples=1"]
+    files = [f"--{name}={tmp_path / name}" for name in ("link", "kg")]
+    assert main([*command, *files, f"--out={tmp_path / 'shop'}", *words]) == 0
+    heads = {p.suffix: p.read_text().splitlines()[0] for p in (tmp_path / "shop").iterdir()}
+    assert heads[".inter"] == "session:token;product:token;when:float"
+    assert heads[".kg"] == "subject:token;predicate:token;object:token"
+    assert heads[".link"] == "product:token;thing:token"
+    assert main(["describe", str(tmp_path / "shop"), *words]) == 0
+    assert "shop: 30 interactions, 6 linked items, 5 users" in capsys.readouterr().out
+
+
+# Columns ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"load_col": None},
+        {"load_col": {"inter": ["user_id", "item_id"]}},
+        {"load_col": {"inter": "*"}},
+        {"load_col": {"inter": None}},
+        {"load_col": {"inter": []}},
+        {"load_col": {"kg": ["head_id"], "item": ["item_id", "year"]}},
+        {"unload_col": {"inter": ["rating"]}},
+        {"unload_col": {"item": ["year"]}},
+    ],
+)
+def test_every_form_of_load_col_reads_the_same(folder, values):
+    header, *rows = rows_of(folder)
+    rated = [[*header, "rating:float"], *([*row, str(n % 5)] for n, row in enumerate(rows))]
+    expected = dataset_of(folder)
+    write_rows(folder, rated)
+    more = [[f"i{k}", str(1900 + k)] for k in range(1, 200)]
+    write_rows(folder, [["item_id:token", "year:float"], *more], "item")
+    dataset = dataset_of(folder, **values)
+    assert sequences_of(dataset) == sequences_of(expected)
+    assert dataset.item_num == expected.item_num
+    assert dataset.fingerprint == expected.fingerprint
+
+
+def test_what_is_read_does_not_depend_on_other_columns(folder):
+    header, *rows = rows_of(folder)
+    rows[3][0], rows[4][1] = "NA", "null"
+    write_rows(folder, [header, *rows])
+    links = rows_of(folder, "link")
+    write_rows(folder, [*links, ["null", "e2"]], "link")
+    expected = dataset_of(folder)
+    assert {"NA"} <= sequences_of(expected).keys()
+    told = [
+        [*header, "tags:token_seq"],
+        *([*row, "a b" if n else ""] for n, row in enumerate(rows)),
+    ]
+    write_rows(folder, told)
+    dataset = dataset_of(folder, load_col={"inter": "*"})
+    assert sequences_of(dataset) == sequences_of(expected)
+    assert dataset.fingerprint == expected.fingerprint
+
+
+def test_a_needed_column_that_is_not_to_be_read_is_one_sentence(folder):
+    with pytest.raises(UserError, match=r"unload_col leaves out timestamp of toy.inter"):
+        dataset_of(folder, unload_col={"inter": ["timestamp"]})
+    both = {"load_col": {"inter": ["user_id"]}, "unload_col": {"inter": ["item_id"]}}
+    with pytest.raises(UserError, match="load_col and unload_col both"):
+        dataset_of(folder, **both)
+
+
+def test_a_column_that_is_not_there_is_said(folder, caplog):
+    with caplog.at_level(logging.INFO):
+        dataset_of(folder, load_col={"inter": ["user_id", "item_id", "stars"]})
+    assert "load_col names stars, but toy.inter has user_id, item_id, timestamp" in caplog.text
+    assert "Read from toy.inter too, since it is needed: timestamp" in caplog.text
+
+
+# Filters ----------------------------------------------------------------------------------------
+
+
+def test_filters_and_links_lead_to_one_fixed_point(folder):
+    write_rows(folder, rows_of(folder, "link")[:45], "link")
+    bounds = {"user_inter_num_interval": "[5,inf)", "item_inter_num_interval": "[4,inf)"}
+    dataset = dataset_of(folder, **bounds)
+    linked = {row[0] for row in rows_of(folder, "link")[1:]}
+    left = [row for row in rows_of(folder)[1:] if row[1] in linked]
+    while True:
+        users = [row[0] for row in left]
+        items = [row[1] for row in left]
+        kept = [r for r in left if users.count(r[0]) >= 5 and items.count(r[1]) >= 4]
+        if len(kept) == len(left):
+            break
+        left = kept
+    assert 0 < len(left) < len(rows_of(folder)) - 1
+    assert dataset.table1().interactions == dataset.funnel.kept.interactions == len(left)
+    assert dataset.sequences.lengths[1:].min() >= 5
+    lost = sum(counts.interactions for counts in dataset.funnel.dropped.values())
+    assert dataset.funnel.read.interactions - lost == len(left)
+
+
+@pytest.mark.parametrize("keep", ["first", "last"])
+def test_repeats_are_left_out_and_ties_keep_the_files_order(folder, keep):
+    header, *rows = rows_of(folder)
+    times = [[user, item, "5"] for user, item, _ in rows]
+    write_rows(folder, [header, *times, *times])
+    expected: dict[str, list[str]] = {}
+    for user, item, _ in times:
+        expected.setdefault(user, []).append(item)
+    dataset = dataset_of(folder, rm_dup_inter=keep)
+    assert sequences_of(dataset) == expected
+    assert dataset.funnel.dropped["the same user and item again: rm_dup_inter"].interactions == len(
+        rows
+    )
+
+
+def test_a_filter_reads_the_column_it_looks_at(folder):
+    header, *rows = rows_of(folder)
+    write_rows(
+        folder,
+        [[*header, "rating:float"], *([*row, str(n % 5)] for n, row in enumerate(rows))],
+    )
+    wanted = sum(n % 5 >= 3 for n in range(len(rows)))
+    dataset = dataset_of(folder, "GRU", val_interval={"rating": "[3,inf)"})
+    assert dataset.table1().interactions == wanted
+
+
+def test_items_of_a_catalogue_filter_their_interactions(folder):
+    write_rows(
+        folder,
+        [["item_id:token", "year:float"], *([f"i{k}", str(k)] for k in range(1, 61))],
+        "item",
+    )
+    values = {"val_interval": {"year": "[0,30]"}, "filter_inter_by_user_or_item": True}
+    dataset = dataset_of(folder, **values)
+    assert {int(i[1:]) for items in sequences_of(dataset).values() for i in items} <= {*range(31)}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"val_interval": {"stars": "[3,inf)"}}, "names the column stars, which is in no file"),
+        ({"val_interval": {"user_id": "[3,inf)"}}, "val_interval.user_id is .* a list of tokens"),
+        ({"val_interval": {"timestamp": ["5"]}}, "val_interval.timestamp is .* an interval"),
+        ({"user_inter_num_interval": "[999,inf)"}, "No interaction of toy .*user_inter_num_inter"),
+        ({"entity_kg_num_interval": "[999,inf)"}, "entity_kg_num_interval"),
+    ],
+)
+def test_filters_that_cannot_be_are_one_sentence(folder, values, told):
+    with pytest.raises(UserError, match=told):
+        dataset_of(folder, **values)
+
+
+# Times ------------------------------------------------------------------------------------------
+
+
+def retimed(folder: Path, *, scale: int, start: int = 0, step: int = 1) -> None:
+    """Give every row another time, in a shuffled file."""
+    header, *rows = rows_of(folder)
+    timed = [[u, i, str(start + n * step * scale)] for n, (u, i, _) in enumerate(rows)]
+    order = np.random.default_rng(1).permutation(len(timed))
+    write_rows(folder, [header, *(timed[k] for k in order)])
+
+
+@pytest.mark.parametrize(
+    ("scale", "start"), [(1, 0), (1, 1_600_000_000_000), (100, 1_600_000_000_000_000_000)]
+)
+def test_the_order_of_times_survives_whatever_their_unit(folder, scale, start):
+    expected: dict[str, list[str]] = {}
+    for user, item, _ in rows_of(folder)[1:]:
+        expected.setdefault(user, []).append(item)
+    retimed(folder, scale=scale, start=start)
+    assert sequences_of(dataset_of(folder)) == expected
+
+
+@pytest.mark.parametrize(
+    ("scale", "start", "told"),
+    [
+        (1000, 1_600_000_000_000, "look like milliseconds, so give --session_length=86400000"),
+        (1, 0, "all within one session of session_length 86400"),
+    ],
+)
+def test_times_that_make_no_sessions_are_one_sentence(folder, scale, start, told):
+    retimed(folder, scale=scale, start=start, step=90 if start else 1)
+    with pytest.raises(UserError, match=told):
+        dataset_of(folder, task="next-session")
+
+
+def test_milliseconds_have_sessions_of_milliseconds(folder):
+    retimed(folder, scale=1, start=1_600_000_000, step=7200)
+    expected = dataset_of(folder, task="next-session")
+    header, *rows = rows_of(folder)
+    write_rows(folder, [header, *([user, item, f"{time}000"] for user, item, time in rows)])
+    dataset = dataset_of(folder, task="next-session", session_length=86_400_000)
+    assert np.array_equal(dataset.split.train_end, expected.split.train_end)
+    assert np.array_equal(dataset.split.valid_end, expected.split.valid_end)
+
+
+@pytest.mark.parametrize("values", [{"normalize_all": True}, {"normalize_field": ["timestamp"]}])
+def test_normalized_times_have_no_sessions(folder, values):
+    with pytest.raises(UserError, match=f"Config key {next(iter(values))} is .*next-item"):
+        dataset_of(folder, task="next-session", **values)
+    assert dataset_of(folder, **values).fingerprint == dataset_of(folder).fingerprint
+
+
+@pytest.mark.parametrize("form", ["ms", "fraction", "iso"])
+def test_a_conversion_keeps_what_comes_within_a_second(tmp_path, form):
+    begin, rows = 1_600_000_000_000, []
+    for n in range(120):
+        ms = begin + n * 100
+        iso = np.datetime64(ms, "ms").item().isoformat(timespec="milliseconds") + "Z"
+        time = {"ms": str(ms), "fraction": f"{ms / 1000:.3f}", "iso": iso}[form]
+        rows.append(f"u{n % 10},i{n // 10},{time}")
+    order = np.random.default_rng(2).permutation(len(rows))
+    raw = tmp_path / "raw.csv"
+    lines = ["user_id,item_id,timestamp", *(rows[k] for k in order)]
+    raw.write_text("\n".join(lines) + "\n")
+    (tmp_path / "link").write_text("".join(f"i{i}\te{i}\n" for i in range(12)))
+    (tmp_path / "kg").write_text("".join(f"e{i}\tgenre\tg{i % 2}\n" for i in range(12)))
+    command = ["convert", "csv", f"--raw={raw}", "--dataset=toy", "--k-core=1", "--min-triples=1"]
+    files = [f"--{name}={tmp_path / name}" for name in ("link", "kg")]
+    assert main([*command, *files, f"--out={tmp_path / 'toy'}"]) == 0
+    times = [float(row[-1]) for row in rows_of(tmp_path)[1:]]
+    assert times == pytest.approx([begin / 1000 + n / 10 for n in range(120)], abs=1e-6)
+    found = sequences_of(dataset_of(tmp_path))
+    assert set(map(tuple, found.values())) == {tuple(f"i{i}" for i in range(12))}
+
+
+# Vectors ----------------------------------------------------------------------------------------
+
+
+def write_vectors(folder: Path, keyed_by: str, size: int = 4, sep: str = "\t") -> dict[str, Any]:
+    """Vectors of entities (or of items) and relations, and the configuration of RecBole's KSR."""
+    rng = np.random.default_rng(0)
+    kg = rows_of(folder, "kg")[1:]
+    ids = {
+        "entities": sorted({row[k] for row in kg for k in (0, 2)}),
+        "items": [row[0] for row in rows_of(folder, "link")[1:]],
+    }[keyed_by]
+    for suffix, field, tokens in (("ent", "ent", ids), ("rel", "rel", sorted({r[1] for r in kg}))):
+        rows = [[t, " ".join(f"{x:.3f}" for x in rng.normal(size=size))] for t in tokens]
+        head = [f"{field}_id:token", f"{field}_emb:float_seq"]
+        write_rows(folder, [head, *rows], f"{suffix}_feature", sep)
+    return {
+        "additional_feat_suffix": ["ent_feature", "rel_feature"],
+        "preload_weight": {"ent_id": "ent_emb", "rel_id": "rel_emb"},
+    }
+
+
+@pytest.mark.parametrize("keyed_by", ["entities", "items"])
+@pytest.mark.parametrize("aliased", [True, False])
+def test_vectors_of_recboles_ksr_are_used(folder, keyed_by, aliased):
+    values = write_vectors(folder, keyed_by)
+    if aliased:
+        kind = "entity" if keyed_by == "entities" else "item"
+        values |= {f"alias_of_{kind}_id": ["ent_id"], "alias_of_relation_id": ["rel_id"]}
+    config = config_of(folder, "KSR-paper", **values)
+    dataset = load_dataset(config)
+    dataset.build()
+    assert dataset.item_num == dataset_of(folder).item_num
+    vectors = pretrained_vectors(config, dataset)
+    assert any("ent_feature" in note for note in vectors.notes)
+    rows = dict(rows_of(folder, "ent_feature")[1:])
+    tokens = dataset.field2id_token["item_id" if keyed_by == "items" else "entity_id"]
+    row = dataset.item_entities[5]
+    token = tokens[5] if keyed_by == "items" else tokens[row]
+    assert vectors.entities[row] == pytest.approx([float(x) for x in rows[token].split()])
+
+
+def test_vectors_that_do_not_fit_are_one_sentence(folder):
+    values = write_vectors(folder, "entities", size=3)
+    config = config_of(folder, "KSR-paper", **values)
+    dataset = load_dataset(config)
+    dataset.build()
+    with pytest.raises(UserError, match="have 3 numbers but kg_embedding_size is 4"):
+        pretrained_vectors(config, dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"preload_weight": {"ent_id": "ent_emb"}}, "only one kind is given"),
+        ({"preload_weight": {"ent_id": "vector"}}, "names the columns ent_id and vector"),
+        ({"additional_feat_suffix": ["gone"]}, "toy.gone does not exist"),
+        ({"additional_feat_suffix": None}, "none is named"),
+    ],
+)
+def test_vectors_that_are_named_wrongly_are_one_sentence(folder, change, told):
+    config = config_of(folder, "KSR-paper", **{**write_vectors(folder, "entities"), **change})
+    dataset = load_dataset(config)
+    dataset.build()
+    with pytest.raises(UserError, match=told):
+        pretrained_vectors(config, dataset)
+
+
+def test_a_loss_without_negatives_is_one_sentence(folder):
+    config = config_of(folder, "GRU", loss_type="BPR", train_neg_sample_args=None)
+    with pytest.raises(UserError, match="train_neg_sample_args is None, but the loss of GRU needs"):
+        data_preparation(config, load_dataset(config))

@@ -1,0 +1,160 @@
+"""Every config key of RecBole is decided, and the documentation says how."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from recbole.utils import argument_list
+
+from ksr_recbole.config import Config
+from ksr_recbole.config.decisions import DECISIONS, Fate, page
+from ksr_recbole.config.kinds import FOR_ALL
+from ksr_recbole.errors import UserError
+from ksr_recbole.paths import CHECKOUT, source_of
+from tests.toy import toy_values
+
+RECBOLE = source_of("recbole").parent
+CONFIGS = {
+    "config", "config_dict", "final_config_dict", "external_config_dict", "internal_config_dict",
+}  # fmt: skip
+"""Names under which RecBole's source holds a configuration."""
+
+
+def _is_config(node: ast.AST) -> bool:
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+    return name in CONFIGS
+
+
+def _keys_read(source: str) -> Iterator[str]:
+    """Keys in ``config["key"]``, ``config.get("key")`` and ``"key" in config``."""
+    for node in ast.walk(ast.parse(source)):
+        key: ast.AST | None = None
+        if isinstance(node, ast.Subscript) and _is_config(node.value):
+            key = node.slice
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            reads = node.func.attr in ("get", "pop", "setdefault") and _is_config(node.func.value)
+            key = node.args[0] if reads and node.args else None
+        elif isinstance(node, ast.Compare) and _is_config(node.comparators[0]):
+            key = node.left
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            yield key.value
+
+
+def _read_by_recbole() -> dict[str, set[str]]:
+    """By key, the files of RecBole's source that read it."""
+    found: dict[str, set[str]] = {}
+    for path in RECBOLE.rglob("*.py"):
+        for key in _keys_read(path.read_text(encoding="utf-8")):
+            found.setdefault(key, set()).add(path.relative_to(RECBOLE).as_posix())
+    return found
+
+
+def _named_by_recbole() -> set[str]:
+    """Keys of its lists of arguments and of the YAML files that are not of one model."""
+    lists = [value for name, value in vars(argument_list).items() if name.endswith("_arguments")]
+    files = [RECBOLE / "properties" / "overall.yaml"]
+    files += (RECBOLE / "properties" / "quick_start_config").glob("*.yaml")
+    for file in files:
+        lists.append(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    return set().union(*lists)
+
+
+def test_the_walk_finds_every_way_of_reading():
+    source = """
+config["a"]; self.config["b"]; config.get("c", 1); "d" in self.config; other["e"]
+self.final_config_dict["f"]
+"""
+    assert set(_keys_read(source)) == {"a", "b", "c", "d", "f"}
+
+
+def test_every_key_that_recbole_reads_is_decided():
+    read = _read_by_recbole()
+    assert len(read) > 300
+    general = {k for k, files in read.items() if any(not f.startswith("model/") for f in files)}
+    assert len(general) > 100
+    undecided = (general | _named_by_recbole()) - DECISIONS.keys()
+    assert not undecided
+
+
+def test_no_key_is_decided_that_recbole_does_not_have():
+    aliases = {key for key in DECISIONS if key.startswith("alias_of_")}
+    logged = {"log_wandb", "wandb_project"}  # utils/wandblogger.py reads them by getattr
+    known = set(_read_by_recbole()) | _named_by_recbole() | aliases | logged
+    assert set(DECISIONS) - known <= {"config_files"}
+
+
+def test_every_key_of_the_table_that_a_user_gives_has_a_kind():
+    """Those without one are RecBole's own, or of its transforms and its trees."""
+    without = {key for key in DECISIONS.keys() - FOR_ALL.keys()}
+    honoured = {key for key in without if DECISIONS[key].fate is Fate.HONOURED}
+    assert honoured <= {
+        "model", "config_files", "config_file", "offset", "loss_type",
+        "train_rec_step", "train_kg_step",
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(CHECKOUT is None, reason="the documentation is not installed")
+def test_the_page_is_made_of_the_table():
+    assert CHECKOUT is not None
+    text = (CHECKOUT / "docs" / "recbole-keys.md").read_text(encoding="utf-8")
+    told = "run `python docs/make_recbole_keys.py`"
+    assert text == page(), told
+    for key in DECISIONS:
+        assert f"`{key}`" in text
+
+
+_GIVEN = {
+    "seq_len": {"titles": 3}, "threshold": {"rating": 3}, "normalize_field": ["timestamp"],
+    "normalize_all": True, "discretization": {"rating": {"method": "LD"}},
+    "numerical_features": ["rating"], "unused_col": {"inter": ["rating"]},
+    "alias_of_user_id": ["friend"], "require_pow": True,
+    "transform": "mask_itemseq", "repeatable": True,
+}  # fmt: skip
+"""Values that a user may give; of other keys a number will do."""
+
+_RECBOLES = {"choice", "uniform", "quniform", "loguniform", "local_rank", "MODEL_TYPE"} | {
+    "MODEL_INPUT_TYPE", "eval_type", "single_spec", "verbose"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "key",
+    sorted(k for k, d in DECISIONS.items() if d.fate is Fate.NO_EFFECT and k not in _RECBOLES),
+)
+def test_what_has_no_effect_is_said(toy_folder, key):
+    value = _GIVEN.get(key, "odd" if key.endswith("_FIELD") else 7)
+    if key.endswith("_neg_sample_args"):
+        value = {"distribution": "uniform"}
+    config = Config("KSR-paper", "toy", None, toy_values(toy_folder, **{key: value}))
+    (said,) = [remark for remark in config.remarks() if key in remark]
+    assert f"Config key {key} has no effect on KSR-paper: {DECISIONS[key].note}." == said
+
+
+def test_recboles_defaults_are_no_remark(toy_folder):
+    given = {"worker": 0, "repeatable": False, "normalize_all": False, "threshold": None}
+    config = Config("KSR-paper", "toy", None, toy_values(toy_folder, **given))
+    assert config.remarks() == []
+
+
+@pytest.mark.parametrize("key", [k for k, d in DECISIONS.items() if d.fate is Fate.REFUSED])
+def test_what_cannot_be_had_is_refused(toy_folder, key):
+    value = "x.pth" if key.endswith("_path") else True
+    with pytest.raises(UserError, match=f"Config key {key} is .*leave it out"):
+        Config("KSR-paper", "toy", None, toy_values(toy_folder, **{key: value}))
+
+
+def test_vectors_that_a_model_does_not_read_are_said(toy_folder):
+    values = toy_values(toy_folder, preload_weight={"ent_id": "ent_emb"})
+    (said,) = Config("GRU", "toy", None, values).remarks()
+    assert "preload_weight has no effect on GRU" in said
+
+
+def test_filters_beside_the_users_own_files_are_said(toy_folder):
+    values = toy_values(
+        toy_folder, benchmark_filename=["a", "b", "c"], user_inter_num_interval="[5,inf)"
+    )
+    (said,) = Config("KSR-paper", "toy", None, values).remarks()
+    assert "user_inter_num_interval have no effect with benchmark_filename" in said
