@@ -20,7 +20,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PairScorer
 from ksr_recbole.paths import CONFIGS
 from ksr_recbole.quick_start import run
-from ksr_recbole.quick_start.run import make_trainer
+from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.registry import MODELS, PAPER_MODELS, VARIANTS, model_class, needs_kg
 from tests import reference
 from tests.models import random_vectors, training_batch

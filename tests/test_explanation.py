@@ -32,7 +32,7 @@ from ksr_recbole.explanation.trace import History, Trace, rank_values
 from ksr_recbole.explanation.trained import load_trained
 from ksr_recbole.explanation.value_entities import ValueEntities
 from ksr_recbole.explanation.writer import LEADING_SHARE, LEAST_ATTENTION
-from ksr_recbole.quick_start.run import make_trainer
+from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.trainer import checkpoint
 from tests import reference
 from tests.films import FILMS, films_model, write_films

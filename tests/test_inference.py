@@ -30,7 +30,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.inference import recommender as recommender_module
 from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.quick_start import run
-from ksr_recbole.quick_start.run import make_trainer
+from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.records import digest_of
 from ksr_recbole.trainer import checkpoint
 from tests.models import random_vectors

@@ -26,7 +26,7 @@ from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
 from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
-from ksr_recbole.quick_start.run import make_trainer
+from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.records import digest_of, read_record, sealed, write_record
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer

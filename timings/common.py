@@ -24,11 +24,7 @@ from recbole.config import Config as RecBoleConfig  # noqa: E402
 from recbole.utils import init_seed  # noqa: E402
 
 from ksr_recbole.config import Config  # noqa: E402
-from ksr_recbole.dataset.dataloader import data_preparation  # noqa: E402
-from ksr_recbole.dataset.sequence_datasets import load_dataset  # noqa: E402
-from ksr_recbole.pretraining.pretrain import pretrained_vectors  # noqa: E402
-from ksr_recbole.quick_start.atomic_data import prepare_atomic_files  # noqa: E402
-from ksr_recbole.quick_start.run import make_trainer  # noqa: E402
+from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer  # noqa: E402
 from ksr_recbole.quick_start.stages import peak_memory_mib  # noqa: E402, F401
 
 LONGEST = 50
@@ -64,17 +60,15 @@ def load(options: argparse.Namespace, model: str = "KSR-paper", **values: Any) -
     if options.data_path:
         given["data_path"] = options.data_path
     config = Config(model, options.dataset, None, given)
-    table1 = prepare_atomic_files(config)
-    dataset = load_dataset(config)
-    loaded = Bench(config, dataset, *data_preparation(config, dataset))
-    print(table1, flush=True)
+    loaded = Bench(config, *load_data(config))
+    print(loaded.dataset.table1().line(), flush=True)
     return loaded
 
 
 def ready(loaded: Bench) -> Bench:
     """Pretrain (or find the cached vectors) unless there are vectors; make model and trainer."""
     if loaded.dataset.pretrained is None:
-        pretrained_vectors(loaded.config, loaded.dataset)
+        find_vectors(loaded.config, loaded.dataset)
     return loaded._replace(trainer=make_trainer(loaded.config, loaded.dataset))
 
 

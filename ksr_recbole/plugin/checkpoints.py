@@ -8,12 +8,11 @@ from collections.abc import Callable
 from logging import getLogger
 
 import torch
-from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_logger, init_seed
 
-from ksr_recbole import registry
 from ksr_recbole.files import check_regular
-from ksr_recbole.plugin.registered_trainer import RegisteredTrainer
+from ksr_recbole.plugin.loaders import FINGERPRINT
+from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
 from ksr_recbole.quick_start.restore import config_of
 from ksr_recbole.trainer import checkpoint
 
@@ -66,14 +65,12 @@ def _load(path: str) -> tuple:
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     getLogger().info(config)
-    dataset = create_dataset(config)
-    getLogger().info(dataset)
-    sizes = dataset.item_num, dataset.user_num
+    data = load_data(config)
+    sizes = data.dataset.item_num, data.dataset.user_num
     weights = content["state_dict"]
     checkpoint.check_sizes(path, config["model"], weights, config.__getitem__, *sizes)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
-    init_seed(config["seed"], config["reproducibility"])
-    model_class = registry.model_class(config["model"])
-    model = model_class(config, train_data.dataset).to(config["device"])
-    RegisteredTrainer(config, model).load_best(path)
-    return config, model, dataset, train_data, valid_data, test_data
+    find_vectors(config, data.dataset)
+    trainer = make_trainer(config, data.dataset)
+    trainer.load_best(path)
+    config[FINGERPRINT] = data.dataset.fingerprint
+    return config, trainer.model, *data

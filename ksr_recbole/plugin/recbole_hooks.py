@@ -25,8 +25,8 @@ from ksr_recbole.compat import (
 from ksr_recbole.dataset.repaired_loading import fill_missing, strings_as_objects
 from ksr_recbole.plugin.checkpoints import load_data_and_model
 from ksr_recbole.plugin.configuration import STOCK, choices, choose_config, keep_words, stock_class
-from ksr_recbole.plugin.data import dataset_of, loader_of
 from ksr_recbole.plugin.hooks import Hooks
+from ksr_recbole.plugin.loaders import dataset_of, loader_of
 from ksr_recbole.plugin.registered_trainer import RegisteredTrainer
 
 

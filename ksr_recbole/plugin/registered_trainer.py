@@ -8,7 +8,7 @@ import torch
 
 from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.errors import UserError
-from ksr_recbole.plugin.data import FINGERPRINT
+from ksr_recbole.plugin.loaders import FINGERPRINT
 from ksr_recbole.trainer.trainer import SequenceTrainer
 
 

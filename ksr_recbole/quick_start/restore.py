@@ -9,9 +9,9 @@ from typing import Any
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import TEXTS, known_keys
 from ksr_recbole.config.literals import literals
-from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
+from ksr_recbole.dataset.sequence_datasets import WithSequences
 from ksr_recbole.errors import UserError
-from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from ksr_recbole.quick_start.prepare import open_dataset
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.trainer import checkpoint
 
@@ -60,8 +60,7 @@ def dataset_of(
     Raises:
         UserError: its data are gone, are others, or a setting is another.
     """
-    prepare_atomic_files(config)
-    dataset = load_dataset(config)
+    dataset = open_dataset(config)
     dataset.build()
     settings = {key: checkpoint.plain(config[key]) for key in content["settings"]}
     checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)

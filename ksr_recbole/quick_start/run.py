@@ -15,7 +15,6 @@ from recbole.utils import (
     get_trainer,
     init_seed,
     set_color,
-    training_arguments,
 )
 
 from ksr_recbole import registry
@@ -23,21 +22,20 @@ from ksr_recbole.bars import hide, recbole_bars
 from ksr_recbole.compat import with_checkpoint_rule, without_pickles
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
-from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.config.kinds import FOR_ALL
-from ksr_recbole.dataset.dataloader import SequenceEvalData, check_not_empty, data_preparation
+from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
-from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named, load_dataset
+from ksr_recbole.dataset.sequence_datasets import data_keys_named
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import check_enough_items
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
-from ksr_recbole.pretraining.pretrain import PretrainedVectors, pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import logging_of, to_log_file
 from ksr_recbole.quick_start.model_size import check_memory
+from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
 from ksr_recbole.quick_start.process_keys import check_possible, read_hosts
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
@@ -144,18 +142,13 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     check_options(config, registry.model_class(config["model"]))
     stages = Stages()
     with stages("data"):
-        getLogger().info(group.in_turn(lambda: prepare_atomic_files(config)))
-        dataset = group.in_turn(lambda: load_dataset(config))
-        train_data, valid_data, test_data = data_preparation(config, dataset)
-        check_not_empty(config, train_data, valid_data, test_data)
-        to_log_file(str(dataset))
+        dataset, train_data, valid_data, test_data = load_data(config)
     check_memory(config, dataset)
     resume = group.from_main(lambda: _resume_path(config))
     modes = evaluated_modes(config)
     group.from_main(lambda: _check_candidates(modes, valid_data, test_data))
     with stages("pretraining"):
-        made = group.from_main(lambda: vars(pretrained_vectors(config, dataset)))
-        dataset.pretrained = vectors = PretrainedVectors(**made)
+        vectors = find_vectors(config, dataset)
     trainer = make_trainer(config, dataset)
     if resume is not None:
         trainer.resume_checkpoint(resume)
@@ -247,19 +240,6 @@ def _scores(
 def _finite(score: float) -> float | None:
     """The score, ``None`` if nothing was validated: JSON knows no infinity."""
     return float(score) if isfinite(score) else None
-
-
-def make_trainer(config: Config, dataset: WithSequences) -> SequenceTrainer:
-    """Model and trainer for a built dataset."""
-    keys = checkpoint_keys(config["model"], config["task"])
-    same = {key: str(config[key]) for key in keys | set(training_arguments) | {"model"}}
-    resumes = bool(config["resume"])
-    group.require_equal({**same, "resume": resumes, "data of fingerprint": dataset.fingerprint})
-    # The same in all processes: they draw the same negative triples and start from one model.
-    init_seed(config["seed"], config["reproducibility"])
-    model = registry.model_class(config["model"])(config, dataset).to(config["device"])
-    to_log_file(str(model))
-    return SequenceTrainer(config, model, dataset.fingerprint, keys)
 
 
 def _resume_path(config: Config) -> str | None:

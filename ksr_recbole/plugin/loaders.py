@@ -12,9 +12,8 @@ from ksr_recbole.dataset.dataloader import (
     SequenceTrainLoader,
     check_not_empty,
 )
-from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
-from ksr_recbole.pretraining.pretrain import pretrained_vectors
-from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from ksr_recbole.dataset.sequence_datasets import WithSequences
+from ksr_recbole.quick_start.prepare import find_vectors, open_dataset
 
 FINGERPRINT = "data_fingerprint"
 """Config key that carries the dataset's fingerprint from the loaders to the trainer."""
@@ -28,8 +27,7 @@ def dataset_of(config: Any) -> WithSequences:
     """
     for remark in config.remarks():
         getLogger().warning(remark)
-    getLogger().info(prepare_atomic_files(config))
-    return load_dataset(config)
+    return open_dataset(config)
 
 
 def loader_of(config: Any, phase: str) -> Callable[..., Any] | None:
@@ -53,7 +51,7 @@ def _train_loader(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> Se
     """
     loader = SequenceTrainLoader(config, dataset)
     check_not_empty(config, loader)
-    pretrained_vectors(config, dataset)
+    find_vectors(config, dataset)
     config[FINGERPRINT] = dataset.fingerprint
     return loader
 

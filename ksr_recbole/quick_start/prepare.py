@@ -1,0 +1,90 @@
+"""The one pipeline of a run, a step each: configuration, data, vectors, model and trainer.
+
+Whoever trains or reads a model under the paper's protocol calls these: a run, a registered
+model's hooks, the readers of checkpoints and the timings.
+"""
+
+from __future__ import annotations
+
+from logging import getLogger
+from typing import Any, NamedTuple
+
+from recbole.utils import init_seed, training_arguments
+
+from ksr_recbole import registry
+from ksr_recbole.config.keys import checkpoint_keys
+from ksr_recbole.dataset.dataloader import (
+    SequenceEvalData,
+    TrainLoader,
+    check_not_empty,
+    data_preparation,
+)
+from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
+from ksr_recbole.distributed import group
+from ksr_recbole.pretraining.pretrain import pretrained_vectors
+from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from ksr_recbole.quick_start.logs import to_log_file
+from ksr_recbole.trainer.trainer import SequenceTrainer
+
+
+class Data(NamedTuple):
+    """A built dataset, and what is read of it in each phase."""
+
+    dataset: WithSequences
+    train: TrainLoader
+    valid: SequenceEvalData
+    test: SequenceEvalData
+
+
+def open_dataset(config: Any) -> WithSequences:
+    """The dataset of a configuration, not built yet; its files are made first where they can be.
+
+    Raises:
+        UserError: the dataset is unknown or its files are malformed.
+    """
+    getLogger().info(group.in_turn(lambda: prepare_atomic_files(config)))
+    return group.in_turn(lambda: load_dataset(config))
+
+
+def load_data(config: Any) -> Data:
+    """The dataset, built, and its training, validation and test data.
+
+    Raises:
+        UserError: as :func:`open_dataset`, or a phase has nothing to read.
+    """
+    dataset = open_dataset(config)
+    phases = data_preparation(config, dataset)
+    check_not_empty(config, *phases)
+    to_log_file(str(dataset))
+    return Data(dataset, *phases)
+
+
+def find_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
+    """The vectors the model starts from, found or trained by the main process for all.
+
+    They are kept with the dataset, for the model that is made of it.
+
+    Raises:
+        UserError: given vectors do not fit, or the cache folder cannot be written.
+    """
+    made = group.from_main(lambda: vars(pretrained_vectors(config, dataset)))
+    dataset.pretrained = PretrainedVectors(**made)
+    return dataset.pretrained
+
+
+def make_trainer(config: Any, dataset: WithSequences) -> SequenceTrainer:
+    """Model and trainer for a built dataset that has its vectors.
+
+    Raises:
+        UserError: the processes do not train the same model on the same data.
+    """
+    keys = checkpoint_keys(config["model"], config["task"])
+    same = {key: str(config[key]) for key in keys | set(training_arguments) | {"model"}}
+    resumes = bool(config["resume"])
+    group.require_equal({**same, "resume": resumes, "data of fingerprint": dataset.fingerprint})
+    # The same in all processes: they draw the same negative triples and start from one model.
+    init_seed(config["seed"], config["reproducibility"])
+    model = registry.model_class(config["model"])(config, dataset).to(config["device"])
+    to_log_file(str(model))
+    return SequenceTrainer(config, model, dataset.fingerprint, keys)
