@@ -373,7 +373,7 @@ def test_a_run_reads_every_option_of_its_model(name, toy_folder, monkeypatch):
 
     monkeypatch.setattr(Config, "__getitem__", recording)
     # What a checkpoint notes down is read for no other reason.
-    module = sys.modules["ksr_recbole.quick_start.run"]
+    module = sys.modules["ksr_recbole.quick_start.prepare"]
     monkeypatch.setattr(module, "checkpoint_keys", lambda *_: frozenset())
     run(name, "toy", None, toy_values(toy_folder, epochs=1))
     assert set(model_options(name)) - read == set()
