@@ -12,6 +12,7 @@ import pytest
 from dataset_atomic.cli import main
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import data_preparation
+from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
@@ -492,3 +493,62 @@ def test_a_loss_without_negatives_is_one_sentence(folder):
     config = config_of(folder, "GRU", loss_type="BPR", train_neg_sample_args=None)
     with pytest.raises(UserError, match="train_neg_sample_args is None, but the loss of GRU needs"):
         data_preparation(config, load_dataset(config))
+
+
+# RecBole's own models ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["SASRec", "LightGCN", "KGAT"])
+def test_recboles_own_models_read_the_same_columns(folder, model):
+    header, *rows = rows_of(folder)
+    rows[0][0] = "NA"
+    write_rows(folder, [[*header, "tags:token_seq"], *([*row, "a b"] for row in rows)])
+    values: dict[str, Any] = {
+        "load_col": {"inter": ["user_id", "item_id"]},
+        "eval_args": {"mode": "full"},
+    }
+    if model == "SASRec":
+        values["train_neg_sample_args"] = None
+    dataset = recbole_dataset(config_of(folder, model, **values))
+    assert len(dataset.inter_feat) == dataset.funnel.kept.interactions == len(rows)
+    assert "NA" in dataset.field2token_id["user_id"]
+    assert list(dataset.inter_feat.columns) == ["user_id", "item_id", "timestamp"]
+
+
+@pytest.mark.parametrize("word", ["\t", "\\t"])
+def test_a_tab_can_be_written_as_on_a_command_line(folder, word):
+    assert config_of(folder, field_separator=word)["field_separator"] == "\t"
+
+
+def test_vectors_of_items_entities_are_enough(folder, caplog):
+    values = write_vectors(folder, "entities")
+    header, *rows = rows_of(folder, "ent_feature")
+    items = {row[1] for row in rows_of(folder, "link")[1:]}
+    write_rows(folder, [header, *(row for row in rows if row[0] in items)], "ent_feature")
+    config = config_of(folder, "KSR-paper", **values)
+    dataset = load_dataset(config)
+    dataset.build()
+    with caplog.at_level(logging.WARNING):
+        vectors = pretrained_vectors(config, dataset)
+    assert vectors.entities[np.unique(dataset.item_entities[1:])].any(axis=1).all()
+    assert "none of them an item's; theirs are zeros" in caplog.text
+    write_rows(folder, [header, *(row for row in rows if row[0] != "e5")], "ent_feature")
+    with pytest.raises(UserError, match=r"no vector for 1 of .* for example e5"):
+        pretrained_vectors(config, dataset)
+
+
+def test_recboles_gru4reckg_takes_the_vectors(folder):
+    values = {**write_vectors(folder, "entities"), "alias_of_entity_id": ["ent_id"]}
+    values |= {"alias_of_relation_id": ["rel_id"], "train_neg_sample_args": None}
+    values["load_col"] = {
+        "ent_feature": ["ent_id", "ent_emb"],
+        "rel_feature": ["rel_id", "rel_emb"],
+    }
+    values["eval_args"] = {"mode": "full"}
+    write_rows(folder, rows_of(folder, "link")[:40], "link")
+    dataset = recbole_dataset(config_of(folder, "GRU4RecKG", **values))
+    weights = dataset.get_preload_weight("ent_id")
+    rows = dict(rows_of(folder, "ent_feature")[1:])
+    row = dataset.field2token_id["ent_id"]["e7"]
+    assert weights[row] == pytest.approx([float(x) for x in rows["e7"].split()])
+    assert dataset.item_num - 1 == 39

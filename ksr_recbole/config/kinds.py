@@ -89,6 +89,7 @@ def _field(key: str, value: Any) -> str:
 
 
 def _separator(key: str, value: Any) -> str:
+    value = "\t" if value == "\\t" else value  # as it is typed on a command line
     if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in "\r\n\0":
         raise refused(key, value, "one ASCII character")
     return value

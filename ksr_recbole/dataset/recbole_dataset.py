@@ -10,6 +10,7 @@ from recbole.utils import ModelType
 
 from ksr_recbole.dataset.funnel import WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
+from ksr_recbole.dataset.loading import AtomicReading
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 
 _BY_TYPE = {ModelType.SEQUENTIAL: SequentialDataset, ModelType.KNOWLEDGE: KnowledgeBasedDataset}
@@ -27,4 +28,6 @@ def recbole_dataset(config: Any) -> Dataset:
     kind = own or _BY_TYPE.get(config["MODEL_TYPE"], Dataset)
     if kind is KnowledgeBasedDataset:
         return LinkedDataset(config)
-    return type(kind.__name__, (RepairedLoading, WithFunnel, kind), {})(config)
+    if issubclass(kind, KnowledgeBasedDataset):
+        return type(kind.__name__, (LinkedDataset, kind), {})(config)
+    return type(kind.__name__, (RepairedLoading, WithFunnel, AtomicReading, kind), {})(config)

@@ -145,7 +145,13 @@ def _read_kb(
         entities[dataset.item_entities[1:]] = vectors
     else:
         used = np.unique(dataset.triples[:, [0, 2]])
-        entities[used] = read_vectors(given["ent"], tokens["ent"][used], size, key, layout)
+        needed = tokens["ent"][np.unique(dataset.item_entities[1:])]
+        entities[used] = read_vectors(given["ent"], tokens["ent"][used], size, key, layout, needed)
+        if without := int((~entities[used].any(axis=1)).sum()):
+            getLogger().warning(
+                f"{given['ent']} has no vectors of {without:,} of the {len(used):,} entities, none "
+                "of them an item's; theirs are zeros."
+            )
     relations = np.zeros((dataset.relation_num, size), np.float32)
     used = np.unique(dataset.triples[:, 1])
     relations[used] = read_vectors(given["rel"], tokens["rel"][used], size, key, layout)

@@ -37,6 +37,7 @@ def read_vectors(
     dim: int | None = None,
     key: str = "kg_embedding_size",
     layout: Layout = RECBOLES,
+    needed: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Vectors of ``tokens`` from an atomic file, in their order; other lines are checked too.
 
@@ -46,6 +47,7 @@ def read_vectors(
         dim: numbers a vector must have, or ``None`` for as many as the first line has.
         key: config key that says ``dim``, for the error message.
         layout: how the file is written.
+        needed: the tokens that must have a vector, by default all; others get zeros.
 
     Returns:
         ``float32 [len(tokens), dim]``.
@@ -61,16 +63,18 @@ def read_vectors(
             f"The vectors in {path} have {found} numbers but {key} is {dim}; "
             f"set --{key}={found} or give vectors of size {dim}."
         )
-    missing = [str(token) for token in tokens if str(token) not in rows]
+    needed = tokens if needed is None else needed
+    missing = [str(token) for token in needed if str(token) not in rows]
     if missing:
         examples = ", ".join(missing[:3])
         raise UserError(
-            f"{path} has no vector for {len(missing)} of {len(tokens)} needed tokens, "
+            f"{path} has no vector for {len(missing)} of {len(needed)} needed tokens, "
             f"for example {examples}; add them to the file."
         )
     vectors = np.zeros((len(tokens), found or 0), np.float32)
     for row, token in enumerate(tokens):
-        vectors[row] = rows[str(token)]
+        if str(token) in rows:
+            vectors[row] = rows[str(token)]
     return vectors
 
 
