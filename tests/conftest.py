@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ksr_recbole.threads import usable_cores
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    # Processes of pytest-xdist share the cores; libraries read this when they are loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
 
 from ksr_recbole.compat import import_recboles_quick_start, silence_upstream_warnings
 from ksr_recbole.config import Config
