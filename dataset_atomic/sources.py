@@ -77,8 +77,8 @@ class Source:
         """
         if not folder.is_dir():
             raise UserError(f"The raw folder {folder} does not exist; give it with --raw=FOLDER.")
-        for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-            finish_steps(place)  # of a `fetch` that was killed
+        for where in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            finish_steps(where)  # of a `fetch` that was killed
         found = find_in(folder, self.ratings)
         if found is None:
             held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"

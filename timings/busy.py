@@ -52,8 +52,8 @@ def epochs_of(
         values.append(f"--data_path={Path(options.data_path).resolve()}")
     for key in ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir"):
         # Pretrained vectors are the same files everywhere; other caches may differ in format.
-        place = folder if key == "pretrain_dir" else folder / str(checkout).replace(os.sep, "-")
-        values.append(f"--{key}={place / key}")
+        folder_of = folder if key == "pretrain_dir" else folder / str(checkout).replace(os.sep, "-")
+        values.append(f"--{key}={folder_of / key}")
     command = [sys.executable, "run_recbole.py", "--model=KSR", f"--dataset={options.dataset}"]
     command += [f"--epochs={epochs}", "--eval_step=0", "--show_progress=False", *values]
     done = subprocess.run(command, cwd=checkout, text=True, capture_output=True)
@@ -78,8 +78,8 @@ def main() -> None:
         checkouts["there"] = options.against.resolve()
     seconds: dict[tuple[str, str], list[float]] = {}
     losses: dict[str, set[str]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
 
         def measure(state: str) -> None:
             for name, checkout in checkouts.items():

@@ -82,14 +82,14 @@ def _draw_bars(
     colours = bar_colours(len(rows))
     width = 0.8 / len(rows)
     for k, row in enumerate(rows):
-        places = np.arange(len(metrics)) + (k - (len(rows) - 1) / 2) * width
+        positions = np.arange(len(metrics)) + (k - (len(rows) - 1) / 2) * width
         label = row.setting.label
         colour = HIGHLIGHT if label == reference else colours[k]
         values = row.values(mode) if row.error is None else {}
         # A failed row keeps its place and its name in the legend, without a bar.
         samples = [values.get(SHOWN[name], np.zeros(1)) for name in metrics]
         axes.bar(
-            places,
+            positions,
             [float(np.mean(sample)) for sample in samples],
             width,
             yerr=[spread(sample) or 0.0 for sample in samples],

@@ -335,8 +335,8 @@ def _finished(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fi
     for mode, phases in record["result"]["metrics"].items():
         for phase, metrics in phases.items():
             name = ascii(f"{mode}/{phase}")[1:-1]
-            users, places = ranks[mode, phase] = _ranks(arrays, mode, phase, name)
-            given = _given_by(users, places, record["result"]["config"])
+            users, of_positives = ranks[mode, phase] = _ranks(arrays, mode, phase, name)
+            given = _given_by(users, of_positives, record["result"]["config"])
             for metric, value in given.items():
                 if abs(metrics.get(metric, np.inf) - value) > _SAME:
                     raise DamagedFileError(f"its {metric} of {name} is not the one of its ranks")

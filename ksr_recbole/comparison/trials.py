@@ -71,12 +71,12 @@ def _different(
     """
     before = before_choice(name, path.stem, dataset)
     full = [{**before, **trial} for trial in trials]
-    places: dict[str, int] = {}
+    firsts: dict[str, int] = {}
     for number, options in enumerate(full, start=1):
         key = content_key({**model_options(name), **options})
-        if places.setdefault(key, number) != number:
+        if firsts.setdefault(key, number) != number:
             raise UserError(
-                f"Trials {places[key]} and {number} of {name} in {path} are the same setting; "
+                f"Trials {firsts[key]} and {number} of {name} in {path} are the same setting; "
                 "change one, so that no model is tuned with fewer trials than another."
             )
     return full
@@ -160,8 +160,8 @@ def rank_trials(
         scored = [(None if row.error else score(row), row) for row in mine]
         scored.sort(key=lambda pair: np.inf if pair[0] is None else sign * pair[0])
         trials += [
-            Trial(row, found, chosen=place == 0 and found is not None)
-            for place, (found, row) in enumerate(scored)
+            Trial(row, found, chosen=position == 0 and found is not None)
+            for position, (found, row) in enumerate(scored)
         ]
     return trials
 

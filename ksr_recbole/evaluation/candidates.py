@@ -213,11 +213,11 @@ class _Urn:
         items = np.searchsorted(self._cumulative, uniform * total, side="right")
         rows = np.arange(len(taken))[:, None]
         accepted = ~taken[rows, items] & _first_in_row(items)
-        place = np.cumsum(accepted, axis=1)
-        row, column = np.nonzero(accepted & (place <= self._n))
-        chosen[row, place[row, column] - 1] = items[row, column]
+        position = np.cumsum(accepted, axis=1)
+        row, column = np.nonzero(accepted & (position <= self._n))
+        chosen[row, position[row, column] - 1] = items[row, column]
         taken[row, items[row, column]] = True
-        return np.minimum(place[:, -1], self._n)
+        return np.minimum(position[:, -1], self._n)
 
     def _smallest_keys(self, taken: np.ndarray) -> np.ndarray:
         """The ``n`` items of smallest key, in order of their keys, ``int64 [rows, n]``."""

@@ -17,7 +17,7 @@ from ksr_recbole.evaluation.candidates import CandidateSets, EvalPhase, phase_ta
 from ksr_recbole.evaluation.metrics import (
     check_scores,
     joint_ranks,
-    places_within_users,
+    positions_within_users,
     rank_of_positives,
     ranking_metrics,
 )
@@ -139,7 +139,7 @@ def evaluate_full(
         negative = _negative_mask(sequences, batch_users, ends)
         negative[owner, positives[kept]] = False
         ahead, own = _count_ahead(scores, negative, owner, positives[kept], batch_size)
-        ranks[kept] = 1 + ahead + places_within_users(owner, -own)
+        ranks[kept] = 1 + ahead + positions_within_users(owner, -own)
     ranks = summed(ranks)
     return EvalResult(ranking_metrics(users, ranks, metrics, topk), users, ranks)
 

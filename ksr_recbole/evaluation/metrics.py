@@ -76,11 +76,11 @@ def joint_ranks(
     owners = np.concatenate([owners[new], users])
     scores = np.concatenate([scores[new], positive_scores])
     is_positive = np.arange(len(owners)) >= new.sum()
-    return 1 + places_within_users(owners, is_positive, -scores)[is_positive]
+    return 1 + positions_within_users(owners, is_positive, -scores)[is_positive]
 
 
-def places_within_users(users: np.ndarray, *keys: np.ndarray) -> np.ndarray:
-    """Place, from 0, of each row among its user's rows sorted by ``keys`` (the last one first).
+def positions_within_users(users: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """Position, from 0, of each row among its user's rows sorted by ``keys`` (the last one first).
 
     Rows equal in every key keep their order.
 
@@ -93,9 +93,9 @@ def places_within_users(users: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     """
     order = np.lexsort((*keys, users))
     _, starts, counts = np.unique(users[order], return_index=True, return_counts=True)
-    places = np.empty(len(users), dtype=np.int64)
-    places[order] = np.arange(len(users)) - np.repeat(starts, counts)
-    return places
+    positions = np.empty(len(users), dtype=np.int64)
+    positions[order] = np.arange(len(users)) - np.repeat(starts, counts)
+    return positions
 
 
 def check_scores(*scores: np.ndarray) -> None:

@@ -195,9 +195,9 @@ def _draw(plan: Plan, trials: Sequence[Trial], best: Trial, path: str | os.PathL
 
 
 def _draw_panel(axes: Any, each: Range, scored: Sequence[Trial], best: Trial) -> None:
-    places = _places(each, [trial.row.setting.overrides[each.name] for trial in scored])
-    axes.scatter(places, [trial.score for trial in scored], s=18, color="#4477aa", alpha=0.7)
-    at = places[scored.index(best)]
+    positions = _positions(each, [trial.row.setting.overrides[each.name] for trial in scored])
+    axes.scatter(positions, [trial.score for trial in scored], s=18, color="#4477aa", alpha=0.7)
+    at = positions[scored.index(best)]
     axes.scatter([at], [best.score], s=60, color=HIGHLIGHT, marker="*")
     axes.set_xlabel(each.name)
     if each.kind == "choice":
@@ -206,7 +206,7 @@ def _draw_panel(axes: Any, each: Range, scored: Sequence[Trial], best: Trial) ->
         axes.set_xscale("log")
 
 
-def _places(each: Range, values: Sequence[Any]) -> list[float]:
+def _positions(each: Range, values: Sequence[Any]) -> list[float]:
     """Where on the axis: choices side by side, whatever they are."""
     if each.kind != "choice":
         return [float(value) for value in values]

@@ -53,7 +53,7 @@ class Range:
     values: tuple[Any, ...]
 
     def decode(self, drawn: float) -> Any:
-        """The config value for what a search drew: a number, or of choices the place.
+        """The config value for what a search drew: a number, or of choices the index.
 
         Whole numbers of a ``quniform`` range become ``int``, which ``embedding_size`` and its
         like must be.
