@@ -12,15 +12,16 @@ import codecs
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 
 from dataset_atomic.layout import Layout
+from dataset_atomic.lines import Lines, decoded, empty_column, whole_lines
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular, open_regular
 from ksr_recbole.one_step import steady
@@ -48,16 +49,6 @@ _NON_DIGIT_WEIGHT = np.full(256, 2, dtype=np.uint8)
 """By byte: 0 for a digit, 1 for a point, 2 for anything else."""
 _NON_DIGIT_WEIGHT[ord("0") : ord("9") + 1] = 0
 _NON_DIGIT_WEIGHT[ord(".")] = 1
-
-
-class Lines(Protocol):
-    """A file of bytes in UTF-8."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most so many bytes or characters, none at the end."""
-
-    def readline(self) -> bytes:
-        """The next line, with its line feed."""
 
 
 class _Recoded:
@@ -172,9 +163,22 @@ def check_atomic_file(
             f"The field separator of {path} is {separator!r}; set `field_separator` to one "
             "ASCII character, such as a tab."
         )
-    with _explained(path), open_as_utf8(path, encoding) as file:
-        types = _check_header(path, file.readline(), required, separator)
-        n_rows = _check_rows(path, file, types, list(required), separator)
+    with (
+        _explained(path),
+        open_as_utf8(path, encoding) as file,
+        closing(whole_lines(path, file, BLOCK_BYTES)) as blocks,
+    ):
+        types: dict[str, str] | None = None
+        n_rows = 0
+        for line, block in _without_blank_end(blocks):
+            if types is None:
+                header, _, block = block.partition(b"\n")
+                types = _check_header(path, header + b"\n", required, separator)
+                line += 1
+            if block:
+                n_rows += _check_rows(path, block, line, types, list(required), separator)
+        if types is None:
+            types = _check_header(path, b"", required, separator)
     if n_rows == 0:
         raise UserError(f"{path} has a header but no rows; expected at least one row from line 2.")
     return types
@@ -215,7 +219,7 @@ def _check_header(
             f"{path} {problem}; expected a header such as "
             f"{separator.join(_example_columns(required))!r} in line 1."
         )
-    header = _decode(path, line.rstrip(b"\r\n"), first_line=1)
+    header = decoded(path, 1, line.rstrip(b"\r\n"))
     _check_returns(path, line.rstrip(b"\r\n"), first_line=1)
     if header.startswith("\ufeff"):
         raise UserError(f"{path} begins with a byte-order mark; save it as UTF-8 without one.")
@@ -258,54 +262,43 @@ def _example_columns(required: Mapping[str, str] | Sequence[str]) -> list[str]:
 
 
 def _check_rows(
-    path: Path, file: Lines, types: Mapping[str, str], required: Sequence[str], separator: str
+    path: Path,
+    block: bytes,
+    line: int,
+    types: Mapping[str, str],
+    required: Sequence[str],
+    separator: str,
 ) -> int:
-    """Check everything below the header and return the number of rows."""
+    """Check whole lines below the header, the first of number ``line``; return how many."""
     names = list(types)
-    line = 2
-    for block in _blocks(file):
-        _decode(path, block, first_line=line)
-        _check_returns(path, block, first_line=line)
-        starts, ends = _field_bounds(path, block, len(types), line, separator)
-        if path.suffix in READ_BY_RECBOLE:
-            _check_quotes(path, names, required, block, starts, ends, line)
-        for name in required:
-            column = names.index(name)
-            field = starts[:, column], ends[:, column]
-            _check_not_empty(path, name, *field, line)
-            if types[name] == "float":
-                _check_numeric(path, name, block, *field, line)
-        line += len(starts)
-    return line - 2
+    decoded(path, line, block)
+    _check_returns(path, block, first_line=line)
+    starts, ends = _field_bounds(path, block, len(types), line, separator)
+    if path.suffix in READ_BY_RECBOLE:
+        _check_quotes(path, names, required, block, starts, ends, line)
+    for name in required:
+        column = names.index(name)
+        field = starts[:, column], ends[:, column]
+        _check_not_empty(path, name, *field, line)
+        if types[name] == "float":
+            _check_numeric(path, name, block, *field, line)
+    return len(starts)
 
 
-def _blocks(file: Lines) -> Iterator[bytes]:
-    """The rest of a file as blocks of whole lines, without blank lines at the end.
+def _without_blank_end(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Blocks of whole lines without the blank lines at the end of the file.
 
     Blank lines are held back until a line follows them: those in the middle of a file belong
     to the next block, where they are found to have too few columns.
     """
-    rest = b""
-    while chunk := file.read(BLOCK_BYTES):
-        text = rest + chunk
-        # Bytes that may still turn out to be a blank end are kept for the next round.
-        cut = text.rfind(b"\n", 0, len(text.rstrip(b"\r\n"))) + 1
-        if cut:
-            yield text[:cut]
-        rest = text[cut:]
-    if last := rest.rstrip(b"\r\n"):
-        yield last + b"\n"
-
-
-def _decode(path: Path, data: bytes, first_line: int) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = first_line + data.count(b"\n", 0, error.start)
-        raise UserError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; "
-            "convert the file to UTF-8."
-        ) from None
+    held = b""
+    for line, text in blocks:
+        line, text = line - held.count(b"\n"), held + text
+        filled = len(text.rstrip(b"\r\n"))
+        end = text.find(b"\n", filled) + 1 if filled else 0
+        if end:
+            yield line, text[:end]
+        held = text[end:]
 
 
 def _check_returns(path: Path, data: bytes, first_line: int) -> None:
@@ -374,10 +367,7 @@ def _check_not_empty(
 ) -> None:
     empty = np.flatnonzero(starts == ends)
     if len(empty):
-        raise UserError(
-            f"{path}, line {first_line + empty[0]}: column {name!r} is empty; "
-            "fill it in or remove the line."
-        )
+        raise empty_column(path, first_line + int(empty[0]), name)
 
 
 def _check_numeric(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 from pathlib import Path
 
 import pytest
 
-from dataset_atomic import atomic_files
+from dataset_atomic import atomic_files, lines
 from dataset_atomic.atomic import read_atomic
 from dataset_atomic.atomic_files import check_atomic_file
 from dataset_atomic.cli import main
@@ -160,9 +161,22 @@ def test_lines_are_counted_across_blocks(write, monkeypatch, block_bytes):
         (b"", "1 column found"),
     ]:
         for at in (0, 31, 58):
-            lines = [*rows[:at], bad, *rows[at + 1 :]]
-            sentence = complaint(write(HEADER + b"\n".join(lines) + b"\n"))
+            changed = [*rows[:at], bad, *rows[at + 1 :]]
+            sentence = complaint(write(HEADER + b"\n".join(changed) + b"\n"))
             assert f"line {at + 2}:" in sentence and expected in sentence
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(write, monkeypatch):
+    monkeypatch.setattr(lines, "_LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(atomic_files, "BLOCK_BYTES", 1 << 10)
+    for content, line in [(b"", 1), (HEADER, 2), (HEADER + b"1\t2\t3\n", 3)]:
+        sentence = complaint(write(content + b"x" * (3 << 20)))
+        assert f"line {line}: more than 1 MiB without a line end" in sentence
+
+
+def test_an_atomic_file_is_taken_as_it_is(write):
+    """RecBole unpacks none either."""
+    assert "byte 0x8b is not UTF-8" in complaint(write(gzip.compress(HEADER + b"1\t2\t3\n")))
 
 
 def test_what_is_no_file_is_one_sentence_for_every_reader(toy_folder: Path, capsys) -> None:

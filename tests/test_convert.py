@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset_atomic import lines
 from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
-from dataset_atomic.raw import stream
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.iris import expand, shorten
 from dataset_atomic.raw.stream import TextFormat, read_blocks, read_table
@@ -192,7 +192,7 @@ def test_names_prefer_english(raw, tmp_path):
 def test_any_block_size_gives_the_same_files(raw, tmp_path, monkeypatch, size, capsys):
     assert convert("ml-20m", tmp_path / "whole", "--raw", raw) == 0
     whole = capsys.readouterr().out
-    monkeypatch.setattr(stream, "BLOCK_BYTES", size)
+    monkeypatch.setattr(lines, "BLOCK_BYTES", size)
     assert convert("ml-20m", tmp_path / "parts", "--raw", raw) == 0
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     assert capsys.readouterr().out == whole.replace("/whole", "/parts")

@@ -1,39 +1,22 @@
-"""Text files of any size as Polars frames, block by block.
+"""Raw text files of any size as Polars frames, block by block.
 
-A file is read in blocks of whole lines, so that memory does not grow with it; ``.gz`` files are
-decompressed on the way, in a thread beside the parsing.  What Polars cannot parse is looked at
-line by line, but only in the block that holds it, to say which line is wrong.
+What Polars cannot parse is looked at line by line, but only in the block that holds it, to say
+which line is wrong.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
-import os
-import zlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import polars as pl
 
-from ksr_recbole.bars import Bar
+from dataset_atomic.lines import decoded, empty_column, text_blocks
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import open_regular
-
-BLOCK_BYTES = 1 << 24
-"""Bytes of decompressed text that are parsed at a time."""
-
-PROGRESS_BYTES = 1 << 26
-"""Files smaller than this are read without a progress bar."""
 
 _OVERFLOW = "\0overflow"
-_LONGEST_LINE = 1 << 26
-
-_BOMB_BYTES, _BOMB_RATIO = 1 << 28, 200
-"""A file that unpacks to so many bytes and so many times its own is made to fill a machine."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ def read_blocks(
     for first_line, text in text_blocks(path, layout.encoding, block_bytes=block_bytes):
         if names is None:
             header, _, text = text.partition(b"\n")
-            names = _header_names(path, _decoded(path, 1, header.rstrip(b"\r")), layout)
+            names = _header_names(path, decoded(path, 1, header.rstrip(b"\r")), layout)
             first_line += 1
         yield _parse(path, first_line, text, names, layout)
 
@@ -114,79 +97,6 @@ def first_line(path: Path) -> bytes:
             if line.strip() and not line.startswith(b"#"):
                 return line.rstrip(b"\r")
     return b""
-
-
-def text_blocks(
-    path: Path, encoding: str = "utf-8", *, block_bytes: int | None = None
-) -> Iterator[tuple[int, bytes]]:
-    """``(number of the first line, whole lines as UTF-8)`` of a plain or gzip file.
-
-    Raises:
-        UserError: the file is missing, unreadable, or its gzip data are damaged.
-    """
-    try:
-        with open_regular(path) as raw, ThreadPoolExecutor(1) as thread:
-            size = os.fstat(raw.fileno()).st_size
-            is_gzip = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            unpacked = 0
-            file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-            with Bar(
-                total=size, unit="B", unit_scale=True, desc=f"Reading {path.name}", delay=1.0,
-                disable=size < PROGRESS_BYTES, leave=False,
-            ) as bar:  # fmt: skip
-                for first_line, text in _whole_lines(path, file, thread, block_bytes):
-                    bar.update(raw.tell() - bar.n)
-                    unpacked += len(text)
-                    _check_ratio(path, unpacked, raw.tell() if is_gzip else unpacked)
-                    yield first_line, _to_utf8(path, first_line, text, encoding)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; name the file or folder that holds it.") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{path} is truncated or damaged ({error}); download it again and compare its size."
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror or error}); expected a readable file."
-        ) from error
-
-
-def _check_ratio(path: Path, unpacked: int, read: int) -> None:
-    if unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * read:
-        raise UserError(
-            f"{path} unpacks to more than {_BOMB_RATIO} times its size, as no real data do; "
-            "unpack it by hand and look what it is."
-        )
-
-
-def _whole_lines(
-    path: Path, file: BinaryIO, thread: ThreadPoolExecutor, block_bytes: int | None
-) -> Iterator[tuple[int, bytes]]:
-    size = block_bytes or BLOCK_BYTES
-    rest, line = b"", 1
-    upcoming = thread.submit(file.read, size)
-    while chunk := upcoming.result():
-        upcoming = thread.submit(file.read, size)
-        text = rest + chunk
-        cut = text.rfind(b"\n") + 1
-        if cut:
-            yield line, text[:cut]
-            line += text.count(b"\n", 0, cut)
-        rest = text[cut:]
-        if len(rest) > max(_LONGEST_LINE, size):
-            raise UserError(
-                f"{path}, line {line}: more than {_LONGEST_LINE >> 20} MiB without a line end; "
-                "expected a text file (if it is an archive, unpack it)."
-            )
-    if rest:
-        yield line, rest + b"\n"
-
-
-def _to_utf8(path: Path, first_line: int, text: bytes, encoding: str) -> bytes:
-    if first_line == 1:
-        text = text.removeprefix(b"\xef\xbb\xbf")
-    return text if encoding == "utf-8" else text.decode(encoding).encode()
 
 
 def _header_names(path: Path, header: str, layout: TextFormat) -> list[str]:
@@ -247,7 +157,7 @@ def _explain(
 ) -> None:
     """Raise for the first line of a block that is not as it should be."""
     for number, raw in enumerate(text.split(b"\n"), first_line):
-        line = _decoded(path, number, raw.rstrip(b"\r"))
+        line = decoded(path, number, raw.rstrip(b"\r"))
         if not line.strip():
             continue
         if layout.quoted and line.count('"') % 2:
@@ -269,20 +179,7 @@ def _explain(
             )
         for name, value in zip(names, fields, strict=True):
             if name in required and not value:
-                raise UserError(
-                    f"{path}, line {number}: column {name!r} is empty; fill it in or remove the "
-                    "line."
-                )
-
-
-def _decoded(path: Path, number: int, line: bytes) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; "
-            "convert the file to UTF-8."
-        ) from None
+                raise empty_column(path, number, name)
 
 
 def _expected(layout: TextFormat) -> str:

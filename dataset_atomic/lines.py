@@ -1,0 +1,147 @@
+"""What all readers of text files share: blocks of whole lines, and sentences on a wrong line.
+
+A file is read in blocks of whole lines, so that memory does not grow with it; ``.gz`` files are
+unpacked on the way.  A thread reads ahead while a block is looked at.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from ksr_recbole.bars import Bar
+from ksr_recbole.errors import UserError
+from ksr_recbole.files import open_regular
+
+BLOCK_BYTES = 1 << 24
+"""Bytes of decompressed text that are parsed at a time."""
+
+PROGRESS_BYTES = 1 << 26
+"""Files smaller than this are read without a progress bar."""
+
+_LONGEST_LINE = 1 << 26
+
+_BOMB_BYTES, _BOMB_RATIO = 1 << 28, 200
+"""A file that unpacks to so many bytes and so many times its own is made to fill a machine."""
+
+
+class Lines(Protocol):
+    """A file that gives bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes or characters, none at the end."""
+
+    def readline(self) -> bytes:
+        """The next line, with its line feed."""
+
+
+def text_blocks(
+    path: Path, encoding: str = "utf-8", *, block_bytes: int | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """``(number of the first line, whole lines)`` of a plain or gzip file, without any BOM.
+
+    Args:
+        path: the file.
+        encoding: of the file; the lines are UTF-8.
+        block_bytes: how much is read at a time; by default :data:`BLOCK_BYTES`.
+
+    Raises:
+        UserError: the file is missing, unreadable, has a line of no end, or its gzip data are
+            damaged.
+    """
+    try:
+        with open_regular(path) as raw:
+            size = os.fstat(raw.fileno()).st_size
+            is_gzip = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            unpacked = 0
+            file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+            with Bar(
+                total=size, unit="B", unit_scale=True, desc=f"Reading {path.name}", delay=1.0,
+                disable=size < PROGRESS_BYTES, leave=False,
+            ) as bar:  # fmt: skip
+                for first_line, text in whole_lines(path, file, block_bytes or BLOCK_BYTES):
+                    bar.update(raw.tell() - bar.n)
+                    unpacked += len(text)
+                    _check_ratio(path, unpacked, raw.tell() if is_gzip else unpacked)
+                    yield first_line, _to_utf8(first_line, text, encoding)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; put it there, or correct the name of the file or folder."
+        ) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is truncated or damaged ({error}); download it again and compare its size."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); expected a readable file."
+        ) from error
+
+
+def _check_ratio(path: Path, unpacked: int, read: int) -> None:
+    if unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * read:
+        raise UserError(
+            f"{path} unpacks to more than {_BOMB_RATIO} times its size, as no real data do; "
+            "unpack it by hand and look what it is."
+        )
+
+
+def whole_lines(path: Path, file: Lines, size: int) -> Generator[tuple[int, bytes], None, None]:
+    """The rest of a file as ``(number of the first line from here, whole lines)``.
+
+    Raises:
+        UserError: a line has no end.
+    """
+    rest, line = b"", 1
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(file.read, size)
+        while chunk := upcoming.result():
+            upcoming = thread.submit(file.read, size)
+            text = rest + chunk
+            cut = text.rfind(b"\n") + 1
+            if cut:
+                yield line, text[:cut]
+                line += text.count(b"\n", 0, cut)
+            rest = text[cut:]
+            if len(rest) > max(_LONGEST_LINE, size):
+                raise UserError(
+                    f"{path}, line {line}: more than {_LONGEST_LINE >> 20} MiB without a line end; "
+                    "expected a text file (if it is an archive, unpack it)."
+                )
+    if rest:
+        yield line, rest + b"\n"
+
+
+def _to_utf8(first_line: int, text: bytes, encoding: str) -> bytes:
+    if first_line == 1:
+        text = text.removeprefix(b"\xef\xbb\xbf")
+    return text if encoding == "utf-8" else text.decode(encoding).encode()
+
+
+def decoded(path: Path, first_line: int, data: bytes) -> str:
+    """Some lines of a file as text.
+
+    Raises:
+        UserError: they are not UTF-8; with the line.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; "
+            "convert the file to UTF-8."
+        ) from None
+
+
+def empty_column(path: Path, line: int, name: str) -> UserError:
+    """The sentence on a field that has to have a value and has none."""
+    return UserError(
+        f"{path}, line {line}: column {name!r} is empty; fill it in or remove the line."
+    )
