@@ -140,7 +140,9 @@ def _in_seconds(frame: pl.DataFrame, per_second: int) -> pl.DataFrame:
     """Times as whole seconds, or with fractions if there are any."""
     whole = not (frame["timestamp"] % per_second != 0).any()
     time = pl.col("timestamp")
-    return frame.with_columns(time // per_second if whole else time / per_second)
+    # Polars multiplies by the reciprocal, which ends in digits that the file does not have.
+    parts = time // per_second + (time % per_second) / per_second
+    return frame.with_columns(time // per_second if whole else parts)
 
 
 def _recent(
