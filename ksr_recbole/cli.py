@@ -33,6 +33,7 @@ Trains and tests a model on a dataset. Any RecBole config key can be set as --KE
   -m KSR, -d ml-100k         short for --model and --dataset
   --epochs=N --learning_rate=X --seed=N --gpu_id=N   as in RecBole
   --eval_args.mode=full      select the best epoch by full ranking
+  --protocol=paper           evaluate a model of RecBole's own (SASRec, ...) as those compared here
   --kge_method=TransH        TransE, TransH, TransR or TransD
   --resume                   go on from the newest checkpoint (or --resume=FILE)
   --nproc=N                  N processes; docs/distributed.md, also for several machines

@@ -77,13 +77,34 @@ def recbole_models() -> list[str]:
 
     Reading instead of importing: the external ones need LightGBM or XGBoost to be installed.
     """
-    names = []
-    for family in _RECBOLE_FAMILIES:
-        source = source_of(f"recbole.model.{family}").read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.ImportFrom):
-                names += [alias.name for alias in node.names]
-    return sorted(set(names), key=str.lower)
+    names = {name for family in _RECBOLE_FAMILIES for name in _of_family(family)}
+    return sorted(names, key=str.lower)
+
+
+def _of_family(family: str) -> list[str]:
+    source = source_of(f"recbole.model.{family}").read_text(encoding="utf-8")
+    imports = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom))
+    return [alias.name for node in imports for alias in node.names]
+
+
+GROUPS = {
+    "recbole-general": "general_recommender",
+    "recbole-sequential": "sequential_recommender",
+    "recbole-knowledge": "knowledge_aware_recommender",
+}
+"""Names of groups of RecBole's models, and the packages they are in."""
+
+
+def group_of(name: str) -> list[str]:
+    """RecBole's models of one of :data:`GROUPS`, in order; its KSR is ``StockKSR`` here."""
+    models = sorted(set(_of_family(GROUPS[name])), key=str.lower)
+    return [STOCK_KSR if model == "KSR" else model for model in models]
+
+
+def comparable() -> list[str]:
+    """Every model that can be a row: those compared here, then RecBole's others."""
+    others = (name for group in GROUPS for name in group_of(group) if name not in MODELS)
+    return [*MODELS, *others]
 
 
 def own_models() -> list[str]:
@@ -131,6 +152,19 @@ def under_protocol(model: str) -> bool:
     return model in MODELS
 
 
+STOCK_KSR = "StockKSR"
+"""RecBole's own KSR, whose name this package's has taken."""
+
+
+WITH_VECTORS = ("GRU4RecKG", STOCK_KSR)
+"""Models of RecBole that start from vectors of entities, which RecBole wants to be given."""
+
+
+def recboles_name(model: str) -> str:
+    """What RecBole calls a model of its own."""
+    return "KSR" if model == STOCK_KSR else model
+
+
 def needs_kg(model: str) -> bool:
     """Whether a model of :data:`MODELS` reads the knowledge graph."""
     return MODELS[model].needs_kg
@@ -157,6 +191,8 @@ def _found(name: str) -> type:
         return getattr(import_module(module), attribute)
     from recbole.utils import get_model
 
+    if name == STOCK_KSR:
+        return import_module("recbole.model.sequential_recommender.ksr").KSR
     builtin = [each for each in recbole_models() if each not in MODELS]
     if name not in builtin:
         near = nearest(name, [*MODELS, *builtin]) or "."
@@ -164,4 +200,10 @@ def _found(name: str) -> type:
             f"There is no model named '{shown(name)}'{near} "
             f"Known models: {', '.join(MODELS)} (compared here); {', '.join(builtin)} (RecBole)."
         )
-    return get_model(name)
+    try:
+        return get_model(name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"RecBole's {name} needs the package {error.name}, which is not installed; install it "
+            "or choose another model."
+        ) from error

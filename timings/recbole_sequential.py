@@ -17,8 +17,11 @@ from recbole.trainer import Trainer
 
 from ksr_recbole.compat import keeping_anomaly_mode
 from ksr_recbole.config import Config
+from ksr_recbole.dataset.dataloader import SequenceEvalData
+from ksr_recbole.dataset.recbole_views import load_views, recbole_loaders
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from ksr_recbole.trainer.recbole_trainer import recbole_trainer
 
 with keeping_anomaly_mode():
     from recbole.model.sequential_recommender.gru4rec import GRU4Rec
@@ -49,6 +52,18 @@ def load(
         },
     )
     return config, *recbole_data_preparation(config, create_dataset(config))
+
+
+def under_protocol(options: argparse.Namespace, folder: Path) -> tuple[Any, SequenceEvalData]:
+    """Trainer of an untrained GRU4Rec under the paper's protocol, and the test data."""
+    values = {"protocol": "paper", "embedding_size": 256, "hidden_size": 256}
+    values |= {"checkpoint_dir": str(folder)}
+    values |= {"data_path": options.data_path} if options.data_path else {}
+    config = Config("GRU4Rec", options.dataset, None, values)
+    train, _, test = recbole_loaders(config, load_views(config))
+    data = train.dataset
+    model = GRU4Rec(config, data)
+    return recbole_trainer(config, model, data.fingerprint, frozenset()), test
 
 
 def trainer(config: Any, train_data: Any) -> Trainer:

@@ -18,7 +18,7 @@ from ksr_recbole.cli import (
 )
 from ksr_recbole.errors import UserError
 from ksr_recbole.names import check_name
-from ksr_recbole.registry import PAPER_MODELS, VARIANTS
+from ksr_recbole.registry import GROUPS, PAPER_MODELS, VARIANTS, comparable, group_of
 
 if TYPE_CHECKING:
     from ksr_recbole.comparison.plan import Request
@@ -34,7 +34,9 @@ Compares methods on a dataset and writes the table as <results_dir>/<dataset>-ta
 is kept and never run again; an interrupted command goes on where it was when it is given again.
   --dataset=NAME         ml-100k by default; --data_path=FOLDER if it lies in FOLDER/NAME
   --task=A,B             next-item (the default), next-session or both
-  --models=A,B           names, or paper: the ten of Table 3 (the default), or all: variants too
+  --models=A,B           names, or paper: the ten of Table 3 (the default), or all: variants too;
+                         any general, sequential or knowledge-aware model of RecBole (GRU4Rec,
+                         SASRec, StockKSR, ...), or recbole-general, -sequential, -knowledge
   --seeds=N              N seeds from 2020 on (1 by default)
   --jobs=N               cells run at a time (1 by default); they share the cores
   --study=NAME           instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3),
@@ -132,13 +134,17 @@ def _tuning(models: str | None, task: str | None, dataset: str) -> Study:
 
 
 def _models(text: str) -> tuple[str, ...]:
-    known = [*PAPER_MODELS, *VARIANTS]
-    names = {"all": known, "paper": list(PAPER_MODELS)}.get(text) or _listed(text)
+    groups = {"all": [*PAPER_MODELS, *VARIANTS], "paper": list(PAPER_MODELS)}
+    known = comparable()
+    names: list[str] = []
+    for name in _listed(text):
+        names += group_of(name) if name in GROUPS else groups.get(name, [name])
+    names = list(dict.fromkeys(names))
     for name in names:
         if name not in known:
             raise UserError(
                 f"There is no model named '{name}' in the comparison"
-                f"{choose_from(name, known, 'the models are')}"
+                f"{choose_from(name, [*known, *groups, *GROUPS], 'the models are')}"
             )
     if not names:
         raise UserError("--models names no model; give some, or paper, or all.")

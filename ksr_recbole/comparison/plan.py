@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ksr_recbole import registry
 from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key, file_digests
@@ -14,6 +13,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from ksr_recbole.quick_start.recbole_models import check_usable
 from ksr_recbole.quick_start.result import settings
 
 Position = tuple[str, str, int]
@@ -95,7 +95,10 @@ def make_plan(request: Request) -> Plan:
         for setting in request.study.settings
         for seed in request.seeds
     }
-    reasons = {cell.name: _reason_against(cell, digests, some_config) for cell in cells.values()}
+    reasons = {
+        cells[label, task, seed].name: _reason_against(configs[label, task], digests)
+        for label, task, seed in cells
+    }
     if all(reasons.values()):
         raise UserError(next(iter(reasons.values())))
     return Plan(
@@ -141,11 +144,18 @@ def _config(request: Request, setting: Setting, task: str) -> Config:
     return config
 
 
-def _reason_against(cell: Cell, digests: Mapping[str, str], config: Any) -> str | None:
-    missing = [f"{cell.dataset}.{suffix}" for suffix in ("kg", "link") if suffix not in digests]
-    if not missing or not registry.needs_kg(cell.model):
+def _reason_against(config: Config, digests: Mapping[str, str]) -> str | None:
+    model, dataset = config["model"], config["dataset"]
+    if not registry.under_protocol(model):
+        try:
+            check_usable(config)
+        except UserError as error:
+            return str(error)
+        return None
+    missing = [f"{dataset}.{suffix}" for suffix in ("kg", "link") if suffix not in digests]
+    if not missing or not registry.needs_kg(model):
         return None
     return (
-        f"{cell.model} needs a knowledge graph, but {config['data_path']} has no "
+        f"{model} needs a knowledge graph, but {config['data_path']} has no "
         f"{' and no '.join(missing)}; add what is missing or compare models that need none."
     )

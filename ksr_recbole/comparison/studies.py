@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ksr_recbole.registry import VARIANTS
+from ksr_recbole.registry import MODELS, VARIANTS
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,35 @@ TUNING = "tuning"
 
 
 def table3(models: Sequence[str]) -> Study:
-    """The comparison of ``models`` (Table 3); variants stand below and are no baselines."""
+    """The comparison of ``models`` (Table 3).
+
+    Variants stand below, then RecBole's models in its own settings; both are no baselines.
+    """
     own = "KSR"
     settings = [
-        Setting(name, name, group="variants" if name in VARIANTS else "")
-        for name in sorted(models, key=lambda name: name in VARIANTS)
+        Setting(name, name, under_protocol(name), _GROUPS[_place(name)])
+        for name in sorted(models, key=_place)
     ]
     return Study(
         name=TABLE3,
         title="Methods compared (Table 3)",
         settings=tuple(settings),
         reference=own if own in models else None,
-        baselines=tuple(name for name in models if name != own and name not in VARIANTS),
+        baselines=tuple(name for name in models if name != own and _place(name) == 0),
     )
+
+
+_GROUPS = ("", "variants", "RecBole's models")
+
+
+def _place(model: str) -> int:
+    """Which of :data:`_GROUPS` a model's row stands in."""
+    return (0 if model not in VARIANTS else 1) if model in MODELS else 2
+
+
+def under_protocol(model: str) -> dict[str, Any]:
+    """What a model of RecBole must be given to run as the models compared here."""
+    return {} if model in MODELS else {"protocol": "paper"}
 
 
 def _of_ksr(key: str, values: Iterable[Any], group: str = "", **fixed: Any) -> tuple[Setting, ...]:

@@ -21,13 +21,13 @@ from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.report import about, markdown_document, metric_as_json, paths_for
 from ksr_recbole.comparison.results import Row, spread
 from ksr_recbole.comparison.store import METRICS
-from ksr_recbole.comparison.studies import TUNING, Setting, Study
+from ksr_recbole.comparison.studies import TUNING, Setting, Study, under_protocol
 from ksr_recbole.comparison.table import Line, Table, Value, to_text, with_rules
 from ksr_recbole.config.keys import TEXTS, before_choice, check_keys, model_options, names_of
 from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import replacing
-from ksr_recbole.registry import MODELS
+from ksr_recbole.registry import comparable
 
 _SELECTED_BY = "mrr"
 
@@ -70,7 +70,7 @@ def _different(
         UserError: two of them are the same setting, so that the model would have fewer.
     """
     before = before_choice(name, path.stem, dataset)
-    full = [{**before, **trial} for trial in trials]
+    full = [{**before, **under_protocol(name), **trial} for trial in trials]
     firsts: dict[str, int] = {}
     for number, options in enumerate(full, start=1):
         key = content_key({**model_options(name), **options})
@@ -98,11 +98,12 @@ def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
     content = read_yaml(path, TEXTS, "File of trials")
     if not content:
         raise UserError(f"The file of trials {path} must map each model to a list of trials.")
+    known = comparable()
     for name, trials in content.items():
-        if name not in MODELS:
+        if name not in known:
             raise UserError(
                 f"{path} has trials for '{name}', which is no model compared here"
-                f"{nearest(str(name), MODELS) or '.'}"
+                f"{nearest(str(name), known) or '.'}"
             )
         if not isinstance(trials, list) or not all(isinstance(trial, dict) for trial in trials):
             raise UserError(f"The trials of {name} in {path} must be a list of `key: value` maps.")

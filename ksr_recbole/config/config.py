@@ -69,11 +69,15 @@ class Config(RecBoleConfig):
         words: whether strings in ``config_dict`` may be words of a command line, which stand for
             numbers, lists and so on; otherwise they are strings.
 
+    Attributes:
+        under_protocol: whether the model runs on our split, candidates and metrics.
+
     Raises:
         UserError: unknown model, key or evaluation mode; an unreadable config file.
     """
 
     external_config_dict: dict[str, Any]
+    under_protocol: bool
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class Config(RecBoleConfig):
             ) from error
         option(self, "seed", int, minimum=0, below=2**32)
         refuse(self.model, self.external_config_dict)
-        if not registry.under_protocol(self.model):
+        if not self.under_protocol:
             self._check_within_reach()
         use_threads(checked_threads(self["num_threads"]))
 
@@ -108,8 +112,8 @@ class Config(RecBoleConfig):
             if given != defaults[key]:
                 raise UserError(
                     f"Config key {key} is {shown(given)}, but it has no effect on {self.model}, "
-                    "which runs as in RecBole; leave it out, or choose a model that is compared "
-                    f"here: {', '.join(registry.MODELS)}."
+                    "which runs as in RecBole; leave it out, add --protocol=paper, or choose a "
+                    f"model that is compared here: {', '.join(registry.MODELS)}."
                 )
 
     def remarks(self) -> list[str]:
@@ -170,29 +174,55 @@ class Config(RecBoleConfig):
         name, model_class, dataset = super()._get_model_and_dataset(model_class, dataset)
         # GRU, GRU++ and GRU_F are one class: a model's name here is that of its options.
         name = model if isinstance(model, str) else name
-        self.external_config_dict = checked(
-            self.external_config_dict, registry.under_protocol(name)
-        )
+        compared = registry.under_protocol(name)
+        self.external_config_dict = checked(self.external_config_dict, compared)
+        protocol = self.external_config_dict.get("protocol")
+        if compared and protocol == "recbole":
+            raise UserError(
+                f"Config key protocol is recbole, but {name} is compared here and runs under the "
+                "paper's protocol; leave it out."
+            )
+        self.under_protocol = compared or protocol == "paper"
         return name, model_class, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
-        super()._load_internal_config_dict(model, model_class, dataset)
+        super()._load_internal_config_dict(registry.recboles_name(model), model_class, dataset)
         task = self.external_config_dict.get("task", _DEFAULT_TASK)
         self._default_to(CONFIGS / "overall.yaml")
-        if not registry.under_protocol(model):
+        if not self.under_protocol:
             self._default_to(CONFIGS / "task" / "builtin.yaml")
+            columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
+            time = self.external_config_dict.get("TIME_FIELD", "timestamp")
+            if isinstance(columns, list) and time not in columns:
+                columns.append(time)  # the split is by time for every model
         else:
             if task not in known_tasks():
                 known = ", ".join(known_tasks())
                 raise UserError(f"There is no task '{shown(task)}'; the tasks are: {known}.")
-            self._default_to(CONFIGS / "pretraining.yaml")
-            self.internal_config_dict.update(model_options(model))
+            compared = registry.under_protocol(model)
+            if compared or model in registry.WITH_VECTORS:
+                self._default_to(CONFIGS / "pretraining.yaml")
+            if compared:
+                self.internal_config_dict.update(model_options(model))
             self._default_to(CONFIGS / "dataset" / "default.yaml")
             self._default_to(CONFIGS / "dataset" / f"{dataset}.yaml")
             self._default_to(CONFIGS / "task" / f"{task}.yaml")
-            for use in (dataset, task):
-                self.internal_config_dict.update(chosen_options(model, use))
-            self.internal_config_dict.update(added_options(model))
+            if compared:
+                for use in (dataset, task):
+                    self.internal_config_dict.update(chosen_options(model, use))
+                self.internal_config_dict.update(added_options(model))
+            else:
+                self._load_what_it_reads()
+
+    def _load_what_it_reads(self) -> None:
+        """What RecBole's own defaults for a model say of files, as it is under the protocol."""
+        # Vectors come from pretraining, unless the user names their files.
+        self.internal_config_dict["additional_feat_suffix"] = None
+        features = self.external_config_dict.get(
+            "selected_features", self.internal_config_dict.get("selected_features")
+        )
+        if isinstance(features, list):
+            self.internal_config_dict["load_col"]["item"] = ["item_id", *features]
 
     def _default_to(self, file: Path) -> None:
         """Take the values of a YAML file of this project, if there is one, as defaults."""
@@ -205,16 +235,20 @@ class Config(RecBoleConfig):
             ours, given = self.internal_config_dict.get(key), final.get(key)
             if isinstance(ours, dict) and isinstance(given, dict):
                 final[key] = {**ours, **given}
-        if registry.under_protocol(self.model) and final.get("loss_type") == "CE":
+        if self.model in registry.WITH_VECTORS and self.under_protocol:
+            # Vectors that are not given are pretrained here, in the size that the model reads.
+            final["kb_input"] = True
+            final["kg_embedding_size"] = final["embedding_size"]
+        if self.under_protocol and final.get("loss_type") == "CE":
             final["train_neg_sample_args"] = None  # softmax over all items draws none
         check_fields(final)
-        if registry.under_protocol(self.model) and "load_col" not in self.external_config_dict:
+        if self.under_protocol and "load_col" not in self.external_config_dict:
             final["load_col"] = _default_columns(final)
         return final
 
     def _set_default_parameters(self) -> None:
         data_path = self.external_config_dict.get("data_path")
-        if registry.under_protocol(self.model):
+        if self.under_protocol:
             self._check_metrics()
         super()._set_default_parameters()
         # RecBole sends ml-100k to its bundled files, whose link is wrong.
@@ -260,7 +294,7 @@ class Config(RecBoleConfig):
             )
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:
-        if not registry.under_protocol(self.model):
+        if not self.under_protocol:
             super()._set_eval_neg_sample_args(phase)
             return
         # Our evaluation draws its own candidates; RecBole's samplers are told to draw none.

@@ -19,7 +19,7 @@ from ksr_recbole.choices import choose_from, nearest
 from ksr_recbole.config.decisions import DECISIONS
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import CONFIGS, source_of
-from ksr_recbole.registry import MODELS
+from ksr_recbole.registry import MODELS, recboles_name
 
 TRIALS = CONFIGS / "tuning"
 """Folder of the trials of every model, a file a task; their keys are models, not config keys."""
@@ -68,7 +68,14 @@ def _content_of(file: Path) -> dict[str, Any]:
 
 
 def model_options(name: str) -> dict[str, Any]:
-    """The options of a model of :data:`~ksr_recbole.registry.MODELS` and their default values."""
+    """The options of a model of :data:`~ksr_recbole.registry.MODELS`, and their default values.
+
+    Those of RecBole's other models are in RecBole's YAML files.
+    """
+    if name not in MODELS:
+        properties = source_of("recbole").parent / "properties" / "model"
+        file = properties / f"{recboles_name(name)}.yaml"
+        return _content_of(file) if file.is_file() else {}
     return {**_shipped_options(_shipped_base(name)), **added_options(name)}
 
 
@@ -88,8 +95,10 @@ def _shipped_base(name: str) -> str:
 def chosen_options(name: str, use: str) -> dict[str, Any]:
     """What was chosen for a model on a dataset or for a task: ``configs/model/<use>/<name>.yaml``.
 
-    An added model has what was chosen for the one it is based on.
+    An added model has what was chosen for the one it is based on; for RecBole's nothing was.
     """
+    if name not in MODELS:
+        return {}
     file = CONFIGS / "model" / use / f"{_shipped_base(name)}.yaml"
     return _content_of(file) if file.is_file() else {}
 

@@ -332,6 +332,7 @@ FOR_ALL: dict[str, Check] = {
     "dataset": _name, "task": _name, "seed": _whole(0, below=2**32), "gpu_id": _gpu_id,
     "device": _device, "use_gpu": _FLAG, "worker": _whole(0, below=129),
     "reproducibility": _FLAG, "show_progress": _FLAG, "shuffle": _FLAG,
+    "protocol": _one_of("paper", "recbole", optional=True),
     "state": _level,
     "data_path": _path, "checkpoint_dir": _path, "results_dir": _path, "pretrain_dir": _path,
     "data_cache_dir": _optional(_path), "pretrain_path": _optional(_path),

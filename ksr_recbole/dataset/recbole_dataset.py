@@ -12,6 +12,7 @@ from ksr_recbole.dataset.funnel import WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import AtomicReading
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
+from ksr_recbole.registry import recboles_name
 
 _BY_TYPE = {ModelType.SEQUENTIAL: SequentialDataset, ModelType.KNOWLEDGE: KnowledgeBasedDataset}
 
@@ -24,7 +25,7 @@ def recbole_dataset(config: Any) -> Dataset:
     Raises:
         UserError: a missing, empty or malformed atomic file, or nothing left after filtering.
     """
-    own = getattr(recbole.data.dataset, f"{config['model']}Dataset", None)
+    own = getattr(recbole.data.dataset, f"{recboles_name(config['model'])}Dataset", None)
     kind = own or _BY_TYPE.get(config["MODEL_TYPE"], Dataset)
     if kind is KnowledgeBasedDataset:
         return LinkedDataset(config)

@@ -381,13 +381,19 @@ def load_dataset(config: Any) -> SequenceDataset | KGSequenceDataset:
         with data_keys_named(config):
             return KGSequenceDataset(config)
     if needs_kg(config["model"]):
-        raise UserError(
-            f"The model {config['model']} needs a knowledge graph, but {folder} has neither "
-            f"{name}.kg nor {name}.link; convert them with `python -m dataset_atomic convert` or "
-            "choose a model without one."
-        )
+        raise no_graph(config)
     with data_keys_named(config):
         return SequenceDataset(config)
+
+
+def no_graph(config: Any) -> UserError:
+    """The sentence for a model that needs a knowledge graph where there is none."""
+    name = config["dataset"]
+    return UserError(
+        f"The model {config['model']} needs a knowledge graph, but {config['data_path']} has "
+        f"neither {name}.kg nor {name}.link; convert them with `python -m dataset_atomic convert` "
+        "or choose a model without one."
+    )
 
 
 @contextmanager

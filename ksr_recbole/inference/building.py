@@ -113,7 +113,7 @@ def check_model(name: str) -> None:
     """
     if not issubclass(model_class(name), SequenceRecommender):
         raise UserError(
-            f"The model {name} is RecBole's and reads no sequences, so it has no model "
+            f"The model {name} is RecBole's, so it has no model "
             "directory; models of this package (KSR, GRU, RUM and their variants) have."
         )
 

@@ -17,7 +17,7 @@ from ksr_recbole.config.keys import TEXTS, check_keys
 from ksr_recbole.config.literals import literal, literals
 from ksr_recbole.errors import UserError, shown
 
-STOCK = "StockKSR"
+STOCK = registry.STOCK_KSR
 """Name of RecBole's own KSR while this package's has taken its name."""
 
 _STOCK_MODULE = "recbole.model.sequential_recommender.ksr"

@@ -16,7 +16,6 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import remove_leftovers
 from ksr_recbole.paths import DATASETS
-from ksr_recbole.registry import under_protocol
 
 CONVERTERS = {"ml-100k": convert_ml_100k}
 """Datasets that can be made from what is installed."""
@@ -53,8 +52,7 @@ def prepare_atomic_files(config: Any) -> str:
         _convert(name, folder)
     if not folder.is_dir():
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    timed = under_protocol(config["model"])
-    return describe_table1(folder, name, timed, layout).line()
+    return describe_table1(folder, name, config.under_protocol, layout).line()
 
 
 def _convert(name: str, folder: Path) -> None:

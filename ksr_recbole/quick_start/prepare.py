@@ -20,12 +20,14 @@ from ksr_recbole.dataset.dataloader import (
     data_preparation,
 )
 from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.recbole_views import load_views, recbole_loaders
 from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
 from ksr_recbole.distributed import group
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import to_log_file
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.recbole_trainer import recbole_trainer
+from ksr_recbole.trainer.trainer import ProtocolTrainer, SequenceTrainer
 
 
 class Data(NamedTuple):
@@ -44,7 +46,8 @@ def open_dataset(config: Any) -> WithSequences:
         UserError: the dataset is unknown or its files are malformed.
     """
     getLogger().info(group.in_turn(lambda: prepare_atomic_files(config)))
-    return group.in_turn(lambda: load_dataset(config))
+    load = load_dataset if registry.under_protocol(config["model"]) else load_views
+    return group.in_turn(lambda: load(config))
 
 
 def load_data(config: Any) -> Data:
@@ -54,7 +57,8 @@ def load_data(config: Any) -> Data:
         UserError: as :func:`open_dataset`, or a phase has nothing to read.
     """
     dataset = open_dataset(config)
-    phases = data_preparation(config, dataset)
+    ours = registry.under_protocol(config["model"])
+    phases = (data_preparation if ours else recbole_loaders)(config, dataset)
     check_not_empty(config, *phases)
     to_log_file(str(dataset))
     return Data(dataset, *phases)
@@ -73,8 +77,8 @@ def find_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
     return dataset.pretrained
 
 
-def make_trainer(config: Any, dataset: WithSequences) -> SequenceTrainer:
-    """Model and trainer for a built dataset that has its vectors.
+def make_trainer(config: Any, dataset: WithSequences) -> ProtocolTrainer:
+    """Model and trainer for a built dataset that has its vectors; of RecBole's, a training view.
 
     Raises:
         UserError: the processes do not train the same model on the same data.
@@ -87,4 +91,5 @@ def make_trainer(config: Any, dataset: WithSequences) -> SequenceTrainer:
     init_seed(config["seed"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, dataset).to(config["device"])
     to_log_file(str(model))
-    return SequenceTrainer(config, model, dataset.fingerprint, keys)
+    ours = registry.under_protocol(config["model"])
+    return (SequenceTrainer if ours else recbole_trainer)(config, model, dataset.fingerprint, keys)

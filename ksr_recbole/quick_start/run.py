@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from logging import getLogger
 from math import isfinite
@@ -37,13 +37,14 @@ from ksr_recbole.quick_start.logs import logging_of, to_log_file
 from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
 from ksr_recbole.quick_start.process_keys import check_possible, read_hosts
+from ksr_recbole.quick_start.recbole_models import check_usable
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.trainer import SequenceTrainer, check_options
+from ksr_recbole.trainer.trainer import ProtocolTrainer, check_options
 
 Measure = Callable[
-    [SequenceTrainer, SequenceEvalData], tuple[dict[str, Any], dict[str, np.ndarray]]
+    [ProtocolTrainer, SequenceEvalData], tuple[dict[str, Any], dict[str, np.ndarray]]
 ]
 """What can be asked of a trained model beside its metrics: given a trainer that holds the best
 model, and the test data, it makes JSON values and arrays by name."""
@@ -120,7 +121,7 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
         to_log_file(str(config))
         for remark in config.remarks():
             getLogger().warning(remark)
-        if registry.under_protocol(config["model"]):
+        if config.under_protocol:
             return _run_under_protocol(config, saved, measure)
         if measure is not None:
             raise UserError(
@@ -140,6 +141,10 @@ def _check_folders(config: Config) -> None:
 def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     # What would be refused later is refused before anything is read or trained.
     check_options(config, registry.model_class(config["model"]))
+    ours = registry.under_protocol(config["model"])
+    if not ours:
+        check_usable(config)
+        getLogger().info(f"RecBole's {config['model']}, {EVALUATIONS['paper']}.")
     stages = Stages()
     with stages("data"):
         dataset, train_data, valid_data, test_data = load_data(config)
@@ -149,15 +154,22 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     group.from_main(lambda: _check_candidates(modes, valid_data, test_data))
     with stages("pretraining"):
         vectors = find_vectors(config, dataset)
-    trainer = make_trainer(config, dataset)
+    if ours:
+        trainer = make_trainer(config, dataset)
+    else:
+        view = train_data._dataset  # what RecBole's models are made of
+        view.pretrained = vectors
+        with _options_named(config):
+            trainer = make_trainer(config, view)
     if resume is not None:
         trainer.resume_checkpoint(resume)
     if saved:
         group.tell_parent("checkpoint", group.from_main(lambda: trainer.saved_model_file))
-    with stages("training"):
-        trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
-    with stages("test"):
-        evaluated = _evaluate_best(trainer, saved, modes, valid_data, test_data)
+    with nullcontext() if ours else _options_named(config):
+        with stages("training"):
+            trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
+        with stages("test"):
+            evaluated = _evaluate_best(trainer, saved, modes, valid_data, test_data)
     measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
         "model": config["model"],
@@ -181,7 +193,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
 
 
 def _evaluate_best(
-    trainer: SequenceTrainer, saved: bool, modes: list[str], *phases: SequenceEvalData
+    trainer: ProtocolTrainer, saved: bool, modes: list[str], *phases: SequenceEvalData
 ) -> dict[str, dict[str, EvalResult]]:
     """The best model's results by mode and phase."""
     if saved:
@@ -200,7 +212,7 @@ def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(
-    measure: Measure | None, stages: Stages, trainer: SequenceTrainer, test_data: SequenceEvalData
+    measure: Measure | None, stages: Stages, trainer: ProtocolTrainer, test_data: SequenceEvalData
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The entries of the result that a measure makes: for its file, and for the caller only."""
     if measure is None:
@@ -211,7 +223,7 @@ def _measured(
 
 
 def _scores(
-    config: Config, trainer: SequenceTrainer, evaluated: dict[str, dict[str, EvalResult]]
+    config: Config, trainer: ProtocolTrainer, evaluated: dict[str, dict[str, EvalResult]]
 ) -> dict[str, Any]:
     """RecBole's result dict, the metrics in all modes, and what they were computed on."""
     mode = config["eval_args"]["mode"]
@@ -240,6 +252,15 @@ def _scores(
 def _finite(score: float) -> float | None:
     """The score, ``None`` if nothing was validated: JSON knows no infinity."""
     return float(score) if isfinite(score) else None
+
+
+EVALUATIONS = {
+    "paper": "trained by RecBole on the split of the paper's protocol and evaluated by that "
+    "protocol: our candidates, ranks and metrics",
+    "recbole": "evaluated as RecBole does; --protocol=paper evaluates it as the models compared "
+    "here",
+}
+"""By value of ``protocol``, what is said of a model of RecBole."""
 
 
 def _resume_path(config: Config) -> str | None:
@@ -285,6 +306,7 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
             )
             test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
     valid_result, test_result = (_as_floats(each) for each in (valid_result, test_result))
+    logger.info(f"RecBole's {config['model']}, {EVALUATIONS['recbole']}:")
     logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     return {
@@ -297,18 +319,25 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
 
 @contextmanager
 def _options_named(config: Config) -> Iterator[None]:
-    """Where a model of RecBole stops and options of it were given, which no one else checks.
+    """Where a model of RecBole stops under the protocol, or with options that no one checks.
 
     Raises:
         UserError: in place of RecBole's error.
     """
     try:
         yield
+    except UserError:
+        raise
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         given = sorted(config.external_config_dict.keys() - FOR_ALL.keys() - {"model"})
+        told = shown(f"{type(error).__name__}: {error}", 200)
+        if not given and config.under_protocol:
+            raise UserError(
+                f"RecBole's {config['model']} stopped on {config['dataset']} ({told}); its "
+                "documentation says what data and options it takes."
+            ) from error
         if not given:
             raise
-        told = shown(f"{type(error).__name__}: {error}", 200)
         raise UserError(
             f"RecBole's {config['model']} stopped ({told}) with the given {', '.join(given)}; "
             "what it takes is in RecBole's documentation."

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from recbole.trainer import KGTrainer
+from recbole.trainer import KGTrainer, Trainer
 from recbole.utils import calculate_valid_score, set_color
 
 from ksr_recbole.bars import recbole_bars
@@ -23,6 +23,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates
 from ksr_recbole.evaluation.evaluator import (
     EvalResult,
+    SequenceScorer,
     evaluate_full,
     evaluate_sampled,
 )
@@ -47,8 +48,10 @@ PRECISIONS = ("highest", "high", "medium")
 """Values of ``matmul_precision``, those of ``torch.set_float32_matmul_precision``."""
 
 
-class SequenceTrainer(KGTrainer, SummedGradients):
-    """RecBole's trainer over whole sequences, with the paper's evaluation and exact resuming.
+class ProtocolTrainer(Trainer):
+    """RecBole's trainer with the paper's evaluation, and checkpoints from which it goes on.
+
+    It stands before one of RecBole's trainers, which trains.
 
     One checkpoint file holds the best model so far and everything needed to go on from the
     epoch last validated; it is rewritten after every validation, whole or not at all.  Of several
@@ -56,7 +59,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
 
     Args:
         config: the run's configuration.
-        model: a sequence model of this package.
+        model: a model of this package or of RecBole.
         fingerprint: fingerprint of the dataset, kept in checkpoints.
         keys: config keys that a checkpoint must agree on with the run that resumes it.
     """
@@ -136,11 +139,23 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         loss_func: Any = None,
         show_progress: bool = False,
     ) -> Any:
-        train_data.set_epoch(epoch_idx)
+        self._begin_epoch(train_data, epoch_idx)
         with _matrix_products(self.matmul_precision):
             loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self.epochs_trained = epoch_idx + 1
         return loss
+
+    def _begin_epoch(self, train_data: Any, epoch: int) -> None:
+        """Make what is drawn in an epoch depend on the seed and the epoch alone."""
+        raise NotImplementedError
+
+    def _scorer(self, dataset: Any) -> SequenceScorer:
+        """The current model as the evaluation asks it."""
+        raise NotImplementedError
+
+    def _trained_state(self) -> Mapping[str, torch.Tensor]:
+        """What training changes of the model's ``state_dict``."""
+        return trained_weights(self.model)
 
     def _check_nan(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
@@ -184,8 +199,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         """Evaluate the current model on ``data`` in ``mode``, with every positive's rank."""
         self.model.eval()
         dataset = data.dataset
-        kind = ModelScorer if hasattr(self.model, "score_candidates") else PairScorer
-        scorer = kind(self.model, self.config, dataset.sequences, dataset.split)
+        scorer = self._scorer(dataset)
         common = {
             "sequences": dataset.sequences,
             "split": dataset.split,
@@ -228,7 +242,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
 
     def _note_best(self, epoch: int) -> None:
         self.best_epoch = epoch
-        trained = trained_weights(self.model)
+        trained = self._trained_state()
         with self._average.in_place():
             self._best_state = {
                 name: value.clone() if name in trained else value  # what is frozen needs no copy
@@ -253,7 +267,7 @@ class SequenceTrainer(KGTrainer, SummedGradients):
             "finished": self.finished,
             "state_dict": self._best_state or state,
             "last": {
-                "state_dict": {name: state[name] for name in trained_weights(self.model)},
+                "state_dict": {name: state[name] for name in self._trained_state()},
                 "average": self._average.values,
                 "optimizer": self.optimizer.state_dict()["state"],  # the rest are settings
                 "rng": torch.get_rng_state(),
@@ -324,14 +338,25 @@ class SequenceTrainer(KGTrainer, SummedGradients):
         Raises:
             UnusableCheckpointError: naming what does not.
         """
-        trained = trained_weights(self.model)
-        checkpoint.check_weights(path, self.config["model"], last["state_dict"], trained)
+        trained, name = self._trained_state(), self.config["model"]
+        checkpoint.check_weights(path, name, last["state_dict"], trained)
         if last["average"]:
-            checkpoint.check_weights(path, self.config["model"], last["average"], trained)
+            checkpoint.check_weights(path, name, last["average"], self._average.weights)
         return optimizer_state(path, self.optimizer, last["optimizer"])
 
     def _check_same_run(self, path: str | Path, content: dict[str, Any]) -> None:
         checkpoint.check_same_run(path, content, self.config, self._fingerprint, self._settings)
+
+
+class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
+    """Trains on whole sequences, or single interactions, from this package's loaders."""
+
+    def _begin_epoch(self, train_data: TrainLoader, epoch: int) -> None:
+        train_data.set_epoch(epoch)
+
+    def _scorer(self, dataset: Any) -> SequenceScorer:
+        kind = ModelScorer if hasattr(self.model, "score_candidates") else PairScorer
+        return kind(self.model, self.config, dataset.sequences, dataset.split)
 
 
 def check_options(config: Any, model_class: type) -> None:

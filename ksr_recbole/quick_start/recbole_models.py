@@ -1,0 +1,78 @@
+"""Which of RecBole's models run under the paper's protocol, and why the others do not."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import ModelType
+
+from dataset_atomic.table1 import has_graph
+from ksr_recbole.dataset.recbole_views import needs_graph
+from ksr_recbole.dataset.sequence_datasets import no_graph
+from ksr_recbole.errors import UserError
+from ksr_recbole.registry import model_class
+
+_IN_STAGES = {
+    "S3Rec": "it is pretrained by a run of its own, whose file RecBole unpickles",
+    "RaCT": "its actor and its critic are pretrained by runs of their own, whose files RecBole "
+    "unpickles",
+}
+"""Models that RecBole trains in several runs, and how."""
+
+
+def check_usable(config: Any) -> None:
+    """Refuse a model of RecBole that cannot run under the paper's protocol.
+
+    Raises:
+        UserError: saying why.
+    """
+    if reason := _reason_against(config):
+        raise UserError(
+            f"RecBole's {config['model']} cannot run under the paper's protocol: {reason}."
+        )
+    if needs_graph(config) and not has_graph(Path(config["data_path"]), config["dataset"]):
+        raise no_graph(config)
+
+
+def _reason_against(config: Any) -> str | None:
+    name = config["model"]
+    if config["MODEL_TYPE"] in (ModelType.CONTEXT, ModelType.DECISIONTREE):
+        return (
+            "it scores rows of features (context-aware), not users and items; leave protocol out "
+            "for RecBole's own evaluation"
+        )
+    if missing := sorted(_missing_packages(model_class(name)) - _not_needed(config)):
+        return f"it imports {', '.join(missing)}, which is not installed; install it first"
+    if how := _IN_STAGES.get(name):
+        return how
+    clusters = name == "LDiffRec" and config["n_cate"] != 1
+    if clusters and not (Path(config["data_path"]) / "item_emb.npy").is_file():
+        return f"it reads item vectors from {config['data_path']}/item_emb.npy, which is not there"
+    return None
+
+
+def _missing_packages(model: type) -> set[str]:
+    """Packages that a model's module imports, also inside its functions, and that are not here."""
+    tree = ast.parse(inspect.getsource(sys.modules[model.__module__]))
+    return {name for name in _imported(tree) if name != "recbole" and find_spec(name) is None}
+
+
+def _not_needed(config: Any) -> set[str]:
+    """Packages that a model imports under other settings only."""
+    unless = {"community": config["neigh_info_method"] == "louvain"}
+    unless["kmeans_pytorch"] = config["n_cate"] != 1
+    return {name for name, needed in unless.items() if not needed}
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
