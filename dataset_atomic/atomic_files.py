@@ -29,7 +29,7 @@ from ksr_recbole.one_step import steady
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 """Types that RecBole knows; a header's columns read ``name:type``."""
 
-SUFFIXES = ("inter", "kg", "link", "item", "user", "relation", "entity")
+SUFFIXES = ("inter", "kg", "link", "item", "user", "relation", "entity", "origin")
 """Of the files that a conversion may write."""
 
 READ_BY_RECBOLE = (".inter", ".kg", ".link")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dataset_atomic.convert import (
     ConversionReport,
+    Graph,
     Options,
     convert,
     convert_source,
@@ -18,11 +20,14 @@ from dataset_atomic.convert import (
 )
 from dataset_atomic.describe import describe
 from dataset_atomic.fetch import fetch
+from dataset_atomic.film_graph import ORIGIN
+from dataset_atomic.items import ItemColumns, Items, read_items
 from dataset_atomic.layout import KEYS, Layout
-from dataset_atomic.ml_100k import convert_ml_100k
+from dataset_atomic.ml_100k import FREEBASE, NAME, convert_ml_100k
 from dataset_atomic.raw.interactions import Period, read_interactions
+from dataset_atomic.raw.links import Links
 from dataset_atomic.raw.stream import TextFormat
-from dataset_atomic.sources import SOURCES
+from dataset_atomic.sources import KB4REC_LICENCE, SOURCES
 from ksr_recbole.cli import (
     INTERRUPTED,
     tell_error,
@@ -35,6 +40,9 @@ from ksr_recbole.paths import DATASETS
 from ksr_recbole.text import printing
 
 CSV = "csv"
+
+CONVERTERS = (*SOURCES, FREEBASE, CSV)
+"""What `convert` knows."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("fetch", help="download the public raw files of a dataset")
     command.add_argument("name", metavar="NAME", help=", ".join([*SOURCES, "freebase"]))
     command.add_argument("--raw", type=Path, metavar="DIR", help="where to (default raw/NAME)")
+    command.add_argument("--link", action="store_true", help="KB4Rec's links too, for Freebase")
     command.set_defaults(run=_fetch)
     return parser
 
@@ -85,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_convert(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_convert)
     add = command.add_argument
-    add("name", metavar="NAME", help=", ".join([*SOURCES, CSV]))
+    add("name", metavar="NAME", help=", ".join(CONVERTERS))
     add("--raw", type=Path, metavar="DIR", help="folder of the raw files (csv: the file)")
     add("--link", type=Path, metavar="FILE", help="lines of an item, a tab and its entity")
     add("--kg", type=Path, metavar="PATH", action="append",
@@ -113,6 +122,14 @@ def _add_convert(command: argparse.ArgumentParser) -> None:
     add("--rating", metavar="COLUMN", help="kept if given")
     add("--separator", default=",", metavar="S", help="between columns (,); \\t is a tab")
     add("--columns", metavar="A,B,...", help="names of the columns of a file without a header")
+    own = command.add_argument_group("csv only: a table of items, with or in place of a graph")
+    add = own.add_argument
+    add("--items", type=Path, metavar="FILE", help="text with a header, .jsonl or .parquet")
+    add("--attributes", default="", metavar="A,B,...", help="its columns that describe items (all)")
+    add("--items-id", metavar="COLUMN", help="its column of ids (that of --item)")
+    add("--title", metavar="COLUMN", help="its column of titles (one called title or name)")
+    add("--whole", default="", metavar="A,B,...", help="attributes not split or cut into ranges")
+    add("--ranges", type=int, default=5, metavar="N", help="ranges that numbers are cut into (5)")
 
     _add_layout(command, [key for key in KEYS.values() if key != "benchmark_filename"])
 
@@ -159,22 +176,25 @@ def _convert(given: argparse.Namespace) -> None:
     report = _converted(given, options)
     for line in [*report.lines(), report.table1.line()]:
         print(line)
-    if given.name in SOURCES:
-        print(f"Licences: {SOURCES[given.name].licence}")
+    if given.name != CSV:
+        licence = SOURCES[NAME if given.name == FREEBASE else given.name].licence
+        of_links = "" if report.origin == ORIGIN else f". {KB4REC_LICENCE}"
+        print(f"Licences: {licence}{of_links}")
 
 
 def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:
     name = given.name
     if name == CSV:
         return _convert_csv(given, options)
-    if name not in SOURCES:
+    if name not in CONVERTERS:
         raise UserError(
             f"There is no converter '{shown(name)}'; expected one of "
-            f"{', '.join([*SOURCES, CSV])} (csv is for your own data)."
+            f"{', '.join(CONVERTERS)} (csv is for your own data)."
         )
     out = given.out or DATASETS / name
-    if name == "ml-100k":
-        return convert_ml_100k(out, options=options, raw=given.raw, link=given.link, kg=given.kg)
+    if name in (NAME, FREEBASE):
+        files = {"raw": given.raw, "link": given.link, "kg": given.kg}
+        return convert_ml_100k(out, name, options=options, **files)
     if given.raw is None:
         raise UserError(f"`convert {name}` needs the raw files; give their folder with --raw=DIR.")
     return convert_source(
@@ -201,10 +221,32 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
         if missing:
             raise UserError(f"--columns={given.columns} does not name the column '{missing[0]}'.")
     layout = TextFormat(columns, separator, quoted=True, header=not given.columns)
-    links = find_links(given.dataset, given.link, given.kg or [])
+    items, graph = _items(given, separator), Graph.given(given.kg or [], options.names)
+    if items is None or given.kg or given.link:
+        links = find_links(given.dataset, given.link, given.kg or [])
+    else:
+        links = Links(items.link, items.link.height, 0, 0)
     inter = read_interactions(given.raw, layout, links.frame["item_id"], options.period or Period())
-    material = material_of(given.dataset, inter, links, {})
-    return convert(material, given.kg, out, options)
+    material = material_of(given.dataset, inter, links, {} if items is None else items.side)
+    if items is not None:
+        notes = (*material.notes, *items.notes)
+        material = replace(material, facts=items.facts, names=items.names, notes=notes)
+        graph = graph.with_part(f"the columns of {given.items.name}")
+    return convert(material, graph, out, options)
+
+
+def _items(given: argparse.Namespace, separator: str) -> Items | None:
+    if given.items is None:
+        if used := [key for key in ("attributes", "title", "whole") if getattr(given, key)]:
+            raise UserError(f"--{used[0]} is about a table of items; give it with --items=FILE.")
+        return None
+    attributes, whole = (
+        tuple(name.strip() for name in text.split(",") if name.strip())
+        for text in (given.attributes, given.whole)
+    )
+    item = given.items_id or given.item
+    columns = ItemColumns(item, attributes, given.title, whole, given.ranges)
+    return read_items(given.items, columns, separator)
 
 
 def _period(given: argparse.Namespace) -> Period | None:
@@ -221,5 +263,5 @@ def _describe(given: argparse.Namespace) -> None:
 def _fetch(given: argparse.Namespace) -> None:
     folder = given.raw or Path("raw") / given.name
     print(f"Fetching {given.name} into {folder} ...", flush=True)
-    for line in fetch(given.name, folder):
+    for line in fetch(given.name, folder, given.link):
         print(line)

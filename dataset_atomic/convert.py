@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
+from dataset_atomic import film_graph
 from dataset_atomic.atomic import RECBOLES, AtomicTable, write_atomic_files
 from dataset_atomic.atomic_files import SUFFIXES
 from dataset_atomic.filtering import (
@@ -20,17 +22,24 @@ from dataset_atomic.filtering import (
     relation_table,
 )
 from dataset_atomic.layout import Layout
-from dataset_atomic.raw.interactions import Interactions, Period, read_interactions
+from dataset_atomic.raw.interactions import (
+    WITHOUT_ENTITY,
+    Interactions,
+    Period,
+    read_interactions,
+)
 from dataset_atomic.raw.iris import shorten
 from dataset_atomic.raw.links import Links, read_links
 from dataset_atomic.raw.stream import TextFormat, first_line, read_table
-from dataset_atomic.raw.triples import TRIPLE, NameSpool, scan_triples
-from dataset_atomic.sources import Source, find_in
+from dataset_atomic.raw.triples import TRIPLE, NameSpool, Scan, scan_triples
+from dataset_atomic.sources import FACT, SOURCES, Source, find_in, movie_facts
 from dataset_atomic.table1 import Table1, describe_table1
 from ksr_recbole.errors import UserError
 from ksr_recbole.one_step import finish_steps, only_leftovers
 
 LINK_TYPES = {"item_id": "token", "entity_id": "token"}
+NAME = dict.fromkeys(("entity_id", "name"), pl.String)
+ORIGIN_TYPES = {"graph": "token_seq", "links": "token_seq"}
 
 
 MOST = {"k_core": 10**9, "min_triples": 10**12, "hops": 100}
@@ -86,6 +95,7 @@ class ConversionReport:
         attributes: relations that are attributes of the items.
         table1: the statistics of the written files.
         notes: what else was decided, in sentences.
+        origin: which graph it is and where it comes from.
     """
 
     folder: Path
@@ -97,6 +107,7 @@ class ConversionReport:
     attributes: tuple[str, ...]
     table1: Table1
     notes: tuple[str, ...] = ()
+    origin: str = ""
 
     def lines(self) -> list[str]:
         """The report for people, but for the Table-1 line."""
@@ -107,6 +118,7 @@ class ConversionReport:
             f"fixed point after {self.rounds} rounds, "
             f"{self.shared_entities:,} entities shared by several items",
             f"{len(self.attributes)} attributes: {', '.join(self.attributes)}",
+            f"graph: {self.origin}",
             f"written to {self.folder}",
         ]
 
@@ -122,6 +134,9 @@ class Material:
         linking: the links' funnel so far.
         side: further tables by suffix, restricted to the items or users that are left.
         notes: what was decided so far.
+        facts: what the dataset's own tables say of its items
+            (:data:`dataset_atomic.sources.FACT`); its triples are added to the graph's.
+        names: further ``entity_id`` and ``name``.
     """
 
     name: str
@@ -130,6 +145,39 @@ class Material:
     linking: Funnel
     side: dict[str, AtomicTable] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    facts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FACT))
+    names: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=NAME))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Where the triples, the links and the names of a conversion come from.
+
+    Attributes:
+        triples: files and folders, see :func:`dataset_atomic.raw.triples.scan_triples`.
+        names: files of names, see :func:`read_names`; the first that names an entity counts.
+        origin: which graph it is and where it comes from, in a few words.
+    """
+
+    triples: tuple[Path, ...]
+    names: tuple[Path, ...]
+    origin: str
+
+    @classmethod
+    def given(cls, triples: Sequence[Path], names: Path | None = None) -> Graph:
+        """The graph of some files that the user named."""
+        origin = ", ".join(path.name for path in triples)
+        return cls(tuple(triples), () if names is None else (names,), origin)
+
+    def with_part(self, what: str) -> Graph:
+        """The graph with triples from somewhere else too."""
+        return replace(self, origin=" and ".join(filter(None, [self.origin, what])))
+
+    @classmethod
+    def films(cls, names: Path | None = None) -> Graph:
+        """The graph that ships with the package."""
+        given = () if names is None else (names,)
+        return cls((film_graph.KG,), (*given, film_graph.NAMES), film_graph.ORIGIN)
 
 
 def convert_source(
@@ -148,7 +196,8 @@ def convert_source(
         raw: the folder of the raw files.
         out_dir: folder to write to; RecBole wants it to be called like the dataset.
         link: the link file; by default KB4Rec's in the raw folder, or that of the graph's folder.
-        kg: the knowledge graph; by default a known one in the raw folder.
+        kg: the knowledge graph; by default a known one in the raw folder, or for MovieLens the
+            film graph that ships with the package, with its own links.
         options: see :class:`Options`.
 
     Raises:
@@ -157,15 +206,22 @@ def convert_source(
     """
     options = options or Options()
     ensure_free(out_dir, options)
-    ratings = source.ratings_file(raw)
-    graphs = kg or [path for path in [find_in(raw, source.kg)] if path]
-    links = find_links(source.name, link or find_in(raw, (source.link,)), graphs)
+    ratings, layout = source.ratings_file(raw)
+    paths = kg or [path for path in [find_in(raw, source.kg)] if path]
+    of_films = not paths and source.films
+    if of_films:
+        graph, links = Graph.films(options.names), read_links(link or film_graph.LINK)
+    else:
+        links = find_links(source.name, link or find_in(raw, (source.link,)), paths)
+        graph = Graph.given(paths, options.names)
     inter = read_interactions(
-        ratings, source.layout, links.frame["item_id"], options.period or source.period
+        ratings, layout, links.frame["item_id"], options.period or source.period
     )
-    items = source.items(raw)
+    items = source.item_table(raw)
     material = material_of(source.name, inter, links, {"item": items} if items else {})
-    return convert(material, graphs, out_dir, options, default_k_core=source.k_core)
+    if of_films and items is not None:
+        material = replace(material, facts=movie_facts(items.frame))
+    return convert(material, graph, out_dir, options, default_k_core=source.k_core)
 
 
 def find_links(name: str, link: Path | None, graphs: list[Path]) -> Links:
@@ -177,7 +233,8 @@ def find_links(name: str, link: Path | None, graphs: list[Path]) -> Links:
     if not graphs:
         raise UserError(
             f"There is no knowledge graph for {name}; give one with --kg=PATH (a folder with "
-            "hop1.kg, triples separated by tabs, N-Triples or a Freebase dump, .gz or not)."
+            "hop1.kg, triples separated by tabs, N-Triples or a Freebase dump, .gz or not)"
+            f"{', or a table of items with --items=FILE' if name not in SOURCES else ''}."
         )
     if link is None:
         link = next((path / "link.kg" for path in graphs if (path / "link.kg").is_file()), None)
@@ -218,7 +275,7 @@ def material_of(
 
 def convert(
     material: Material,
-    graphs: list[Path],
+    graph: Graph,
     out_dir: str | os.PathLike[str],
     options: Options,
     *,
@@ -235,7 +292,8 @@ def convert(
     seeds = link["entity_id"]
     with tempfile.TemporaryDirectory(prefix="dataset_atomic-") as spool_folder:
         spool = NameSpool(Path(spool_folder))
-        scan = scan_triples(graphs, seeds, hops=options.hops, names=spool)
+        scan = scan_triples(graph.triples, seeds, hops=options.hops, names=spool)
+        scan = _with_facts(scan, material, link)
         min_triples = options.min_triples or default_min_triples(scan.kg.n_unique())
         data, funnels, rounds = filter_to_fixed_point(
             LinkedData(inter, link, scan.kg),
@@ -248,13 +306,16 @@ def convert(
         entities = pl.concat(
             [data.link["entity_id"], *(data.kg[end].rename("entity_id") for end in TRIPLE[::2])]
         ).unique(maintain_order=True)
-        names = _names(entities, spool, options.names)
+        given = _given_names(graph, material)
+        names = _names(entities, spool, given)
     for funnel, later in (
         (inter_funnel, funnels.inter), (material.linking, funnels.link), (scan.funnel, funnels.kg)
     ):  # fmt: skip
         for reason, count in later.dropped.items():
             funnel.drop(reason, count)
-    tables = _tables_of(material, data, names)
+    tables = _tables_of(material, data, names, _names_of_relations(data.kg, given))
+    about = {"graph": [graph.origin], "links": [_linked(inter_funnel)]}
+    tables["origin"] = AtomicTable(pl.DataFrame(about), ORIGIN_TYPES)
     restrictions = [_restriction(s, material.side[s], tables[s]) for s in material.side]
     if names.height:
         notes.append(f".entity: names for {names.height:,} of {len(entities):,} entities")
@@ -278,7 +339,22 @@ def convert(
         attributes=attribute_names(tables["relation"]),
         table1=describe_table1(out_dir, material.name, layout=options.layout),
         notes=tuple(notes),
+        origin=graph.origin,
     )
+
+
+def _linked(inter: Funnel) -> str:
+    """How many of the raw interactions the links have cost."""
+    lost = inter.dropped.get(WITHOUT_ENTITY, 0)
+    return f"{lost:,} of {inter.rows_in:,} raw interactions were with items without a link"
+
+
+def _with_facts(scan: Scan, material: Material, link: pl.DataFrame) -> Scan:
+    """A scan whose graph has the facts on the linked items too."""
+    facts = material.facts.join(link.cast(pl.String), on="item_id", maintain_order="left")
+    triples = facts.select(pl.col("entity_id").alias("head_id"), "relation_id", "tail_id")
+    scan.funnel.rows_in += triples.height
+    return replace(scan, kg=pl.concat([scan.kg, triples]))
 
 
 def _in_core(material: Material, options: Options, k_core: int) -> tuple[pl.DataFrame, Funnel]:
@@ -344,10 +420,21 @@ def _nothing_left(material: Material, kg: pl.DataFrame, k_core: int, min_triples
     )
 
 
-def _names(entities: pl.Series, spool: NameSpool, given: Path | None) -> pl.DataFrame:
-    """``entity_id`` and ``name``; a given file goes before the graph's names."""
-    frames = [] if given is None else [read_names(given)]
-    known = pl.concat([*frames, spool.of(entities)]).unique(
+def _given_names(graph: Graph, material: Material) -> pl.DataFrame:
+    """``entity_id`` and ``name`` of entities and relations, from files and the items' tables."""
+    frames = [read_names(path) for path in graph.names]
+    frames += [material.names, material.facts.select(entity_id="tail_id", name="name")]
+    return pl.concat(frames).unique("entity_id", keep="first", maintain_order=True)
+
+
+def _names_of_relations(kg: pl.DataFrame, given: pl.DataFrame) -> dict[str, str]:
+    is_relation = pl.col("entity_id").is_in(kg["relation_id"].unique().implode())
+    return dict(given.filter(is_relation).iter_rows())
+
+
+def _names(entities: pl.Series, spool: NameSpool, given: pl.DataFrame) -> pl.DataFrame:
+    """``entity_id`` and ``name``; given ones go before the graph's names."""
+    known = pl.concat([given, spool.of(entities)]).unique(
         "entity_id", keep="first", maintain_order=True
     )
     names = entities.to_frame("entity_id").join(known, on="entity_id", maintain_order="left")
@@ -356,9 +443,11 @@ def _names(entities: pl.Series, spool: NameSpool, given: Path | None) -> pl.Data
     return names.with_columns(text.str.strip_chars()).filter(pl.col("name") != "")
 
 
-def _tables_of(material: Material, data: LinkedData, names: pl.DataFrame) -> dict[str, AtomicTable]:
+def _tables_of(
+    material: Material, data: LinkedData, names: pl.DataFrame, of_relations: Mapping[str, str]
+) -> dict[str, AtomicTable]:
     """The tables to write, by suffix."""
-    relation = relation_table(data.kg, data.link)
+    relation = relation_table(data.kg, data.link, of_relations)
     if not attribute_names(relation):
         raise UserError(
             "None of the relations left in the graph has items as heads, so the memory would have "

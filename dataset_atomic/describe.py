@@ -11,7 +11,7 @@ from dataset_atomic.atomic_files import steady_dataset
 from dataset_atomic.layout import Layout
 from dataset_atomic.raw.interactions import DAY
 from dataset_atomic.raw.timestamps import UNITS, unit_of
-from dataset_atomic.table1 import describe_table1, has_graph, scan_inter
+from dataset_atomic.table1 import describe_table1, has_graph, names_line, origin_of, scan_inter
 from ksr_recbole.errors import UserError
 from ksr_recbole.one_step import finish_steps
 
@@ -48,7 +48,9 @@ def describe(folder: Path, layout: Layout = RECBOLES) -> list[str]:
         if has_graph(folder, name):
             lines += _links(folder, name, layout)
             lines += _relations(folder, name, layout)
-            lines.append(_names(folder, name, layout))
+            origin = origin_of(folder, name, layout) or "the files do not say which"
+            lines.append(f"graph: {origin}")
+            lines.append(names_line(folder, name, layout))
     return lines
 
 
@@ -120,19 +122,3 @@ def _relations(folder: Path, name: str, layout: Layout) -> list[str]:
             )
     lines = [f"  {n:>12,}  {r}{notes.get(r, '')}" for r, n in counts.iter_rows()]
     return ["triples per relation:", *lines]
-
-
-def _names(folder: Path, name: str, layout: Layout) -> str:
-    path = atomic_path(folder, name, "entity")
-    kg = scan_atomic(atomic_path(folder, name, "kg"), layout.triple, layout)
-    both = [kg.select(e=layout.head), kg.select(e=layout.tail)]
-    ends = pl.concat(both).unique().collect()["e"]
-    if not path.is_file():
-        return (
-            f"entities without a name: all {len(ends):,}; convert with --names=FILE (lines of an "
-            "entity, a tab and its name) to have explanations in words"
-        )
-    known = scan_atomic(path, [layout.entity, "name"], layout)
-    named = known.select(layout.entity).collect()[layout.entity]
-    without = len(ends) - ends.is_in(named.implode()).sum()
-    return f"entities without a name: {without:,} of {len(ends):,}"

@@ -17,7 +17,14 @@ from typing import Any
 import requests
 
 from dataset_atomic.archives import unpack
-from dataset_atomic.sources import FREEBASE_BYTES, FREEBASE_DUMP, RECBOLE_KG, SOURCES
+from dataset_atomic.sources import (
+    FREEBASE_BYTES,
+    FREEBASE_DUMP,
+    KB4REC_LICENCE,
+    RECBOLE_KG,
+    SOURCES,
+    Source,
+)
 from ksr_recbole.bars import Bar
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular, ensure_writable, open_regular
@@ -38,7 +45,22 @@ _LINK_BYTES = 1 << 28
 """Bytes of the largest link file; KB4Rec's have a few MB."""
 
 
-def fetch(name: str, folder: Path) -> list[str]:
+class Unreachable(UserError):
+    """No network, or a server that does not answer.
+
+    Args:
+        url: what could not be reached.
+        reason: why, in a word or two.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"Cannot download {url} ({reason}); check the network, or download it by hand."
+        )
+        self.reason = reason
+
+
+def fetch(name: str, folder: Path, link: bool = False) -> list[str]:
     """Download what is public of a dataset into a folder, and say what is still missing.
 
     A download that was interrupted goes on where it stopped; a finished one is not repeated.
@@ -46,6 +68,7 @@ def fetch(name: str, folder: Path) -> list[str]:
     Args:
         name: of a dataset, or ``freebase`` for the dump.
         folder: where to.
+        link: also KB4Rec's link file, where the film graph that ships would do without.
 
     Returns:
         Lines to print: files, licences, what to do next.
@@ -67,13 +90,14 @@ def fetch(name: str, folder: Path) -> list[str]:
     if source.archive is None:
         lines.append(f"{name} cannot be fetched: get {source.download} and put it into {folder}/")
     else:
-        archive = folder / source.archive.rsplit("/", 1)[-1]
-        is_zip = archive.suffix == ".zip"
-        checksum = md5_beside(source.archive) if is_zip else None
-        download(source.archive, archive, source.max_bytes, checksum)
-        lines.append(f"{archive} is complete{' (md5 as published)' if checksum else ''}")
-        if is_zip:
-            lines.append(f"unpacked into {unpack(archive, source.max_bytes)}")
+        lines += fetch_archive(source, folder)
+    if source.films and not link:
+        lines.append(
+            "A graph of films comes with this package: "
+            f"`python -m dataset_atomic convert {name} --raw {folder}`"
+        )
+        return lines
+    lines.append(f"Licence of the links: {KB4REC_LICENCE}")
     lines.append(f"{_link_file(source.link, folder)} is complete (git hash as published)")
     lines.append(
         f"Still needed: a knowledge graph, such as {source.kg[0]} from {RECBOLE_KG} put into "
@@ -83,13 +107,38 @@ def fetch(name: str, folder: Path) -> list[str]:
     return lines
 
 
+def fetch_archive(source: Source, folder: Path) -> list[str]:
+    """Download and unpack the archive of a source that has one, and say what is there.
+
+    Raises:
+        UserError: as :func:`fetch`; :class:`Unreachable` if the server cannot be reached.
+    """
+    assert source.archive is not None
+    ensure_writable(folder, "raw")
+    archive = folder / source.archive.rsplit("/", 1)[-1]
+    is_zip = archive.suffix == ".zip"
+    checksum = None
+    if is_zip:
+        checksum = check_of(source.md5) if source.md5 else md5_beside(source.archive)
+    download(source.archive, archive, source.max_bytes, checksum)
+    lines = [f"{archive} is complete{' (md5 as published)' if checksum else ''}"]
+    if is_zip:
+        lines.append(f"unpacked into {unpack(archive, source.max_bytes)}")
+    return lines
+
+
+def check_of(md5: str) -> Callable[[Path], bool]:
+    """A check against a known md5."""
+    return lambda path: _digest(path, hashlib.md5(usedforsecurity=False)) == md5
+
+
 def md5_beside(url: str) -> Callable[[Path], bool]:
     """A check against the md5 that GroupLens publishes beside each archive."""
     text = _get_small(f"{url}.md5").decode(errors="replace")
     found = re.search(rf"\b[0-9a-f]{{{_HASH_LENGTH_MD5}}}\b", text)
     if not found:
         raise UserError(f"{url}.md5 holds no md5 but {text[:60]!r}; try again later.")
-    return lambda path: _digest(path, hashlib.md5(usedforsecurity=False)) == found.group()
+    return check_of(found.group())
 
 
 def git_blob_check(sha: str) -> Callable[[Path], bool]:
@@ -131,8 +180,14 @@ def download(
             else:
                 _save(response, part, target.name, url, max_bytes)
         if check is not None and not check(part):
+            with open_regular(part) as file:
+                is_page = file.read(64).lstrip().startswith(b"<")
             part.unlink()
-            raise UserError(f"The checksum of {url} does not fit; it was removed, fetch it again.")
+            told = " and begins as a web page does (of a proxy?)" if is_page else ""
+            raise UserError(
+                f"The checksum of {url} does not fit{told}; it was removed, fetch it again, or "
+                "download it by hand."
+            )
         os.replace(part, target)
     return target
 
@@ -245,9 +300,7 @@ def _get(
         if not (complete and response.status_code == 416):
             response.raise_for_status()
     except requests.RequestException as error:
-        raise UserError(
-            f"Cannot download {url} ({_reason(error)}); check the network, or download it by hand."
-        ) from error
+        raise Unreachable(url, _reason(error)) from error
     return response
 
 

@@ -10,6 +10,7 @@ the order of application does not matter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -178,11 +179,13 @@ def _within(kg: pl.DataFrame, entities: pl.Series, hops: int) -> pl.DataFrame:
     return near
 
 
-def relation_table(kg: pl.DataFrame, link: pl.DataFrame) -> AtomicTable:
+def relation_table(
+    kg: pl.DataFrame, link: pl.DataFrame, names: Mapping[str, str] | None = None
+) -> AtomicTable:
     """The ``.relation`` file: every relation's reverse, and whether it is an attribute.
 
     See :mod:`dataset_atomic.attributes` for both.  ``reverse_id`` is empty where there is
-    no reverse, ``attribute`` is 1 or 0.
+    no reverse, ``attribute`` is 1 or 0.  With names there is a column ``name``.
     """
     relations = kg["relation_id"].unique().sort()
     entities = pl.concat([kg["head_id"], kg["tail_id"], link["entity_id"]]).unique().sort()
@@ -194,17 +197,20 @@ def relation_table(kg: pl.DataFrame, link: pl.DataFrame) -> AtomicTable:
     )
     reverse = reverse_relations(*triples)
     attributes = attribute_relations(*triples, _codes(link["entity_id"], entities))
-    names = relations.to_list()
-    is_attribute = np.isin(np.arange(len(names)), attributes)
+    ids = relations.to_list()
+    is_attribute = np.isin(np.arange(len(ids)), attributes)
     frame = pl.DataFrame(
         {
-            "relation_id": names,
-            "reverse_id": [None if r == -1 else names[r] for r in reverse],
+            "relation_id": ids,
+            "reverse_id": [None if r == -1 else ids[r] for r in reverse],
             "attribute": ["1" if yes else "0" for yes in is_attribute],
         },
         schema_overrides=dict.fromkeys(("relation_id", "reverse_id", "attribute"), pl.String),
     )
     types = {"relation_id": "token", "reverse_id": "token", "attribute": "float"}
+    if names:
+        frame = frame.with_columns(pl.Series("name", [names.get(r) for r in ids], pl.String))
+        types["name"] = "token_seq"
     return AtomicTable(frame, types)
 
 

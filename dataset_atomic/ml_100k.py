@@ -1,23 +1,27 @@
-"""MovieLens-100k with a Freebase subgraph, from the files inside the RecBole wheel.
+"""MovieLens-100k, from the files inside the RecBole wheel, with one of two knowledge graphs.
 
-The wheel's ``ml-100k.link`` maps MovieLens's own ids (those of ml-1m and ml-20m) to Freebase
-entities but calls them ml-100k ids, which links nearly every film to another one: item 50,
-*Star Wars*, to *The Usual Suspects*.  ``ml_100k_crosswalk.tsv`` gives the MovieLens id of the
-ml-100k items, with which the link is corrected.  18 films are listed twice in ml-100k: both
-items have the same MovieLens id, are linked to the same entity, and stay two items.
+``ml-100k`` has the film graph that ships with this package, ``ml-100k-freebase`` the wheel's
+Freebase subgraph.  The wheel's ``ml-100k.link`` maps MovieLens's own ids (those of ml-1m and
+ml-20m) to Freebase entities but calls them ml-100k ids, which links nearly every film to another
+one: item 50, *Star Wars*, to *The Usual Suspects*.  ``ml_100k_crosswalk.tsv`` gives the MovieLens
+id of the ml-100k items, with which both links are looked up.  18 films are listed twice in
+ml-100k: both items have the same MovieLens id, are linked to the same entity, and stay two items.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from dataset_atomic import film_graph
 from dataset_atomic.atomic import RECBOLES, AtomicTable, atomic_path, read_atomic
 from dataset_atomic.convert import (
     ConversionReport,
+    Graph,
     Material,
     Options,
     convert,
@@ -27,10 +31,11 @@ from dataset_atomic.filtering import Funnel
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.links import read_links
 from dataset_atomic.raw.stream import TextFormat, read_table
-from dataset_atomic.sources import SOURCES, find_in, movie_table
+from dataset_atomic.sources import INTER, SOURCES, find_in, movie_facts, movie_table
 from ksr_recbole.errors import UserError
 
 NAME = "ml-100k"
+FREEBASE = "ml-100k-freebase"
 
 CROSSWALK = Path(__file__).with_name("ml_100k_crosswalk.tsv")
 
@@ -43,9 +48,6 @@ REQUIRED_COLUMNS = {
 }
 """Source files by suffix, and the columns that the conversion needs of them."""
 
-_INTER = TextFormat(
-    {f"{name}:{kind}": name for name, kind in REQUIRED_COLUMNS["inter"].items()}, header=True
-)
 _GENRES = tuple(
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy "  # noqa: SIM905
     "Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War Western".split(" ")
@@ -61,6 +63,7 @@ _U_USER = TextFormat(("user_id", "age", "gender", "occupation", "zip_code"), sep
 
 def convert_ml_100k(
     out_dir: str | os.PathLike[str],
+    name: str = NAME,
     *,
     options: Options | None = None,
     raw: Path | None = None,
@@ -70,15 +73,17 @@ def convert_ml_100k(
 ) -> ConversionReport:
     """Write ml-100k as the paper prepares its datasets (Sec. 5.1).
 
-    Written are ``ml-100k.inter`` (in the order of time), ``.kg``, ``.link``, ``.item``, ``.user``
-    and ``.relation`` (see :func:`dataset_atomic.filtering.relation_table`), all or none of them.
+    Written are ``<name>.inter`` (in the order of time), ``.kg``, ``.link``, ``.item``, ``.user``,
+    ``.relation`` (see :func:`dataset_atomic.filtering.relation_table`) and ``.origin``, and
+    ``.entity`` where there are names, all or none of them.
 
     Args:
-        out_dir: folder to write to; RecBole wants it to be called ``ml-100k``.
+        out_dir: folder to write to; RecBole wants it to be called like the dataset.
+        name: of the dataset, which says its graph: ``ml-100k`` or ``ml-100k-freebase``.
         options: see :class:`dataset_atomic.convert.Options`.
         raw: a folder with ``u.data`` and ``u.item``; by default the wheel's atomic files.
-        link: a link file by MovieLens ids, such as ``ml2fb.txt``; by default the wheel's.
-        kg: the knowledge graph; by default the wheel's.
+        link: a link file by MovieLens ids, such as ``ml2fb.txt``; by default the graph's.
+        kg: the knowledge graph; by default the one that goes with the name.
         source_dir: folder with the five atomic files; by default that in the RecBole wheel.
 
     Raises:
@@ -88,24 +93,43 @@ def convert_ml_100k(
     options = options or Options()
     ensure_free(out_dir, options)
     folder = Path(source_dir) if source_dir is not None else bundled_folder()
-    needed = (["link"] if link is None else []) + (["kg"] if kg is None else [])
-    needed += list(REQUIRED_COLUMNS)[:3] if raw is None else []
-    bundled = {
-        suffix: read_atomic(atomic_path(folder, NAME, suffix), REQUIRED_COLUMNS[suffix])
-        for suffix in needed
-    }
+    graph, pairs = _graph_and_link(name, folder, link, kg, options.names)
     if raw is None:
-        ratings, layout = atomic_path(folder, NAME, "inter"), _INTER
-        side = {suffix: bundled[suffix] for suffix in ("item", "user")}
+        ratings, layout = atomic_path(folder, NAME, "inter"), INTER
+        side = {s: _bundled(folder, s) for s in ("inter", "item", "user")}
+        del side["inter"]  # looked at only to say what is wrong with it
     else:
-        ratings, layout = SOURCES[NAME].ratings_file(raw), SOURCES[NAME].layout
+        ratings, layout = SOURCES[NAME].ratings_file(raw)
         side = _raw_side(ratings.parent)
-    pairs = read_links(link).frame if link is not None else bundled["link"].frame
-    linking = Funnel(".link", side["item"].frame.height)
-    linked = correct_link(side["item"].frame, pairs, read_crosswalk(), linking)
+    items = side["item"].frame
+    linking = Funnel(".link", items.height)
+    linked = correct_link(items, pairs, read_crosswalk(), linking)
     inter = read_interactions(ratings, layout, linked["item_id"], options.period or Period())
-    material = Material(NAME, inter, linked, linking, side, inter.notes)
-    return convert(material, kg or [atomic_path(folder, NAME, "kg")], out_dir, options)
+    facts = {"facts": movie_facts(items)} if graph.origin == film_graph.ORIGIN else {}
+    material = Material(name, inter, linked, linking, side, inter.notes, **facts)
+    return convert(material, graph, out_dir, options)
+
+
+def _graph_and_link(
+    name: str, folder: Path, link: Path | None, kg: list[Path] | None, names: Path | None
+) -> tuple[Graph, pl.DataFrame]:
+    """The knowledge graph, and the entities of MovieLens's film ids."""
+    wheel = name == FREEBASE
+    if kg:
+        graph = Graph.given(kg, names)
+    elif wheel:
+        _bundled(folder, "kg")
+        graph = Graph.given([atomic_path(folder, NAME, "kg")], names)
+        graph = replace(graph, origin="the Freebase subgraph of RecBole's ml-100k, link corrected")
+    else:
+        graph = Graph.films(names)
+    if link is not None:
+        return graph, read_links(link).frame
+    return graph, _bundled(folder, "link").frame if wheel else read_links(film_graph.LINK).frame
+
+
+def _bundled(folder: Path, suffix: str) -> AtomicTable:
+    return read_atomic(atomic_path(folder, NAME, suffix), REQUIRED_COLUMNS[suffix])
 
 
 def bundled_folder() -> Path:
@@ -132,7 +156,7 @@ def correct_link(
 
     Args:
         items: the ``.item`` file.
-        bundled: the wheel's ``.link`` file, whose ``item_id`` is a MovieLens id.
+        bundled: links whose ``item_id`` is a MovieLens id.
         crosswalk: see :func:`read_crosswalk`.
         funnel: notes why items have no entity.
 

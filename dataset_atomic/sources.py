@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import AtomicTable
+from dataset_atomic.atomic import AtomicTable, read_atomic
 from dataset_atomic.raw.interactions import Period
 from dataset_atomic.raw.stream import TextFormat, read_table
 from ksr_recbole.errors import UserError
@@ -25,6 +25,22 @@ FREEBASE_DUMP = (
 )
 FREEBASE_BYTES = 1 << 36
 """More than the dump has (32 GB)."""
+
+ARCHIVES = {
+    "ml-100k": (f"{GROUPLENS}/ml-100k.zip", "0e33842e24a9c977be4e0107933c0723"),
+    "ml-1m": (f"{GROUPLENS}/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"),
+    "ml-10m": (f"{GROUPLENS}/ml-10m.zip", "ce571fd55effeba0271552578f2648bd"),
+    "ml-20m": (f"{GROUPLENS}/ml-20m.zip", "cd245b17a1ae2cc31bb14903e1204af3"),
+    "ml-25m": (f"{GROUPLENS}/ml-25m.zip", "6b51fb2759a8657d3bfcbfc42b592ada"),
+    "ml-32m": (f"{GROUPLENS}/ml-32m.zip", "d472be332d4daa821edc399621853b57"),
+    "ml-latest-small": (f"{GROUPLENS}/ml-latest-small.zip", None),
+    "ml-latest": (f"{GROUPLENS}/ml-latest.zip", None),
+}
+"""MovieLens's archives and the md5 that GroupLens publishes of each.
+
+The last two are made anew from time to time, so that theirs is read where it is published, in
+``<address>.md5``.
+"""
 
 MOVIELENS_LICENCE = (
     "MovieLens: for research, no redistribution without permission, no commercial use without "
@@ -49,6 +65,8 @@ class Source:
         period: of the paper (Sec. 5.1).
         download: what to get from where by hand.
         archive: what ``fetch`` downloads and unpacks, if it can.
+        md5: of the archive; ``None`` if it is published beside the archive only, or nowhere.
+        films: whether its item ids are MovieLens's, so that the film graph that ships suits it.
         max_bytes: more than the archive has, and more than it unpacks to; the public ones have
             less than half.
         link: KB4Rec's file that ``fetch`` downloads and that is looked for in the raw folder.
@@ -67,10 +85,14 @@ class Source:
     k_core: int = 10
     period: Period = field(default_factory=Period)
     archive: str | None = None
+    md5: str | None = None
+    films: bool = False
     max_bytes: int = 1 << 26
 
-    def ratings_file(self, folder: Path) -> Path:
-        """The file of interactions in the raw folder, or in a folder in it.
+    def ratings_file(self, folder: Path) -> tuple[Path, TextFormat]:
+        """The file of interactions in the raw folder, or in a folder in it, and its layout.
+
+        RecBole's own ``<name>.inter`` serves too, where the raw file is missing.
 
         Raises:
             UserError: there is none.
@@ -79,14 +101,22 @@ class Source:
             raise UserError(f"The raw folder {folder} does not exist; give it with --raw=FOLDER.")
         for where in (folder, *(path for path in folder.iterdir() if path.is_dir())):
             finish_steps(where)  # of a `fetch` that was killed
-        found = find_in(folder, self.ratings)
+        if found := find_in(folder, self.ratings):
+            return found, self.layout
+        found = find_in(folder, (f"{self.name}.inter",))
         if found is None:
             held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
             raise UserError(
                 f"{folder} holds no {' or '.join(self.ratings)} (but {held}); expected the raw "
                 f"files of {self.name}: {self.download}."
             )
-        return found
+        return found, INTER
+
+    def item_table(self, folder: Path) -> AtomicTable | None:
+        """The ``.item`` table of the raw folder, or RecBole's own; ``None`` without files."""
+        table = self.items(folder)
+        found = find_in(folder, (f"{self.name}.item",)) if table is None else None
+        return table if found is None else read_atomic(found, {"item_id": "token"})
 
 
 def find_in(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -118,10 +148,38 @@ def movie_table(frame: pl.DataFrame, genre_separator: str = "|") -> AtomicTable:
     return AtomicTable(table, dict(zip(table.columns, types, strict=True)))
 
 
-def _movies_dat(folder: Path) -> AtomicTable | None:
+def movie_facts(items: pl.DataFrame) -> pl.DataFrame:
+    """Genres and decades of films, as facts (:data:`dataset_atomic.convert.FACT`).
+
+    Args:
+        items: ``item_id``, and what there is of ``release_year`` and of genres separated by
+            blanks in ``genre`` (``class`` in RecBole's ml-100k).
+    """
+    genre = next((name for name in ("genre", "class") if name in items.columns), None)
+    facts = []
+    if genre is not None:
+        names = items.select("item_id", name=pl.col(genre).str.split(" ").list.sort()).explode(
+            "name"
+        )
+        facts.append(names.with_columns(relation_id=pl.lit("ml:genre")))
+    if "release_year" in items.columns:
+        decade = pl.col("release_year").str.extract(r"^(\d{3})\d$") + "0s"
+        names = items.select("item_id", name=decade)
+        facts.append(names.with_columns(relation_id=pl.lit("ml:decade")))
+    if not facts:
+        return pl.DataFrame(schema=FACT)
+    known = pl.concat(facts).filter(pl.col("name").str.len_chars() > 0)
+    return known.with_columns(tail_id=pl.col("relation_id") + "/" + pl.col("name")).select(*FACT)
+
+
+def _movies_dat(folder: Path, encoding: str = "latin-1") -> AtomicTable | None:
     path = find_in(folder, ("movies.dat",))
-    layout = TextFormat(("item_id", "title", "genre"), separator="::", encoding="latin-1")
+    layout = TextFormat(("item_id", "title", "genre"), separator="::", encoding=encoding)
     return None if path is None else movie_table(read_table(path, layout))
+
+
+def _movies_dat_in_utf8(folder: Path) -> AtomicTable | None:
+    return _movies_dat(folder, "utf-8")
 
 
 def _movies_csv(folder: Path) -> AtomicTable | None:
@@ -150,6 +208,20 @@ def _no_items(folder: Path) -> AtomicTable | None:
     return None
 
 
+FACT = dict.fromkeys(("item_id", "relation_id", "tail_id", "name"), pl.String)
+"""Columns of facts: an item, a relation, the entity that it has there, and that entity's name."""
+
+INTER = TextFormat(
+    {
+        "user_id:token": "user_id",
+        "item_id:token": "item_id",
+        "rating:float": "rating",
+        "timestamp:float": "timestamp",
+    },
+    header=True,
+)
+"""The layout of the files of MovieLens that RecBole gives."""
+
 _RATINGS_CSV = TextFormat(
     {"userId": "user_id", "movieId": "item_id", "rating": "rating", "timestamp": "timestamp"},
     separator=",",
@@ -164,9 +236,11 @@ def _movielens(name: str, **others: object) -> Source:
         "ratings": ("ratings.csv", "ratings.csv.gz"),
         "layout": _RATINGS_CSV,
         "items": _movies_csv,
-        "download": f"{GROUPLENS}/{name}.zip",
-        "archive": f"{GROUPLENS}/{name}.zip",
-        "licence": f"{MOVIELENS_LICENCE}. {KB4REC_LICENCE}",
+        "download": ARCHIVES[name][0],
+        "archive": ARCHIVES[name][0],
+        "md5": ARCHIVES[name][1],
+        "films": True,
+        "licence": MOVIELENS_LICENCE,
         "link": "ml2fb.txt",
         "kg": ("MovieLens-KG", "freebase-rdf-latest.gz"),
     }
@@ -184,15 +258,25 @@ SOURCES = {
             max_bytes=1 << 27,
             items=_movies_dat,
         ),
+        _movielens(
+            "ml-10m",
+            ratings=("ratings.dat",),
+            layout=TextFormat(_PLAIN, separator="::"),
+            max_bytes=1 << 30,
+            items=_movies_dat_in_utf8,
+        ),
         _movielens("ml-20m", max_bytes=1 << 31, period=Period(first_year=2005, last_year=2015)),
+        _movielens("ml-25m", max_bytes=1 << 32),
+        _movielens("ml-32m", max_bytes=1 << 32),
         _movielens("ml-latest-small"),
+        _movielens("ml-latest", max_bytes=1 << 32),
         Source(
             name="lfm-1b",
             ratings=("LFM-1b_LEs.txt", "LFM-1b_LEs.txt.gz"),
             layout=TextFormat(("user_id", "artist_id", "album_id", "item_id", "timestamp")),
             items=_tracks,
             download="LFM-1b.zip from http://www.cp.jku.at/datasets/LFM-1b (on request)",
-            licence=f"LFM-1b: for research; cite Schedl 2016. {KB4REC_LICENCE}",
+            licence="LFM-1b: for research; cite Schedl 2016",
             link="lfb2fb.txt",
             kg=("LFM-1b-KG", "freebase-rdf-latest.gz"),
             period=Period(last_days=365),
@@ -207,7 +291,7 @@ SOURCES = {
             archive="http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
             "ratings_Books.csv",
             max_bytes=1 << 32,
-            licence=f"Amazon: for research; cite He and McAuley 2016. {KB4REC_LICENCE}",
+            licence="Amazon: for research; cite He and McAuley 2016",
             link="ab2fb.txt",
             kg=("Amazon-book-KG", "freebase-rdf-latest.gz"),
             k_core=3,

@@ -11,6 +11,7 @@ import polars as pl
 from dataset_atomic.atomic import RECBOLES, atomic_path, scan_atomic
 from dataset_atomic.atomic_files import steady_dataset
 from dataset_atomic.layout import Layout
+from ksr_recbole.errors import shown
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,36 @@ def scan_inter(
     """
     paths = layout.inter_paths(Path(folder), name)
     return pl.concat([scan_atomic(path, needed, layout).select(*needed) for path in paths])
+
+
+def origin_of(folder: str | os.PathLike[str], name: str, layout: Layout = RECBOLES) -> str | None:
+    """Which graph a dataset has and where it comes from; ``None`` if the files do not say."""
+    path = atomic_path(folder, name, "origin")
+    if not path.is_file():
+        return None
+    row = scan_atomic(path, {"graph": "token_seq"}, layout).head(1).collect().row(0, named=True)
+    return "; ".join(shown(row[key], 200) for key in ("graph", "links") if row.get(key))
+
+
+def names_line(folder: str | os.PathLike[str], name: str, layout: Layout = RECBOLES) -> str:
+    """How many entities of a graph have a name.
+
+    Raises:
+        UserError: ``.kg`` or ``.entity`` is malformed.
+    """
+    path = atomic_path(folder, name, "entity")
+    kg = scan_atomic(atomic_path(folder, name, "kg"), layout.triple, layout)
+    both = [kg.select(e=layout.head), kg.select(e=layout.tail)]
+    ends = pl.concat(both).unique().collect()["e"]
+    if not path.is_file():
+        return (
+            f"entities without a name: all {len(ends):,}; convert with --names=FILE (lines of an "
+            "entity, a tab and its name) to have explanations in words"
+        )
+    known = scan_atomic(path, [layout.entity, "name"], layout)
+    named = known.select(layout.entity).collect()[layout.entity]
+    without = len(ends) - ends.is_in(named.implode()).sum()
+    return f"entities without a name: {without:,} of {len(ends):,}"
 
 
 def has_graph(folder: str | os.PathLike[str], name: str) -> bool:

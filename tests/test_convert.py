@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dataset_atomic import lines
 from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
+from dataset_atomic.layout import KEYS
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.iris import expand, shorten
 from dataset_atomic.raw.stream import TextFormat, read_blocks, read_table
@@ -103,9 +104,9 @@ def test_titles(tmp_path):
 
 
 def test_ml_100k_from_its_raw_files(tmp_path, capsys):
-    from dataset_atomic.ml_100k import bundled_folder, convert_ml_100k
+    from dataset_atomic.ml_100k import FREEBASE, bundled_folder, convert_ml_100k
 
-    convert_ml_100k(tmp_path / "wheel")
+    convert_ml_100k(tmp_path / "wheel", FREEBASE)
     source = read_atomic(bundled_folder() / "ml-100k.inter", []).frame
     films = read_atomic(bundled_folder() / "ml-100k.item", []).frame
     write(tmp_path / "raw" / "u.data", ["\t".join(row) for row in source.iter_rows()])
@@ -113,12 +114,12 @@ def test_ml_100k_from_its_raw_files(tmp_path, capsys):
         f"{i}|Film (1990)|01-Jan-1990||http://x|{'|'.join('0' * 18)}|1" for i in films["item_id"]
     ]
     write(tmp_path / "raw" / "u.item", items)
-    out = tmp_path / "ml-100k"
-    assert main(["convert", "ml-100k", "--raw", str(tmp_path / "raw"), "--out", str(out)]) == 0
+    out = tmp_path / FREEBASE
+    assert main(["convert", FREEBASE, "--raw", str(tmp_path / "raw"), "--out", str(out)]) == 0
     for suffix in ("inter", "kg", "link", "relation"):
-        name = f"ml-100k.{suffix}"
+        name = f"{FREEBASE}.{suffix}"
         assert (out / name).read_bytes() == (tmp_path / "wheel" / name).read_bytes()
-    assert table(out, "ml-100k", "item").row(0) == ("1", "Film", "1990", "Western")
+    assert table(out, FREEBASE, "item").row(0) == ("1", "Film", "1990", "Western")
 
 
 def test_a_user_s_own_csv(tmp_path):
@@ -395,8 +396,8 @@ def test_wrong_folders_and_names(raw, tmp_path, capsys):
     assert "There is no converter 'ml-2m'" in complaint(capsys, "convert", "ml-2m", *out)
     assert "k_core` is 0" in complaint(capsys, "convert", "ml-20m", "--raw", raw, "--k-core=0")
     (raw / "freebase-rdf-latest.gz").unlink()
-    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, *out)
-    assert "no knowledge graph" in sentence
+    lfm = write_raw("lfm-1b", tmp_path / "lfm")  # MovieLens has the film graph that ships
+    assert "no knowledge graph" in complaint(capsys, "convert", "lfm-1b", "--raw", lfm, *out)
     (raw / "ml2fb.txt").unlink()
     graph = write_graph("tsv", tmp_path)
     sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--kg", graph, *out)
@@ -472,8 +473,17 @@ def test_a_run_says_where_an_absent_dataset_comes_from(tmp_path, monkeypatch):
 
     monkeypatch.setattr(atomic_data, "DATASETS", tmp_path)
     with pytest.raises(UserError) as raised:
-        atomic_data.prepare_atomic_files({"dataset": "ml-1m", "data_path": str(tmp_path / "ml-1m")})
+        atomic_data.prepare_atomic_files(absent("ml-1m", tmp_path))
     sentence = str(raised.value)
     assert "https://files.grouplens.org/datasets/movielens/ml-1m.zip" in sentence
-    assert "python -m dataset_atomic convert ml-1m --raw raw/ml-1m" in sentence
-    assert "fetch ml-1m" in sentence and "--data_path=FOLDER" in sentence
+    assert "python run_recbole.py --dataset=ml-1m" in sentence
+    with pytest.raises(UserError) as raised:
+        atomic_data.prepare_atomic_files(absent("amazon-book", tmp_path))
+    sentence = str(raised.value)
+    assert "python -m dataset_atomic convert amazon-book --raw raw/amazon-book" in sentence
+    assert "fetch amazon-book" in sentence and "--data_path=FOLDER" in sentence
+
+
+def absent(name: str, folder: Path) -> dict[str, object]:
+    places = {"dataset": name, "data_path": str(folder / name), "download": False}
+    return {**dict.fromkeys(KEYS.values()), **places}

@@ -22,7 +22,13 @@ from dataset_atomic.filtering import (
     filter_to_fixed_point,
     relation_table,
 )
-from dataset_atomic.ml_100k import bundled_folder, convert_ml_100k, correct_link, read_crosswalk
+from dataset_atomic.ml_100k import (
+    FREEBASE,
+    bundled_folder,
+    convert_ml_100k,
+    correct_link,
+    read_crosswalk,
+)
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.errors import UserError
 
@@ -70,14 +76,14 @@ ATTRIBUTES = [
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
     """The folder of a conversion with default options, and its report."""
-    folder = tmp_path_factory.mktemp("converted") / "ml-100k"
-    return folder, convert_ml_100k(folder)
+    folder = tmp_path_factory.mktemp("converted") / FREEBASE
+    return folder, convert_ml_100k(folder, FREEBASE)
 
 
 @pytest.fixture(scope="module")
 def tables(converted):
     folder, _ = converted
-    return {s: read_atomic(folder / f"ml-100k.{s}", []).frame for s in SUFFIXES}
+    return {s: read_atomic(folder / f"{FREEBASE}.{s}", []).frame for s in SUFFIXES}
 
 
 def contents(folder):
@@ -114,9 +120,9 @@ def test_items_that_share_an_entity_both_stay(converted, tables):
 
 def test_table1_and_funnels(converted, tables):
     folder, report = converted
-    assert report.table1 == describe_table1(folder, "ml-100k")
-    assert describe_table1(folder, "ml-100k").line() == (
-        "ml-100k: 94,423 interactions, 1,091 linked items, 943 users, "
+    assert report.table1 == describe_table1(folder, FREEBASE)
+    assert describe_table1(folder, FREEBASE).line() == (
+        "ml-100k-freebase: 94,423 interactions, 1,091 linked items, 943 users, "
         "29,086 entities, 23 relations, 73,742 triples"
     )
     assert {f.table: f.rows_out for f in report.funnels} == {
@@ -151,7 +157,7 @@ def test_rows_and_columns_are_the_source_s(converted):
     folder, _ = converted
     for suffix in ("item", "kg", "user"):
         source = (bundled_folder() / f"ml-100k.{suffix}").read_text().splitlines()
-        lines = (folder / f"ml-100k.{suffix}").read_text().splitlines()
+        lines = (folder / f"{FREEBASE}.{suffix}").read_text().splitlines()
         assert lines[0] == source[0]
         remaining = iter(source)
         assert all(line in remaining for line in lines)  # in the source's order
@@ -181,8 +187,8 @@ def test_attributes_and_reverses_of_ml_100k(converted, tables):
 
 def test_the_conversion_is_reproducible(converted, tmp_path):
     folder, report = converted
-    again = convert_ml_100k(tmp_path / "ml-100k")
-    assert contents(tmp_path / "ml-100k") == contents(folder)
+    again = convert_ml_100k(tmp_path / FREEBASE, FREEBASE)
+    assert contents(tmp_path / FREEBASE) == contents(folder)
     assert again.lines()[:-1] == report.lines()[:-1]
 
 
@@ -218,7 +224,7 @@ def source(tmp_path):
 
 def complaint(folder, out_dir, **options) -> str:
     with pytest.raises(UserError) as raised:
-        convert_ml_100k(out_dir, source_dir=folder, options=Options(**options))
+        convert_ml_100k(out_dir, FREEBASE, source_dir=folder, options=Options(**options))
     assert not out_dir.exists()
     return str(raised.value)
 
@@ -265,7 +271,7 @@ def test_a_malformed_source_file(source, tmp_path, suffix, line, text, expected)
 def test_windows_line_ends_change_nothing(source, tmp_path, converted):
     for path in source.iterdir():
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    convert_ml_100k(tmp_path / "out", source_dir=source)
+    convert_ml_100k(tmp_path / "out", FREEBASE, source_dir=source)
     assert contents(tmp_path / "out") == contents(converted[0])
 
 

@@ -86,20 +86,20 @@ def public(server, monkeypatch):
     files["/ml2fb.txt"] = link
     entry = f'{{"name": "ml2fb.txt", "sha": "{blob}", "download_url": "{address}/ml2fb.txt"}}'
     files["/listing"] = f"[{entry}]".encode()
-    source = replace(SOURCES["ml-1m"], archive=f"{address}/ml-1m.zip")
+    source = replace(SOURCES["ml-1m"], archive=f"{address}/ml-1m.zip", md5=None)
     monkeypatch.setitem(SOURCES, "ml-1m", source)
     monkeypatch.setattr(module, "KB4REC_LISTING", f"{address}/listing")
     return files
 
 
 def test_fetch(public, server, tmp_path):
-    lines = fetch("ml-1m", tmp_path)
+    lines = fetch("ml-1m", tmp_path, link=True)
     assert (tmp_path / "ml-1m" / "ratings.dat").read_text() == "1::2::3::4\n"
     assert (tmp_path / "ml2fb.txt").read_bytes() == public["/ml2fb.txt"]
     assert "MovieLens: for research" in lines[0]
     assert "convert ml-1m --raw" in lines[-1]
     requests = len(server[2])
-    fetch("ml-1m", tmp_path)
+    fetch("ml-1m", tmp_path, link=True)
     assert len(server[2]) == requests  # what is complete is not downloaded again
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_archive(public, tmp_path):
     public["/ml-1m.zip"] = public["/ml-1m.zip"][:40]
     public["/ml-1m.zip.md5"] = hashlib.md5(public["/ml-1m.zip"]).hexdigest().encode()
     with pytest.raises(UserError, match="cannot be unpacked"):
-        fetch("ml-1m", tmp_path)
+        fetch("ml-1m", tmp_path, link=True)
 
 
 def odd_zip(name: str = "ml-1m/ratings.dat", **changes) -> bytes:
@@ -212,10 +212,10 @@ def test_what_a_server_sends_has_an_end(server, public, tmp_path):
     for odd in (b"{}", b"[1, null]", b'[{"name": "ml2fb.txt", "download_url": "file:///x"}]', b"<"):
         files["/listing"] = odd
         with pytest.raises(UserError, match=r"listing (lists no|gives no address|is no list)"):
-            fetch("ml-1m", tmp_path)
+            fetch("ml-1m", tmp_path, link=True)
     files["/listing"] = b"[" + b" " * (1 << 21)
     with pytest.raises(UserError, match=r"listing is longer than 1,048,576 bytes"):
-        fetch("ml-1m", tmp_path)
+        fetch("ml-1m", tmp_path, link=True)
 
 
 def test_a_longer_part_is_of_another_file(server, tmp_path):
@@ -241,11 +241,11 @@ def test_a_place_that_is_taken(server, tmp_path):
 
 def test_errors_are_one_sentence(server, public, tmp_path, capsys, monkeypatch):
     del public["/ml-1m.zip.md5"]
-    assert main(["fetch", "ml-1m", "--raw", str(tmp_path)]) == 2
+    assert main(["fetch", "ml-1m", "--link", "--raw", str(tmp_path)]) == 2
     assert "the server says 404" in capsys.readouterr().err
     source = replace(SOURCES["ml-1m"], archive="http://127.0.0.1:9/ml-1m.zip")
     monkeypatch.setitem(SOURCES, "ml-1m", source)
-    assert main(["fetch", "ml-1m", "--raw", str(tmp_path)]) == 2
+    assert main(["fetch", "ml-1m", "--link", "--raw", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: Cannot download http://127.0.0.1:9/ml-1m.zip.md5")
     assert error.count("\n") == 1 and "check the network" in error

@@ -46,7 +46,14 @@ def test_the_wheel_has_every_module_and_every_configuration(installed: Path) -> 
     wanted = {
         path.relative_to(ROOT).as_posix()
         for package in ("ksr_recbole", "dataset_atomic")
-        for suffix in ("*.py", "*.html", "py.typed", "ml_100k_crosswalk.tsv")
+        for suffix in (
+            "*.py",
+            "*.html",
+            "py.typed",
+            "ml_100k_crosswalk.tsv",
+            "*.tsv.gz",
+            "LICENSE.md",
+        )
         for path in (ROOT / package).rglob(suffix)
     }
     wanted |= {

@@ -16,6 +16,9 @@ from ksr_recbole.errors import UserError
 DAY = 86_400
 """Seconds of a day."""
 
+WITHOUT_ENTITY = "item without an entity"
+"""Why interactions with items that have no link are dropped."""
+
 
 @dataclass(frozen=True)
 class Period:
@@ -119,9 +122,7 @@ def read_interactions(
             f"not in {period}", frame, frame.filter(period.mask(frame["timestamp"] // second))
         )
         # Known before the k-core: what no entity belongs to need not be held in memory.
-        frame = funnel.step(
-            "item without an entity", frame, frame.filter(pl.col("item_id").is_in(known))
-        )
+        frame = funnel.step(WITHOUT_ENTITY, frame, frame.filter(pl.col("item_id").is_in(known)))
         frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest, second))
         kept.append(frame.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical)))
     if not funnel.rows_in:

@@ -14,7 +14,10 @@ from pathlib import Path
 import polars as pl
 
 from dataset_atomic.lines import decoded, empty_column, text_blocks
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
+from ksr_recbole.files import open_regular
+
+_JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
 
 _OVERFLOW = "\0overflow"
 
@@ -60,7 +63,9 @@ class Block:
     blank_lines: int
 
     def line_of(self, row: int) -> int:
-        """The line number of a row of ``frame``."""
+        """The line number of a row of ``frame``; the row's own in a file without lines."""
+        if not self.text:
+            return self.first_line + row
         filled = (k for k, line in enumerate(self.text.split(b"\n")) if line.strip())
         return self.first_line + next(k for n, k in enumerate(filled) if n == row)
 
@@ -73,6 +78,9 @@ def read_blocks(
     Raises:
         UserError: the file is missing, unreadable, truncated or malformed; with its line.
     """
+    if is_frame_file(path):
+        yield _block_of_frame(path, layout)
+        return
     names: list[str] | None = None if layout.header else list(layout.columns)
     for first_line, text in text_blocks(path, layout.encoding, block_bytes=block_bytes):
         if names is None:
@@ -80,6 +88,54 @@ def read_blocks(
             names = _header_names(path, decoded(path, 1, header.rstrip(b"\r")), layout)
             first_line += 1
         yield _parse(path, first_line, text, names, layout)
+
+
+def is_frame_file(path: Path) -> bool:
+    """Whether a file is a table that has types and no lines of fields: JSON lines or Parquet."""
+    return path.suffix.lower() in (*_JSON_LINES, *_PARQUET)
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """A file of JSON lines or Parquet.
+
+    Raises:
+        UserError: it is missing, unreadable or malformed.
+    """
+    is_json = path.suffix.lower() in _JSON_LINES
+    try:
+        with open_regular(path) as file:
+            if is_json:
+                return pl.read_ndjson(file, infer_schema_length=None)
+            return pl.read_parquet(file)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; name the file that holds the table.") from None
+    except (OSError, pl.exceptions.PolarsError, ValueError) as error:
+        kind = "JSON lines (an object a line)" if is_json else "Parquet"
+        raise UserError(
+            f"{path} cannot be read as {kind}: {shown(str(error), 120)}; correct the file, or give "
+            "it the suffix of what it is."
+        ) from error
+
+
+def _block_of_frame(path: Path, layout: TextFormat) -> Block:
+    """Columns of a table with types, as text."""
+    if not isinstance(layout.columns, Mapping):
+        raise UserError(f"{path} names its columns itself; leave --columns out.")
+    frame = read_frame(path)
+    for raw in layout.columns:
+        if raw not in frame.columns:
+            raise UserError(
+                f"{path} has no column '{shown(raw)}'; its columns are: "
+                f"{', '.join(shown(name, 30) for name in frame.columns[:20])}."
+            )
+    if nested := [raw for raw in layout.columns if frame[raw].dtype.is_nested()]:
+        raise UserError(f"{path}: the column '{shown(nested[0])}' holds lists; expected one value.")
+    frame = frame.select(pl.col(raw).cast(pl.String).alias(n) for raw, n in layout.columns.items())
+    for name in layout.columns.values():
+        if name not in layout.optional and frame[name].null_count():
+            row = int(frame[name].is_null().arg_max() or 0)
+            raise UserError(f"{path}, row {row + 1}: column '{name}' is empty; fill it in.")
+    return Block(path, 1, b"", frame, 0)
 
 
 def read_table(path: Path, layout: TextFormat) -> pl.DataFrame:

@@ -103,7 +103,7 @@ def make_plan(request: Request) -> Plan:
         raise UserError(next(iter(reasons.values())))
     return Plan(
         request,
-        Store(request.results_dir / "benchmark" / request.dataset),
+        Store.of(request.results_dir, request.dataset),
         table1,
         tuple(evaluated_modes(some_config)),
         cells,

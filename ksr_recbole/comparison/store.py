@@ -38,12 +38,26 @@ PLACES = frozenset(
 NO_PART_OF_THE_KEY = PLACES | frozenset(
     # What is shown or kept, ...
     {"resume", "trust_checkpoint", "show_progress", "state", "save_dataset", "save_dataloaders"}
-    | {"log_wandb", "wandb_project", "metric_decimal_place"}
+    | {"download", "log_wandb", "wandb_project", "metric_decimal_place"}
     # ... which machine computes it, in which order of batches; and the seed, given apart.
     | {"gpu_id", "use_gpu", "device", "worker", "num_threads", "memory_backend", "eval_batch_size"}
     | {"nproc", "ip", "port", "world_size", "local_rank", "group_offset", "offset", "seed"}
 )
 """Config keys under which a result stays the same."""
+
+
+_RENAMED = {"ml-100k-freebase": "ml-100k"}
+"""Datasets by the name under which their first cells were stored."""
+
+
+def store_name(dataset: str) -> str:
+    """The name of a dataset in keys and folders of cells.
+
+    ml-100k had the wheel's Freebase graph before it got one with names; what was finished then is
+    that of ``ml-100k-freebase`` now.  Its cells stay where they are, under their keys: the digests
+    of the files in a key tell cells of the two graphs apart.
+    """
+    return _RENAMED.get(dataset, dataset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +103,8 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
         files: from :func:`file_digests`.
     """
     kept = {key: value for key, value in of_consequence(settings).items() if value is not None}
+    if (dataset := kept.get("dataset")) is not None:
+        kept["dataset"] = store_name(dataset)
     return content_key({"settings": kept, "seed": seed, "files": dict(files)})
 
 
@@ -217,6 +233,11 @@ class Store:
     """
 
     folder: Path
+
+    @classmethod
+    def of(cls, results_dir: str | Path, dataset: str) -> Store:
+        """The folder of a dataset."""
+        return cls(Path(results_dir) / "benchmark" / store_name(dataset))
 
     def result_file(self, cell: Cell) -> Path:
         """The cell's JSON file; it is there if and only if the cell is finished."""

@@ -339,6 +339,7 @@ FOR_ALL: dict[str, Check] = {
     "pretrain_export_path": _optional(_path), "dataset_save_path": _optional(_path),
     "dataloaders_save_path": _optional(_path), "save_dataset": _FLAG, "save_dataloaders": _FLAG,
     "log_wandb": _wandb, "wandb_project": _text, "resume": _resume, "trust_checkpoint": _FLAG,
+    "download": _FLAG,
     "nproc": _whole(1, below=4097), "world_size": _whole(-1, below=65537),
     "group_offset": _whole(0, below=65537), "ip": _text,
     "port": Value(int, 1, 65536, optional=True),

@@ -117,6 +117,39 @@ def draw_candidates(
     return CandidateSets(users=users, positives=positives, negatives=negatives)
 
 
+def fitting_counts(
+    sequences: UserSequences,
+    split: Split,
+    phase: EvalPhase,
+    counts: tuple[int, int],
+    user_tokens: Sequence[str] | np.ndarray | None = None,
+) -> tuple[int, int]:
+    """How many uniform and popular negatives each positive gets.
+
+    They are the ones asked for.  A small catalogue, of less than twice as many items, may not
+    have as many that a user never interacted with: all positives get as many as there are for
+    each of them then, divided in the same way.
+
+    Args:
+        sequences: all users' sequences.
+        split: the split.
+        phase: the phase.
+        counts: of uniform and popular negatives asked for.
+        user_tokens: as for :func:`check_enough_items`.
+
+    Raises:
+        UserError: a user of a larger catalogue has too few items left, or fewer than two.
+    """
+    users, _ = phase_targets(sequences, split, phase)
+    n_items, wanted = sequences.n_items - 1, sum(counts)
+    available = int((n_items - sequences.distinct_items[users]).min(initial=n_items))
+    if available >= wanted or n_items >= 2 * wanted or available < 2:
+        check_enough_items(sequences, split, phase, wanted, user_tokens)
+        return counts
+    n_uniform = round(available * counts[0] / wanted)
+    return n_uniform, available - n_uniform
+
+
 def check_enough_items(
     sequences: UserSequences,
     split: Split,

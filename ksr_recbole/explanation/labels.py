@@ -82,14 +82,31 @@ class Names:
 
 
 def attribute_labels(dataset: KGSequenceDataset) -> tuple[str, ...]:
-    """Labels of the dataset's attributes; ``<dataset>.relation`` tells which are reverse sides."""
+    """Labels of the dataset's attributes.
+
+    ``<dataset>.relation`` tells which are reverse sides, and has names where a graph gives some.
+    """
     known = [str(token) for token in dataset.field2id_token[dataset.relation_field]]
     path = atomic_path(dataset.dataset_path, dataset.dataset_name, "relation")
     doubled = {f"{token}{_RECBOLE_REVERSE}": token for token in known}
-    reverses = {r: front for r, front in doubled.items() if r in known} | _reverses(
-        path, Layout.of(dataset.config)
-    )
-    return relation_labels([known[a] for a in dataset.attributes], reverses)
+    layout = Layout.of(dataset.config)
+    reverses = {r: front for r, front in doubled.items() if r in known} | _reverses(path, layout)
+    relations = [known[a] for a in dataset.attributes]
+    labels = relation_labels(relations, reverses)
+    names = _relation_names(path, layout)
+    if len({names.get(r, label) for r, label in zip(relations, labels, strict=True)}) < len(labels):
+        return labels  # two of one name could not be told apart
+    return tuple(names.get(r, label) for r, label in zip(relations, labels, strict=True))
+
+
+def _relation_names(path: Path, layout: Layout) -> dict[str, str]:
+    """Names of relations, of which ``.relation`` need not have any."""
+    if not path.is_file():
+        return {}
+    rows = scan_atomic(path, {layout.relation: "token"}, layout).collect()
+    if _ENTITY_NAME not in rows.columns:
+        return {}
+    return dict(rows.select(layout.relation, _ENTITY_NAME).drop_nulls().iter_rows())
 
 
 def _titles(path: Path, layout: Layout, wanted: Collection[str]) -> dict[str, str] | None:

@@ -8,16 +8,17 @@ from typing import Any
 
 from dataset_atomic.convert import Options
 from dataset_atomic.layout import Layout
-from dataset_atomic.ml_100k import convert_ml_100k
+from dataset_atomic.ml_100k import FREEBASE, NAME, convert_ml_100k
+from dataset_atomic.obtain import downloadable, has_raw, obtain, usual_places
 from dataset_atomic.sources import SOURCES, how_to_get
-from dataset_atomic.table1 import describe_table1
+from dataset_atomic.table1 import describe_table1, names_line, origin_of
 from ksr_recbole.choices import choose_from
 from ksr_recbole.errors import UserError
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import remove_leftovers
 from ksr_recbole.paths import DATASETS
 
-CONVERTERS = {"ml-100k": convert_ml_100k}
+CONVERTERS = {NAME: convert_ml_100k, FREEBASE: convert_ml_100k}
 """Datasets that can be made from what is installed."""
 
 
@@ -35,32 +36,50 @@ def prepare_atomic_files(config: Any) -> str:
     """
     name, folder = config["dataset"], Path(config["data_path"])
     remove_leftovers(folder)
-    layout = Layout.of(config)
+    layout, usual = Layout.of(config), folder == DATASETS / name
     found = any(path.is_file() for path in layout.inter_paths(folder, name))
-    if not found and folder == DATASETS / name:
-        if name not in CONVERTERS and name in SOURCES:
+    if not found and (usual or (name in downloadable() and has_raw(name, folder))):
+        may_download = "download" not in config or config["download"] is not False
+        if name not in CONVERTERS and name in SOURCES and name not in downloadable():
             raise UserError(
                 f"The dataset {name} has not been converted to {folder} yet: {how_to_get(name)}; "
                 f"or, with its atomic files in FOLDER/{name}, add --data_path=FOLDER."
             )
-        if name not in CONVERTERS:
+        if name not in CONVERTERS and name not in downloadable():
             known = choose_from(name, available_datasets(), "the datasets are").removesuffix(".")
             raise UserError(
                 f"There is no dataset named '{name}'{known}; for your own, put {name}.inter, .kg "
                 f"and .link into {folder}, or into FOLDER/{name} and add --data_path=FOLDER."
             )
-        _convert(name, folder)
+        _convert(name, folder, usual_places(name) if usual else [folder], may_download)
     if not folder.is_dir():
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
+    _say_graph(name, folder, layout)
     return describe_table1(folder, name, config.under_protocol, layout).line()
 
 
-def _convert(name: str, folder: Path) -> None:
+def _say_graph(name: str, folder: Path, layout: Layout) -> None:
+    """Which graph a dataset has, from where, and how much of it has names."""
+    if not all((folder / f"{name}.{suffix}").is_file() for suffix in ("kg", "link")):
+        return
+    try:
+        origin = origin_of(folder, name, layout) or f"{folder / name}.kg"
+        told = [origin, names_line(folder, name, layout)]
+    except UserError as error:  # no run needs names; what it does need is checked when it is read
+        told = [str(error)]
+    getLogger().info(f"Graph: {'; '.join(told)}")
+
+
+def _convert(name: str, folder: Path, places: list[Path], download: bool) -> None:
     """Convert a dataset, unless another command does so meanwhile."""
+    say = getLogger().info
     with locked(folder.with_name(f".{name}.lock")):
         if (folder / f"{name}.inter").is_file():
             return
         # What is there without its .inter is no dataset, so that nothing of value is replaced.
-        report = CONVERTERS[name](folder, options=Options(overwrite=True))
+        if name in CONVERTERS:
+            report = CONVERTERS[name](folder, name, options=Options(overwrite=True))
+        else:
+            report = obtain(name, folder, places, download=download, say=say)
         for line in report.lines():
-            getLogger().info(line)
+            say(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -29,7 +30,7 @@ from ksr_recbole.dataset.sequence_datasets import data_keys_named
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.evaluation.candidates import check_enough_items
+from ksr_recbole.evaluation.candidates import fitting_counts
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
@@ -276,12 +277,20 @@ def _resume_path(config: Config) -> str | None:
 
 
 def _check_candidates(modes: list[str], *phases: SequenceEvalData) -> None:
-    """Make sure that all the candidates can be drawn."""
-    wanted = max(mode.n_uniform + mode.n_popular for mode in map(parse_mode, modes))
-    for data in phases:
-        dataset = data.dataset
+    """Make sure that candidates can be drawn, and say where a small catalogue has fewer."""
+    for data, mode in itertools.product(phases, map(parse_mode, modes)):
+        dataset, wanted = data.dataset, (mode.n_uniform, mode.n_popular)
+        if mode.kind == "full":
+            continue
+        drawn_from = (dataset.sequences, dataset.split, data.phase)
         users = dataset.field2id_token[dataset.uid_field]
-        check_enough_items(dataset.sequences, dataset.split, data.phase, wanted, users)
+        counts = fitting_counts(*drawn_from, wanted, users)
+        if counts != wanted:
+            getLogger().warning(
+                f"{data.phase}: the catalogue has {dataset.sequences.n_items - 1} items, so each "
+                f"positive is ranked against {counts[0]} uniform and {counts[1]} popular items "
+                f"instead of {wanted[0]} and {wanted[1]}."
+            )
 
 
 def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
 from ksr_recbole.distributed.group import from_main, this_process
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates
+from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates, fitting_counts
 from ksr_recbole.evaluation.evaluator import (
     EvalResult,
     SequenceScorer,
@@ -40,7 +40,7 @@ LEARNERS = ("adagrad", "adam", "adamw", "sgd", "rmsprop")
 MAY_DIFFER = frozenset(
     {"epochs", "stopping_step", "results_dir", "pretrain_dir", "pretrain_export_path"}
     | {"resume", "trust_checkpoint", "eval_batch_size", "metric_decimal_place", "memory_backend"}
-    | {"report_modes"}
+    | {"report_modes", "download"}
 )
 """Config keys that may change when a run is resumed."""
 
@@ -218,14 +218,9 @@ class ProtocolTrainer(Trainer):
         key = (data.phase, mode)
         if key not in self.drawn_candidates:
             parsed = parse_mode(mode)
-            self.drawn_candidates[key] = draw_candidates(
-                data.dataset.sequences,
-                data.dataset.split,
-                data.phase,
-                self.config["seed"],
-                parsed.n_uniform,
-                parsed.n_popular,
-            )
+            drawn_from = (data.dataset.sequences, data.dataset.split, data.phase)
+            counts = fitting_counts(*drawn_from, (parsed.n_uniform, parsed.n_popular))
+            self.drawn_candidates[key] = draw_candidates(*drawn_from, self.config["seed"], *counts)
         return self.drawn_candidates[key]
 
     # Checkpoints ----------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def make_plan(request: Request) -> Plan:
         n_trials=n_trials,
         task=config["task"],
         table1=table1,
-        store=Store(Path(config["results_dir"]) / "benchmark" / request.dataset),
+        store=Store.of(config["results_dir"], request.dataset),
         seed=config["seed"],
         selected_by=config["valid_metric"],
         mode=config["eval_args"]["mode"]["valid"],

@@ -1,0 +1,103 @@
+"""Make the files of this folder again: ``python -m dataset_atomic.film_graph FOLDER``.
+
+FOLDER holds ``ml-1m.kg``, ``ml-1m.link`` and ``ml-1m.entity``, RecBole's atomic files of ml-1m with
+a graph put together from DBpedia, OMDb and MovieLens.  Only what is DBpedia's is taken: OMDb's
+facts may not be passed on, and genres and years are read from each user's own MovieLens files.
+The same files give the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+import polars as pl
+
+from dataset_atomic.atomic import atomic_path, scan_atomic
+from dataset_atomic.film_graph import KG, LINK, NAMES
+from ksr_recbole.cli import tell_error
+from ksr_recbole.errors import UserError
+from ksr_recbole.files import replacing
+
+_DBPEDIA = ("dbo:", "dct:subject")
+"""What the ids of DBpedia's relations begin with."""
+
+_RELATIONS = {
+    "dbo:cinematography": "cinematographer",
+    "dbo:country": "country",
+    "dbo:director": "director",
+    "dbo:distributor": "distributor",
+    "dbo:editing": "editor",
+    "dbo:musicComposer": "composer",
+    "dbo:producer": "producer",
+    "dbo:productionCompany": "production company",
+    "dbo:starring": "actor",
+    "dbo:writer": "writer",
+    "dct:subject": "category",
+}
+
+
+def make(folder: Path) -> list[str]:
+    """Write the three files from those of a folder, and say what they hold.
+
+    Raises:
+        UserError: a file is missing or malformed, or has a relation without a name.
+    """
+    kg, link, entity = (
+        scan_atomic(atomic_path(folder, "ml-1m", suffix), columns).collect()
+        for suffix, columns in (
+            ("kg", ["head_id", "relation_id", "tail_id"]),
+            ("link", ["item_id", "entity_id"]),
+            ("entity", ["entity_id", "name"]),
+        )
+    )
+    relation = pl.col("relation_id")
+    kg = kg.filter(pl.any_horizontal(relation.str.starts_with(p) for p in _DBPEDIA)).unique()
+    if unnamed := set(kg["relation_id"]) - _RELATIONS.keys():
+        raise UserError(f"{folder}/ml-1m.kg has {min(unnamed)}; give it a name in {__file__}.")
+    link = link.filter(pl.col("entity_id").is_in(kg["head_id"].unique().implode()))
+    kg = kg.filter(pl.col("head_id").is_in(link["entity_id"].implode()))
+    ends = pl.concat([kg["head_id"], kg["tail_id"].rename("head_id")]).unique()
+    entity = entity.filter(pl.col("entity_id").is_in(ends.implode())).unique("entity_id")
+    # Names were taken from the ids, which are parts of addresses: %22 is a quotation mark.
+    plain = [unquote(name).removeprefix("//").replace('"', "'") for name in entity["name"]]
+    entity = entity.with_columns(pl.Series("name", plain))
+    names = pl.concat(
+        [
+            pl.DataFrame(list(_RELATIONS.items()), schema=entity.schema, orient="row"),
+            entity.sort("entity_id"),
+        ]
+    )
+    link = link.sort(pl.col("item_id").cast(pl.Int64))
+    tables = {
+        KG: kg.sort("relation_id", "head_id", "tail_id"),
+        LINK: link.select("item_id", "entity_id"),
+        NAMES: names.select("entity_id", "name"),
+    }
+    with replacing(*tables) as temporaries:
+        for path, table in zip(temporaries, tables.values(), strict=True):
+            text = table.write_csv(separator="\t", include_header=False, quote_style="never")
+            path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+    return [
+        f"{path.name}: {table.height:,} lines, {path.stat().st_size:,} bytes"
+        for path, table in tables.items()
+    ] + [f"{len(ends):,} entities, {entity.height:,} of them with a name"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if len(given) != 1:
+            raise UserError("Give the folder of ml-1m.kg, ml-1m.link and ml-1m.entity.")
+        print("\n".join(make(Path(given[0]))))
+    except UserError as error:
+        return tell_error(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

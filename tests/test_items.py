@@ -1,0 +1,195 @@
+"""``convert csv --items``: a table of items in place of a knowledge graph."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dataset_atomic.atomic import read_atomic
+from dataset_atomic.cli import main
+from dataset_atomic.items import ItemColumns, read_items
+from ksr_recbole.errors import UserError
+from tests.toy import toy_values
+
+N_ITEMS = 40
+
+
+def rows() -> list[dict[str, str]]:
+    """Items of a shop; ``sku`` tells them apart and says nothing else."""
+    return [
+        {
+            "item_id": f"{i}",
+            "title": f'The "{i}"',
+            "brand": f"B{i % 5}",
+            "tags": "red|blue" if i % 3 else "red",
+            "colours": "a;b" if i % 2 else "",
+            "words": f"x{i % 4},y{i % 3}",
+            "maker": f"Smith {i % 7}, John",
+            "json": f'["p{i % 2}", "it\'s"]',
+            "price": f"${3 + i * 1.5:.2f}",
+            "rooms": f"{1 + i % 4}",
+            "released": f"20{10 + i % 9}-01-11",
+            "year": f"{1990 + i % 20}",
+            "sku": f"S{i}",
+            "nothing": "",
+        }
+        for i in range(N_ITEMS)
+    ]
+
+
+def write_csv(path: Path, table: list[dict[str, str]]) -> Path:
+    pl.DataFrame(table).write_csv(path, quote_style="always")
+    return path
+
+
+def write_sales(path: Path, items: list[int], suffix: str = "csv") -> Path:
+    chosen = random.Random(3)
+    sales = [
+        {"user_id": f"u{u}", "item_id": f"{i}", "timestamp": 1_600_000_000 + 90 * u + k}
+        for u in range(25)
+        for k, i in enumerate(chosen.sample(items, 12))
+    ]
+    frame = pl.DataFrame(sales)
+    write = {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}
+    write[suffix](path)
+    return path
+
+
+def facts_of(path: Path, **options) -> tuple[dict[str, set[str]], tuple[str, ...]]:
+    items = read_items(path, ItemColumns(**options))
+    found: dict[str, set[str]] = {}
+    for item, relation, _, name in items.facts.iter_rows():
+        if item == "1":
+            found.setdefault(relation, set()).add(name)
+    return found, items.notes
+
+
+def test_columns_of_every_kind(tmp_path):
+    found, notes = facts_of(write_csv(tmp_path / "items.csv", rows()))
+    assert found == {
+        "brand": {"B1"},
+        "tags": {"red", "blue"},
+        "colours": {"a", "b"},
+        "words": {"x1", "y1"},
+        "maker": {"Smith 1, John"},
+        "json": {"p1", "it's"},
+        "price": {"price 3 to 14.7"},
+        "rooms": {"2"},
+        "released": {"2011"},
+        "year": {"1991"},
+    }
+    told = "\n".join(notes)
+    assert "sku: left out, as every value is different" in told
+    assert "nothing: left out, as no item has a value" in told
+    assert "price: numbers cut into 5 ranges" in told
+    assert "colours: lists split at ';', 2 values, 20 items have none" in told
+
+
+def test_every_number_is_in_its_range(tmp_path):
+    items = read_items(write_csv(tmp_path / "i.csv", rows()), ItemColumns(attributes=("price",)))
+    assert items.facts.height == N_ITEMS
+    sizes = items.facts["name"].value_counts()["count"].to_list()
+    assert len(sizes) == 5 and min(sizes) >= 6
+    for item, _, _, name in items.facts.iter_rows():
+        low, high = (float(each) for each in name.removeprefix("price ").split(" to "))
+        assert low <= 3 + int(item) * 1.5 <= high
+
+
+def test_what_is_whole_is_left_as_it_is(tmp_path):
+    path = write_csv(tmp_path / "items.csv", rows())
+    found, _ = facts_of(path, attributes=("tags", "year"), whole=("tags", "year"))
+    assert found == {"tags": {"red|blue"}, "year": {"1991"}}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_tables_with_types(tmp_path, suffix):
+    table = [
+        {"item_id": i, "tags": ["red", "blue"][: 1 + i % 2], "price": 1.5 * i, "brand": f"B{i % 3}"}
+        for i in range(N_ITEMS)
+    ]
+    path = tmp_path / f"items.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in table))
+    else:
+        pl.DataFrame(table).write_parquet(path)
+    found, _ = facts_of(path)
+    assert found["tags"] == {"red", "blue"} and found["brand"] == {"B1"}
+    assert found["price"] == {"price 0 to 11.7"}
+    sales = write_sales(tmp_path / f"sales.{suffix}", list(range(N_ITEMS)), suffix)
+    assert convert(tmp_path, sales, path) == 0
+    (tmp_path / f"bad.{suffix}").write_bytes(b"\x00nothing of the kind")
+    with pytest.raises(UserError, match=f"bad.{suffix} cannot be read as"):
+        read_items(tmp_path / f"bad.{suffix}", ItemColumns())
+
+
+def convert(folder: Path, sales: Path, items: Path, *more: str) -> int:
+    out = folder / "shop"
+    given = ["--raw", str(sales), "--items", str(items), "--dataset=shop", "--out", str(out)]
+    return main(["convert", "csv", *given, "--k-core=2", *more])
+
+
+def test_titles_and_values_have_names_and_unknown_items_are_counted(tmp_path, capsys):
+    items = write_csv(tmp_path / "items.csv", [*rows(), {**rows()[0], "item_id": "unsold"}])
+    sales = write_sales(tmp_path / "sales.csv", [*range(N_ITEMS), 777])
+    assert convert(tmp_path, sales, items, "--attributes=brand,price") == 0
+    told = capsys.readouterr().out
+    assert "1 dropped (item not in .inter)" in told  # `unsold`
+    assert "dropped (item without an entity)" in told  # item 777 of the log
+    assert "graph: the columns of items.csv" in told
+    names = dict(read_atomic(tmp_path / "shop/shop.entity", []).frame.iter_rows())
+    assert names["item/7"] == "The '7'" and names["brand/B2"] == "B2"
+    graph = read_atomic(tmp_path / "shop/shop.kg", []).frame
+    assert set(graph["head_id"]) | set(graph["tail_id"]) == set(names)
+    assert "The '7'" in set(read_atomic(tmp_path / "shop/shop.item", []).frame["title"])
+
+
+def test_two_tables_to_a_trained_model(tmp_path, caplog):
+    from ksr_recbole.quick_start import run
+
+    sales = write_sales(tmp_path / "sales.csv", list(range(N_ITEMS)))
+    assert convert(tmp_path, sales, write_csv(tmp_path / "items.csv", rows())) == 0
+    values = toy_values(tmp_path, epochs=1)
+    values = {key: value for key, value in values.items() if key != "eval_args"}
+    with caplog.at_level("WARNING"):
+        result = run("KSR", "shop", None, values | {"report_modes": ["uni50pop50", "full"]})
+    assert "14 uniform and 14 popular items instead of 50 and 50" in caplog.text
+    assert result["test_result"]["hit@10"] > 0
+
+
+def complaint(path: Path, **options) -> str:
+    with pytest.raises(UserError) as raised:
+        read_items(path, ItemColumns(**options))
+    return str(raised.value)
+
+
+def test_bad_tables(tmp_path):
+    path = tmp_path / "items.csv"
+    assert "does not exist" in complaint(path)
+    write_csv(path, [{"id": "1", "brand": "a"}, {"id": "2", "brand": "a"}])
+    assert "no column 'item_id'; its columns are: id, brand" in complaint(path)
+    assert "no column 'colour'" in complaint(path, item="id", attributes=("colour",))
+    assert "no attribute here" in complaint(path, item="id", whole=("colour",))
+    write_csv(path, [{"item_id": "1", "brand": "a"}] * 3)
+    assert "2 rows have the id of an earlier row, such as '1'" in complaint(path)
+    write_csv(path, [{"item_id": f"{k}", "sku": f"s{k}"} for k in range(3)])
+    assert "No column" in complaint(path) and "every value is different" in complaint(path)
+    path.write_text("item_id,brand\n1,a\n2,a,b\n")
+    assert "line 3: 3 column(s)" in complaint(path)
+    assert "`ranges` is 1" in complaint_of(1)
+
+
+def complaint_of(ranges: int) -> str:
+    with pytest.raises(UserError) as raised:
+        ItemColumns(ranges=ranges)
+    return str(raised.value)
+
+
+def test_options_of_a_table_without_one(tmp_path, capsys):
+    sales = write_sales(tmp_path / "sales.csv", [*range(20)])
+    given = ["--raw", str(sales), "--dataset=shop", "--attributes=brand"]
+    assert main(["convert", "csv", *given, "--out", str(tmp_path / "o")]) == 2
+    assert "--items=FILE" in capsys.readouterr().err
