@@ -14,9 +14,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from contextvars import ContextVar
+from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +27,8 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from ksr_recbole.errors import UserError
-from ksr_recbole.files import sha256_of
+from ksr_recbole.errors import UserError, shown
+from ksr_recbole.files import check_regular, sha256_of
 from ksr_recbole.paths import CHECKOUT
 
 WANTED_PYTHON = SpecifierSet(">=3.11,<3.15")
@@ -112,7 +114,7 @@ def _cure(package: str) -> str:
 class _StandIn(ModuleType):
     """A library as RecBole knows it: with the names in its ``__dict__``, else the library's own."""
 
-    def __init__(self, library: ModuleType, **content: Any) -> None:
+    def __init__(self, library: ModuleType, /, **content: Any) -> None:
         super().__init__(library.__name__)
         self.__dict__.update(content, _library=library)
 
@@ -124,13 +126,23 @@ def _numpy_of_recbole() -> ModuleType:
     """NumPy with the names that RecBole writes and NumPy has removed (RecBole #2215).
 
     RecBole's ``Config`` puts them into NumPy itself, for the whole process, and fails there with
-    NumPy 2.  Here RecBole's modules alone see them.
+    NumPy 2.  Here RecBole's modules alone see them.  Its ``load`` reads no pickles, which
+    RecBole's LDiffRec asks for.
     """
     import numpy as np
 
+    def load(file: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return np.load(file, *args, **{**options, "allow_pickle": False})
+        except ValueError as error:
+            raise UserError(
+                f"{shown(str(file))} is no array of numbers as `numpy.save` writes it "
+                f"({shown(str(error))}); pickles are not read, since they can run any code."
+            ) from error
+
     names = {"bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128}
     names |= {"object": np.object_, "str": np.str_, "long": np.int_, "unicode": np.str_}
-    return _StandIn(np, **names)
+    return _StandIn(np, **names, load=load)
 
 
 def _sparse_of_recbole() -> ModuleType:
@@ -146,6 +158,59 @@ def _sparse_of_recbole() -> ModuleType:
 
     gone = not hasattr(scipy.sparse.dok_matrix, "_update")
     return _StandIn(scipy.sparse, **({"dok_matrix": DokMatrix} if gone else {}))
+
+
+_trusting: ContextVar[bool] = ContextVar("trusting", default=False)
+
+
+@contextmanager
+def trusting(config: Any) -> Iterator[None]:
+    """Inside the block RecBole's models unpickle other models' weights if the user trusts them."""
+    token = _trusting.set(bool(config["trust_checkpoint"]))
+    try:
+        yield
+    finally:
+        _trusting.reset(token)
+
+
+def _torch_of_recbole() -> ModuleType:
+    """PyTorch whose ``load`` reads tensors from plain files only, and says what is wrong.
+
+    Six models of RecBole start from another model's weights, in a file that an option names.
+    """
+    import torch
+
+    def load(path: str, **options: Any) -> Any:
+        trusted = _trusting.get()
+        try:
+            check_regular(path)
+            if not trusted:
+                check_unpacked_size(path)
+            return torch.load(path, **{**options, "weights_only": not trusted})
+        except Exception as error:  # whatever such a file may lead to
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            raise UserError(
+                f"{shown(str(path))} cannot be read as the weights of a model ({reason}); only "
+                "tensors are read. RecBole's own checkpoints are pickles, which can run any code: "
+                "add --trust_checkpoint=True if you know who wrote it."
+            ) from error
+
+    return _StandIn(torch, **{**vars(torch), "load": load})
+
+
+def check_unpacked_size(path: str | os.PathLike[str]) -> None:
+    """Refuse an archive whose parts are larger than itself: a small one that asks for gigabytes.
+
+    Raises:
+        ValueError: it is one, or no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = sum(part.file_size for part in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise ValueError("it is no archive of PyTorch's") from error
+    if parts > os.stat(path).st_size:
+        raise ValueError("its parts are larger than itself")
 
 
 def _pandas_of_recbole() -> ModuleType:
@@ -193,11 +258,30 @@ def _stand_ins() -> dict[str, tuple[ModuleType, ModuleType]]:
     }
 
 
+_LOADERS = frozenset({"convncf", "kd_dagfm", "nais", "neumf", "ract", "s3rec"})
+"""Modules of RecBole's models that call ``torch.load``."""
+
+_stand_in_of_torch = cache(_torch_of_recbole)
+
+
+def _class_of(module: ModuleType, name: str) -> type:
+    """The class that a module defines under a name; in place of ``eval``, which runs any code."""
+    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    known = [key for key, value in classes.items() if value.__module__ == module.__name__]
+    if name not in known:
+        raise UserError(
+            f"{shown(name)} is not a network in RecBole's {module.__name__}; there are: "
+            f"{', '.join(sorted(known))}."
+        )
+    return classes[name]
+
+
 def recbole_on_new_libraries() -> None:
     """Let RecBole's modules that are imported by now find what newer libraries have removed.
 
-    Only the names ``np``, ``pd``, ``sp`` and ``len`` inside RecBole's own modules change.  It is
-    cheap, and called again whenever modules of RecBole may have been imported.
+    Only the names ``np``, ``pd``, ``sp`` and ``len`` inside RecBole's own modules change, and
+    ``torch`` and ``eval`` in those that load or evaluate.  It is cheap, and called again whenever
+    modules of RecBole may have been imported.
     """
     for name, module in list(sys.modules.items()):
         if name.startswith("recbole."):
@@ -206,6 +290,10 @@ def recbole_on_new_libraries() -> None:
                     setattr(module, alias, stand_in)
         if name.startswith("recbole.data.dataset."):
             module.len = _length  # type: ignore[attr-defined]
+        if name.rpartition(".")[2] in _LOADERS and name.startswith("recbole.model."):
+            module.torch = _stand_in_of_torch()  # type: ignore[attr-defined]
+        if name.endswith(".kd_dagfm"):  # it evaluates the config value ``teacher``
+            module.eval = partial(_class_of, module)  # type: ignore[attr-defined]
 
 
 def import_recboles_quick_start() -> ModuleType:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
 import sys
+import zipfile
+from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import recbole.quick_start
+import torch
 from recbole.config import Config as RecBoleConfig
 from recbole.quick_start import run_recbole
 from recbole.trainer import HyperTuning
 
 import ksr_recbole
+from ksr_recbole import compat, registry
+from ksr_recbole.cli import main as recbole_command
 from ksr_recbole.comparison.trials import read_trials
 from ksr_recbole.config import Config
 from ksr_recbole.config.literals import intervals, literal, literals, read_yaml
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.cli import main as explain
 from ksr_recbole.inference.cli import main as export
-from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.paths import CHECKOUT, source_of
 from ksr_recbole.quick_start import run
 from ksr_recbole.trainer import checkpoint
 from tests.toy import toy_run, toy_values
@@ -204,3 +213,107 @@ def test_no_source_file_evaluates():
                     called = ast.unparse(node.func)
                     assert called not in ("eval", "exec", "compile", "yaml.full_load"), path
                     assert not called.startswith(("pickle.load", "yaml.unsafe")), path
+
+
+# RecBole's own code ----------------------------------------------------------------------------
+
+RECBOLES = {
+    ("config/configurator.py", "eval"): 1,  # Config and choose_config read literals
+    ("config/configurator.py", "yaml.load"): 2,  # Config and choose_config have a safe loader
+    ("data/dataset/dataset.py", "yaml.load"): 1,  # a file of RecBole's
+    ("data/utils.py", "pickle.load"): 2,  # without_pickles
+    ("model/context_aware_recommender/kd_dagfm.py", "eval"): 1,  # _class_of
+    ("model/context_aware_recommender/kd_dagfm.py", "torch.load"): 1,  # _torch_of_recbole
+    ("model/general_recommender/convncf.py", "torch.load"): 1,
+    ("model/general_recommender/ldiffrec.py", "np.load"): 1,  # _numpy_of_recbole
+    ("model/general_recommender/nais.py", "torch.load"): 1,
+    ("model/general_recommender/neumf.py", "torch.load"): 2,
+    ("model/general_recommender/ract.py", "torch.load"): 2,
+    ("model/sequential_recommender/s3rec.py", "torch.load"): 1,
+    ("quick_start/quick_start.py", "torch.load"): 1,  # ours are read before; not reached otherwise
+    ("trainer/hyper_tuning.py", "eval"): 1,  # choices
+    ("trainer/trainer.py", "__import__"): 2,  # of constants
+    ("trainer/trainer.py", "torch.load"): 2,  # PickledCheckpoints; `resume` is refused
+}
+"""Calls in RecBole that can run code from text or from a file, and what answers each."""
+
+DANGEROUS = re.compile(
+    r"(eval|exec|compile|__import__|os\.(system|popen|exec\w*|spawn\w*)|subprocess\.\w+"
+    r"|(pickle|dill|joblib|marshal|shelve|torch|np|numpy)\.loads?|yaml\.\w*load\w*"
+    r"|pd\.read_pickle|torch\.jit\.load|torch\.hub\.\w+)"
+)
+
+
+def test_every_place_in_recbole_that_can_run_code_is_known():
+    root, found = source_of("recbole").parent, Counter()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and DANGEROUS.fullmatch(ast.unparse(node.func)):
+                found[path.relative_to(root).as_posix(), ast.unparse(node.func)] += 1
+    assert found == RECBOLES
+    loaders = {Path(name).stem for name, call in found if call == "torch.load" and "model/" in name}
+    assert loaders == compat._LOADERS
+
+
+class Touch:
+    """Unpickled, it leaves a file."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("PWNED"),)
+
+
+def _tried(toy_folder, capsys, *words: str) -> str:
+    """The sentence that a run ends with."""
+    values = {**toy_values(toy_folder), "eval_args.mode": "full"}
+    del values["eval_args"]
+    values["report_modes"] = "full"
+    given = {word.partition("=")[0] for word in words}
+    rest = [f"--{key}={value}" for key, value in values.items() if f"--{key}" not in given]
+    assert recbole_command(["--dataset=toy", *words, *rest]) == 2
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and "Traceback" not in error
+    return error.partition("error: ")[2]
+
+
+def test_the_name_of_a_network_in_recbole_is_a_name(toy_folder, capsys):
+    error = _tried(toy_folder, capsys, "--model=KD_DAGFM", f"--teacher={EVIL}")
+    assert "teacher" in error
+    module = import_module(registry.model_class("KD_DAGFM").__module__)
+    assert module.eval("CIN") is module.CIN
+    for text in (EVIL, "nn", "torch", "deepcopy", "nn.Module", ""):
+        with pytest.raises(UserError, match=r"is not a network .* CIN, CINComp, CrossNet"):
+            module.eval(text)
+
+
+def test_arrays_that_recbole_loads_are_no_pickles(toy_folder, capsys):
+    array = np.array([Touch()], dtype=object)
+    np.save(toy_folder / "toy" / "item_emb.npy", array, allow_pickle=True)
+    error = _tried(toy_folder, capsys, "--model=LDiffRec", "--n_cate=2", "--out_dims=[8]")
+    assert "pickles are not read" in error
+
+
+def _pickle(path: Path) -> None:
+    torch.save({"state_dict": Touch()}, path)
+
+
+def _bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 10**7)
+
+
+@pytest.mark.parametrize(
+    "special", [_pickle, _bomb, os.mkfifo, Path.mkdir, Path.touch, lambda path: None]
+)
+@pytest.mark.parametrize(
+    ("model", "key", "more"),
+    [
+        ("NeuMF", "mf_pretrain_path", ["--use_pretrain=True", "--mlp_pretrain_path=x"]),
+        ("ConvNCF", "pre_model_path", ["--train_method=after_pretrain"]),
+        ("RaCT", "pre_model_path", ["--train_stage=finetune"]),
+    ],
+)
+def test_weights_that_recbole_loads_are_tensors(toy_folder, capsys, model, key, more, special):
+    path = toy_folder / "weights.pth"
+    special(path)
+    error = _tried(toy_folder, capsys, f"--model={model}", f"--{key}={path}", *more)
+    assert "weights.pth cannot be read as the weights of a model" in error

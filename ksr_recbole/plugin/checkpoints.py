@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
 from logging import getLogger
 
 import torch
 from recbole.utils import init_logger, init_seed
 
+from ksr_recbole.compat import check_unpacked_size
 from ksr_recbole.files import check_regular
 from ksr_recbole.plugin.loaders import FINGERPRINT
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
@@ -39,17 +39,10 @@ def _is_recboles(path: str | os.PathLike[str]) -> bool:
     """Whether RecBole's trainer wrote a checkpoint; nothing of it is unpickled to see."""
     try:
         check_regular(path)
-        _check_sizes(path)
+        check_unpacked_size(path)
         return _RECBOLES in torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # whatever makes it unreadable, reading it below says so in a sentence
         return False
-
-
-def _check_sizes(path: str | os.PathLike[str]) -> None:
-    """Refuse an archive whose parts are larger than itself: a small one that asks for gigabytes."""
-    with zipfile.ZipFile(path) as archive:
-        if sum(part.file_size for part in archive.infolist()) > os.stat(path).st_size:
-            raise ValueError(path)
 
 
 def _load(path: str) -> tuple:

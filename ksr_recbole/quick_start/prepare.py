@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from recbole.utils import init_seed, training_arguments
 
 from ksr_recbole import registry
+from ksr_recbole.compat import trusting
 from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.dataset.dataloader import (
     SequenceEvalData,
@@ -89,7 +90,9 @@ def make_trainer(config: Any, dataset: WithSequences) -> ProtocolTrainer:
     group.require_equal({**same, "resume": resumes, "data of fingerprint": dataset.fingerprint})
     # The same in all processes: they draw the same negative triples and start from one model.
     init_seed(config["seed"], config["reproducibility"])
-    model = registry.model_class(config["model"])(config, dataset).to(config["device"])
+    kind = registry.model_class(config["model"])
+    with trusting(config):
+        model = kind(config, dataset).to(config["device"])
     to_log_file(str(model))
     ours = registry.under_protocol(config["model"])
     return (SequenceTrainer if ours else recbole_trainer)(config, model, dataset.fingerprint, keys)

@@ -20,7 +20,7 @@ from recbole.utils import (
 
 from ksr_recbole import registry
 from ksr_recbole.bars import hide, recbole_bars
-from ksr_recbole.compat import with_checkpoint_rule, without_pickles
+from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
 from ksr_recbole.config.kinds import FOR_ALL
@@ -305,7 +305,7 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
         train_data, valid_data, test_data = recbole_data_preparation(config, dataset)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     progress = config["show_progress"]
-    with _options_named(config):
+    with _options_named(config), trusting(config):
         model = registry.model_class(config["model"])(config, train_data._dataset)
         trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
         trainer = with_checkpoint_rule(trainer_class)(config, model.to(config["device"]))
@@ -337,7 +337,7 @@ def _options_named(config: Config) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # an option may be the path of a file with any content
         given = sorted(config.external_config_dict.keys() - FOR_ALL.keys() - {"model"})
         told = shown(f"{type(error).__name__}: {error}", 200)
         if not given and config.under_protocol:
