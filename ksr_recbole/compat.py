@@ -293,7 +293,7 @@ def recbole_on_new_libraries() -> None:
         if name.rpartition(".")[2] in _LOADERS and name.startswith("recbole.model."):
             module.torch = _stand_in_of_torch()  # type: ignore[attr-defined]
         if name.endswith(".kd_dagfm"):  # it evaluates the config value ``teacher``
-            module.eval = partial(_class_of, module)  # type: ignore[attr-defined]
+            module.__dict__.setdefault("eval", partial(_class_of, module))
 
 
 def import_recboles_quick_start() -> ModuleType:

@@ -187,6 +187,21 @@ def test_what_recbole_evaluates_for_our_models_is_read_as_literals(
         run_recbole("KSR", "toy", None, values, saved=False)
 
 
+def test_yaml_files_of_our_models_make_no_objects(toy_folder, registered, tmp_path):
+    values, file = {"data_path": str(toy_folder)}, tmp_path / "mine.yaml"
+    bomb = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(3))
+    for text in ("gamma: !!python/name:os.system\n", "topk: !!python/tuple [1]\n", bomb):
+        for named, given in ((text, "KSR"), (f"model: KSR\n{text}", None)):
+            file.write_text(named)
+            with pytest.raises(UserError, match=r"mine\.yaml, line"):
+                RecBoleConfig(given, "toy", [str(file)], values)
+    file.write_text("model: KSR\ngamma: 1e-3\n")
+    assert RecBoleConfig(None, "toy", [str(file)], values)["gamma"] == 1e-3
+    file.write_text("model: LightGCN\nmine: !!python/tuple [1]\nreg_weight: 1e-3\n")
+    config = RecBoleConfig(None, "toy", [str(file)], values)
+    assert (config["mine"], config["reg_weight"]) == ((1,), 1e-3)
+
+
 def test_recboles_own_models_keep_recboles_way(toy_folder, registered, monkeypatch):
     values = {"data_path": str(toy_folder), "embedding_size": "4 * 2"}
     monkeypatch.setattr(sys, "argv", ["script.py", "--epochs=1+1"])

@@ -64,6 +64,7 @@ def trained(toy_folder: Path, registered: None) -> Path:
 
 def recbole_state() -> dict[tuple[str, str], int]:
     """Identity of everything that RecBole's modules and its ``Config`` hold, and the modules."""
+    compat.recbole_on_new_libraries()  # stays, whether registered or not
     modules = {name: m for name, m in sys.modules.items() if name.split(".")[0] == "recbole"}
     state = {
         (name, attribute): id(value)

@@ -20,7 +20,7 @@ from ksr_recbole.files import read_regular
 _LONGEST = 10_000
 """Characters of a word that may be a number, a list or a dict; a longer one stays text."""
 
-_LONGEST_FILE = 1_000_000
+LONGEST_FILE = 1_000_000
 """Bytes of a config file."""
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -190,7 +190,7 @@ def read_yaml(path: Path, texts: Collection[str] = (), what: str = "Config file"
         UserError: it cannot be read, is no YAML or holds something else than ``key: value``.
     """
     try:
-        content = read_regular(path, _LONGEST_FILE)
+        content = read_regular(path, LONGEST_FILE)
     except OSError as error:
         name = f"{what[0].lower()}{what[1:]}"
         raise UserError(f"Cannot read {name} {path}: {error.strerror}.") from error

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
+import yaml
 from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
@@ -14,8 +16,9 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.config import nest
 from ksr_recbole.config.decisions import refuse
 from ksr_recbole.config.keys import TEXTS, check_keys
-from ksr_recbole.config.literals import literal, literals
+from ksr_recbole.config.literals import LONGEST_FILE, literal, literals, read_yaml
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.files import read_text
 
 STOCK = registry.STOCK_KSR
 """Name of RecBole's own KSR while this package's has taken its name."""
@@ -43,6 +46,37 @@ def keep_words(_: RecBoleConfig, config_dict: dict[str, Any]) -> dict[str, Any]:
     return dict(config_dict)
 
 
+def keep_files(load: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """In place of ``Config._load_config_files``, whose loader makes objects: the model's name.
+
+    The rest is read once it is known whose way of reading it is.
+
+    Args:
+        load: RecBole's, for classes over its ``Config``, which cannot be of our models.
+    """
+
+    def _load_config_files(self: RecBoleConfig, file_list: list[str] | None) -> dict[str, Any]:
+        if type(self) is not RecBoleConfig:
+            return load(self, file_list)
+        self._files = list(file_list or [])
+        names = list(filter(None, map(_model_named_in, self._files)))
+        return {"model": names[-1]} if names else {}
+
+    return _load_config_files
+
+
+def _model_named_in(file: str) -> str | None:
+    """What a YAML file has as ``model``; no value is made of it."""
+    try:
+        text = read_text(file, LONGEST_FILE)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None  # who reads it for its values says what is wrong
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    named = [value for key, value in pairs if key.value == "model"]
+    return named[-1].value if named and isinstance(named[-1], yaml.ScalarNode) else None
+
+
 def literals_of(_: RecBoleConfig, config_dict: dict[str, Any]) -> dict[str, Any]:
     """Strings as literals."""
     return literals(config_dict, TEXTS)
@@ -63,13 +97,16 @@ def choices(text: str) -> Any:
 
 
 def _convert_words(config: RecBoleConfig, convert: Callable[..., dict[str, Any]]) -> None:
+    """Read the words of the command line and of ``config_dict``."""
     config.variable_config_dict = convert(config, config.variable_config_dict)
     config.cmd_config_dict = convert(config, config.cmd_config_dict)
     config._merge_external_config_dict()
 
 
 def choose_config(
-    original: Callable[..., tuple[str, type, str]], convert: Callable[..., dict[str, Any]]
+    original: Callable[..., tuple[str, type, str]],
+    convert: Callable[..., dict[str, Any]],
+    load: Callable[..., dict[str, Any]],
 ) -> Callable[..., Any]:
     """The method that makes a ``Config`` one of this package's, if its model is.
 
@@ -80,6 +117,7 @@ def choose_config(
     Args:
         original: ``recbole.config.Config._get_model_and_dataset``.
         convert: ``recbole.config.Config._convert_config_dict``, for RecBole's own models.
+        load: ``recbole.config.Config._load_config_files``, for the same.
     """
 
     def _get_model_and_dataset(self: RecBoleConfig, model: Any, dataset: str | None) -> Any:
@@ -88,6 +126,9 @@ def choose_config(
         if isinstance(self, Config | StockConfig):
             return original(self, model, dataset)
         ours = name in (*registry.own_models(), STOCK)
+        if type(self) is RecBoleConfig:
+            files = self._files
+            self.file_config_dict = _plain_files(files) if ours else load(self, files)
         _convert_words(self, literals_of if ours else convert)
         if not ours:
             return original(self, model, dataset)
@@ -103,6 +144,11 @@ def choose_config(
         return self._get_model_and_dataset(name, dataset)
 
     return _get_model_and_dataset
+
+
+def _plain_files(files: Iterable[str]) -> dict[str, Any]:
+    """Config files as plain values; the later file wins."""
+    return {key: value for f in files for key, value in read_yaml(Path(f), TEXTS).items()}
 
 
 def _name_of(model: Any) -> Any:

@@ -24,7 +24,14 @@ from ksr_recbole.compat import (
 )
 from ksr_recbole.dataset.repaired_loading import fill_missing, strings_as_objects
 from ksr_recbole.plugin.checkpoints import load_data_and_model
-from ksr_recbole.plugin.configuration import STOCK, choices, choose_config, keep_words, stock_class
+from ksr_recbole.plugin.configuration import (
+    STOCK,
+    choices,
+    choose_config,
+    keep_files,
+    keep_words,
+    stock_class,
+)
 from ksr_recbole.plugin.hooks import Hooks
 from ksr_recbole.plugin.loaders import dataset_of, loader_of
 from ksr_recbole.plugin.registered_trainer import RegisteredTrainer
@@ -152,13 +159,14 @@ def _add_config(hooks: Hooks) -> None:
     """Before ``Config._get_model_and_dataset``: the first step that knows the model's name.
 
     Defaults come from YAML files that ``Config`` looks for in RecBole's own folder, so that
-    they cannot be put where it looks.  The step that evaluates strings comes before it, so that
-    this one makes up for it.
+    they cannot be put where it looks.  The steps that evaluate strings and that make objects of
+    YAML come before it, so that this one makes up for them.
     """
     config = recbole.config.Config
-    convert = config._convert_config_dict
-    chosen = choose_config(config._get_model_and_dataset, convert)
+    convert, load = config._convert_config_dict, config._load_config_files
+    chosen = choose_config(config._get_model_and_dataset, convert, load)
     hooks.set_attribute(config, "_convert_config_dict", keep_words)
+    hooks.set_attribute(config, "_load_config_files", keep_files(load))
     hooks.set_attribute(config, "_get_model_and_dataset", chosen)
     # HyperTuning evaluates the choices in its file, by a name that is looked up here first.
     hooks.set_attribute(recbole.trainer.hyper_tuning, "eval", choices)
