@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from ksr_recbole.errors import UserError, one_line
+from ksr_recbole.errors import UserError, one_line, shown
 from ksr_recbole.files import open_regular, replacing
 
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -53,10 +53,10 @@ def _members(
     for info in members:
         path = PurePosixPath(info.filename)
         if problem := _problem(info, path):
-            raise _refused(archive, f"its member {info.filename!r} {problem}")
+            raise _refused(archive, f"its member {shown(repr(info.filename))} {problem}")
         known = found[str(path.parent)]
         if path.name.casefold() in known:
-            raise _refused(archive, f"its member {info.filename!r} occurs twice")
+            raise _refused(archive, f"its member {shown(repr(info.filename))} occurs twice")
         known[path.name.casefold()] = info
     size = sum(info.file_size for info in members)
     if size > max_bytes or len(members) > _MOST_MEMBERS:

@@ -228,11 +228,12 @@ def _check_header(
         name, _, field_type = column.partition(":")
         if not name or field_type not in FIELD_TYPES:
             raise UserError(
-                f"{path}, line 1: column {column!r} of the header is not `name:type` with a type "
-                f"among {', '.join(FIELD_TYPES)}; correct it, or the separator {separator!r}."
+                f"{path}, line 1: column {shown(repr(column))} of the header is not `name:type` "
+                f"with a type among {', '.join(FIELD_TYPES)}; correct it, or the "
+                f"separator {separator!r}."
             )
         if name in types:
-            raise UserError(f"{path}, line 1: column {name!r} occurs twice; remove one.")
+            raise UserError(f"{path}, line 1: column {shown(repr(name))} occurs twice; remove one.")
         types[name] = field_type
     _check_required(path, types, required)
     return types
@@ -244,12 +245,13 @@ def _check_required(
     for name, example in zip(required, _example_columns(required), strict=True):
         if name not in types:
             raise UserError(
-                f"{path}, line 1: the header has no column {name!r} but "
-                f"{', '.join(types)}; add `{example}` or correct the name in the configuration."
+                f"{path}, line 1: the header has no column {shown(repr(name))} but "
+                f"{shown(', '.join(types))}; add `{example}` or correct the name in the "
+                "configuration."
             )
         if isinstance(required, Mapping) and types[name] != required[name]:
             raise UserError(
-                f"{path}, line 1: column {name!r} has type {types[name]!r}; "
+                f"{path}, line 1: column {shown(repr(name))} has type {shown(repr(types[name]))}; "
                 f"expected `{example}`, so correct the header."
             )
 
@@ -356,9 +358,9 @@ def _check_quotes(
     if len(refused):
         row, column = refused[0]
         raise UserError(
-            f"{path}, line {first_line + row}: column {names[column]!r} begins with a quotation "
-            "mark, which RecBole takes for that of a CSV file and reads on to the next one; "
-            "remove it, here and wherever else the field occurs."
+            f"{path}, line {first_line + row}: column {shown(repr(names[column]))} begins with a "
+            "quotation mark, which RecBole takes for that of a CSV file and reads on to the next "
+            "one; remove it, here and wherever else the field occurs."
         )
 
 
@@ -386,8 +388,8 @@ def _check_numeric(
         text = block[starts[row] : ends[row]].decode()
         if not _is_finite_number(text):
             raise UserError(
-                f"{path}, line {first_line + row}: {text!r} in column {name!r} is not a finite "
-                "number; correct the value or remove the line."
+                f"{path}, line {first_line + row}: {shown(repr(text))} in column "
+                f"{shown(repr(name))} is not a finite number; correct the value or remove the line."
             )
 
 

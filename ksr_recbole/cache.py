@@ -7,7 +7,6 @@ altered or misnamed file is noticed and made again, never used.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,55 +18,36 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from ksr_recbole import digests
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import check_regular, replacing
 
 logger = getLogger(__name__)
 
 
-def content_key(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of ``parts`` as hexadecimal digits.
-
-    Args:
-        parts: any nesting of mappings, sequences, strings, numbers, booleans, ``None`` and
-            numpy arrays.  Arrays count by their bytes, type and shape; the order of a mapping
-            does not count.
-    """
-    text = json.dumps(dict(parts), default=_plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has no word for."""
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        digest = hashlib.sha256(value.tobytes()).hexdigest()
-        return {"array": digest, "dtype": value.dtype.str, "shape": list(value.shape)}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} cannot be part of a cache key")
-
-
 def write_arrays(
     path: str | os.PathLike[str], key: str, arrays: Mapping[str, np.ndarray], meta: Any
 ) -> None:
-    """Write named arrays whole or not at all.
-
-    Args:
-        path: the file.
-        key: what :func:`read_arrays` must be given to accept the file.
-        arrays: the arrays, by name.
-        meta: what a reader may want to know about them (JSON values).
+    """Write named arrays in one step.
 
     Raises:
         UserError: the file cannot be written.
     """
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    header = {"key": key, "meta": json.dumps(meta, default=_plain, sort_keys=True)}
-    payload = to_safetensors(arrays, {**header, "sha256": _checksum(arrays, header)})
     with replacing(path) as (temporary,):
-        temporary.write_bytes(payload)
+        temporary.write_bytes(array_bytes(key, arrays, meta))
+
+
+def array_bytes(key: str, arrays: Mapping[str, np.ndarray], meta: Any) -> bytes:
+    """The bytes of a cache file.
+
+    Args:
+        key: what :func:`read_arrays` must be given to accept the file.
+        arrays: the arrays, by name.
+        meta: what a reader may want to know about them (JSON values).
+    """
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    header = {"key": key, "meta": json.dumps(meta, default=digests.plain, sort_keys=True)}
+    return to_safetensors(arrays, {**header, digests.OWN: digests.of_arrays(arrays, header)})
 
 
 def read_arrays(path: str | os.PathLike[str], key: str) -> dict[str, np.ndarray]:
@@ -84,8 +64,8 @@ def read_arrays(path: str | os.PathLike[str], key: str) -> dict[str, np.ndarray]
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DamagedFileError(f"it cannot be read ({(reason or '?').splitlines()[0]})") from error
-    checksum = header.pop("sha256", None)
-    if checksum is None or checksum != _checksum(arrays, header):
+    checksum = header.pop(digests.OWN, None)
+    if checksum is None or checksum != digests.of_arrays(arrays, header):
         raise DamagedFileError("its checksum does not match its content")
     if header.get("key") != key:
         raise DamagedFileError("it was made from other data, settings or seed")
@@ -102,10 +82,6 @@ def compact(values: np.ndarray) -> np.ndarray:
 def widened(values: np.ndarray) -> np.ndarray:
     """What :func:`compact` was given: whole numbers as ``int64``, other arrays as they are."""
     return values.astype(np.int64) if values.dtype.kind in "iu" else values
-
-
-def _checksum(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> str:
-    return content_key({"arrays": dict(arrays), "header": dict(header)})
 
 
 class ArrayCache:
@@ -135,7 +111,7 @@ class ArrayCache:
 
         Args:
             kind: what the arrays are (``"ml-100k-TransE"``).
-            key: from :func:`content_key`.
+            key: from :func:`ksr_recbole.digests.of_values`.
             expected_shapes: shape of every array, by name, where they are vectors: finite
                 numbers in ``float32``.
         """

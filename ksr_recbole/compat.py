@@ -27,8 +27,9 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+from ksr_recbole import digests
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.files import check_regular, sha256_of
+from ksr_recbole.files import check_regular
 from ksr_recbole.paths import CHECKOUT
 
 WANTED_PYTHON = SpecifierSet(">=3.11,<3.15")
@@ -407,14 +408,14 @@ class PickledCheckpoints:
         super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
         path = kwargs.get("saved_model_file", self.saved_model_file)
         if os.path.exists(path):
-            self._written[os.path.abspath(path)] = sha256_of(path)
+            self._written[os.path.abspath(path)] = digests.of_file(path)
 
     def _load_state(self, path: str) -> None:
         import torch
 
         if not Path(path).is_file():
             raise UserError(f"Checkpoint {path} does not exist; give the path of a saved model.")
-        ours = self._written.get(os.path.abspath(path)) == sha256_of(path)
+        ours = self._written.get(os.path.abspath(path)) == digests.of_file(path)
         if not ours and not self.config["trust_checkpoint"]:
             raise UserError(
                 f"Checkpoint {path} was not written by this run and RecBole's checkpoints are "

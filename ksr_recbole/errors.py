@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ksr_recbole.text import clean_line
+
+_LONGEST_WORD, _LONGEST = 500, 4000
+"""Characters of a word, such as a path, and of a sentence."""
+
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
+
+
+def _without_middle(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    end = longest // 3
+    return f"{text[: longest - end]}...({len(text)} characters)...{text[-end:]}"
 
 
 class UserError(Exception):
@@ -12,7 +25,13 @@ class UserError(Exception):
 
     The sentence names the file, line, key or value at fault, what was expected, and how to
     fix it.  Command lines print it and exit with :data:`EXIT_STATUS`, without a traceback.
+    Whatever a sentence quotes, it stays short enough to be read: longer words and sentences lose
+    their middle, and say so.
     """
+
+    def __init__(self, sentence: object = "") -> None:
+        text = _LONG_WORD.sub(lambda word: _without_middle(word[0], _LONGEST_WORD), str(sentence))
+        super().__init__(_without_middle(text, _LONGEST))
 
 
 class UnusableCheckpointError(UserError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import tempfile
@@ -124,16 +123,6 @@ def read_text(
     """
     text = read_regular(path, limit).decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes as hexadecimal digits.
-
-    Raises:
-        OSError: see :func:`check_regular`.
-    """
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -1,12 +1,7 @@
-"""JSON files of this project's own: a digest in each, and a description of what must be in it.
-
-A digest shows a change that nobody meant: a flipped bit, a file cut short, an edited number.  It
-is no signature, so what a file holds is checked too before it is used.
-"""
+"""JSON files of this project's own: a digest in each, and a description of what must be in it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -14,26 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ksr_recbole.digests import sealed, unsealed
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import SMALL, read_text, replacing
-
-DIGEST = "sha256"
-"""The entry of a record that holds the digest of the others."""
-
-_TOO_DEEP = "its JSON is nested too deep"
-
-
-def digest_of(record: Mapping[str, Any]) -> str:
-    """SHA-256 of a record's JSON values in hexadecimal; the order of keys does not count."""
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as JSON will give it back, with its digest as the last entry."""
-    plain = json.loads(json.dumps({**record}))
-    plain.pop(DIGEST, None)
-    return {**plain, DIGEST: digest_of(plain)}
 
 
 def write_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
@@ -43,7 +21,12 @@ def write_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Non
         UserError: the file cannot be written.
     """
     with replacing(path) as (temporary,):
-        temporary.write_text(json.dumps(sealed(record), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(record_text(record), encoding="utf-8")
+
+
+def record_text(record: Mapping[str, Any]) -> str:
+    """JSON values with their digest, as the text of a file."""
+    return json.dumps(sealed(record), indent=2) + "\n"
 
 
 def read_record(path: str | os.PathLike[str], limit: int = SMALL) -> dict[str, Any]:
@@ -61,17 +44,7 @@ def read_record(path: str | os.PathLike[str], limit: int = SMALL) -> dict[str, A
         text = read_text(path, limit)
     except UnicodeDecodeError as error:
         raise DamagedFileError("it is not UTF-8 text") from error
-    record = parse_object(text)
-    digest = record.pop(DIGEST, None)
-    if digest is None:
-        raise DamagedFileError(f"it has no {DIGEST}, so a change in it could not be seen")
-    try:
-        matches = digest == digest_of(record)
-    except RecursionError as error:
-        raise DamagedFileError(_TOO_DEEP) from error
-    if not matches:
-        raise DamagedFileError(f"its {DIGEST} does not match its content")
-    return record
+    return unsealed(parse_object(text))
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -83,7 +56,7 @@ def parse_object(text: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except RecursionError as error:
-        raise DamagedFileError(_TOO_DEEP) from error
+        raise DamagedFileError("its JSON is nested too deep") from error
     except ValueError as error:
         raise DamagedFileError(f"it is not JSON ({error})") from error
     if not isinstance(content, dict):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
+from ksr_recbole.digests import of_file
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import (
     check_regular,
@@ -18,7 +19,6 @@ from ksr_recbole.files import (
     read_regular,
     read_text,
     replacing,
-    sha256_of,
 )
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps, steady
@@ -72,7 +72,7 @@ def specials(tmp_path: Path) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("read", [check_regular, open_regular, read_regular, read_text, sha256_of])
+@pytest.mark.parametrize("read", [check_regular, open_regular, read_regular, read_text, of_file])
 def test_what_is_no_file_is_said_at_once(specials: dict[str, Path], read) -> None:
     for words, path in specials.items():
         with pytest.raises(OSError) as error:
@@ -87,7 +87,7 @@ def test_files_and_links_to_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
     assert read_regular(tmp_path / "link") == b"a\r\nb\rc\n"
     assert read_text(tmp_path / "link") == "a\nb\nc\n"
-    assert sha256_of(tmp_path / "link") == hashlib.sha256(b"a\r\nb\rc\n").hexdigest()
+    assert of_file(tmp_path / "link") == hashlib.sha256(b"a\r\nb\rc\n").hexdigest()
     with pytest.raises(OSError, match="at most 6 are read"):
         read_regular(tmp_path / "file", limit=6)
 

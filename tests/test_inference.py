@@ -22,7 +22,7 @@ from recbole.data.interaction import Interaction
 from safetensors import safe_open
 
 import ksr_recbole
-from ksr_recbole import Recommender, inference, one_step, save_model
+from ksr_recbole import Recommender, digests, inference, one_step, save_model
 from ksr_recbole.__main__ import main
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import load_dataset
@@ -31,7 +31,6 @@ from ksr_recbole.inference import recommender as recommender_module
 from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.prepare import make_trainer
-from ksr_recbole.records import digest_of
 from ksr_recbole.trainer import checkpoint
 from tests.models import random_vectors
 from tests.toy import toy_values
@@ -280,7 +279,7 @@ def test_another_manifest_is_one_sentence(directory, tmp_path):
 
     def changed(**entries):
         content = {**manifest, **entries}
-        return json.dumps({**content, "digest": digest_of(content)})
+        return json.dumps({**content, "digest": digests.of_values(content)})
 
     cases = {
         "has format 99": changed(format=99),

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file, save_file
 
-from ksr_recbole import Recommender, save_model
+from ksr_recbole import Recommender, digests, save_model
 from ksr_recbole.__main__ import main
 from ksr_recbole.cache import read_arrays, write_arrays
 from ksr_recbole.comparison.store import Cell, Store
@@ -27,7 +27,7 @@ from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserEr
 from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.prepare import make_trainer
-from ksr_recbole.records import digest_of, read_record, sealed, write_record
+from ksr_recbole.records import read_record, sealed, write_record
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
 from tests.benchmark_fakes import run_result
@@ -261,6 +261,18 @@ def test_options_that_do_not_fit_the_weights_build_nothing(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("command", ["explain", "export"])
+def test_a_setting_that_is_missing_is_no_default(trained, tmp_path, capsys, command):
+    settings, path = trained.content["settings"], tmp_path / "less.pth"
+    own = {"explain": "--user=u1", "export": f"--output={tmp_path / 'model'}"}
+    for key in ("gamma", "task", "seed", "kge_method"):
+        less = {k: v for k, v in settings.items() if k != key}
+        checkpoint.save(path, {**trained.content, "settings": less, "given": {}})
+        words = [f"--{k}={trained.content['given'][k]}" for k in ("data_path", "data_cache_dir")]
+        assert main([command, f"--checkpoint={path}", own[command], *words]) == 2
+        assert f"does not say with which {key} it was trained" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["state_dict", "attributes", "item_entities"])
 def test_ids_among_the_weights_are_ids_of_something(trained, tmp_path, capsys, place):
     weights = dict(trained.content["state_dict"])
@@ -299,7 +311,7 @@ def resigned(directory: Path) -> None:
     for name in FILES:
         content = (directory / name).read_bytes()
         manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
-    path.write_text(json.dumps({**manifest, "digest": digest_of(manifest)}))
+    path.write_text(json.dumps({**manifest, "digest": digests.of_values(manifest)}))
 
 
 def answers(directory: Path) -> bool:

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ksr_recbole import seeds
-from ksr_recbole.cache import ArrayCache, content_key, read_arrays, write_arrays
+from ksr_recbole import digests, seeds
+from ksr_recbole.cache import ArrayCache, read_arrays, write_arrays
 from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
@@ -24,7 +24,12 @@ from ksr_recbole.pretraining import bpr, kge, partial, pretrain
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
 from ksr_recbole.pretraining.pretrain import bpr_settings, kge_settings
-from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
+from ksr_recbole.pretraining.vectors import (
+    VectorTable,
+    first_tokens_are,
+    read_vectors,
+    write_vectors,
+)
 
 N_ENTITIES, N_RELATIONS = 64, 4
 
@@ -313,10 +318,10 @@ def parts() -> dict:
 
 
 def test_key_ignores_order_and_python_containers():
-    key = content_key(parts())
-    assert len(key) == 64 and key == content_key(dict(reversed(parts().items())))
-    assert content_key({"a": (1, np.int64(2))}) == content_key({"a": [1, 2]})
-    assert content_key({"p": Path("x")}) == content_key({"p": "x"})
+    key = digests.of_values(parts())
+    assert len(key) == 64 and key == digests.of_values(dict(reversed(parts().items())))
+    assert digests.of_values({"a": (1, np.int64(2))}) == digests.of_values({"a": [1, 2]})
+    assert digests.of_values({"p": Path("x")}) == digests.of_values({"p": "x"})
 
 
 @pytest.mark.parametrize(
@@ -334,18 +339,18 @@ def test_key_ignores_order_and_python_containers():
     ],
 )
 def test_every_part_changes_the_key(change):
-    assert content_key(parts()) != content_key({**parts(), **change})
+    assert digests.of_values(parts()) != digests.of_values({**parts(), **change})
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.array([None, "a"], dtype=object)])
 def test_what_has_no_content_cannot_be_part_of_a_key(value):
     with pytest.raises(TypeError, match="cannot be part of a cache key"):
-        content_key({"value": value})
+        digests.of_values({"value": value})
 
 
 # Cache
 
-KEY, OTHER_KEY = content_key({"a": 1}), content_key({"a": 2})
+KEY, OTHER_KEY = digests.of_values({"a": 1}), digests.of_values({"a": 2})
 ARRAYS = {
     "entity": np.arange(6, dtype=np.float32).reshape(3, 2) / 7,
     "relation": np.ones((2, 2), np.float32),
@@ -509,12 +514,31 @@ def test_vectors_round_trip_exactly(tmp_path):
     vectors = numbers[: len(numbers) // 5 * 5].reshape(-1, 5)
     tokens = [f"dbr:Élan_({k}), 'x'" for k in range(len(vectors))]
     path = tmp_path / "new" / "kg.ent"
-    write_vectors(path, "ent_id", "ent_emb", tokens, vectors)
+    write_vectors(path.parent, "kg", {"ent": VectorTable("ent_id", "ent_emb", tokens, vectors)})
     assert path.read_text(encoding="utf-8").startswith("ent_id:token\tent_emb:float_seq\n")
     order = generator.permutation(len(tokens))
     found = read_vectors(path, [tokens[k] for k in order], 5)
     assert found.dtype == np.float32 and found.tobytes() == vectors[order].tobytes()
-    assert [p.name for p in path.parent.iterdir()] == ["kg.ent"]
+    names = {p.name for p in path.parent.iterdir() if p.suffix != ".lock"}
+    assert names == {"kg.ent", "kg.vectors.json"}
+
+
+def test_exported_vectors_that_were_changed_are_refused(tmp_path):
+    table = VectorTable("ent_id", "ent_emb", ["a", "b"], np.ones((2, 3)))
+    write_vectors(tmp_path, "kg", {"ent": table, "rel": table})
+    path, beside = tmp_path / "kg.ent", tmp_path / "kg.vectors.json"
+    kept, digests_kept = path.read_text(), beside.read_text()
+    path.write_text(kept.replace("1.0", "1.5", 1))
+    with pytest.raises(UserError, match=r"kg\.ent is not the file that was exported"):
+        read_vectors(path, ["a", "b"])
+    path.write_text(kept)
+    for damaged in (digests_kept.replace("1", "2", 1), "", "{}", "[" * 10**5):
+        beside.write_text(damaged)
+        with pytest.raises(UserError, match=r"kg\.vectors\.json, which holds .* cannot be used"):
+            read_vectors(path, ["a"])
+    beside.unlink()  # then they are vectors from elsewhere
+    path.write_text(kept.replace("1.0", "1.5", 1))
+    assert read_vectors(path, ["a"])[0, 0] == 1.5
 
 
 def atomic_file(
@@ -574,21 +598,24 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(UserError, match="is not UTF-8 text"):
         read_vectors(tmp_path / "latin", ["é"])
     with pytest.raises(UserError, match="Cannot write"):
-        write_vectors(tmp_path / "latin" / "x", "a", "b", ["a"], np.ones((1, 1)))
+        write_vectors(
+            tmp_path / "latin", "x", {"ent": VectorTable("a", "b", ["a"], np.ones((1, 1)))}
+        )
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "kg.ent"
-    write_vectors(path, "a", "b", ["x"], np.ones((1, 2)))
+    write_vectors(tmp_path, "kg", {"ent": VectorTable("a", "b", ["x"], np.ones((1, 2)))})
     before = path.read_bytes()
+    there = sorted(tmp_path.iterdir())
 
     def tokens():
         yield "y"
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_vectors(path, "a", "b", tokens(), np.zeros((2, 2)))
-    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+        write_vectors(tmp_path, "kg", {"ent": VectorTable("a", "b", tokens(), np.zeros((2, 2)))})
+    assert path.read_bytes() == before and sorted(tmp_path.iterdir()) == there
 
 
 @pytest.mark.parametrize("model", ["KSR", "GRU4RecKG"])
@@ -603,8 +630,11 @@ def test_stock_recbole_loads_written_vectors(tmp_path, model, monkeypatch):
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(12, 8)).astype(np.float32)
     relation_vectors = generator.normal(size=(2, 8)).astype(np.float32)
-    write_vectors(f"{base}.ent", "ent_id", "ent_emb", items, vectors)
-    write_vectors(f"{base}.rel", "rel_id", "rel_emb", relations, relation_vectors)
+    exported = {
+        "ent": VectorTable("ent_id", "ent_emb", items, vectors),
+        "rel": VectorTable("rel_id", "rel_emb", relations, relation_vectors),
+    }
+    write_vectors(base.parent, base.name, exported)
     rows = [f"u{u}\ti{(3 * u + t) % 12}\t{t}" for u in range(8) for t in range(6)]
     tables = {
         "inter": ["user_id:token\titem_id:token\ttimestamp:float", *rows],

@@ -11,7 +11,7 @@ import polars as pl
 from dataset_atomic.filtering import Funnel
 from dataset_atomic.raw.stream import Block, TextFormat, read_blocks
 from dataset_atomic.raw.timestamps import TimestampReader
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 
 DAY = 86_400
 """Seconds of a day."""
@@ -160,7 +160,8 @@ def _check_ids(block: Block) -> None:
         if bad.any():
             row = int(bad.arg_max() or 0)
             raise UserError(
-                f"{block.path}, line {block.line_of(row)}: the {name} {block.frame[name][row]!r} "
+                f"{block.path}, line {block.line_of(row)}: the {name} "
+                f"{shown(repr(block.frame[name][row]))} "
                 "holds a tab or a double quote, which RecBole's atomic files cannot; rename it."
             )
 
@@ -170,7 +171,8 @@ def _ratings(block: Block) -> pl.Series:
     if values.null_count() or not values.is_finite().all():
         row = int((values.is_null() | ~values.is_finite().fill_null(True)).arg_max() or 0)
         raise UserError(
-            f"{block.path}, line {block.line_of(row)}: {block.frame['rating'][row]!r} is not a "
-            "rating; expected a number, so correct the value or the order of the columns."
+            f"{block.path}, line {block.line_of(row)}: "
+            f"{shown(repr(block.frame['rating'][row]))} is not a rating; "
+            "expected a number, so correct the value or the order of the columns."
         )
     return values

@@ -163,13 +163,14 @@ def _header_names(path: Path, header: str, layout: TextFormat) -> list[str]:
     missing = [raw for raw in wanted if raw not in found]
     if missing:
         raise UserError(
-            f"{path}, line 1: the header {header[:80]!r} has no column {missing[0]!r}; expected "
-            f"{', '.join(wanted)} separated by {layout.separator!r}, in any order. "
-            "Add the header line or correct the column names or the separator."
+            f"{path}, line 1: the header {header[:80]!r} has no column "
+            f"{shown(repr(missing[0]))}; expected {', '.join(wanted)} separated by "
+            f"{layout.separator!r}, in any order. Add the header line or correct the "
+            "column names or the separator."
         )
     repeated = next((raw for raw in wanted if found.count(raw) > 1), None)
     if repeated is not None:
-        raise UserError(f"{path}, line 1: column {repeated!r} occurs twice; remove one.")
+        raise UserError(f"{path}, line 1: column {shown(repr(repeated))} occurs twice; remove one.")
     return [wanted.get(raw, f"\0{k}") for k, raw in enumerate(found)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from dataset_atomic.raw.stream import Block
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 """Units of numeric timestamps, by how many make a second."""
@@ -58,8 +58,8 @@ class TimestampReader:
             row = int(result.is_null().arg_max() or 0)
             expected = "a number or a date" if self.form == "unknown" else self.form
             raise UserError(
-                f"{block.path}, line {block.line_of(row)}: {values[row]!r} is not a timestamp; "
-                f"expected {expected} as in the lines before; correct the value."
+                f"{block.path}, line {block.line_of(row)}: {shown(repr(values[row]))} is not a "
+                f"timestamp; expected {expected} as in the lines before; correct the value."
             )
         return result.rename(column)
 

@@ -13,12 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.cache import compact, content_key, read_arrays, widened, write_arrays
+from ksr_recbole import digests
+from ksr_recbole.cache import array_bytes, compact, read_arrays, widened
 from ksr_recbole.comparison.significance import PerUser
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.evaluation.metrics import per_user_metrics
-from ksr_recbole.files import sha256_of
-from ksr_recbole.records import Each, Number, Whole, check_shape, read_record, write_record
+from ksr_recbole.files import replacing
+from ksr_recbole.one_step import finish_steps
+from ksr_recbole.records import (
+    Each,
+    Number,
+    Whole,
+    check_shape,
+    read_record,
+    record_text,
+    write_record,
+)
 
 logger = getLogger(__name__)
 
@@ -105,7 +115,7 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
     kept = {key: value for key, value in of_consequence(settings).items() if value is not None}
     if (dataset := kept.get("dataset")) is not None:
         kept["dataset"] = store_name(dataset)
-    return content_key({"settings": kept, "seed": seed, "files": dict(files)})
+    return digests.of_values({"settings": kept, "seed": seed, "files": dict(files)})
 
 
 def of_consequence(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +153,7 @@ def file_digests(config: Any) -> dict[str, str]:
         for folder, suffixes in folders
         for suffix in suffixes
     }
-    return {suffix: sha256_of(path) for suffix, path in paths.items() if path.is_file()}
+    return {suffix: digests.of_file(path) for suffix, path in paths.items() if path.is_file()}
 
 
 # The folder of finished cells -----------------------------------------------------------------
@@ -262,7 +272,7 @@ class Store:
     def save(
         self, cell: Cell, run_result: Mapping[str, Any], wall_seconds: float, resumed: bool
     ) -> None:
-        """Keep a finished cell, whole or not at all.
+        """Keep a finished cell, both files in one step.
 
         Args:
             cell: the cell.
@@ -292,16 +302,21 @@ class Store:
             "measure": cell.measure,
         }
         record = {**about, "wall_seconds": wall_seconds, "resumed": resumed, "result": result}
-        # The ranks first: a cell counts as finished once its JSON file is there.
-        write_arrays(self.ranks_file(cell), cell.key, arrays, about)
-        write_record(self.result_file(cell), record)
+        # Who reads meanwhile looks for the JSON file first, so the ranks get to their place first.
+        with replacing(self.ranks_file(cell), self.result_file(cell)) as (ranks_file, result_file):
+            ranks_file.write_bytes(array_bytes(cell.key, arrays, about))
+            result_file.write_text(record_text(record), encoding="utf-8")
 
     def load(self, cell: Cell) -> Finished | None:
         """A finished cell, or ``None``; files that are damaged are told in one warning.
 
         A cell that lacks the measure it is asked for is not finished.
+
+        Raises:
+            UserError: a command was killed while it wrote cells, and this cannot be mended.
         """
         path = self.result_file(cell)
+        finish_steps(path.parent)
         try:
             record = read_record(path)
             if record.get("key") != cell.key:

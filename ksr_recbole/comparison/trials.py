@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.cache import content_key
+from ksr_recbole import digests
 from ksr_recbole.choices import nearest
 from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.report import about, markdown_document, metric_as_json, paths_for
@@ -25,7 +25,7 @@ from ksr_recbole.comparison.studies import TUNING, Setting, Study, under_protoco
 from ksr_recbole.comparison.table import Line, Table, Value, to_text, with_rules
 from ksr_recbole.config.keys import TEXTS, before_choice, check_keys, model_options, names_of
 from ksr_recbole.config.literals import read_yaml
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import replacing
 from ksr_recbole.registry import comparable
 
@@ -73,7 +73,7 @@ def _different(
     full = [{**before, **under_protocol(name), **trial} for trial in trials]
     firsts: dict[str, int] = {}
     for number, options in enumerate(full, start=1):
-        key = content_key({**model_options(name), **options})
+        key = digests.of_values({**model_options(name), **options})
         if firsts.setdefault(key, number) != number:
             raise UserError(
                 f"Trials {firsts[key]} and {number} of {name} in {path} are the same setting; "
@@ -102,11 +102,13 @@ def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
     for name, trials in content.items():
         if name not in known:
             raise UserError(
-                f"{path} has trials for '{name}', which is no model compared here"
+                f"{path} has trials for '{shown(name)}', which is no model compared here"
                 f"{nearest(str(name), known) or '.'}"
             )
         if not isinstance(trials, list) or not all(isinstance(trial, dict) for trial in trials):
-            raise UserError(f"The trials of {name} in {path} must be a list of `key: value` maps.")
+            raise UserError(
+                f"The trials of {shown(name)} in {path} must be a list of `key: value` maps."
+            )
         for trial in trials:
             check_keys(names_of(trial), f"the trials of {name} in {path}")
     _check_fair(content, path)

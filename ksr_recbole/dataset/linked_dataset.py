@@ -10,7 +10,8 @@ import numpy as np
 from recbole.data.dataset import KnowledgeBasedDataset
 
 from dataset_atomic.atomic_files import steady_dataset
-from ksr_recbole.cache import ArrayCache, DamagedFileError, content_key
+from ksr_recbole import digests
+from ksr_recbole.cache import ArrayCache, DamagedFileError
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.funnel import WithFunnel, check_present
@@ -53,7 +54,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         except OSError:  # a file is missing or unreadable; loading says which in a sentence
             super()._from_scratch()
             return
-        key = content_key(parts)
+        key = digests.of_values(parts)
         arrays = cache.load(kind, key)
         if arrays is not None and self._restored(arrays, cache.path(kind, key)):
             return

@@ -22,10 +22,10 @@ from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 from dataset_atomic.atomic import RECBOLES, scan_checked
 from dataset_atomic.atomic_files import check_atomic_file, open_as_utf8
 from dataset_atomic.layout import Layout
+from ksr_recbole import digests
 from ksr_recbole.cache import DamagedFileError, compact, widened
 from ksr_recbole.dataset.funnel import DataFunnel
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.files import sha256_of
 
 SETTINGS = (
     *dataset_arguments,
@@ -331,13 +331,13 @@ class Asked:
 def cache_parts(config: Any, name: str) -> dict[str, Any]:
     """What the content of a loaded dataset depends on: the files' bytes and the settings."""
     folder = Path(config["data_path"])
-    digests = {s: sha256_of(folder / f"{name}.{s}") for s in ("inter", "kg", "link")}
+    files = {s: digests.of_file(folder / f"{name}.{s}") for s in ("inter", "kg", "link")}
     for suffix in ("user", "item"):  # in some configurations they are filters
         path = folder / f"{name}.{suffix}"
         if path.is_file() and not Asked.of(config, suffix).nothing:
-            digests[suffix] = sha256_of(path)
+            files[suffix] = digests.of_file(path)
     settings = {key: repr(config[key]) for key in SETTINGS}
-    return {"format": _FORMAT, "files": digests, "settings": settings}
+    return {"format": _FORMAT, "files": files, "settings": settings}
 
 
 def to_arrays(dataset: Any) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from ksr_recbole.distributed import message
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 
 WAIT = timedelta(days=7)
 """How long a process waits for another, which may be pretraining.
@@ -167,8 +167,8 @@ def require_equal(values: Mapping[str, Any]) -> None:
         for key in sorted(set(first) | set(other)):
             if first.get(key) != other.get(key):
                 raise UserError(
-                    f"Process {rank} has {key} = {other.get(key)}, but process 0 has "
-                    f"{first.get(key)}; start the run on all machines with the same data, "
+                    f"Process {rank} has {key} = {shown(other.get(key))}, but process 0 has "
+                    f"{shown(first.get(key))}; start the run on all machines with the same data, "
                     "config files and arguments (but group_offset)."
                 )
 

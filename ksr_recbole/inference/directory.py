@@ -5,7 +5,6 @@ Nothing in it is a pickle.  ``docs/inference.md`` describes every file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,11 +19,12 @@ from safetensors import numpy as safe_numpy
 from safetensors import torch as safe_torch
 from torch import Tensor
 
+from ksr_recbole import digests
 from ksr_recbole.errors import DamagedFileError, UserError
-from ksr_recbole.files import read_regular, replacing_folder, sha256_of
+from ksr_recbole.files import read_regular, replacing_folder
 from ksr_recbole.inference.content import Histories, SavedModel, check_saved
 from ksr_recbole.one_step import finish_steps
-from ksr_recbole.records import Each, check_shape, digest_of, parse_object
+from ksr_recbole.records import Each, check_shape, parse_object
 
 FORMAT = 2
 KIND = "ksr_recbole model"
@@ -86,10 +86,9 @@ def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Pat
             "format": FORMAT,
             "model": saved.model,
             **saved.about,
-            "sha256": {name: sha256_of(folder / name) for name in FILES},
+            "sha256": {name: digests.of_file(folder / name) for name in FILES},
         }
-        manifest = json.loads(json.dumps(manifest))
-        _write_json(folder / MANIFEST, {**manifest, _DIGEST: digest_of(manifest)})
+        _write_json(folder / MANIFEST, digests.sealed(manifest, _DIGEST))
     return Path(directory)
 
 
@@ -109,11 +108,11 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
     finish_steps(folder.resolve().parent)
     try:
         manifest = _read_manifest(folder)
-        digests = manifest["sha256"]
-        settings = _read_json(folder / CONFIG, digests, _SMALL)
-        weights = _tensors(folder / WEIGHTS, digests)
-        histories = _read_histories(folder / HISTORIES, digests)
-        tokens = _read_json(folder / TOKENS, digests, _most_bytes_of_tokens(weights, histories))
+        wanted = manifest["sha256"]
+        settings = _read_json(folder / CONFIG, wanted, _SMALL)
+        weights = _tensors(folder / WEIGHTS, wanted)
+        histories = _read_histories(folder / HISTORIES, wanted)
+        tokens = _read_json(folder / TOKENS, wanted, _most_bytes_of_tokens(weights, histories))
         saved = SavedModel(
             model=manifest["model"],
             about={k: manifest[k] for k in manifest.keys() - _NOT_ABOUT},
@@ -152,8 +151,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"The model directory {folder} has format {ascii(manifest.get('format'))[:40]}, and "
             f"this version reads format {FORMAT}; save the model again with this version."
         )
-    if manifest.pop(_DIGEST, None) != digest_of(manifest):
-        raise DamagedFileError(f"{MANIFEST} does not match its own {_DIGEST}")
+    try:
+        manifest = digests.unsealed(manifest, _DIGEST)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{MANIFEST}: {error}") from error
     check_shape(manifest, {"model": str, "sha256": Each(str)}, MANIFEST)
     if manifest["sha256"].keys() != set(FILES):
         raise DamagedFileError(f"{MANIFEST} must name {', '.join(FILES)}, and no other file")
@@ -163,7 +164,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _checked_bytes(path: Path, digests: Mapping[str, str], limit: int) -> bytes:
+def _checked_bytes(path: Path, wanted: Mapping[str, str], limit: int) -> bytes:
     """The bytes of a file, once they are those that were written.
 
     Raises:
@@ -175,7 +176,7 @@ def _checked_bytes(path: Path, digests: Mapping[str, str], limit: int) -> bytes:
             f"The model directory {path.parent} lacks the file {path.name}; save it again."
         )
     content = read_regular(path, limit)
-    if hashlib.sha256(content).hexdigest() != digests[path.name]:
+    if digests.of_bytes(content) != wanted[path.name]:
         raise UserError(
             f"{path} is not the file that was saved (its SHA-256 differs from that "
             f"in {MANIFEST}); save the model again."
@@ -183,8 +184,8 @@ def _checked_bytes(path: Path, digests: Mapping[str, str], limit: int) -> bytes:
     return content
 
 
-def _read_json(path: Path, digests: Mapping[str, str], limit: int) -> dict[str, Any]:
-    return _object(path, _checked_bytes(path, digests, limit))
+def _read_json(path: Path, wanted: Mapping[str, str], limit: int) -> dict[str, Any]:
+    return _object(path, _checked_bytes(path, wanted, limit))
 
 
 def _object(path: Path, content: bytes) -> dict[str, Any]:
@@ -194,21 +195,21 @@ def _object(path: Path, content: bytes) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}); save the model again.") from error
 
 
-def _tensors(path: Path, digests: Mapping[str, str]) -> dict[str, Tensor]:
-    content = _checked_bytes(path, digests, psutil.virtual_memory().total // 2)
+def _tensors(path: Path, wanted: Mapping[str, str]) -> dict[str, Tensor]:
+    content = _checked_bytes(path, wanted, psutil.virtual_memory().total // 2)
     try:
         return safe_torch.load(content)
     except (SafetensorError, RuntimeError, ArithmeticError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{path.name} cannot be read: {ascii(str(error))[:200]}") from error
 
 
-def _read_histories(path: Path, digests: Mapping[str, str]) -> Histories:
-    arrays = _tensors(path, digests)
-    wanted = {"items": torch.int32, "offsets": torch.int64, "starts": torch.int32}
+def _read_histories(path: Path, wanted: Mapping[str, str]) -> Histories:
+    arrays = _tensors(path, wanted)
+    types = {"items": torch.int32, "offsets": torch.int64, "starts": torch.int32}
     if {name: (t.dtype, t.ndim) for name, t in arrays.items()} != {
-        name: (dtype, 1) for name, dtype in wanted.items()
+        name: (dtype, 1) for name, dtype in types.items()
     }:
-        raise DamagedFileError(f"{path.name} does not hold {', '.join(wanted)}")
+        raise DamagedFileError(f"{path.name} does not hold {', '.join(types)}")
     return Histories(**{name: tensor.numpy() for name, tensor in arrays.items()})
 
 

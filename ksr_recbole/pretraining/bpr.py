@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from ksr_recbole import digests
 from ksr_recbole.bars import Bar
-from ksr_recbole.cache import content_key
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.partial import PartialTraining
 from ksr_recbole.seeds import epoch_seed
@@ -110,7 +110,7 @@ def train_bpr(
     ones = np.ones(len(users), np.float32)
     matrix = sp.csr_matrix((ones, (users, items)), shape=(n_users, n_items))
     parts = {"users": users, "items": items, "shape": matrix.shape}
-    key = content_key({**parts, "settings": asdict(settings), "seed": seed})
+    key = digests.of_values({**parts, "settings": asdict(settings), "seed": seed})
     model = _model(settings, seed)
     partial = PartialTraining(checkpoint, key)
     _fit(model, matrix, settings, seed, partial, show_progress)

@@ -38,8 +38,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ksr_recbole import digests
 from ksr_recbole.bars import on_terminal
-from ksr_recbole.cache import content_key
 from ksr_recbole.errors import UserError
 from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.pretraining.partial import (
@@ -147,7 +147,7 @@ def train_kge(
     if len(triples):
         # Only ids that occur are trained on: padding must not be drawn as a negative.
         used = np.stack([compact[:, 0], compact_relations, compact[:, 1]], axis=1)
-        key = content_key({"triples": triples, "settings": asdict(settings), "seed": seed})
+        key = digests.of_values({"triples": triples, "settings": asdict(settings), "seed": seed})
         partial = PartialTraining(checkpoint, key)
         with _quiet(), own_random_numbers(device), sharing_cores():
             model = _train(used, settings, seed, device, show_progress, partial)

@@ -19,15 +19,22 @@ import numpy as np
 
 from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
-from ksr_recbole.cache import ArrayCache, content_key
+from ksr_recbole import digests
+from ksr_recbole.cache import ArrayCache
 from ksr_recbole.config import option
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
+from ksr_recbole.one_step import finish_steps
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
-from ksr_recbole.pretraining.vectors import first_tokens_are, read_vectors, write_vectors
+from ksr_recbole.pretraining.vectors import (
+    VectorTable,
+    first_tokens_are,
+    read_vectors,
+    write_vectors,
+)
 
 
 def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
@@ -206,7 +213,7 @@ def _cached(
 ) -> dict[str, np.ndarray]:
     """Vectors from the cache, or trained and put there; of runs side by side one trains them."""
     cache = ArrayCache(config["pretrain_dir"])
-    key = content_key(parts)
+    key = digests.of_values(parts)
     path = cache.path(kind, key)
     from_cache = f"{kind} from the cache {path}"
     lock, damaged = path.with_suffix(".lock"), path.exists()
@@ -238,6 +245,7 @@ def _given(config: Any, suffix: str) -> Path | None:
         return None
     if not Path(folder).is_dir():
         raise UserError(f"The folder {folder} (pretrain_path) does not exist.")
+    finish_steps(folder)
     path = Path(folder) / f"{config['dataset']}.{suffix}"
     return path if os.path.lexists(path) else None  # what is no file is said when it is read
 
@@ -286,11 +294,14 @@ def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors)
             f"Config key pretrain_export_path asks for the vectors to be written, but "
             f"{config['model']} starts from none or from one kind only; run KSR for that."
         )
-    base = Path(config["pretrain_export_path"]) / dataset.dataset_name
+    folder, name = Path(config["pretrain_export_path"]), dataset.dataset_name
     items = dataset.field2id_token[dataset.iid_field][1:]
     relations = dataset.field2id_token[dataset.relation_field][1:]
     entity_of_item = vectors.entities[dataset.item_entities[1:]]
-    write_vectors(f"{base}.ent", "ent_id", "ent_emb", items, entity_of_item)
-    write_vectors(f"{base}.rel", "rel_id", "rel_emb", relations, vectors.relations[1:])
-    write_vectors(f"{base}.bpr", "bpr_id", "bpr_emb", items, vectors.items[1:])
-    getLogger().info(f"Vectors written to {base}.ent, .rel and .bpr")
+    tables = {
+        "ent": VectorTable("ent_id", "ent_emb", items, entity_of_item),
+        "rel": VectorTable("rel_id", "rel_emb", relations, vectors.relations[1:]),
+        "bpr": VectorTable("bpr_id", "bpr_emb", items, vectors.items[1:]),
+    }
+    write_vectors(folder, name, tables)
+    getLogger().info(f"Vectors written to {folder / name}.ent, .rel and .bpr")

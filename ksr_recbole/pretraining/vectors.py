@@ -20,15 +20,19 @@ entities of :func:`write_vectors` are keyed by item and read with this configura
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from dataset_atomic.atomic import RECBOLES
 from dataset_atomic.layout import Layout
-from ksr_recbole.errors import UserError
+from ksr_recbole.digests import of_file
+from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.files import open_regular, replacing
+from ksr_recbole.records import Each, check_shape, read_record, record_text
 
 
 def read_vectors(
@@ -66,7 +70,7 @@ def read_vectors(
     needed = tokens if needed is None else needed
     missing = [str(token) for token in needed if str(token) not in rows]
     if missing:
-        examples = ", ".join(missing[:3])
+        examples = ", ".join(map(shown, missing[:3]))
         raise UserError(
             f"{path} has no vector for {len(missing)} of {len(needed)} needed tokens, "
             f"for example {examples}; add them to the file."
@@ -96,6 +100,7 @@ def first_tokens_are(
 def _read_rows(path: str | os.PathLike[str], layout: Layout) -> dict[str, np.ndarray]:
     """Vector of every token in the file, ``float32 [dim]`` each."""
     try:
+        check_digest(path)
         encoding = layout.encoding or "utf-8"
         with TextIOWrapper(open_regular(path), encoding=encoding, newline="\n") as file:
             token_column, vector_column, n_columns = _columns(path, file.readline(), layout)
@@ -111,7 +116,7 @@ def _read_rows(path: str | os.PathLike[str], layout: Layout) -> dict[str, np.nda
                 token = cells[token_column]
                 if token in rows:
                     raise UserError(
-                        f"{path} line {number} gives a second vector for {token}; keep one."
+                        f"{path} line {number} gives a second vector for {shown(token)}; keep one."
                     )
                 rows[token] = _vector(path, number, cells[vector_column], size)
                 size = rows[token].size
@@ -146,7 +151,7 @@ def _vector(path: str | os.PathLike[str], number: int, cell: str, size: int | No
     except ValueError as error:
         word = str(error).partition(": ")[2]
         raise UserError(
-            f"{path} line {number} has {word} where a number should be; "
+            f"{path} line {number} has {shown(word)} where a number should be; "
             "write numbers separated by spaces."
         ) from error
     if not np.isfinite(vector).all():
@@ -159,28 +164,80 @@ def _vector(path: str | os.PathLike[str], number: int, cell: str, size: int | No
     return vector
 
 
-def write_vectors(
-    path: str | os.PathLike[str],
-    id_field: str,
-    vector_field: str,
-    tokens: Sequence[str],
-    vectors: np.ndarray,
-) -> None:
-    """Write an atomic file of vectors, whole or not at all.
+class VectorTable(NamedTuple):
+    """What an atomic file of vectors holds.
 
-    Args:
-        path: the file.
+    Attributes:
         id_field: name of the token column (``"ent_id"``).
         vector_field: name of the vector column (``"ent_emb"``).
         tokens: one per row.
         vectors: ``float32 [len(tokens), dim]``; reading gives back the same numbers.
+    """
+
+    id_field: str
+    vector_field: str
+    tokens: Sequence[str]
+    vectors: np.ndarray
+
+
+def write_vectors(folder: Path, name: str, tables: Mapping[str, VectorTable]) -> None:
+    """Write atomic files of vectors in one step, and their digests beside them.
+
+    Args:
+        folder: where.
+        name: of the dataset.
+        tables: by suffix: ``<folder>/<name>.<suffix>``.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: a file cannot be written.
     """
+    paths = [folder / f"{name}.{suffix}" for suffix in tables]
+    with replacing(*paths, _digests_of(paths[0])) as (*files, beside):
+        for file, table in zip(files, tables.values(), strict=True):
+            _write(file, table)
+        digests = {path.name: of_file(file) for path, file in zip(paths, files, strict=True)}
+        beside.write_text(record_text({"files": digests}), encoding="utf-8")
+
+
+def _write(path: Path, table: VectorTable) -> None:
     # repr of a float32 is its shortest decimal that reads back to the same float32
-    words = np.asarray(vectors, np.float32).astype(str)
-    with replacing(path) as (temporary,), open(temporary, "w", encoding="utf-8") as file:
-        file.write(f"{id_field}:token\t{vector_field}:float_seq\n")
-        for token, row in zip(tokens, words, strict=True):
+    words = np.asarray(table.vectors, np.float32).astype(str)
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f"{table.id_field}:token\t{table.vector_field}:float_seq\n")
+        for token, row in zip(table.tokens, words, strict=True):
             file.write(f"{token}\t{' '.join(row)}\n")
+
+
+def _digests_of(path: str | os.PathLike[str]) -> Path:
+    """The file beside one of vectors that holds its digest, if it was exported."""
+    return Path(path).with_suffix(".vectors.json")
+
+
+def check_digest(path: str | os.PathLike[str]) -> None:
+    """Make sure that a file of vectors is the one that was exported.
+
+    RecBole reads such files too, so the digest is in a file of its own.  Vectors from elsewhere
+    have none; they are checked line by line like all others.
+
+    Raises:
+        UserError: it is another.
+        OSError: it cannot be read.
+    """
+    beside = _digests_of(path)
+    try:
+        record = read_record(beside)
+        check_shape(record, {"files": Each(str)})
+    except FileNotFoundError:
+        return
+    except (OSError, DamagedFileError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{beside}, which holds the digests of the vectors, cannot be used ({reason}); export "
+            "them again, or delete it if you trust the vectors."
+        ) from error
+    wanted = record["files"].get(Path(path).name)
+    if wanted is not None and wanted != of_file(path):
+        raise UserError(
+            f"{path} is not the file that was exported (its SHA-256 is not that in {beside}); "
+            f"export it again, or delete {beside.name} if you changed it on purpose."
+        )

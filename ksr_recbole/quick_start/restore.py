@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ksr_recbole.config import Config
-from ksr_recbole.config.keys import TEXTS, known_keys
+from ksr_recbole.config.keys import TEXTS, checkpoint_keys, known_keys
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.sequence_datasets import WithSequences
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start.prepare import open_dataset
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.trainer import checkpoint
+from ksr_recbole.trainer.trainer import MAY_DIFFER
 
 _NOT_AGAIN = frozenset(
     {"model", "dataset", "resume", "pretrain_export_path", "memory_backend", "num_threads"}
@@ -62,6 +63,7 @@ def dataset_of(
     """
     dataset = open_dataset(config)
     dataset.build()
-    settings = {key: checkpoint.plain(config[key]) for key in content["settings"]}
+    keys = checkpoint_keys(config["model"], config["task"]) - MAY_DIFFER
+    settings = {key: checkpoint.plain(config[key]) for key in keys | content["settings"].keys()}
     checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)
     return dataset

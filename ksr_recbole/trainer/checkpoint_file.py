@@ -6,10 +6,8 @@ anything else, and the shape of the whole content before anything of it is used.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from torch import Tensor
 
+from ksr_recbole import digests
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_regular
 from ksr_recbole.records import Each, Either, Number, Whole, check_shape, parse_object
@@ -28,8 +27,6 @@ from ksr_recbole.trainer.weights import not_finite
 KIND = "ksr_recbole checkpoint"
 FORMAT = 2
 
-_NO_DIGEST = "0" * 64
-_DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 _TENSOR = "tensor of name"
 """The only key of what stands in the header where a tensor is."""
 
@@ -86,7 +83,7 @@ def to_bytes(content: Mapping[str, Any]) -> list[bytes | memoryview]:
     """
     tensors: dict[str, Tensor] = {}
     plain = json.dumps(_without_tensors(content, "", tensors, {}))
-    about = {"kind": KIND, "format": str(FORMAT), "content": plain, "sha256": _NO_DIGEST}
+    about = {"kind": KIND, "format": str(FORMAT), "content": plain, digests.OWN: digests.BLANK}
     header: dict[str, Any] = {"__metadata__": about}
     data: list[memoryview] = []
     offset = 0
@@ -100,11 +97,7 @@ def to_bytes(content: Mapping[str, Any]) -> list[bytes | memoryview]:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
-    start, stop = _place_of_digest(head)
-    digest = hashlib.sha256(head)
-    for piece in data:
-        digest.update(piece)
-    return [head[:start], digest.hexdigest().encode(), head[stop:], *data]
+    return digests.with_own(head, data)
 
 
 def _without_tensors(
@@ -127,22 +120,6 @@ def _without_tensors(
     return value
 
 
-def _place_of_digest(data: bytes) -> tuple[int, int]:
-    length = int.from_bytes(data[:8], "little")
-    found = _DIGEST.search(data, 8, 8 + length) if length < len(data) else None
-    if found is None:
-        raise DamagedFileError("it has no digest, so a change in it could not be seen")
-    return found.span(1)
-
-
-def _digest(data: memoryview, start: int, end: int) -> str:
-    """SHA-256 of all bytes, those of the digest itself as zeros."""
-    digest = hashlib.sha256(data[:start])
-    digest.update(_NO_DIGEST.encode())
-    digest.update(data[end:])
-    return digest.hexdigest()
-
-
 # Reading --------------------------------------------------------------------------------------
 
 
@@ -159,9 +136,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise DamagedFileError(
             "it is a file of PyTorch, as RecBole and earlier versions of this project write them"
         )
-    start, end = _place_of_digest(data)
-    if _digest(memoryview(data), start, end).encode() != data[start:end]:
-        raise DamagedFileError("its digest does not match its content")
+    digests.check_own(data)
     return _checked(_content_of(data))
 
 

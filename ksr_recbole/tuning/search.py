@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ksr_recbole.cache import content_key
+from ksr_recbole import digests
 from ksr_recbole.comparison.live import TrialLines
 from ksr_recbole.comparison.pool import Job, Report, run_jobs
 from ksr_recbole.comparison.results import Row
@@ -104,7 +104,7 @@ class Search:
             cell = plan.cell(number, params)
         except Exception as error:
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            key = content_key({"refused": params, "files": plan.digests, "given": plan.given})
+            key = digests.of_values({"refused": params, "files": plan.digests, "given": plan.given})
             return _Drawn(number, params, key), Failed(kind + one_line(error))
         known = plan.store.load(cell)
         if known is None and not plan.request.retry_failed:
