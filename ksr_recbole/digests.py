@@ -78,7 +78,7 @@ def plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} cannot be part of a digest")
+    raise TypeError(f"{type(value).__name__} cannot be part of a cache key")
 
 
 # JSON values that hold their own digest -------------------------------------------------------
