@@ -16,16 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 AT_LEAST = {
     "ConvertOverwrite": 15,
     "Automatic": 12,
-    "Export": 2,
-    "ExportByRenames": 4,
-    "Run": 4,
-    "Cell": 4,
     "CellOver": 10,
-    "Comparison": 10,
-    "Tuning": 10,
-    "Pretraining": 20,
     "DataCache": 10,
-    "Fetch": 5,
 }
 """Places of every kind; with fewer the harness has missed some."""
 
