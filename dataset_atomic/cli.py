@@ -156,7 +156,7 @@ def _layout(given: argparse.Namespace) -> Layout:
         merged |= read_yaml(file, TEXTS)
     merged |= literals(values, TEXTS)
     wanted = {key: merged[key] for key in KEYS.values() if merged.get(key) is not None}
-    taken = checked(wanted, of_models=False)
+    taken = checked(wanted)
     check_fields(taken)
     return Layout.from_values(taken)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from dataset_atomic.atomic import RECBOLES, atomic_path, scan_atomic
@@ -71,7 +72,7 @@ def _interactions(folder: Path, name: str, layout: Layout) -> list[str]:
     ties = inter.group_by("user_id", "time").agg(n=pl.len()).filter(pl.col("n") > 1)
     ends = inter.select(first=pl.col("time").min(), last=pl.col("time").max())
     users, tied, span = pl.collect_all([by_user, ties, ends], engine="streaming")
-    total = users["n"].sum()
+    total, distinct = int(users["n"].sum()), int(users["distinct"].sum())
     first, last = (
         pl.from_epoch(span[end].cast(pl.Int64)).dt.date().item() for end in ("first", "last")
     )
@@ -79,17 +80,18 @@ def _interactions(folder: Path, name: str, layout: Layout) -> list[str]:
         f"time: {first} to {last} (UTC){'' if unit == 'seconds' else f', in {unit}'}",
         f"interactions per user: {_spread(users['n'])}",
         f"sessions per user by day (UTC): {_spread(users['sessions'])}; "
-        f"{(users['sessions'] >= 3).mean():.1%} of the users have at least 3",
-        f"tied timestamps: {tied['n'].sum() / total:.1%} of the interactions share theirs with "
-        "another of the same user",
-        f"repeated (user, item): {total - users['distinct'].sum():,}",
+        f"{np.mean(users['sessions'].to_numpy() >= 3):.1%} of the users have at least 3",
+        f"tied timestamps: {int(tied['n'].sum()) / total:.1%} of the interactions share theirs "
+        "with another of the same user",
+        f"repeated (user, item): {total - distinct:,}",
     ]
 
 
 def _spread(values: pl.Series) -> str:
+    numbers = values.to_numpy()
     return (
-        f"{values.min():,} at least, {values.median():,g} in the median, {values.mean():,.1f} on "
-        f"average, {values.max():,} at most"
+        f"{numbers.min():,} at least, {np.median(numbers):,g} in the median, "
+        f"{numbers.mean():,.1f} on average, {numbers.max():,} at most"
     )
 
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 from ksr_recbole.bars import Bar
 from ksr_recbole.errors import UserError
@@ -60,7 +60,7 @@ def text_blocks(
             is_gzip = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             unpacked = 0
-            file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+            file = cast(BinaryIO, gzip.GzipFile(fileobj=raw) if is_gzip else raw)
             with Bar(
                 total=size, unit="B", unit_scale=True, desc=f"Reading {path.name}", delay=1.0,
                 disable=size < PROGRESS_BYTES, leave=False,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
 
@@ -21,25 +21,32 @@ if __name__ == "__main__" and not {"-h", "--help", "--version"} & set(sys.argv):
 
 from torch import Tensor
 
-from ksr_recbole.config import option
-from ksr_recbole.model.ksr import KSR
+from ksr_recbole.config.options import real
+from ksr_recbole.model.ksr import KSR, KSROptions
 from ksr_recbole.registry import add_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvenOptions(KSROptions):
+    """KSR's options and one more."""
+
+    uniform_share: float = real(0.1, minimum=0, below=1)
+    """Share of the attention that is spread evenly."""
 
 
 class EvenKSR(KSR):
     """KSR in which a share of the attention (Eq. 6) is spread evenly over the attributes."""
 
-    def _read_options(self, config: Any) -> None:
-        super()._read_options(config)
-        self.uniform_share = option(config, "uniform_share", float, minimum=0, below=1)
+    Options = EvenOptions
+    options: EvenOptions
 
     def attention(self, hidden_states: Tensor) -> Tensor:
         """Attention over the attributes for GRU states ``[..., H]``: ``[..., A]``."""
-        learned = super().attention(hidden_states)
-        return (1 - self.uniform_share) * learned + self.uniform_share / learned.shape[-1]
+        learned, share = super().attention(hidden_states), self.options.uniform_share
+        return (1 - share) * learned + share / learned.shape[-1]
 
 
-add_model("EvenKSR", EvenKSR, based_on="KSR", uniform_share=0.1)
+add_model("EvenKSR", EvenKSR, based_on="KSR")
 
 
 def _run(arguments: Sequence[str]) -> int:

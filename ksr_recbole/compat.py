@@ -23,7 +23,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.specifiers import SpecifierSet
 
@@ -391,7 +391,13 @@ def without_pickles(config: Any) -> Iterator[None]:
         recbole_data.pickle = before
 
 
-class PickledCheckpoints:
+if TYPE_CHECKING:
+    from recbole.trainer import Trainer as _Trainer
+else:
+    _Trainer = object
+
+
+class PickledCheckpoints(_Trainer):
     """Mixin over a RecBole trainer: unpickle a checkpoint only if this run wrote it.
 
     RecBole's checkpoints pickle the whole ``Config`` object, so ``torch.load`` refuses them
@@ -406,7 +412,7 @@ class PickledCheckpoints:
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
-        path = kwargs.get("saved_model_file", self.saved_model_file)
+        path: str = kwargs.get("saved_model_file") or self.saved_model_file
         if os.path.exists(path):
             self._written[os.path.abspath(path)] = digests.of_file(path)
 

@@ -124,8 +124,8 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
         model: a class over one of this package's, such as
             :class:`~ksr_recbole.model.ksr.KSR`.
         based_on: the model whose options, and their values, it has.
-        **options: further config keys it reads with their default values, and other values of
-            the keys of ``based_on``.
+        **options: other values of the keys of ``based_on`` and of the fields that the class
+            ``model.Options`` adds to them, and further config keys with their default values.
 
     Raises:
         UserError: ``based_on`` is unknown, or the name is one of this package or of RecBole.
@@ -139,7 +139,17 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
     if taken or not re.fullmatch(r"[\w+-]+", name):
         raise UserError(f"A model cannot be called '{name}'; choose another name, of letters.")
     base = MODELS[based_on]
+    defaults = _defaults(model)
+    for key in _defaults(model_class(based_on)):
+        defaults.pop(key, None)
+    options = {**defaults, **options}
     MODELS[name] = Entry(model, base.needs_kg, based_on, options, base.divisible)
+
+
+def _defaults(model: type) -> dict[str, Any]:
+    """The options that a model's class declares, with their default values."""
+    declared = getattr(model, "Options", None)
+    return {} if declared is None else declared.defaults()
 
 
 def added_models() -> dict[str, Entry]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from logging import getLogger
 from pathlib import Path
 
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -141,7 +141,7 @@ def limit_libraries() -> None:
             _set_here[name] = str(wanted)
 
 
-def checked_threads(value: object) -> int | None:
+def checked_threads(key: str, value: object) -> int | None:
     """The value of the config key ``num_threads``.
 
     Raises:
@@ -152,8 +152,8 @@ def checked_threads(value: object) -> int | None:
     cores = os.cpu_count() or 1
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= cores:
         raise UserError(
-            f"Config key num_threads is {value!r}; it must be a whole number from 1 to {cores}, "
-            "the cores of this machine, or be left out."
+            f"Config key {key} is {shown(value, 120)}; it must be a whole number from 1 to "
+            f"{cores}, the cores of this machine, or be left out."
         )
     return value
 
@@ -195,7 +195,7 @@ def limit_numba() -> None:
     import numba
     import torch
 
-    before, most = torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS
+    before, most = torch.get_num_threads(), _most_of_numba()
     wanted = _of_numba or most
     numba.set_num_threads(min(wanted, most))
     torch.set_num_threads(before)
@@ -204,6 +204,13 @@ def limit_numba() -> None:
             f"Numba has started with {most} threads before and cannot use {wanted}; set "
             "num_threads in the first run of a process."
         )
+
+
+def _most_of_numba() -> int:
+    """Threads that Numba has started, or would start."""
+    from numba.core import config
+
+    return vars(config)["NUMBA_NUM_THREADS"]  # set when Numba is loaded, unknown to a type checker
 
 
 def used_threads() -> dict[str, int | None]:

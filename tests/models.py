@@ -62,7 +62,7 @@ def reference_parameters(model: KSR) -> ReferenceParameters:
         key=relation.copy(),
         user_mlp=layers(model.user_mlp),
         item_mlp=layers(model.item_mlp),
-        gamma=model.gamma,
+        gamma=model.options.gamma,
         projection=None if model.projection is None else array(model.projection.weight),
     )
 

@@ -79,7 +79,7 @@ def check_loss(model, score) -> None:
                 for negative in NEGATIVES[row][k]:
                     margin = score(row, k + 1, target) - score(row, k + 1, negative)
                     loss += float(np.logaddexp(0, -margin))
-        return loss / model.train_batch_size
+        return loss / model.options.train_batch_size
 
     loss = model.calculate_loss(training_batch(ITEMS, NEGATIVES))
     assert loss.item() == pytest.approx(total(), rel=1e-10)
@@ -117,11 +117,13 @@ def gru_score(model, row: int, n_read: int, item: int) -> float:
     def layers(mlp):
         return [(array(part.weight), array(part.bias)) for part in list(mlp)[::2]]
 
-    h = np.zeros(model.hidden_size)
+    h = np.zeros(model.options.hidden_size)
     for i in ITEMS[row][:n_read]:
-        h = reference.gru_step(params, h, features(i, model.kb_input))
+        h = reference.gru_step(params, h, features(i, model.options.kb_input))
     user = reference.mlp(layers(model.user_mlp), h)
-    return float(user @ reference.mlp(layers(model.item_mlp), features(item, model.kb_score)))
+    return float(
+        user @ reference.mlp(layers(model.item_mlp), features(item, model.options.kb_score))
+    )
 
 
 @pytest.mark.parametrize("name", ["GRU", "GRU++", "GRU_F", "GRU++-trained"])
@@ -171,10 +173,10 @@ def rum_vectors(model, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def rum_item_score(model, row: int, n_read: int, item: int) -> float:
     x, _, user = rum_vectors(model, row)
-    slots = ITEMS[row][:n_read][-model.memory_slots :]
-    z = softmax(np.array([model.attention_scale * (x[item] @ x[k]) for k in slots]))
+    slots = ITEMS[row][:n_read][-model.options.memory_slots :]
+    z = softmax(np.array([model.options.attention_scale * (x[item] @ x[k]) for k in slots]))
     found = sum(z[k] * x[slots[k]] for k in range(len(slots)))
-    return float((user + model.memory_weight * found) @ x[item])
+    return float((user + model.options.memory_weight * found) @ x[item])
 
 
 def rum_feature_score(model, row: int, n_read: int, item: int) -> float:
@@ -183,7 +185,9 @@ def rum_feature_score(model, row: int, n_read: int, item: int) -> float:
     query = array(model.query.weight)
 
     def attention(i: int) -> np.ndarray:
-        return softmax(np.array([model.attention_scale * ((query @ x[i]) @ key) for key in keys]))
+        return softmax(
+            np.array([model.options.attention_scale * ((query @ x[i]) @ key) for key in keys])
+        )
 
     values = np.zeros((len(keys), entity.shape[1]))
     for i in ITEMS[row][:n_read]:
@@ -192,7 +196,7 @@ def rum_feature_score(model, row: int, n_read: int, item: int) -> float:
         for a, z in enumerate(attention(i)):
             values[a] = values[a] * (1 - z * erase) + z * add
     found = sum(z * values[a] for a, z in enumerate(attention(item)))
-    return float(user @ x[item] + model.memory_weight * (found @ entity[item]))
+    return float(user @ x[item] + model.options.memory_weight * (found @ entity[item]))
 
 
 @pytest.mark.parametrize("scale", [1.5, 0.0])

@@ -221,7 +221,7 @@ def test_a_run_is_saved_and_loaded_without_its_data(toy_folder, tmp_path):
     drawn = torch.get_rng_state()
     rec = Recommender.load(directory)
     assert torch.equal(torch.get_rng_state(), drawn)
-    assert rec.model.gate_bias == -1.5 and rec.about["best_epoch"] == 0
+    assert rec.model.options.gate_bias == -1.5 and rec.about["best_epoch"] == 0
     assert (rec.model_name, rec.about["dataset"]) == ("KSR", "toy")
     assert len(rec.recommend("u1", 4)) == 4
     assert not list(tmp_path.glob("*/.model*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -39,7 +40,7 @@ def model(request, toy_config, toy_dataset):
 def test_every_intermediate_value_equals_the_reference(model):
     params = reference_parameters(model)
     preference, _ = model(padded(ITEMS))
-    hidden_size = model.hidden_size
+    hidden_size = model.options.hidden_size
     for row, sequence in enumerate(ITEMS):
         steps = reference.run(params, sequence)
         for t, step in enumerate(steps):
@@ -87,14 +88,14 @@ def test_loss_equals_the_reference(model):
         for items, negatives in zip(ITEMS, NEGATIVES, strict=True)
     )
     loss = model.calculate_loss(training_batch(ITEMS, NEGATIVES))  # Eq. 11
-    assert loss.item() * model.train_batch_size == pytest.approx(expected, rel=1e-12)
+    assert loss.item() * model.options.train_batch_size == pytest.approx(expected, rel=1e-12)
 
 
 def _reference_gradient(model, params, name):
     def total() -> float:
         return sum(map(reference.loss, [params] * len(ITEMS), ITEMS, NEGATIVES))
 
-    return reference.numeric_gradient(total, params.arrays()[name]) / model.train_batch_size
+    return reference.numeric_gradient(total, params.arrays()[name]) / model.options.train_batch_size
 
 
 def test_gradients_of_all_trained_parameters_equal_the_reference(model):
@@ -152,9 +153,9 @@ def test_shared_value_matrix_is_one_stream_of_writes_in_time_order(toy_config, t
         values = reference.write(values, reference.update_vectors(params, item))
     np.testing.assert_allclose(model.shared_value_matrix, values, atol=1e-5)
     preference, _ = model(torch.tensor([[3, 1]]))
-    weights = model.attention(preference[0, 1, : model.hidden_size]).detach().numpy()
+    weights = model.attention(preference[0, 1, : model.options.hidden_size]).detach().numpy()
     expected = reference.read(weights, model.shared_value_matrix.numpy())
-    np.testing.assert_allclose(preference[0, 1, model.hidden_size :].detach(), expected)
+    np.testing.assert_allclose(preference[0, 1, model.options.hidden_size :].detach(), expected)
 
 
 def test_later_items_change_nothing_earlier(model):
@@ -188,7 +189,7 @@ def test_chunks_equal_the_whole(model, chunk):
     torch.testing.assert_close(state.values, whole_state.values)
     lengths = torch.tensor([len(sequence) for sequence in ITEMS])
     expected = model.read_last(USERS, padded(ITEMS), lengths)
-    model.chunk_length = chunk
+    model.options = replace(model.options, chunk_length=chunk)
     torch.testing.assert_close(model.read_last(USERS, padded(ITEMS), lengths), expected)
 
 
@@ -219,7 +220,7 @@ def test_cross_entropy_is_softmax_over_all_items(toy_config, toy_dataset):
         for step, target in zip(steps, sequence[1:], strict=False):
             scores = [reference.score(params, step.p, item) for item in range(1, model.n_items)]
             expected += np.log(np.exp(scores).sum()) - scores[target - 1]
-    assert loss.item() * model.train_batch_size == pytest.approx(expected, rel=1e-6)
+    assert loss.item() * model.options.train_batch_size == pytest.approx(expected, rel=1e-6)
 
 
 def test_vectors_of_the_items_needed_or_of_all_items_give_one_loss(toy_config, toy_dataset):
@@ -321,7 +322,7 @@ def test_memory_scale_multiplies_what_is_read(toy_config, toy_dataset):
     plain = make_model(toy_config(memory_backend="torch"), toy_dataset)
     scaled = make_model(toy_config(memory_backend="torch", memory_scale=3.0), toy_dataset)
     (one, _), (three, _) = plain(padded(ITEMS)), scaled(padded(ITEMS))
-    size = plain.hidden_size
+    size = plain.options.hidden_size
     torch.testing.assert_close(three[..., :size], one[..., :size])
     torch.testing.assert_close(three[..., size:], 3 * one[..., size:])
     last = scaled.read_last(USERS, padded(ITEMS), torch.tensor([len(s) for s in ITEMS]))

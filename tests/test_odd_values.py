@@ -20,7 +20,7 @@ from recbole.utils import (
 from dataset_atomic.cli import main as atomic
 from ksr_recbole.cli import main as recbole
 from ksr_recbole.comparison.cli import main as benchmark
-from ksr_recbole.config import Config, kinds
+from ksr_recbole.config import Config, checks, kinds
 from ksr_recbole.config.keys import TEXTS, model_options
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.sequence_datasets import load_dataset
@@ -55,7 +55,7 @@ ODD: tuple[Any, ...] = (
 def all_keys() -> list[str]:
     recboles = general_arguments + training_arguments + evaluation_arguments + dataset_arguments
     ours = {key for model in MODELS for key in model_options(model)}
-    return sorted({*kinds.FOR_ALL, *kinds.OF_MODELS, *recboles, *ours} - {"config_file"})
+    return sorted({*kinds.FOR_ALL, *kinds.of_models(), *recboles, *ours} - {"config_file"})
 
 
 def toy_command(folder: Path) -> list[str]:
@@ -75,7 +75,7 @@ def early_checks(model: str, values: dict[str, Any]) -> Config:
 def taken(key: str, value: Any) -> bool:
     """Whether a value is one of the key's kind; a refusal is one sentence."""
     try:
-        kinds.checked(literals({key: value}, TEXTS), of_models=True)
+        kinds.checked(literals({key: value}, TEXTS), "KSR")
     except UserError as error:
         told = str(error)
         assert told and "\n" not in told and len(told) < 500, (key, value)
@@ -112,12 +112,12 @@ def test_every_default_is_of_its_kind(model):
     for task in ("next-item", "next-session"):
         for dataset in ("ml-1m", "toy"):
             final = Config(model, dataset, None, {"task": task}).final_config_dict
-            known = {k: v for k, v in final.items() if k in {*kinds.FOR_ALL, *kinds.OF_MODELS}}
-            assert kinds.checked(known, of_models=True).keys() == known.keys()
+            known = {k: v for k, v in final.items() if k in {*kinds.FOR_ALL, *kinds.of_models()}}
+            assert kinds.checked(known, model).keys() == known.keys()
 
 
 def test_every_key_of_the_yaml_files_has_a_kind():
-    declared = {*kinds.FOR_ALL, *kinds.OF_MODELS}
+    declared = {*kinds.FOR_ALL, *kinds.of_models()}
     final = Config("KSR", "ml-1m").final_config_dict
     made = {"MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "local_rank", "single_spec", "model"}
     drawn = {"valid_neg_sample_args", "test_neg_sample_args"}
@@ -127,7 +127,7 @@ def test_every_key_of_the_yaml_files_has_a_kind():
 
 def test_choices_are_those_of_the_code():
     for method in kge.METHODS:
-        assert kinds.OF_MODELS["kge_method"]("kge_method", method) == method
+        assert kinds.of_models()["kge_method"]("kge_method", method) == method
 
 
 @pytest.mark.parametrize(
@@ -263,6 +263,6 @@ def test_options_of_recboles_models_that_recbole_stops_on(toy_folder, capsys, op
 
 
 def test_a_logger_that_is_not_installed_is_told(toy_folder, monkeypatch):
-    monkeypatch.setattr(kinds, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="log_wandb is True, which needs"):
         early_checks("KSR", toy_values(toy_folder, log_wandb=True))

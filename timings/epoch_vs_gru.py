@@ -19,12 +19,12 @@ import torch
 def bare_epoch(bench: common.Bench) -> tuple[Callable[[], None], int]:
     """A function that runs the bare GRU over an epoch's batches, and its padded positions."""
     model, config = bench.trainer.model, bench.config
-    gru = torch.nn.GRU(model.embedding_size, model.hidden_size, batch_first=True)
+    gru = torch.nn.GRU(model.options.embedding_size, model.options.hidden_size, batch_first=True)
     gru = gru.to(config["device"])
     optimizer = type(bench.trainer.optimizer)(gru.parameters(), lr=config["learning_rate"])
     batches = [batch[model.ITEM_SEQ].to(config["device"]) for batch in bench.train]
     widest = max(b.numel() for b in batches)
-    gradient = torch.randn(widest, model.hidden_size, device=batches[0].device)
+    gradient = torch.randn(widest, model.options.hidden_size, device=batches[0].device)
 
     def run() -> None:
         for items in batches:

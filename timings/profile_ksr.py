@@ -141,8 +141,11 @@ def epoch_gflop(bench: common.Bench) -> float:
     """
     model = bench.trainer.model
     n_positions = sum(int(batch[bench.train._fields["length"]].sum()) for batch in bench.train)
-    n_items, n_hidden = model.embedding_size, model.hidden_size
-    n_kb, n_user = model.kg_embedding_size, model.hidden_size + model.kg_embedding_size
+    n_items, n_hidden = model.options.embedding_size, model.options.hidden_size
+    n_kb, n_user = (
+        model.options.kg_embedding_size,
+        model.options.hidden_size + model.options.kg_embedding_size,
+    )
     position = 2 * 3 * n_hidden * n_items + 3 * 3 * n_hidden * n_hidden
     position += 3 * n_hidden * n_kb + 3 * n_user * n_user
     item = 2 * (n_items + n_kb) * n_user

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
@@ -99,7 +100,9 @@ def read_interactions(
     """
     clock, funnel = TimestampReader(), Funnel(".inter", 0)
     known = linked.implode()
-    kept, latest, stripped = [], None, 0
+    kept: list[pl.DataFrame] = []
+    latest: int | None = None
+    stripped = 0
     examples: list[str] = []
     for block in read_blocks(path, layout):
         _check_ids(block)
@@ -108,15 +111,15 @@ def read_interactions(
         if "rating" in frame.columns:
             frame = frame.with_columns(_ratings(block))
         bare = frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
-        stripped += (bare["user_id"] != frame["user_id"]).sum()
-        stripped += (bare["item_id"] != frame["item_id"]).sum()
+        stripped += int((bare["user_id"] != frame["user_id"]).sum())
+        stripped += int((bare["item_id"] != frame["item_id"]).sum())
         frame = bare
         funnel.rows_in += block.frame.height + block.blank_lines
         if block.blank_lines:
             funnel.drop("blank line", block.blank_lines)
         if not examples:
             examples = frame["item_id"].head(1000).unique(maintain_order=True).head(3).to_list()
-        last = frame["timestamp"].max()
+        last = cast("int | None", frame["timestamp"].max())
         latest = last if latest is None else max(latest, last or latest)
         frame = funnel.step(
             f"not in {period}", frame, frame.filter(period.mask(frame["timestamp"] // second))

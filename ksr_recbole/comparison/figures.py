@@ -21,7 +21,8 @@ def bar_colours(n: int) -> list[Any]:
     from matplotlib import colormaps
 
     # The map's reds are left to that row.
-    colours = [colour for k, colour in enumerate(colormaps["tab20"].colors) if k not in (6, 7)]
+    tab20 = colormaps["tab20"]
+    colours = [tab20(k) for k in range(tab20.N) if k not in (6, 7)]
     return [colours[k % len(colours)] for k in range(n)]
 
 

@@ -176,10 +176,10 @@ class Lines(Board):
         super().ended(job, report)
         state, outcome = self.states[job.cell.name], self.outcomes[job.cell.name]
         phase = self.plan.request.study.phase
-        failed = isinstance(outcome, Failed)
-        told = (
-            f"failed, {outcome.error.rstrip('.')}" if failed else f"{phase} MRR {state.score:.4f}"
-        )
+        if isinstance(outcome, Failed):
+            told = f"failed, {outcome.error.rstrip('.')}"
+        else:
+            told = f"{phase} MRR {state.score:.4f}"
         self._write(f"{job.cell.name}: {told}, {_duration(state.seconds)} ({self.headline()})")
         if report.warning:
             self._write(f"warning: {report.warning}")

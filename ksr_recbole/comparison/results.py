@@ -170,7 +170,7 @@ def summarise(study: Study, rows: Sequence[Row], task: str, mode: str) -> Summar
     """
     own = tuple(row for row in rows if row.task == task)
     fine = {row.setting.label: row for row in own if row.error is None}
-    reference = fine.get(study.reference)
+    reference = fine.get(study.reference) if study.reference else None
     comparisons, improvement = {}, {}
     if reference is not None:
         comparisons = {

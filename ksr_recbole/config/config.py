@@ -32,7 +32,7 @@ from ksr_recbole.distributed.group import this_process
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.names import check_name
 from ksr_recbole.paths import CONFIGS, DATASETS
-from ksr_recbole.threads import checked_threads, use_threads
+from ksr_recbole.threads import use_threads
 
 _DEFAULT_TASK = "next-item"
 
@@ -98,7 +98,7 @@ class Config(RecBoleConfig):
         refuse(self.model, self.external_config_dict)
         if not self.under_protocol:
             self._check_within_reach()
-        use_threads(checked_threads(self["num_threads"]))
+        use_threads(self["num_threads"])
 
     def compatibility_settings(self) -> None:
         """What RecBole's does to NumPy, for the whole process, is done to RecBole's modules."""
@@ -175,7 +175,7 @@ class Config(RecBoleConfig):
         # GRU, GRU++ and GRU_F are one class: a model's name here is that of its options.
         name = model if isinstance(model, str) else name
         compared = registry.under_protocol(name)
-        self.external_config_dict = checked(self.external_config_dict, compared)
+        self.external_config_dict = checked(self.external_config_dict, name)
         protocol = self.external_config_dict.get("protocol")
         if compared and protocol == "recbole":
             raise UserError(

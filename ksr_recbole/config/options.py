@@ -1,10 +1,12 @@
-"""Reading one config value with its type, bounds and choices checked."""
+"""Config values with their type, bounds and choices checked: one, or a class of options."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from ksr_recbole.errors import UserError, shown
 
@@ -83,3 +85,146 @@ def refused(key: str, value: Any, expected: str) -> UserError:
 
 def _written(value: Any) -> str:
     return shown(repr(value) if isinstance(value, str) else value, 120)
+
+
+# Options declared as fields ---------------------------------------------------------------------
+
+Check = Callable[[str, Any], Any]
+"""Given a key and a value, the value as it is used; raises ``UserError`` on another kind."""
+
+SIZE = 2**16 + 1
+"""Vectors are shorter; with a million items of this size nothing fits into memory."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A check of one value with :func:`option`, whose arguments these are."""
+
+    kind: type
+    minimum: float | None = None
+    below: float | None = None
+    choices: tuple[Any, ...] | None = None
+    optional: bool = False
+
+    def __call__(self, key: str, value: Any) -> Any:
+        """The value as it was given."""
+        option({key: value}, key, **vars(self))
+        return value
+
+    def expected(self) -> str:
+        """What the value may be, in a few words; empty if its type says all."""
+        if self.choices is not None:
+            return ", ".join(map(str, self.choices))
+        bounds = (("from", self.minimum), ("below", self.below))
+        return " ".join(f"{word} {bound:,}" for word, bound in bounds if bound is not None)
+
+
+@dataclass(frozen=True)
+class AboveZero:
+    """A check that a number is positive and, if ``most`` says so, no larger than that."""
+
+    most: float | None = None
+
+    def __call__(self, key: str, value: Any) -> Any:
+        """The value as it was given."""
+        number = option({key: value}, key, float)
+        if number <= 0 or (self.most is not None and number > self.most):
+            raise refused(key, value, self.expected())
+        return value
+
+    def expected(self) -> str:
+        """What the value may be, in a few words."""
+        return "above 0" + (f", at most {self.most:g}" if self.most else "")
+
+
+def optional(check: Check) -> Check:
+    """``None``, or what ``check`` takes."""
+    return lambda key, value: None if value is None else check(key, value)
+
+
+def declared(default: Any, check: Check, expected: str | None = None) -> Any:
+    """A field of :class:`Options`.
+
+    Args:
+        default: the value that it has by default.
+        check: raises ``UserError`` on a value it cannot have.
+        expected: what it may be, in a few words; by default as the check says.
+    """
+    told = expected or getattr(check, "expected", str)()
+    about = {"default": default, "check": check, "expected": told}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: deepcopy(default), metadata=about)
+    return field(default=default, metadata=about)
+
+
+def whole(default: Any, minimum: int = 0, below: int | None = None, optional: bool = False) -> Any:
+    """A field that is a whole number within bounds."""
+    return declared(default, Value(int, minimum, below, optional=optional))
+
+
+def real(
+    default: Any, minimum: float | None = None, below: float | None = None, optional: bool = False
+) -> Any:
+    """A field that is a number within bounds."""
+    return declared(default, Value(float, minimum, below, optional=optional))
+
+
+def flag(default: bool) -> Any:
+    """A field that is true or false."""
+    return declared(default, Value(bool))
+
+
+def choice(default: str | None, *choices: str) -> Any:
+    """A field that is one of some words, or ``None`` where that is the default."""
+    return declared(default, Value(str, choices=choices, optional=default is None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options that belong together; a subclass declares each as a field with its docstring.
+
+    A field is made with :func:`whole`, :func:`real`, :func:`flag`, :func:`choice` or
+    :func:`declared`.  Whatever way the object is made, its values are checked; what does not go
+    together is refused by :meth:`check`.
+
+    Raises:
+        UserError: an option has a value it cannot have.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = each.metadata["check"](each.name, getattr(self, each.name))
+            if "float" in str(each.type) and isinstance(value, int) and value is not True:
+                value = float(value)
+            object.__setattr__(self, each.name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values that do not go together; an override calls its base's first."""
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """The options that a configuration has.
+
+        Args:
+            config: a RecBole ``Config``, or a mapping that gives ``None`` for a key it lacks.
+
+        Raises:
+            UserError: a value is missing, or one it cannot have.
+        """
+        return cls(**{name: config[name] for name in cls.of_effect(config)})
+
+    @classmethod
+    def of_effect(cls, config: Any) -> list[str]:
+        """The options that matter by what others are; the rest need no value in ``config``."""
+        return [each.name for each in fields(cls)]
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The default value of each option."""
+        return {each.name: each.metadata["default"] for each in fields(cls)}
+
+    @classmethod
+    def checks(cls) -> dict[str, Check]:
+        """The check of each option."""
+        return {each.name: each.metadata["check"] for each in fields(cls)}

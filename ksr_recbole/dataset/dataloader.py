@@ -117,24 +117,29 @@ class TrainLoader:
 
     def __len__(self) -> int:
         if self._state == KGDataLoaderState.KG:
-            return len(self._kg_loader)
+            return len(self._triples)
         return self._n_batches()
 
     def __iter__(self) -> Iterator[Interaction]:
         if self._kg_loader is not None:
             self._kg_loader.generator.manual_seed(self._seed + self._epoch)
         if self._state == KGDataLoaderState.KG:
-            yield from map(share_of_mean, self._kg_loader)
+            yield from map(share_of_mean, self._triples)
             return
         batches = self._batches(np.random.default_rng([self._seed, self._epoch, 1]))
         if self._state == KGDataLoaderState.RS:
             yield from batches
             return
         # The triples start again as often as needed, as in RecBole's KnowledgeBasedDataLoader.
-        triples = chain.from_iterable(self._kg_loader for _ in count())
+        triples = chain.from_iterable(self._triples for _ in count())
         for batch in batches:
             batch.update(next(triples))
             yield batch
+
+    @property
+    def _triples(self) -> KGDataLoader:
+        assert self._kg_loader is not None, "set_mode makes it"
+        return self._kg_loader
 
     def _n_batches(self) -> int:
         raise NotImplementedError

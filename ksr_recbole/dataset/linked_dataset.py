@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from recbole.data.dataset import KnowledgeBasedDataset
@@ -35,6 +36,11 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
     Raises:
         UserError: a missing, empty or malformed atomic file, or nothing left after filtering.
     """
+
+    file_size_list: list[int]
+    kg_feat: Any
+    item2entity: dict[str, str]
+    entity2item: dict[str, str]
 
     def _from_scratch(self) -> None:
         """Load the atomic files, or what was made of the same files with the same settings."""

@@ -176,9 +176,9 @@ class AtomicReading:
 
     if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
         config: Any
-        uid_field: str | None
-        iid_field: str | None
-        time_field: str | None
+        uid_field: Any
+        iid_field: Any
+        time_field: Any
         field2source: dict[str, Any]
         field2type: dict[str, FeatureType]
         field2seqlen: dict[str, int]

@@ -1,8 +1,9 @@
-"""The vectors that a model starts from, kept with the dataset whose ids they are ordered by."""
+"""What a model is made of besides its options: sizes, maps, and the vectors it starts from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -22,3 +23,33 @@ class PretrainedVectors:
     entities: np.ndarray | None = None
     relations: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
+
+
+class ModelData(Protocol):
+    """What a model is made of besides its options.
+
+    A built dataset has it, and so has a model directory
+    (:class:`ksr_recbole.inference.building.SavedData`).
+    """
+
+    @property
+    def pretrained(self) -> PretrainedVectors | None:
+        """The vectors to start from."""
+
+    def num(self, field: str) -> int:
+        """How many ids one of RecBole's fields has, padding among them."""
+
+
+class GraphData(ModelData, Protocol):
+    """What a model that reads the knowledge graph is made of besides its options."""
+
+    @property
+    def item_entities(self) -> np.ndarray:
+        """Entity id of every item, ``int64 [n_items]``."""
+
+    @property
+    def attributes(self) -> np.ndarray:
+        """Relation ids of the attributes A (Sec. 4.2.1), ``int64 [A]``."""
+
+    def training_items(self) -> np.ndarray:
+        """Item ids of all training interactions in the order of time, ``int64``."""

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import pairwise
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from dataset_atomic.attributes import attribute_relations
 from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole.choices import nearest
-from ksr_recbole.config import option
+from ksr_recbole.config.options import refused
+from ksr_recbole.config.shared import DataOptions
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import AtomicReading
@@ -40,8 +41,13 @@ from ksr_recbole.dataset.sequences import (
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import needs_kg
 
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset as _Dataset
+else:
+    _Dataset = object
 
-class WithSequences:
+
+class WithSequences(_Dataset):
     """Mixin over a RecBole dataset: sequences instead of prefixes.
 
     RecBole loads, filters and maps ids.  This class adds, once built,
@@ -152,6 +158,12 @@ class WithSequences:
             users=int((used.lengths > 0).sum()),
         )
 
+    def training_items(self) -> np.ndarray:
+        """Item ids of all users' training interactions in the order of time, ``int64``."""
+        indices, _ = self.split.training_interactions(self.sequences)
+        indices = indices[np.argsort(self.sequences.timestamps[indices], kind="stable")]
+        return self.sequences.items[indices]
+
     def _log_what_is_used(self) -> None:
         logger = getLogger()
         told = logger.info if self.funnel.complete else logger.warning
@@ -198,9 +210,7 @@ class WithSequences:
 
     def _make_split(self, parts: np.ndarray | None) -> Split:
         split = self._split_by_task() if parts is None else self._given_split(parts)
-        ratio = option(self.config, "train_ratio", float, minimum=0)
-        if not 0 < ratio <= 1:
-            raise UserError(f"Config key train_ratio is {ratio}; it must be above 0, at most 1.")
+        ratio = DataOptions.of(self.config).train_ratio
         return split if ratio == 1 else split.keep_latest(ratio)
 
     def _given_split(self, parts: np.ndarray) -> Split:
@@ -212,10 +222,11 @@ class WithSequences:
         users = self.inter_feat[self.uid_field].to_numpy()
         split = split_of_parts(users, parts, self.user_num)
         names = self.benchmark_filename_list or []
-        for phase, before, file in (
+        phases: tuple[tuple[Literal["valid", "test"], np.ndarray, str], ...] = (
             ("valid", split.train_end, names[1]),
             ("test", split.valid_end, names[2]),
-        ):
+        )
+        for phase, before, file in phases:
             start, end = split.target_range(phase, self.sequences)
             lost = np.flatnonzero((end > start) & (before == 0))
             if len(lost):
@@ -237,9 +248,9 @@ class WithSequences:
             )
         if self.config["task"] != "next-session":
             return leave_one_out(self.sequences)
-        length = option(self.config, "session_length", float)
-        if length <= 0:
-            raise UserError(f"Config key session_length is {length}; it must be positive.")
+        length = DataOptions.of(self.config).session_length
+        if length is None:
+            raise refused("session_length", None, "above 0 for the task next-session")
         self._check_times(length)
         return leave_one_session_out(self.sequences, length)
 
@@ -339,7 +350,7 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
         They are the relations in which items are heads, or those that ``attributes`` names.
         """
         tokens = self.field2token_id[self.relation_field]
-        named = option(self.config, "attributes", list, optional=True)
+        named = DataOptions.of(self.config).attributes
         if named is None:
             heads, relations, tails = self.triples.T
             found = attribute_relations(

@@ -6,7 +6,7 @@ evaluation, explanation) reads these two objects; nothing expands prefixes or pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
@@ -138,7 +138,7 @@ class Split:
     train_end: np.ndarray
     valid_end: np.ndarray
     name: str
-    train_start: np.ndarray = field(default=None)  # type: ignore[assignment]
+    train_start: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.train_start is None:

@@ -60,7 +60,7 @@ def explain(
         best, scores = _recommend(model, trace, history.seen, recommendations)
     attention = trace.attention.double().cpu().numpy()
     writer = Writer(dataset, found, history, attention, rankings, best, scores)
-    return writer.explanation(str(user), model.value_matrix)
+    return writer.explanation(str(user), model.options.value_matrix)
 
 
 def _check_fit(model: Any, dataset: Any) -> None:

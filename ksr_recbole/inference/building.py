@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from recbole.model.abstract_recommender import KnowledgeRecommender
 from torch import Tensor
 
 from ksr_recbole.dataset.pretrained import PretrainedVectors
-from ksr_recbole.dataset.sequences import UserSequences, leave_one_out
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.model.sequence_recommender import SequenceRecommender
 from ksr_recbole.registry import model_class
@@ -22,126 +23,146 @@ _UNFIT = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, Att
 OF_THE_MACHINE = {"memory_backend": "auto"}
 """Options that belong to the machine a model runs on, not to the model."""
 
-
 ID_FIELDS = {
-    "user": "user_id", "item": "item_id", "entity": "entity_id", "relation": "relation_id"
+    "user": "user_id", "item": "item_id", "entity": "entity_id", "relation": "relation_id",
+    "head_entity": "head_id", "tail_entity": "tail_id",
 }  # fmt: skip
-"""By kind of token, RecBole's name of its field: directories written before lack some."""
+"""By kind of id, RecBole's name of its field: directories written before lack some."""
+
+FIELD_KEYS = (
+    *("USER_ID_FIELD", "ITEM_ID_FIELD", "LIST_SUFFIX", "ITEM_LIST_LENGTH_FIELD", "NEG_PREFIX"),
+    *("MAX_ITEM_LIST_LENGTH", "ENTITY_ID_FIELD", "RELATION_ID_FIELD"),
+)
+"""Config keys that RecBole's sequential models and :class:`SavedData` read."""
+
+TRIPLE_KEYS = ("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD")
+"""Config keys that RecBole's knowledge-aware models read too."""
 
 
-class Options(Mapping[str, Any]):
-    """Config values for a model, ``None`` for a key that is not there, as in RecBole's ``Config``.
+class Settings(dict[str, Any]):
+    """Config values that a model is made with; ``None`` for a key it lacks, as in RecBole."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def settings_of(name: str, config: Any) -> Settings:
+    """The config values that a model is made with, those of the machine left out.
 
     Args:
-        value_of: gives the value of a key, ``None`` where there is none.
-        device: where the model shall run.
+        name: the model's name.
+        config: the run's configuration.
+    """
+    model = sequence_model(name)
+    fields = FIELD_KEYS + (TRIPLE_KEYS if issubclass(model, KnowledgeRecommender) else ())
+    keys = (*fields, *model.Options.of_effect(config))
+    return Settings({key: config[key] for key in keys if key not in OF_THE_MACHINE})
+
+
+@dataclass(frozen=True)
+class SavedData:
+    """What a saved model is made of besides its options: sizes, maps and vectors.
+
+    The vectors that a model would start from are those it has learned.
 
     Attributes:
-        read: the values that were asked for so far.
+        sizes: by RecBole's name of a field, how many ids it has.
+        weights: the model's state dict, on the CPU.
     """
 
-    def __init__(self, value_of: Callable[[str], Any], device: torch.device) -> None:
-        self._value_of = value_of
-        self._own = {"device": device, **OF_THE_MACHINE}
-        self.read: dict[str, Any] = {}
+    sizes: Mapping[str, int]
+    weights: Mapping[str, Tensor]
 
-    def __getitem__(self, key: str) -> Any:
-        if key not in self._own:
-            self.read[key] = self._value_of(key)
-            if self.read[key] is None and key.endswith("_ID_FIELD"):
-                self.read[key] = ID_FIELDS.get(key.removesuffix("_ID_FIELD").lower())
-        return self._own.get(key, self.read.get(key))
+    @classmethod
+    def of(
+        cls, tokens: Mapping[str, list[str]], weights: Mapping[str, Tensor], settings: Settings
+    ) -> SavedData:
+        """The data of a model directory.
 
-    def peek(self, key: str) -> Any:
-        """A value, without noting that it was asked for."""
-        return self._value_of(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.read)
-
-    def __len__(self) -> int:
-        return len(self.read)
-
-
-class DataStandIn:
-    """Takes the place of the dataset that a model is built for: sizes, maps and no interactions.
-
-    The vectors that a model would start from are those it has learned; the rest of the weights
-    replaces what the model makes of this stand-in.
-
-    Args:
-        tokens: as in :class:`~ksr_recbole.inference.content.SavedModel`.
-        weights: the model's state dict.
-        options: config values, for the names of the fields.
-    """
-
-    def __init__(
-        self,
-        tokens: Mapping[str, list[str]],
-        weights: Mapping[str, Tensor],
-        options: Options,
-    ) -> None:
-        self._sizes = {
-            options[f"{kind.upper()}_ID_FIELD"]: len(tokens.get(kind, ())) for kind in ID_FIELDS
-        }
-        n_users, n_items = len(tokens["user"]), len(tokens["item"])
-        self.pretrained = PretrainedVectors(
-            items=_array(weights, "item_embedding.weight"),
-            entities=_array(weights, "entity_embedding.weight"),
-            relations=_array(weights, "relation_embedding.weight"),
-        )
-        self.item_entities = _array(weights, "item_entities")
-        self.attributes = _array(weights, "attributes")
-        nobody = np.empty(0, np.int64)
-        self.sequences = UserSequences.from_interactions(nobody, nobody, nobody, n_users, n_items)
-        self.split = leave_one_out(self.sequences)
+        Args:
+            tokens: as in :class:`~ksr_recbole.inference.content.SavedModel`.
+            weights: the model's state dict, on the CPU.
+            settings: config values, for the names of the fields.
+        """
+        names = {kind: settings[f"{kind.upper()}_ID_FIELD"] for kind in ID_FIELDS}
+        return cls({names[kind]: len(tokens.get(kind, ())) for kind in ID_FIELDS}, weights)
 
     def num(self, field: str) -> int:
         """How many ids a field has, padding among them, as RecBole's datasets say."""
-        return self._sizes[field]
+        return self.sizes[field]
+
+    @property
+    def pretrained(self) -> PretrainedVectors:
+        """The vectors that were learned."""
+        return PretrainedVectors(
+            items=self._table("item"),
+            entities=self._table("entity"),
+            relations=self._table("relation"),
+        )
+
+    def _table(self, kind: str) -> np.ndarray | None:
+        table = self.weights.get(f"{kind}_embedding.weight")
+        return None if table is None else table.numpy()
+
+    @property
+    def item_entities(self) -> np.ndarray:
+        """Entity id of every item, ``int64 [n_items]``."""
+        return self.weights["item_entities"].numpy()
+
+    @property
+    def attributes(self) -> np.ndarray:
+        """Relation ids of the attributes, ``int64 [A]``."""
+        return self.weights["attributes"].numpy()
+
+    def training_items(self) -> np.ndarray:
+        """None: what a shared value matrix was written with is among the weights as its result."""
+        return np.empty(0, np.int64)
 
 
-def _array(weights: Mapping[str, Tensor], name: str) -> np.ndarray | None:
-    return weights[name].numpy() if name in weights else None
-
-
-def check_model(name: str) -> None:
-    """Refuse a model that is not one of this package's sequence models.
+def sequence_model(name: str) -> type[SequenceRecommender]:
+    """The class of one of this package's sequence models.
 
     Raises:
-        UserError: naming it.
+        UserError: the model is none of these.
     """
-    if not issubclass(model_class(name), SequenceRecommender):
+    found = model_class(name)
+    if not issubclass(found, SequenceRecommender):
         raise UserError(
             f"The model {name} is RecBole's, so it has no model "
             "directory; models of this package (KSR, GRU, RUM and their variants) have."
         )
+    return found
 
 
 def build(
     name: str,
-    options: Options,
+    settings: Mapping[str, Any],
     tokens: Mapping[str, list[str]],
     weights: Mapping[str, Tensor],
+    device: torch.device,
 ) -> SequenceRecommender:
-    """The model with its weights, on the device of ``options``, for prediction only.
+    """The model with its weights, for prediction only.
 
     Args:
         name: the model's name.
-        options: its config values.
+        settings: its config values.
         tokens: as in :class:`~ksr_recbole.inference.content.SavedModel`.
         weights: its state dict, on the CPU.
+        device: where it shall run.
 
     Raises:
         UserError: the model has no sequences, or options or weights do not fit it.
     """
-    check_model(name)
+    model_type = sequence_model(name)
+    here = {"device": device, **OF_THE_MACHINE}
+    fields = {f"{kind.upper()}_ID_FIELD": field for kind, field in ID_FIELDS.items()}
+    options = Settings({**fields, **settings, **here})
     sizes = len(tokens["item"]), len(tokens["user"])
-    if problem := problem_in_sizes(weights, options.peek, *sizes):
+    if problem := problem_in_sizes(weights, settings.get, *sizes):
         raise UserError(f"The weights do not fit the model {name}: {problem}; save it again.")
     try:
         with torch.random.fork_rng(devices=[]):  # weights are drawn first and then replaced
-            model = model_class(name)(options, DataStandIn(tokens, weights, options))
+            model = model_type(options, SavedData.of(tokens, weights, options))
     except _UNFIT as error:
         raise UserError(
             f"No model {name} can be made of these options: {one_line(error)[:200]}; save it again."
@@ -153,4 +174,4 @@ def build(
         # User 0 is RecBole's padding and untrained; here it is everyone new, of whom the
         # memory alone speaks.
         model.user_embedding.weight.data[0] = 0
-    return model.to(options["device"]).requires_grad_(False).eval()
+    return model.to(device).requires_grad_(False).eval()

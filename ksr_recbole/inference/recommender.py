@@ -15,7 +15,7 @@ from torch import Tensor
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PAIRS
-from ksr_recbole.inference.building import Options, build
+from ksr_recbole.inference.building import build
 from ksr_recbole.inference.content import SavedModel
 from ksr_recbole.inference.directory import read_directory
 from ksr_recbole.inference.export import write_item_and_user_vectors
@@ -91,8 +91,7 @@ class Recommender:
 
     def __init__(self, saved: SavedModel, device: str | torch.device = "cpu") -> None:
         self.device = _device(device)
-        options = Options(saved.settings.get, self.device)
-        self.model = build(saved.model, options, saved.tokens, saved.weights)
+        self.model = build(saved.model, saved.settings, saved.tokens, saved.weights, self.device)
         self.model_name, self.about = saved.model, saved.about
         self._item_tokens = saved.tokens["item"]
         self._user_tokens = saved.tokens["user"]

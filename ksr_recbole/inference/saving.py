@@ -12,7 +12,7 @@ import torch
 
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError
-from ksr_recbole.inference.building import Options, build, check_model
+from ksr_recbole.inference.building import build, sequence_model, settings_of
 from ksr_recbole.inference.content import Histories, SavedModel
 from ksr_recbole.inference.directory import check_replaceable, write_directory
 from ksr_recbole.quick_start.restore import config_of, dataset_of
@@ -61,7 +61,7 @@ def _checkpoint_of(result: Mapping[str, Any]) -> str:
 def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedModel:
     content = checkpoint.load(path)
     name = content["model"]
-    check_model(name)
+    sequence_model(name)
     if content["best_epoch"] < 0:
         raise UserError(
             f"Checkpoint {path} is of a run that was stopped before its first epoch was "
@@ -70,8 +70,8 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
     config = config_of(content, values)
     dataset = dataset_of(path, content, config)
     tokens, weights = _tokens(dataset, content["state_dict"]), content["state_dict"]
-    options = Options(config.__getitem__, torch.device("cpu"))
-    build(name, options, tokens, weights)  # as loading will, and tells which options it needs
+    settings = settings_of(name, config)
+    build(name, settings, tokens, weights, torch.device("cpu"))  # as loading will
     return SavedModel(
         model=name,
         about={
@@ -79,7 +79,7 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
             "data": content["data"],
             "best_epoch": content["best_epoch"],
         },
-        settings=checkpoint.plain(options.read),
+        settings=checkpoint.plain(settings),
         tokens=tokens,
         weights=weights,
         histories=_histories(dataset),

@@ -42,7 +42,7 @@ def _draw_bars(axes: Any, explained: Explained) -> None:
     methods = [method for method in explained.methods["values"] if method.cells]
     if not methods:
         return
-    names = list(explained.measures["values"]["attributes"])
+    names = list(explained.figures["values"]["attributes"])
     width = 0.8 / len(methods)
     for k, (method, colour) in enumerate(zip(methods, bar_colours(len(methods)), strict=True)):
         samples = [method.of_attribute(name, "mrr") for name in names]

@@ -96,13 +96,13 @@ def _notes(explained: Explained, level: Level) -> list[str]:
 
 
 def _attention_notes(explained: Explained) -> list[str]:
-    told = explained.measures["attention"]
+    told = explained.figures["attention"]
     majority = dict.fromkeys(told[f"agreement@{k}"]["majority"] for k in (1, 10))
     notes = [f"Most frequent in training: {', '.join(majority)}."]
     for method in explained.methods["attention"]:
         if method.cells and method.name == OWN["attention"]:
             shares = method.over_attributes("largest")
-            name = max(shares, key=shares.get)
+            name = max(shares, key=shares.__getitem__)
             notes.append(
                 f"{method.label}: largest attention on {name} for {shares[name]:.1%} of users."
             )
@@ -128,7 +128,7 @@ def attribute_table(explained: Explained, where: str) -> Table:
     """
     methods = [method for method in explained.methods["values"] if method.cells]
     lines = []
-    for name, figures in explained.measures["values"]["attributes"].items():
+    for name, figures in explained.figures["values"]["attributes"].items():
         samples = [method.of_attribute(name, "mrr") for method in methods]
         means = [float(np.mean(sample)) for sample in samples]
         values = (

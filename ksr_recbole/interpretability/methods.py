@@ -122,6 +122,12 @@ class Explained:
         return cls(task, {level: tuple(_methods(mine, level)) for level in OWN}, reference)
 
     @property
+    def figures(self) -> Mapping[str, Any]:
+        """:attr:`measures` of a task of which some cell is finished."""
+        assert self.measures is not None, "no cell is finished"
+        return self.measures
+
+    @property
     def measures(self) -> Mapping[str, Any] | None:
         """A cell's measures, for what is the same in all; ``None`` if no cell is finished."""
         return next(

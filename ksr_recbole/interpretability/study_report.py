@@ -90,7 +90,7 @@ def _about_data(explained: Explained) -> dict[str, Any]:
 
 
 def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
-    named = {"label": method.label, "name": method.name, "error": method.error}
+    named: dict[str, Any] = {"label": method.label, "name": method.name, "error": method.error}
     if not method.cells:
         return named
     first = method.cells[0].result["measures"][method.level]

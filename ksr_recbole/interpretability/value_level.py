@@ -169,7 +169,7 @@ class ValueLevel:
         sizes = [len(entities) for entities in self._entities.ranges]
         per_attribute = {
             names[a]: {"entities": sizes[a], "users": int(users[a]), **self._of_attribute(a)}
-            for a in np.flatnonzero(kept)
+            for a in np.flatnonzero(kept).tolist()
         }
         left_out = {
             names[a]: "it has a single entity" if sizes[a] == 1 else "no test item can be ranked"

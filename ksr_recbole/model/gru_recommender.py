@@ -10,16 +10,58 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ksr_recbole.config import option
+from ksr_recbole.config.options import SIZE, flag, real, whole
+from ksr_recbole.dataset.pretrained import ModelData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.kernels.gru import run_gru
 from ksr_recbole.model.kernels.packing import Packing
-from ksr_recbole.model.sequence_recommender import SequenceRecommender, SequenceState
+from ksr_recbole.model.sequence_recommender import (
+    SequenceOptions,
+    SequenceRecommender,
+    SequenceState,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRUOptions(SequenceOptions):
+    """The options of the models with a GRU, with the values of the method GRU."""
+
+    hidden_size: int = whole(256, 1, below=SIZE)
+    """GRU state h_t, L_H."""
+    num_layers: int = whole(1, 1, below=65)
+    """GRU layers."""
+    kb_input: bool = flag(False)
+    """The GRU's input is q_i and e_i, as in GRU_F; the paper's is q_i alone (Eq. 1)."""
+    score_mlp_layers: int = whole(0, 0, below=65)
+    """User and item side of Eq. 10; 0: plain inner product, as Eq. 2."""
+    dropout_prob: float = real(0.3, 0, below=1)
+    """Dropout on the GRU's input; the paper has none."""
+
+    def check(self) -> None:
+        """Refuse an inner product of vectors of two sizes."""
+        super().check()
+        n_user, n_scored = self.user_size, self.feature_size(self.kb_score)
+        if self.score_mlp_layers == 0 and n_user != n_scored:
+            raise UserError(
+                f"Config key score_mlp_layers is 0, but a user vector has {n_user} columns and an "
+                f"item vector {n_scored}; make hidden_size and embedding_size fit, or use layers."
+            )
+
+    @property
+    def reads_kb(self) -> bool:
+        """Whether the GRU or the score reads KB embeddings."""
+        return self.kb_input or self.kb_score
+
+    @property
+    def user_size(self) -> int:
+        """Columns of the user vector before its MLP (Eq. 2: :math:`h_t`)."""
+        return self.hidden_size
 
 
 class GRU(SequenceRecommender):
@@ -39,39 +81,28 @@ class GRU(SequenceRecommender):
         UserError: an option has a value it cannot have.
     """
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    Options = GRUOptions
+    options: GRUOptions
+
+    def __init__(self, config: Any, dataset: ModelData) -> None:
         super().__init__(config, dataset)
-        n_input, n_scored = (self.feature_size(kb) for kb in (self.kb_input, self.kb_score))
-        n_user = self.user_size()
-        self.gru = nn.GRU(n_input, self.hidden_size, self.num_layers, batch_first=True)
-        self.user_mlp = tanh_mlp(n_user, n_user, self.score_mlp_layers)
-        self.item_mlp = tanh_mlp(n_scored, n_user, self.score_mlp_layers)
-        self.dropout = nn.Dropout(self.dropout_prob)
-
-    def _read_options(self, config: Any) -> None:
-        self.kb_input = option(config, "kb_input", bool)
-        super()._read_options(config)
-        self.hidden_size = option(config, "hidden_size", int, minimum=1)
-        self.num_layers = option(config, "num_layers", int, minimum=1)
-        self.score_mlp_layers = option(config, "score_mlp_layers", int, minimum=0)
-        self.dropout_prob = option(config, "dropout_prob", float, minimum=0, below=1)
-        n_user, n_scored = self.user_size(), self.feature_size(self.kb_score)
-        if self.score_mlp_layers == 0 and n_user != n_scored:
-            raise UserError(
-                f"Config key score_mlp_layers is 0, but a user vector has {n_user} columns and an "
-                f"item vector {n_scored}; make hidden_size and embedding_size fit, or use layers."
-            )
-
-    def user_size(self) -> int:
-        """Columns of the user vector before its MLP (Eq. 2: :math:`h_t`)."""
-        return self.hidden_size
+        options = self.options
+        n_input, n_scored = (
+            options.feature_size(kb) for kb in (options.kb_input, options.kb_score)
+        )
+        n_user, n_layers = options.user_size, options.score_mlp_layers
+        self.gru = nn.GRU(n_input, options.hidden_size, options.num_layers, batch_first=True)
+        self.user_mlp = tanh_mlp(n_user, n_user, n_layers)
+        self.item_mlp = tanh_mlp(n_scored, n_user, n_layers)
+        self.dropout = nn.Dropout(options.dropout_prob)
 
     # The sequence: Eq. 1 --------------------------------------------------------------------
 
     def initial_state(self, n_users: int) -> SequenceState:
         """Zero GRU states for ``n_users`` users, and an empty memory."""
-        zeros = self.item_embedding.weight.new_zeros
-        return SequenceState(zeros(self.num_layers, n_users, self.hidden_size), zeros(n_users, 0))
+        zeros, options = self.item_embedding.weight.new_zeros, self.options
+        hidden = zeros(options.num_layers, n_users, options.hidden_size)
+        return SequenceState(hidden, zeros(n_users, 0))
 
     def read(
         self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
@@ -106,14 +137,14 @@ class GRU(SequenceRecommender):
 
     def _inputs(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """The GRU's input vectors ``[m, D]`` and which of them each of ``items [P]`` reads."""
-        if self.training and self.dropout_prob > 0:  # drawn anew at every step
+        if self.training and self.options.dropout_prob > 0:  # drawn anew at every step
             index = torch.arange(len(items), device=items.device)
             return self.dropout(self._gru_input(items)), index
         distinct, index = torch.unique(items, return_inverse=True)
         return self._gru_input(distinct), index
 
     def _gru_input(self, items: Tensor) -> Tensor:
-        return self.item_features(items, self.kb_input)
+        return self.item_features(items, self.options.kb_input)
 
     # The score: Eq. 2 and 10 ----------------------------------------------------------------
 

@@ -7,21 +7,22 @@ Reference:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ksr_recbole.config import option
-from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+from ksr_recbole.config.options import choice, flag, real, whole
+from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
-from ksr_recbole.model.gru_recommender import GRU, tanh_mlp
+from ksr_recbole.model.gru_recommender import GRU, GRUOptions, tanh_mlp
 from ksr_recbole.model.kernels.memory import (
     BACKENDS,
+    Backend,
     Updates,
     attention_weights,
     kernels,
@@ -31,7 +32,54 @@ from ksr_recbole.model.kernels.memory import (
     write_then_read,
 )
 from ksr_recbole.model.kernels.packing import Packing
-from ksr_recbole.model.sequence_recommender import SequenceState, WithGraph
+from ksr_recbole.model.sequence_recommender import SequenceOptions, SequenceState, WithGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class KSROptions(GRUOptions):
+    """The options of KSR; ``configs/model/KSR-paper.yaml`` has the paper's values."""
+
+    item_init: str = choice("bpr", "bpr", "random")
+    kb_score: bool = flag(True)
+    score_mlp_layers: int = whole(1, 0, below=65)
+    gamma: float = real(10.0, 0)
+    """Scale of the attention, Eq. 6."""
+    gate_bias: float = real(-3.0)
+    """Added to the gates' argument, Eq. 8; below 0 the memory forgets more slowly."""
+    memory_scale: float = real(10.0, 0)
+    """Factor of m_t next to h_t in p_t (Sec. 4.3)."""
+    value_matrix: str = choice("private", "private", "shared")
+    """private: one value matrix a user; shared: one for all (Sec. 5.3, Table 4)."""
+    project_entities: bool = flag(False)
+    """Learned projection of e_i before the write, as in the authors' released code."""
+    memory_backend: Backend = choice("auto", *BACKENDS)
+    """auto, numba (CPU), triton (GPU) or torch (plain); all compute the same."""
+    query_mlp_layers: int = whole(1, 1, below=65)
+    """From h_t to the query (Sec. 4.2.1)."""
+
+    def check(self) -> None:
+        """Refuse a memory without vectors, and a shared one whose vectors change."""
+        if not self.reads_kb:
+            raise UserError(
+                "Config keys kb_input and kb_score are both False, but KSR's items have KB "
+                "embeddings (Sec. 4.3); set kb_score: True."
+            )
+        super().check()
+        if self.value_matrix == "shared" and self.updates_change:
+            raise UserError(
+                "Config key value_matrix is shared, which needs freeze_kg: True and "
+                "project_entities: False, because the shared matrix is written once."
+            )
+
+    @property
+    def user_size(self) -> int:
+        """Columns of the user vector before its MLP, :math:`L_H + L_E` (Sec. 4.3)."""
+        return super().user_size + self.kg_embedding_size
+
+    @property
+    def updates_change(self) -> bool:
+        """Whether what items write into the memory is trained."""
+        return self.project_entities or not self.freeze_kg
 
 
 class KSR(GRU, WithGraph):
@@ -47,7 +95,7 @@ class KSR(GRU, WithGraph):
 
     Args:
         config: the run's configuration.
-        dataset: a built :class:`KGSequenceDataset` with the vectors to start from.
+        dataset: a built dataset with a knowledge graph and the vectors to start from.
 
     Raises:
         UserError: an option has a value it cannot have.
@@ -55,41 +103,30 @@ class KSR(GRU, WithGraph):
 
     type = ModelType.KNOWLEDGE  # of its two RecBole bases the sequential one is the first
 
-    def __init__(self, config: Any, dataset: KGSequenceDataset) -> None:
+    Options = KSROptions
+    options: KSROptions
+
+    def __init__(self, config: Any, dataset: GraphData) -> None:
         self.ask_graph(config, dataset)
         super().__init__(config, dataset)
+        options = self.options
         self.register_buffer("attributes", torch.from_numpy(dataset.attributes))
-        n_kb = self.kg_embedding_size
-        self.query_mlp = tanh_mlp(self.hidden_size, n_kb, self.query_mlp_layers)
-        self.projection = nn.Linear(n_kb, n_kb, bias=False) if self.project_entities else None
-        if self.value_matrix == "shared":
-            self.register_buffer("shared_value_matrix", self._write_shared(dataset))
+        n_kb = options.kg_embedding_size
+        self.query_mlp = tanh_mlp(options.hidden_size, n_kb, options.query_mlp_layers)
+        self.projection = nn.Linear(n_kb, n_kb, bias=False) if options.project_entities else None
+        if options.value_matrix == "shared":
+            stream = torch.from_numpy(dataset.training_items())
+            # The model is not on its device yet, so the vectors' place chooses the backend.
+            values = shared_values(self._updates(stream), "auto")
+            self.register_buffer("shared_value_matrix", values)
 
-    def _read_options(self, config: Any) -> None:
-        if not any(option(config, key, bool) for key in ("kb_input", "kb_score")):
-            raise UserError(
-                "Config keys kb_input and kb_score are both False, but KSR's items have KB "
-                "embeddings (Sec. 4.3); set kb_score: True."
-            )
-        super()._read_options(config)
-        self.gamma = option(config, "gamma", float, minimum=0)
-        self.gate_bias = option(config, "gate_bias", float)
-        self.memory_scale = option(config, "memory_scale", float, minimum=0)
-        self.value_matrix = option(config, "value_matrix", str, choices=("private", "shared"))
-        self.project_entities = option(config, "project_entities", bool)
-        self.query_mlp_layers = option(config, "query_mlp_layers", int, minimum=1)
-        self.memory_backend = option(config, "memory_backend", str, choices=BACKENDS)
-        # Whether it can run on the device is seen now, not in the first batch.
-        kernels(self.memory_backend, config["device"], self.project_entities or not self.freeze_kg)
-        if self.value_matrix == "shared" and (self.project_entities or not self.freeze_kg):
-            raise UserError(
-                "Config key value_matrix is shared, which needs freeze_kg: True and "
-                "project_entities: False, because the shared matrix is written once."
-            )
-
-    def user_size(self) -> int:
-        """Columns of the user vector before its MLP, :math:`L_H + L_E` (Sec. 4.3)."""
-        return super().user_size() + self.kg_embedding_size
+    @classmethod
+    def read_options(cls, config: Any) -> SequenceOptions:
+        """See the base class; the backend must be one that can run on the device."""
+        options = super().read_options(config)
+        assert isinstance(options, KSROptions)
+        kernels(options.memory_backend, config["device"], options.updates_change)
+        return options
 
     # The sequence: Eq. 1 and 3-9 ------------------------------------------------------------
 
@@ -117,21 +154,25 @@ class KSR(GRU, WithGraph):
         """:meth:`forward` on packed ``items [P]``, by lane: preferences ``[P, H + E]``."""
         hidden_states, hidden = self._run_gru(items, packing, state)  # Eq. 1
         weights = self.attention(hidden_states)
-        if self.value_matrix == "shared":
+        if self.options.value_matrix == "shared":
             memory, values = weights @ self.shared_value_matrix, state.values  # Eq. 5
         else:
             memory, values = write_then_read(  # Eq. 5 and 8-9
-                weights, self._updates(items), state.values, packing.widths, self.memory_backend
+                weights,
+                self._updates(items),
+                state.values,
+                packing.widths,
+                self.options.memory_backend,
             )
         return self._join(hidden_states, memory), SequenceState(hidden, values)
 
     def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
         """States by lane after packed ``items [P]``."""
         state = super().write(items, packing, state)  # Eq. 1
-        if self.value_matrix == "shared":
+        if self.options.value_matrix == "shared":
             return state
         values = write_all(  # Eq. 8-9
-            self._updates(items), state.values, packing.widths, self.memory_backend
+            self._updates(items), state.values, packing.widths, self.options.memory_backend
         )
         return SequenceState(state.hidden, values)
 
@@ -143,12 +184,12 @@ class KSR(GRU, WithGraph):
 
     def _join(self, hidden: Tensor, memory: Tensor) -> Tensor:
         """:math:`p_t = h_t \\oplus m_t` (Sec. 4.3), the memory scaled by ``memory_scale``."""
-        return torch.cat([hidden, self.memory_scale * memory], dim=-1)
+        return torch.cat([hidden, self.options.memory_scale * memory], dim=-1)
 
     def initial_state(self, n_users: int) -> SequenceState:
         """Zero GRU states and zero value matrices for ``n_users`` users."""
-        n_attributes = 0 if self.value_matrix == "shared" else len(self.attributes)
-        shape = (n_users, n_attributes, self.kg_embedding_size)
+        n_attributes = 0 if self.options.value_matrix == "shared" else len(self.attributes)
+        shape = (n_users, n_attributes, self.options.kg_embedding_size)
         return (
             super()
             .initial_state(n_users)
@@ -158,11 +199,13 @@ class KSR(GRU, WithGraph):
     def attention(self, hidden_states: Tensor) -> Tensor:
         """Attention over the attributes (Eq. 6) for GRU states ``[..., H]``: ``[..., A]``."""
         query = self.query_mlp(hidden_states)  # Sec. 4.2.1, the transformed h
-        return attention_weights(query, self.relation_embedding(self.attributes), self.gamma)
+        return attention_weights(
+            query, self.relation_embedding(self.attributes), self.options.gamma
+        )
 
     def value_matrices(self, state: SequenceState) -> Tensor:
         """Value matrices that are read in a state, ``[B, A, E]``."""
-        if self.value_matrix == "shared":
+        if self.options.value_matrix == "shared":
             return self.shared_value_matrix.expand(state.hidden.shape[1], -1, -1)
         return state.values
 
@@ -176,16 +219,7 @@ class KSR(GRU, WithGraph):
         distinct, index = torch.unique(items, return_inverse=True)
         entities = self.entity_vectors(self.item_entities[distinct])
         table = translations(entities, self.relation_embedding(self.attributes))  # Eq. 7
-        return Updates(table, index, self.gate_bias)
-
-    def _write_shared(self, dataset: KGSequenceDataset) -> Tensor:
-        """The shared value matrix after all training interactions in the order of time."""
-        sequences = dataset.sequences
-        indices, _ = dataset.split.training_interactions(sequences)
-        indices = indices[np.argsort(sequences.timestamps[indices], kind="stable")]
-        stream = torch.from_numpy(sequences.items[indices])
-        # The model is not on its device yet, so the backend is chosen by where the vectors are.
-        return shared_values(self._updates(stream), "auto")
+        return Updates(table, index, self.options.gate_bias)
 
     # Training -------------------------------------------------------------------------------
 

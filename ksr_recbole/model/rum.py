@@ -12,6 +12,7 @@ embeddings.  Equations are cited as "RUM" with the section of Chen et al.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +20,18 @@ from recbole.utils import ModelType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ksr_recbole.config import option
+from ksr_recbole.config.options import SIZE, choice, flag, real, whole
+from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.kernels.memory import replace_first
 from ksr_recbole.model.kernels.packing import Packing
 from ksr_recbole.model.kernels.scores import sampled_scores
-from ksr_recbole.model.sequence_recommender import SequenceRecommender, SequenceState, WithGraph
+from ksr_recbole.model.sequence_recommender import (
+    SequenceOptions,
+    SequenceRecommender,
+    SequenceState,
+    WithGraph,
+)
 
 
 class Read(NamedTuple):
@@ -38,6 +45,39 @@ class Read(NamedTuple):
 
     users: Tensor
     memory: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RUMOptions(SequenceOptions):
+    """The options of both levels of RUM (Chen et al.)."""
+
+    item_init: str = choice("bpr", "bpr", "random")
+    kb_score: bool = flag(True)
+    kb_scale: float = real(1.0, 0)
+    """Factor of all KB embeddings."""
+    loss_type: str = choice("BPR", "BPR")
+    """BPR: sampled negatives, Eq. 11; a softmax over all items would read the memory for each."""
+    memory_weight: float = real(1.0, 0)
+    """alpha, weight of the memory next to the user embedding (RUM, Sec. 3.2)."""
+    attention_scale: float = real(1.0, 0)
+    """beta, strength of the attention (RUM, Sec. 3.3)."""
+
+    def check(self) -> None:
+        """Refuse a RUM without KB embeddings."""
+        super().check()
+        if not self.kb_score:
+            raise UserError(
+                "Config key kb_score is False, but RUM is compared with KB embeddings (Sec. 5.1); "
+                "set kb_score: True."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RUMItemOptions(RUMOptions):
+    """The options of RUM, item level."""
+
+    memory_slots: int = whole(5, 1, below=SIZE)
+    """Latest items that are kept (RUM, Sec. 3.3)."""
 
 
 class RUM(SequenceRecommender, WithGraph):
@@ -56,24 +96,17 @@ class RUM(SequenceRecommender, WithGraph):
     """
 
     type = ModelType.KNOWLEDGE  # of its two RecBole bases the sequential one is the first
-    LOSSES = ("BPR",)  # a softmax over all items would read the memory for every item
+    Options = RUMOptions
+    options: RUMOptions
     INNER_PRODUCT = False
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Any, dataset: GraphData) -> None:
         self.ask_graph(config, dataset)
         super().__init__(config, dataset)
-        self.user_embedding = nn.Embedding(self.n_users, self.feature_size(self.kb_score))
+        self.user_embedding = nn.Embedding(
+            self.n_users, self.options.feature_size(self.options.kb_score)
+        )
         nn.init.xavier_normal_(self.user_embedding.weight)
-
-    def _read_options(self, config: Any) -> None:
-        super()._read_options(config)
-        if not self.kb_score:
-            raise UserError(
-                "Config key kb_score is False, but RUM is compared with KB embeddings (Sec. 5.1); "
-                "set kb_score: True."
-            )
-        self.memory_weight = option(config, "memory_weight", float, minimum=0)
-        self.attention_scale = option(config, "attention_scale", float, minimum=0)
 
     def read_state(self, users: Tensor, state: SequenceState) -> Read:
         """User embeddings and memories in a state; see the base class."""
@@ -87,14 +120,16 @@ class RUMItem(RUM):
     x_i^\\top x_k)`, so that the whole score needs only inner products of items.
     """
 
-    def _read_options(self, config: Any) -> None:
-        super()._read_options(config)
-        self.memory_slots = option(config, "memory_slots", int, minimum=1)
+    Options = RUMItemOptions
+    options: RUMItemOptions
 
     def initial_state(self, n_users: int) -> SequenceState:
         """Empty slots for ``n_users`` users, ``int64 [n_users, K]``."""
         empty = torch.zeros(
-            n_users, self.memory_slots, dtype=torch.long, device=self.item_embedding.weight.device
+            n_users,
+            self.options.memory_slots,
+            dtype=torch.long,
+            device=self.item_embedding.weight.device,
         )
         return SequenceState(self.item_embedding.weight.new_zeros(0, n_users, 0), empty)
 
@@ -103,7 +138,7 @@ class RUMItem(RUM):
     ) -> tuple[Read, SequenceState]:
         """First in, first out: the items up to each step; see the base class."""
         stream = self._stream(items, packing, state)
-        slots = torch.arange(self.memory_slots, device=items.device)
+        slots = torch.arange(self.options.memory_slots, device=items.device)
         window = stream[packing.rows[:, None], packing.steps[:, None] + 1 + slots]
         return Read(self.user_embedding(users), window), self._latest(stream, packing, state)
 
@@ -119,14 +154,14 @@ class RUMItem(RUM):
 
     def _latest(self, stream: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
         lengths = torch.bincount(packing.rows, minlength=len(stream))
-        slots = torch.arange(self.memory_slots, device=stream.device)
+        slots = torch.arange(self.options.memory_slots, device=stream.device)
         after = stream.gather(1, lengths[:, None] + slots)
         return SequenceState(state.hidden, packing.to_lanes(after))
 
     def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Read:
         """The latest items of each row; see the base class."""
-        columns = lengths[:, None] - self.memory_slots
-        columns = columns + torch.arange(self.memory_slots, device=lengths.device)
+        columns = lengths[:, None] - self.options.memory_slots
+        columns = columns + torch.arange(self.options.memory_slots, device=lengths.device)
         latest = item_seq.gather(1, columns.clamp(min=0)) * (columns >= 0)
         return Read(self.user_embedding(users), latest)
 
@@ -135,10 +170,10 @@ class RUMItem(RUM):
         n_rows, n_items = items.shape
         needed, index = torch.unique(torch.cat([items, read.memory], dim=1), return_inverse=True)
         vectors = self.item_vectors(needed)
-        items, slots = index.split([n_items, self.memory_slots], dim=1)
+        items, slots = index.split([n_items, self.options.memory_slots], dim=1)
         queries = F.embedding(items.flatten(), vectors)
         agreement = sampled_scores(queries, vectors, slots.repeat_interleave(n_items, dim=0))
-        agreement = agreement.view(n_rows, n_items, self.memory_slots)
+        agreement = agreement.view(n_rows, n_items, self.options.memory_slots)
         own = sampled_scores(read.users, vectors, items)
         return own + self._from_memory(agreement, read.memory)
 
@@ -152,9 +187,9 @@ class RUMItem(RUM):
         """:math:`\\alpha\\, p^{m\\top}_{u,i} x_i` from :math:`x_i^\\top x_k` ``[P, C, K]``."""
         empty = (memory == 0)[:, None, :]
         # An empty memory (all slots masked) must give 0, not NaN.
-        scaled = (self.attention_scale * agreement).masked_fill(empty, -1e9)
+        scaled = (self.options.attention_scale * agreement).masked_fill(empty, -1e9)
         weights = torch.softmax(scaled, dim=-1) * ~empty  # RUM, Sec. 3.3
-        return self.memory_weight * (weights * agreement).sum(-1)
+        return self.options.memory_weight * (weights * agreement).sum(-1)
 
 
 class RUMFeature(RUM):
@@ -164,23 +199,23 @@ class RUMFeature(RUM):
     keys' space; the KB embedding of the item just read decides what is erased and added.
     """
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Any, dataset: GraphData) -> None:
         super().__init__(config, dataset)
-        n_kb = self.kg_embedding_size
+        n_kb = self.options.kg_embedding_size
         self.register_buffer("attributes", torch.from_numpy(dataset.attributes))
-        self.query = nn.Linear(self.feature_size(self.kb_score), n_kb, bias=False)
+        self.query = nn.Linear(self.options.feature_size(self.options.kb_score), n_kb, bias=False)
         self.erase, self.add = nn.Linear(n_kb, n_kb), nn.Linear(n_kb, n_kb)
 
     def initial_state(self, n_users: int) -> SequenceState:
         """Zero value matrices, ``[n_users, A, E]``."""
         zeros = self.item_embedding.weight.new_zeros
-        values = zeros(n_users, len(self.attributes), self.kg_embedding_size)
+        values = zeros(n_users, len(self.attributes), self.options.kg_embedding_size)
         return SequenceState(zeros(0, n_users, 0), values)
 
     def attention(self, vectors: Tensor) -> Tensor:
         """Attention of item vectors ``[..., d]`` over the attributes, ``[..., A]``."""
         keys = self.relation_embedding(self.attributes)
-        return torch.softmax(self.attention_scale * (self.query(vectors) @ keys.T), dim=-1)
+        return torch.softmax(self.options.attention_scale * (self.query(vectors) @ keys.T), dim=-1)
 
     def read(
         self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
@@ -217,13 +252,13 @@ class RUMFeature(RUM):
         vectors = self.item_vectors(distinct)
         weights = F.embedding(index, self.attention(vectors))
         found = weights @ read.memory  # p_m of each candidate, [P, C, E]
-        entities = F.embedding(index, vectors[:, self.embedding_size :])
+        entities = F.embedding(index, vectors[:, self.options.embedding_size :])
         own = sampled_scores(read.users, vectors, index)
-        return own + self.memory_weight * (found * entities).sum(-1)
+        return own + self.options.memory_weight * (found * entities).sum(-1)
 
     def all_scores(self, read: Read) -> Tensor:
         """Scores of every item, padding included, ``[P, n_items]``."""
         vectors = self.item_vectors()
-        agreement = read.memory @ vectors[:, self.embedding_size :].T  # [P, A, n_items]
+        agreement = read.memory @ vectors[:, self.options.embedding_size :].T  # [P, A, n_items]
         found = (agreement * self.attention(vectors).T).sum(1)
-        return read.users @ vectors.T + self.memory_weight * found
+        return read.users @ vectors.T + self.options.memory_weight * found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from recbole.model.abstract_recommender import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ksr_recbole.config import option
+from ksr_recbole.config.options import SIZE, Options, choice, flag, real, whole
 from ksr_recbole.dataset.dataloader import CANDIDATES, CHUNK_START
+from ksr_recbole.dataset.pretrained import GraphData, ModelData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.kernels.losses import softmax_loss
 from ksr_recbole.model.kernels.packing import Packing
@@ -59,6 +61,60 @@ class SequenceState(NamedTuple):
         return SequenceState(packing.to_rows(self.hidden, 1), packing.to_rows(self.values))
 
 
+@dataclass(frozen=True, kw_only=True)
+class SequenceOptions(Options):
+    """The options that all sequence models read."""
+
+    embedding_size: int = whole(256, 1, below=SIZE)
+    """Item embedding q_i (Sec. 4.3)."""
+    kg_embedding_size: int = whole(50, 1, below=SIZE)
+    """KB embedding, key and value vectors, L_E = L_K = L_V."""
+    item_init: str = choice("random", "bpr", "random")
+    """bpr: pretrained with BPR (Sec. 4.3); random: learned, with freeze_item: False."""
+    kb_score: bool = flag(False)
+    """Item side of the score reads q_i and e_i (Sec. 4.3); False: q_i alone."""
+    kb_scale: float = real(1.0, 0)
+    """Factor of all KB embeddings; it sharpens the gates of Eq. 8 and the attention of Eq. 6."""
+    freeze_item: bool = flag(False)
+    """Keep the pretrained item embeddings fixed."""
+    freeze_kg: bool = flag(True)
+    """Keep the KB embeddings (and so the keys) fixed."""
+    loss_type: str = choice("CE", "BPR", "CE")
+    """BPR: sampled negatives, Eq. 11; CE: softmax over all items (RecBole)."""
+    train_batch_size: int = whole(4096, 1)
+    """Positions (targets) a batch."""
+    chunk_length: int = whole(64, 1)
+    """Longer sequences are trained in pieces of this length; states are carried over."""
+
+    def check(self) -> None:
+        """Refuse item embeddings that would never be learned."""
+        if self.freeze_item and self.item_init == "random":
+            raise UserError(
+                "Config key freeze_item is True with item_init: random, so the item "
+                "embeddings would never be learned; use freeze_item: False or item_init: bpr."
+            )
+
+    @classmethod
+    def of_effect(cls, config: Any) -> list[str]:
+        """All, those of the KB embeddings only where the model reads these."""
+        every = super().of_effect(config)
+        reads_kb = any(config[key] for key in ("kb_input", "kb_score") if key in every)
+        return [key for key in every if reads_kb or key not in _OF_KB]
+
+    @property
+    def reads_kb(self) -> bool:
+        """Whether the model reads KB embeddings."""
+        return self.kb_score
+
+    def feature_size(self, with_kb: bool) -> int:
+        """Columns of :math:`q_i`, or of :math:`q_i \\oplus e_i`."""
+        return self.embedding_size + (self.kg_embedding_size if with_kb else 0)
+
+
+_OF_KB = ("kg_embedding_size", "kb_scale", "freeze_kg")
+"""Options that mean something only where KB embeddings are read."""
+
+
 class SequenceRecommender(SequentialRecommender):
     """A model that reads a user's items one after the other and scores items after each.
 
@@ -77,85 +133,60 @@ class SequenceRecommender(SequentialRecommender):
 
     Args:
         config: the run's configuration.
-        dataset: a built dataset with sequences and, as far as the options want them, the
-            vectors to start from (``dataset.pretrained``).
+        dataset: a built dataset, or what else is :class:`~ksr_recbole.dataset.pretrained.ModelData`
+            (for KB embeddings :class:`~ksr_recbole.dataset.pretrained.GraphData`).
 
     Raises:
         UserError: an option has a value it cannot have, or vectors are missing.
     """
 
-    LOSSES: tuple[str, ...] = ("BPR", "CE")
-    """Values of ``loss_type`` that the model can be trained with."""
+    Options: type[SequenceOptions] = SequenceOptions
+    """The class of the model's options."""
+    options: SequenceOptions
     INNER_PRODUCT = True
     """Whether a score is the inner product of a user vector and an item vector (Eq. 2 and 10)."""
-    kb_input = False
-    """Whether what reads the items reads their KB embeddings too; an option of the GRU."""
 
-    def __init__(self, config: Any, dataset: Any) -> None:
+    def __init__(self, config: Any, dataset: ModelData) -> None:
         super().__init__(config, dataset)
         self.n_users = dataset.num(self.USER_ID)
         self._carried: SequenceState | None = None
-        self._read_options(config)
+        self.options = self.read_options(config)
         self.item_embedding = self._item_embedding(dataset)
-        if self.kb_input or self.kb_score:
-            self._init_kb(dataset)
+        if self.options.reads_kb:
+            self._init_kb(cast(GraphData, dataset))
 
     @classmethod
-    def check_options(cls, config: Any) -> None:
-        """Refuse what :meth:`__init__` would refuse, before anything is pretrained for it.
+    def read_options(cls, config: Any) -> SequenceOptions:
+        """The options in a configuration, checked; no model is made.
 
         Raises:
             UserError: an option has a value it cannot have.
         """
-        without_layers = cls.__new__(cls)
-        nn.Module.__init__(without_layers)
-        without_layers._read_options(config)
+        return cls.Options.of(config)
 
-    def _read_options(self, config: Any) -> None:
-        """Set the attributes that are options; every layer and vector is made later."""
-        self.loss_type = option(config, "loss_type", str, choices=self.LOSSES)
-        self.train_batch_size = option(config, "train_batch_size", int, minimum=1)
-        self.chunk_length = option(config, "chunk_length", int, minimum=1)
-        self.embedding_size = option(config, "embedding_size", int, minimum=1)
-        self.item_init = option(config, "item_init", str, choices=("bpr", "random"))
-        self.freeze_item = option(config, "freeze_item", bool)
-        if self.freeze_item and self.item_init == "random":
-            raise UserError(
-                "Config key freeze_item is True with item_init: random, so the item "
-                "embeddings would never be learned; use freeze_item: False or item_init: bpr."
-            )
-        self.kb_score = option(config, "kb_score", bool)
-        self.freeze_kg = True
-        if self.kb_input or self.kb_score:
-            self.kg_embedding_size = option(config, "kg_embedding_size", int, minimum=1)
-            self.kb_scale = option(config, "kb_scale", float, minimum=0)
-            self.freeze_kg = option(config, "freeze_kg", bool)
-
-    def _item_embedding(self, dataset: Any) -> nn.Embedding:
-        if self.item_init == "random":
-            embedding = nn.Embedding(self.n_items, self.embedding_size, padding_idx=0)
+    def _item_embedding(self, dataset: ModelData) -> nn.Embedding:
+        options = self.options
+        if options.item_init == "random":
+            embedding = nn.Embedding(self.n_items, options.embedding_size, padding_idx=0)
             nn.init.xavier_normal_(embedding.weight)
             return embedding
         vectors = torch.tensor(_given(dataset, "items"))  # a copy, as it may be trained
-        return nn.Embedding.from_pretrained(vectors, freeze=self.freeze_item, padding_idx=0)
+        return nn.Embedding.from_pretrained(vectors, freeze=options.freeze_item, padding_idx=0)
 
-    def _init_kb(self, dataset: Any) -> None:
+    def _init_kb(self, dataset: GraphData) -> None:
         """KB embeddings by entity and by relation (Sec. 4.2.2), and the entity of every item."""
+        options = self.options
         entities, relations = (
-            torch.from_numpy(_given(dataset, kind)) * self.kb_scale
+            torch.from_numpy(_given(dataset, kind)) * options.kb_scale
             for kind in ("entities", "relations")
         )
         self.entity_embedding = nn.Embedding.from_pretrained(
-            entities, freeze=self.freeze_kg, padding_idx=0
+            entities, freeze=options.freeze_kg, padding_idx=0
         )
-        self.relation_embedding = nn.Embedding.from_pretrained(relations, freeze=self.freeze_kg)
+        self.relation_embedding = nn.Embedding.from_pretrained(relations, freeze=options.freeze_kg)
         self.register_buffer("item_entities", torch.from_numpy(dataset.item_entities))
 
     # Items ----------------------------------------------------------------------------------
-
-    def feature_size(self, with_kb: bool) -> int:
-        """Columns of :meth:`item_features`."""
-        return self.embedding_size + (self.kg_embedding_size if with_kb else 0)
 
     def item_features(self, items: Tensor, with_kb: bool) -> Tensor:
         """:math:`q_i`, or :math:`q_i \\oplus e_i` (Sec. 4.3), of items of any shape."""
@@ -214,9 +245,9 @@ class SequenceRecommender(SequentialRecommender):
         state = (state or self.initial_state(len(item_seq))).to_lanes(packing)
         steps, left = packing.pack(item_seq).split(packing.widths), packing.to_lanes(lengths)
         # In pieces, so that memory stays bounded however long the longest history is.
-        for start in range(0, len(steps), self.chunk_length):
-            items = torch.cat(steps[start : start + self.chunk_length])
-            piece = Packing.of((left - start).clamp(0, self.chunk_length))
+        for start in range(0, len(steps), self.options.chunk_length):
+            items = torch.cat(steps[start : start + self.options.chunk_length])
+            piece = Packing.of((left - start).clamp(0, self.options.chunk_length))
             state = self.write(items, piece, state)
         return state.to_rows(packing)
 
@@ -238,7 +269,7 @@ class SequenceRecommender(SequentialRecommender):
         """
         if items is None:
             items = torch.arange(self.n_items, device=self.item_embedding.weight.device)
-        return self.item_features(items, self.kb_score)
+        return self.item_features(items, self.options.kb_score)
 
     # Scores ---------------------------------------------------------------------------------
 
@@ -268,13 +299,13 @@ class SequenceRecommender(SequentialRecommender):
         users = interaction[self.USER_ID][packing.rows]
         read, state = self.read(users, items, packing, self._state_of(interaction, packing))
         self._carried = state.to_rows(packing).detach()
-        if self.loss_type == "CE":
+        if self.options.loss_type == "CE":
             loss = self._cross_entropy(read, positives)
         else:
             negatives = packing.pack(interaction[self.NEG_ITEM_ID])
             scores = self.scores(read, torch.cat([positives[:, None], negatives], dim=1))
             loss = -F.logsigmoid(scores[:, :1] - scores[:, 1:]).sum()  # Eq. 11
-        return loss / self.train_batch_size
+        return loss / self.options.train_batch_size
 
     def _state_of(self, interaction: Interaction, packing: Packing) -> SequenceState:
         n_users = len(interaction[self.USER_ID])
@@ -325,12 +356,12 @@ class WithGraph(KnowledgeRecommender):
     def __init__(self) -> None:
         AbstractRecommender.__init__(self)  # what RecBole's SequentialRecommender means to call
 
-    def ask_graph(self, config: Any, dataset: Any) -> None:
+    def ask_graph(self, config: Any, dataset: ModelData) -> None:
         """Set RecBole's attributes; every layer that the model had by then is lost."""
         super().__init__(config, dataset)
 
 
-def _given(dataset: Any, kind: str) -> np.ndarray:
+def _given(dataset: ModelData, kind: str) -> np.ndarray:
     """The vectors of a kind that a dataset has for its models.
 
     Raises:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,13 +22,14 @@ from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache
 from ksr_recbole.config import option
+from ksr_recbole.config.shared import PretrainingOptions
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
-from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
+from ksr_recbole.pretraining.kge import KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import (
     VectorTable,
     first_tokens_are,
@@ -61,10 +62,12 @@ def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors
         vectors.items = _item_embeddings(config, dataset, vectors.notes)
         getLogger().info(f"Pretrained: {vectors.notes[-1]}")
     if for_graph:
-        vectors.entities, vectors.relations = _kb_embeddings(config, dataset, vectors.notes)
+        vectors.entities, vectors.relations = _kb_embeddings(
+            config, cast(KGSequenceDataset, dataset), vectors.notes
+        )
         getLogger().info(f"Pretrained: {vectors.notes[-1]}")
     if config["pretrain_export_path"] is not None:
-        _export(config, dataset, vectors)
+        _export(config, cast(KGSequenceDataset, dataset), vectors)
     return vectors
 
 
@@ -76,14 +79,15 @@ def _kb_embeddings(
         "ent": dataset.field2id_token[dataset.entity_field],
         "rel": dataset.field2id_token[dataset.relation_field],
     }
-    given = {suffix: _given(config, suffix) for suffix in tokens}
-    if not any(given.values()):
-        given = _preloaded(config, dataset, tokens)
-    if all(given.values()):
+    found = {suffix: _given(config, suffix) for suffix in tokens}
+    if not any(found.values()):
+        found = _preloaded(config, dataset, tokens)
+    given = {suffix: path for suffix, path in found.items() if path is not None}
+    if len(given) == len(tokens):
         notes.append(f"KB embeddings read from {given['ent']} and {given['rel']}")
         return _read_kb(given, tokens, dataset, size)
-    if any(given.values()):
-        (path,) = filter(None, given.values())
+    if given:
+        (path,) = given.values()
         raise UserError(
             f"Of the vectors of entities and of relations only one kind is given ({path}); give "
             "both or neither, with pretrain_path or with preload_weight."
@@ -105,39 +109,39 @@ def _kb_embeddings(
         return {"entity": embeddings.entity, "relation": embeddings.relation}
 
     parts = {"triples": dataset.triples, "settings": asdict(settings), "seed": config["seed"]}
-    found = _cached(
-        config, f"{dataset.dataset_name}-{settings.method}", parts, shapes, train, notes
-    )
-    return found["entity"], found["relation"]
+    made = _cached(config, f"{dataset.dataset_name}-{settings.method}", parts, shapes, train, notes)
+    return made["entity"], made["relation"]
 
 
 def kge_settings(config: Any) -> KGESettings:
     """How the KB embeddings are trained, from the config keys ``kge_*``."""
+    options = PretrainingOptions.of(config)
     return KGESettings(
-        method=option(config, "kge_method", str, choices=METHODS),
+        method=options.kge_method,
         dim=option(config, "kg_embedding_size", int, minimum=1),
-        epochs=option(config, "kge_epochs", int, minimum=1),
-        batch_size=option(config, "kge_batch_size", int, minimum=1),
-        learning_rate=option(config, "kge_learning_rate", float, minimum=0),
-        loss=option(config, "kge_loss", str, choices=("margin", "nssa")),
-        margin=option(config, "kge_margin", float, minimum=0),
-        negatives=option(config, "kge_negatives", int, minimum=1),
-        norm=option(config, "kge_norm", int, choices=(1, 2)),
+        epochs=options.kge_epochs,
+        batch_size=options.kge_batch_size,
+        learning_rate=options.kge_learning_rate,
+        loss=options.kge_loss,
+        margin=options.kge_margin,
+        negatives=options.kge_negatives,
+        norm=options.kge_norm,
     )
 
 
 def bpr_settings(config: Any) -> BPRSettings:
     """How the item embeddings are trained, from the config keys ``bpr_*``."""
+    options = PretrainingOptions.of(config)
     return BPRSettings(
         dim=option(config, "embedding_size", int, minimum=1),
-        epochs=option(config, "bpr_epochs", int, minimum=1),
-        learning_rate=option(config, "bpr_learning_rate", float, minimum=0),
-        regularization=option(config, "bpr_regularization", float, minimum=0),
+        epochs=options.bpr_epochs,
+        learning_rate=options.bpr_learning_rate,
+        regularization=options.bpr_regularization,
     )
 
 
 def _read_kb(
-    given: Mapping[str, Path | None],
+    given: Mapping[str, Path],
     tokens: dict[str, np.ndarray],
     dataset: KGSequenceDataset,
     size: int,
@@ -289,7 +293,7 @@ def _kind_of(config: Any, ids: str, path: Path, relations: np.ndarray, layout: L
 
 def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors) -> None:
     """Write atomic files for RecBole's KSR and GRU4RecKG, which key entities by their items."""
-    if vectors.items is None or vectors.entities is None:
+    if vectors.items is None or vectors.entities is None or vectors.relations is None:
         raise UserError(
             f"Config key pretrain_export_path asks for the vectors to be written, but "
             f"{config['model']} starts from none or from one kind only; run KSR for that."

@@ -37,11 +37,11 @@ from ksr_recbole.records import Each, check_shape, read_record, record_text
 
 def read_vectors(
     path: str | os.PathLike[str],
-    tokens: Sequence[str],
+    tokens: Sequence[str] | np.ndarray,
     dim: int | None = None,
     key: str = "kg_embedding_size",
     layout: Layout = RECBOLES,
-    needed: Sequence[str] | None = None,
+    needed: Sequence[str] | np.ndarray | None = None,
 ) -> np.ndarray:
     """Vectors of ``tokens`` from an atomic file, in their order; other lines are checked too.
 
@@ -84,7 +84,7 @@ def read_vectors(
 
 def first_tokens_are(
     path: str | os.PathLike[str],
-    tokens: Sequence[str],
+    tokens: Sequence[str] | np.ndarray,
     lines: int = 100,
     layout: Layout = RECBOLES,
 ) -> bool:
@@ -176,7 +176,7 @@ class VectorTable(NamedTuple):
 
     id_field: str
     vector_field: str
-    tokens: Sequence[str]
+    tokens: Sequence[str] | np.ndarray
     vectors: np.ndarray
 
 

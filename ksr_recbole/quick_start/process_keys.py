@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ksr_recbole import registry
-from ksr_recbole.config import option
+from ksr_recbole.config.shared import ProcessOptions
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.errors import UserError
 
@@ -24,10 +24,9 @@ def read_hosts(config: Any) -> Hosts:
     Raises:
         UserError: a value is not possible, or two of them do not fit.
     """
-    nproc = option(config, "nproc", int, minimum=1)
-    world_size = option(config, "world_size", int, minimum=-1)
-    offset = option(config, "group_offset", int, minimum=0)
-    port = option(config, "port", int, minimum=1, below=65536, optional=True)
+    options = ProcessOptions.of(config)
+    nproc, offset, port = options.nproc, options.group_offset, options.port
+    world_size = options.world_size
     if world_size <= 0:  # RecBole's -1: all processes are started here
         world_size = nproc
     if world_size < nproc:
@@ -43,7 +42,7 @@ def read_hosts(config: Any) -> Hosts:
         )
     if world_size > nproc and port is None:
         port = DEFAULT_PORT
-    return Hosts(nproc, world_size, option(config, "ip", str), port, offset)
+    return Hosts(nproc, world_size, options.ip, port, offset)
 
 
 def check_possible(config: Any, hosts: Hosts) -> None:

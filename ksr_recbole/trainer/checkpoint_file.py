@@ -89,7 +89,7 @@ def to_bytes(content: Mapping[str, Any]) -> list[bytes | memoryview]:
     offset = 0
     # The widest numbers first, so that every tensor begins at a multiple of its numbers' size.
     for name, tensor in sorted(tensors.items(), key=lambda pair: -pair[1].element_size()):
-        data.append(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        data.append(tensor.reshape(-1).view(torch.uint8).numpy().data)
         end = offset + data[-1].nbytes
         entry = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape)}
         header[name] = {**entry, "data_offsets": [offset, end]}

@@ -16,6 +16,7 @@ from recbole.utils import calculate_valid_score, set_color
 from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config import option
 from ksr_recbole.config.evaluation_keys import parse_mode
+from ksr_recbole.config.shared import TrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
 from ksr_recbole.distributed.group import from_main, this_process
@@ -34,18 +35,12 @@ from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
 from ksr_recbole.trainer.checkpoint_file import numpy_state
 from ksr_recbole.trainer.optimizer_state import optimizer_state
 
-LEARNERS = ("adagrad", "adam", "adamw", "sgd", "rmsprop")
-"""Optimizers of RecBole's trainer that work with dense gradients."""
-
 MAY_DIFFER = frozenset(
     {"epochs", "stopping_step", "results_dir", "pretrain_dir", "pretrain_export_path"}
     | {"resume", "trust_checkpoint", "eval_batch_size", "metric_decimal_place", "memory_backend"}
     | {"report_modes", "download"}
 )
 """Config keys that may change when a run is resumed."""
-
-PRECISIONS = ("highest", "high", "medium")
-"""Values of ``matmul_precision``, those of ``torch.set_float32_matmul_precision``."""
 
 
 class ProtocolTrainer(Trainer):
@@ -122,7 +117,7 @@ class ProtocolTrainer(Trainer):
                     train_data, valid_data, verbose, saved, show_progress, after_evaluation
                 )
         except KeyboardInterrupt as interruption:
-            interruption.checkpoint = self.saved_model_file if saved else None
+            vars(interruption)["checkpoint"] = self.saved_model_file if saved else None
             raise
         finally:
             self.tensorboard.close()  # its thread would go on for as long as the process
@@ -171,6 +166,7 @@ class ProtocolTrainer(Trainer):
     ) -> tuple[float, dict[str, float]]:
         with self._average.in_place():
             result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        assert result is not None  # there are data
         # Select on the exact score; round only what is shown.
         decimals = self.config["metric_decimal_place"]
         shown = OrderedDict((name, round(value, decimals)) for name, value in result.items())
@@ -360,23 +356,12 @@ def check_options(config: Any, model_class: type) -> None:
     Raises:
         UserError: naming the config key.
     """
-    if check := getattr(model_class, "check_options", None):  # RecBole's models have none
-        check(config)
-    option(config, "learner", str, choices=LEARNERS)  # RecBole takes Adam for an unknown one
-    option(config, "learning_rate", float, minimum=0)
-    option(config, "weight_decay", float, minimum=0)
-    option(config, "clip_grad_norm", dict, optional=True)
-    option(config, "ema_decay", float, minimum=0, below=1, optional=True)
-    option(config, "matmul_precision", str, choices=PRECISIONS, optional=True)
-    for key in ("epochs", "eval_batch_size"):
-        option(config, key, int, minimum=1)
-    option(config, "eval_step", int)
-    for key in ("stopping_step", "metric_decimal_place"):
-        option(config, key, int, minimum=0)
-    steps = ("train_rec_step", "train_kg_step")
-    rec, kg = (option(config, key, int, minimum=0, optional=True) for key in steps)
-    if rec == kg == 0:
-        raise UserError("Config keys train_rec_step and train_kg_step are both 0.")
+    if read := getattr(model_class, "read_options", None):  # RecBole's models have none
+        read(config)
+    TrainingOptions.of(config)
+    option(config, "eval_batch_size", int, minimum=1)
+    option(config, "metric_decimal_place", int, minimum=0)
+    kg = config["train_kg_step"]
     if not kg:
         return
     if not hasattr(model_class, "calculate_kg_loss"):
@@ -391,7 +376,7 @@ def check_options(config: Any, model_class: type) -> None:
 def _numpy_state() -> list[Any]:
     """The state of NumPy's global generator, which RecBole draws negative triples from."""
     _, words, position, has_gauss, gauss = np.random.get_state()
-    return [torch.from_numpy(words.astype(np.int64)), position, has_gauss, gauss]
+    return [torch.from_numpy(np.asarray(words, np.int64)), position, has_gauss, gauss]
 
 
 @contextmanager

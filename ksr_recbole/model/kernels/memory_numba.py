@@ -19,6 +19,9 @@ from ksr_recbole.model.kernels.memory import Updates
 from ksr_recbole.model.kernels.numba_exp import exp
 from ksr_recbole.model.kernels.packing import steps_of_lanes
 
+_compiled: Any = njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
+"""Of no type, because that which Numba declares for its functions takes no arguments."""
+
 
 @njit(inline="always", error_model="numpy")
 def _write(values, updates, bias, gates):
@@ -32,7 +35,7 @@ def _write(values, updates, bias, gates):
             values[a, k] += gate * (updates[a, k] - values[a, k])  # Eq. 9
 
 
-@njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
+@_compiled
 def _write_all(table, index, bias, values, begins, lengths):
     for b in prange(values.shape[0]):
         gates = np.empty(values.shape[1], np.float32)
@@ -40,7 +43,7 @@ def _write_all(table, index, bias, values, begins, lengths):
             _write(values[b], table[index[begins[t] + b]], bias, gates)
 
 
-@njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
+@_compiled
 def _read(weights, table, index, bias, values, begins, lengths, read, gates):
     for b in prange(values.shape[0]):
         for t in range(lengths[b]):
@@ -52,7 +55,7 @@ def _read(weights, table, index, bias, values, begins, lengths, read, gates):
                     read[row, k] += weights[row, a] * values[b, a, k]  # Eq. 5
 
 
-@njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
+@_compiled
 def _weight_gradient(gradient, table, index, values, begins, lengths, gates, result):
     for b in prange(values.shape[0]):
         for t in range(lengths[b]):

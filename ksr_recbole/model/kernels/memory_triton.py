@@ -87,8 +87,9 @@ def _run(
     return after
 
 
-def _layout(widths: Sequence[int], values: Tensor) -> tuple[Tensor, ...]:
-    return tuple(part.to(values.device) for part in steps_of_lanes(widths, len(values)))
+def _layout(widths: Sequence[int], values: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = steps_of_lanes(widths, len(values))
+    return first.to(values.device), second.to(values.device)
 
 
 class _WriteThenRead(torch.autograd.Function):
