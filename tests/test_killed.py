@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 AT_LEAST = {
     "ConvertOverwrite": 15,
     "Automatic": 12,
+    "Export": 2,
     "CellOver": 10,
     "DataCache": 10,
 }
