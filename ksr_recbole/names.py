@@ -46,3 +46,17 @@ def _is_control(character: str) -> bool:
     """Whether it is no character to be seen: control, format (bidirectional), line separator."""
     category = unicodedata.category(character)
     return category.startswith("C") or category in ("Zl", "Zp")
+
+
+_FIRST_NAMES = {"ml-100k-freebase": "ml-100k"}
+"""Datasets that had another name when their first cells were finished."""
+
+
+def first_name(dataset: str) -> str:
+    """The name of a dataset in RecBole's defaults and in the keys and folders of cells.
+
+    ml-100k had the wheel's Freebase graph before it got one with names; what was finished then is
+    that of ``ml-100k-freebase`` now.  Its settings and keys are those of the first name, so that
+    finished cells are found; the digests of the files in a key tell the two graphs apart.
+    """
+    return _FIRST_NAMES.get(dataset, dataset)

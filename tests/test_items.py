@@ -147,16 +147,17 @@ def test_titles_and_values_have_names_and_unknown_items_are_counted(tmp_path, ca
     assert "The '7'" in set(read_atomic(tmp_path / "shop/shop.item", []).frame["title"])
 
 
-def test_two_tables_to_a_trained_model(tmp_path, caplog):
+def test_two_tables_to_a_trained_model(tmp_path, capfd):
     from ksr_recbole.quick_start import run
 
     sales = write_sales(tmp_path / "sales.csv", list(range(N_ITEMS)))
     assert convert(tmp_path, sales, write_csv(tmp_path / "items.csv", rows())) == 0
     values = toy_values(tmp_path, epochs=1)
     values = {key: value for key, value in values.items() if key != "eval_args"}
-    with caplog.at_level("WARNING"):
-        result = run("KSR", "shop", None, values | {"report_modes": ["uni50pop50", "full"]})
-    assert "14 uniform and 14 popular items instead of 50 and 50" in caplog.text
+    values |= {"report_modes": ["uni50pop50", "full"], "state": "INFO"}
+    result = run("KSR", "shop", None, values)
+    told = "".join(capfd.readouterr())
+    assert "the catalogue has 40 items" in told and "popular items instead of 50 and 50" in told
     assert result["test_result"]["hit@10"] > 0
 
 

@@ -19,6 +19,7 @@ from ksr_recbole.comparison.significance import PerUser
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.evaluation.metrics import per_user_metrics
 from ksr_recbole.files import replacing
+from ksr_recbole.names import first_name
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.records import (
     Each,
@@ -54,20 +55,6 @@ NO_PART_OF_THE_KEY = PLACES | frozenset(
     | {"nproc", "ip", "port", "world_size", "local_rank", "group_offset", "offset", "seed"}
 )
 """Config keys under which a result stays the same."""
-
-
-_RENAMED = {"ml-100k-freebase": "ml-100k"}
-"""Datasets by the name under which their first cells were stored."""
-
-
-def store_name(dataset: str) -> str:
-    """The name of a dataset in keys and folders of cells.
-
-    ml-100k had the wheel's Freebase graph before it got one with names; what was finished then is
-    that of ``ml-100k-freebase`` now.  Its cells stay where they are, under their keys: the digests
-    of the files in a key tell cells of the two graphs apart.
-    """
-    return _RENAMED.get(dataset, dataset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +101,7 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
     """
     kept = {key: value for key, value in of_consequence(settings).items() if value is not None}
     if (dataset := kept.get("dataset")) is not None:
-        kept["dataset"] = store_name(dataset)
+        kept["dataset"] = first_name(dataset)
     return digests.of_values({"settings": kept, "seed": seed, "files": dict(files)})
 
 
@@ -247,7 +234,7 @@ class Store:
     @classmethod
     def of(cls, results_dir: str | Path, dataset: str) -> Store:
         """The folder of a dataset."""
-        return cls(Path(results_dir) / "benchmark" / store_name(dataset))
+        return cls(Path(results_dir) / "benchmark" / first_name(dataset))
 
     def result_file(self, cell: Cell) -> Path:
         """The cell's JSON file; it is there if and only if the cell is finished."""

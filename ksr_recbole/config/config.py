@@ -30,7 +30,7 @@ from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
 from ksr_recbole.config.options import option
 from ksr_recbole.distributed.group import this_process
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.names import check_name
+from ksr_recbole.names import check_name, first_name
 from ksr_recbole.paths import CONFIGS, DATASETS
 from ksr_recbole.threads import use_threads
 
@@ -186,7 +186,9 @@ class Config(RecBoleConfig):
         return name, model_class, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
-        super()._load_internal_config_dict(registry.recboles_name(model), model_class, dataset)
+        # RecBole has defaults for ml-100k, which it knows by that name only.
+        names = registry.recboles_name(model), model_class, first_name(dataset)
+        super()._load_internal_config_dict(*names)
         task = self.external_config_dict.get("task", _DEFAULT_TASK)
         self._default_to(CONFIGS / "overall.yaml")
         if not self.under_protocol:
