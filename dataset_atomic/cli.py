@@ -28,11 +28,11 @@ from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.links import Links
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.sources import KB4REC_LICENCE, SOURCES
+from ksr_recbole.arguments import Parser
 from ksr_recbole.cli import (
     INTERRUPTED,
     tell_error,
     terminated_like_interrupted,
-    version_line,
 )
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.names import check_name
@@ -47,16 +47,15 @@ CONVERTERS = (*SOURCES, FREEBASE, CSV)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    if "--version" in (sys.argv[1:] if arguments is None else arguments):
-        print(version_line())
-        return 0
     with printing():
         try:
-            given = _parser().parse_args(arguments)
+            given = _parser().read(list(sys.argv[1:] if arguments is None else arguments))
             with terminated_like_interrupted():
                 given.run(given)
         except (UserError, OSError) as error:  # such as no room for names put aside during a scan
             return tell_error(error)
+        except SystemExit:  # help or version was printed
+            return 0
         except KeyboardInterrupt:
             print("\nInterrupted; nothing is left half-written.", file=sys.stderr)
             return INTERRUPTED
@@ -71,10 +70,10 @@ def _program() -> str:
     return f"python -m {called.parent.name if called.stem == '__main__' else 'dataset_atomic'}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=_program(),
-        description="From raw public data to RecBole's atomic files (.inter .kg .link .item "
+        description="From raw public data to RecBole's atomic files (.inter .kg .link .item\n"
         ".entity .relation), as Sec. 5.1 of the KSR paper prepares them.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -91,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_convert(command: argparse.ArgumentParser) -> None:
+def _add_convert(command: Parser) -> None:
     command.set_defaults(run=_convert)
     add = command.add_argument
     add("name", metavar="NAME", help=", ".join(CONVERTERS))

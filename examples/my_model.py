@@ -8,13 +8,14 @@ trains and tests it with all that KSR has: pretraining, checkpoints, candidates,
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
 
-from ksr_recbole.cli import file_list, parse_arguments, run_command, say_loading
+from ksr_recbole.arguments import Parser
+from ksr_recbole.cli import run_command, say_loading
 
 if __name__ == "__main__" and not {"-h", "--help", "--version"} & set(sys.argv):
     say_loading("EvenKSR")
@@ -49,14 +50,14 @@ class EvenKSR(KSR):
 add_model("EvenKSR", EvenKSR, based_on="KSR")
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(given: Namespace) -> int:
     from ksr_recbole.quick_start import run
 
-    values = parse_arguments(arguments)
-    files = file_list(values.pop("config_files", ""))
-    run("EvenKSR", values.pop("dataset", "ml-100k"), files, dict(values))
+    run("EvenKSR", given.dataset or "ml-100k", given.config_files, given.values)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(_run, __doc__, "examples/my_model.py", None))
+    parser = Parser("examples/my_model.py", description=__doc__, keys="of the model")
+    parser.add_names(model=False)
+    sys.exit(run_command(_run, parser, None))

@@ -12,6 +12,7 @@ ten best items (of all items, none excluded) that the index finds, averaged over
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ksr_recbole.cli import file_list, parse_arguments, run_command, say_loading
+from ksr_recbole.arguments import Parser
+from ksr_recbole.cli import run_command, say_loading
 from ksr_recbole.errors import UserError
 
 K = 10
@@ -32,19 +34,21 @@ QUICK = Path(__file__).with_name("quick.yaml")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the example and return its exit status."""
-    return run_command(_run, __doc__, "examples/nearest_neighbours.py", arguments)
+    parser = Parser("examples/nearest_neighbours.py", description=__doc__, keys="of the model")
+    parser.add_names(model=False)
+    parser.add_argument("--directory", metavar="MODEL", help="of a saved model")
+    return run_command(_run, parser, arguments)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    values = parse_arguments(arguments)
+def _run(given: Namespace) -> int:
     try:
         import faiss
     except ImportError as error:
         raise UserError("This example needs faiss; run `pip install faiss-cpu`.") from error
-    say_loading(f"Nearest neighbours of {values.get('directory', 'a KSR trained now')}")
+    say_loading(f"Nearest neighbours of {given.directory or 'a KSR trained now'}")
     from ksr_recbole import Recommender
 
-    rec = Recommender.load(values.pop("directory", None) or _trained(values))
+    rec = Recommender.load(given.directory or _trained(given))
     tokens, items = rec.item_vectors()
     users = rec.user_vectors(rec.users)
     exact = rec.recommend_batch(rec.users, K, exclude_history=False)
@@ -68,16 +72,14 @@ def _recall(found: np.ndarray, exact: list[list[tuple[str, float]]], tokens: lis
     return float(np.mean(shares))
 
 
-def _trained(values: dict[str, str]) -> Path:
+def _trained(given: Namespace) -> Path:
     """The directory of a small KSR, trained now."""
     from ksr_recbole import save_model
     from ksr_recbole.quick_start import run
 
     output = Path("saved/nearest_neighbours")
     folders = {"checkpoint_dir": str(output), "results_dir": str(output / "results")}
-    dataset = values.pop("dataset", None)
-    files = [str(QUICK), *file_list(values.pop("config_files", ""))]
-    result = run("KSR", dataset, files, folders | values)
+    result = run("KSR", given.dataset, [str(QUICK), *given.config_files], folders | given.values)
     return save_model(result, output / "model")
 
 

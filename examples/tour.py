@@ -16,16 +16,19 @@ from pathlib import Path
 here = Path(globals().get("__file__", "examples/tour.py")).resolve()
 sys.path.insert(0, str(here.parents[1]))  # as long as the package is not installed
 
-from ksr_recbole.cli import file_list, say_loading, script_arguments
+from ksr_recbole.arguments import Parser
+from ksr_recbole.cli import say_loading, script_arguments
 from ksr_recbole.compat import silence_upstream_warnings
 
-USAGE = """\
-usage: python examples/tour.py [--dataset=ml-100k] [--data_path=FOLDER] [--KEY=VALUE ...]
-
-KSR in five steps: train, save, load, recommend, update. Everything it writes goes to saved/tour/.
-"""
 silence_upstream_warnings()
-given = {} if "ipykernel" in sys.modules else script_arguments(USAGE, "examples/tour.py")
+about = """KSR in five steps: train, save, load, recommend, update.
+
+    python examples/tour.py [--KEY=VALUE ...]
+
+Everything it writes goes to saved/tour/."""
+parser = Parser("examples/tour.py", description=about, keys="of the model")
+parser.add_names(model=False)
+given = parser.read([]) if "ipykernel" in sys.modules else script_arguments(parser)
 say_loading("Tour of KSR")
 
 # %% [markdown]
@@ -42,9 +45,8 @@ from ksr_recbole.quick_start import run
 output = Path("saved/tour")
 quick = here.with_name("quick.yaml")
 folders = {"checkpoint_dir": str(output), "results_dir": str(output / "results")}
-dataset = given.pop("dataset", "ml-100k")
-files = [str(quick), *file_list(given.pop("config_files", ""))]
-result = run("KSR", dataset, files, folders | given)
+files = [str(quick), *given.config_files]
+result = run("KSR", given.dataset or "ml-100k", files, folders | given.values)
 print("MRR on test:", result["test_result"]["mrr"])
 
 # %% [markdown]

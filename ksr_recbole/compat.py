@@ -143,7 +143,21 @@ def _numpy_of_recbole() -> ModuleType:
 
     names = {"bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128}
     names |= {"object": np.object_, "str": np.str_, "long": np.int_, "unicode": np.str_}
-    return _StandIn(np, **names, load=load)
+    return _StandIn(np, random=_random_of_recbole(), load=load, **names)
+
+
+def _random_of_recbole() -> ModuleType:
+    """``numpy.random`` whose ``RandomState`` has the ``integers`` of newer generators.
+
+    RecBole's exhaustive search gives one to hyperopt, which asks it for ``integers`` since
+    version 0.2.6 (RecBole #1868).
+    """
+    import numpy as np
+
+    class RandomState(np.random.RandomState):
+        integers = np.random.RandomState.randint
+
+    return _StandIn(np.random, RandomState=RandomState)
 
 
 def _sparse_of_recbole() -> ModuleType:

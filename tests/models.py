@@ -15,6 +15,27 @@ from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.model.ksr import KSR
 from tests.reference import Layer, ReferenceParameters
 
+CASES = {
+    "KSR": ("KSR", {}),
+    "KSR-paper": ("KSR-paper", {}),
+    "plain PyTorch": ("KSR-paper", {"memory_backend": "torch"}),
+    "shared values": ("KSR", {"value_matrix": "shared"}),
+    "projection": ("KSR", {"project_entities": True, "freeze_kg": False}),
+    "KB as input, scaled": ("KSR", {"kb_input": True, "kb_scale": 2.0}),
+    "two layers": ("KSR", {"num_layers": 2, "query_mlp_layers": 2, "score_mlp_layers": 2}),
+    "pieces": ("KSR", {"chunk_length": 3}),
+    "named attributes": ("KSR", {"attributes": ["film.genre", "film.country"]}),
+    "GRU": ("GRU", {}),
+    "GRU, two layers": ("GRU", {"num_layers": 2}),
+    "GRU++": ("GRU++", {}),
+    "GRU_F": ("GRU_F", {}),
+    "GRU++-trained": ("GRU++-trained", {}),
+    "GRU_F-trained": ("GRU_F-trained", {}),
+    "RUM_I": ("RUM_I", {"memory_slots": 3}),
+    "RUM_F": ("RUM_F", {}),
+}
+"""Models and options by what is tried; every model of ours is among them."""
+
 
 def random_vectors(config: Any, dataset: KGSequenceDataset, seed: int = 0) -> PretrainedVectors:
     """Random vectors of the right shapes, padding rows zero."""

@@ -211,19 +211,6 @@ def test_rum_equals_the_plain_loops(make, name, score, scale):
     check_loss(model, lambda *position: score(model, *position))
 
 
-@pytest.mark.parametrize("name", ["RUM_I", "RUM_F", "GRU", "GRU_F"])
-def test_a_sequence_in_pieces_gives_the_same_loss(make, name):
-    whole = make(name, chunk_length=64)
-    expected = whole.calculate_loss(training_batch(ITEMS[:1], NEGATIVES[:1])).item()
-    pieces = make(name, chunk_length=2)
-    total = 0.0
-    for start in range(0, 5, 2):
-        items, negatives = ITEMS[0][start : start + 3], NEGATIVES[0][start : start + 2]
-        batch = training_batch([items], [negatives], start=start)
-        total += pieces.calculate_loss(batch).item()
-    assert total == pytest.approx(expected, rel=1e-10)
-
-
 def test_an_empty_memory_adds_nothing(make):
     model = make("RUM_I", memory_slots=2)
     read = model.read_last(USERS, PADDED * 0, LENGTHS)

@@ -1,7 +1,7 @@
 """Imports run one way: each room of the code knows those below it and none above.
 
 All imports count: those inside functions and those for type checkers too.  ``ROOMS`` is the one
-table of the direction; the layout in the README says what each room holds.
+table of the direction; the layout in CONTRIBUTING.md says what each room holds.
 """
 
 from __future__ import annotations

@@ -32,29 +32,10 @@ from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.trainer import checkpoint
-from tests.models import random_vectors
+from tests.models import CASES, random_vectors
 from tests.toy import toy_values
 
 ROOT = Path(__file__).resolve().parents[1]
-CASES = {
-    "KSR": ("KSR", {}),
-    "KSR-paper": ("KSR-paper", {}),
-    "plain PyTorch": ("KSR-paper", {"memory_backend": "torch"}),
-    "shared values": ("KSR", {"value_matrix": "shared"}),
-    "projection": ("KSR", {"project_entities": True, "freeze_kg": False}),
-    "KB as input, scaled": ("KSR", {"kb_input": True, "kb_scale": 2.0}),
-    "two layers": ("KSR", {"num_layers": 2, "query_mlp_layers": 2, "score_mlp_layers": 2}),
-    "pieces": ("KSR", {"chunk_length": 3}),
-    "named attributes": ("KSR", {"attributes": ["film.genre", "film.country"]}),
-    "GRU": ("GRU", {}),
-    "GRU, two layers": ("GRU", {"num_layers": 2}),
-    "GRU++": ("GRU++", {}),
-    "GRU_F": ("GRU_F", {}),
-    "GRU++-trained": ("GRU++-trained", {}),
-    "GRU_F-trained": ("GRU_F-trained", {}),
-    "RUM_I": ("RUM_I", {"memory_slots": 3}),
-    "RUM_F": ("RUM_F", {}),
-}
 
 
 class Trained:

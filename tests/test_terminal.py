@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from ksr_recbole import __main__ as commands
 from ksr_recbole import bars, cli, text
+from ksr_recbole.arguments import file_list
 from ksr_recbole.comparison import cli as benchmark_cli
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError, one_line
@@ -117,19 +118,47 @@ def test_a_pipe_gets_one_line_an_epoch_and_no_codes(toy_folder):
     assert log.read_text().count("Saving current") >= 1  # RecBole's log file has all its lines
 
 
-def test_the_first_line_comes_before_anything_heavy_is_loaded():
-    """No command imports PyTorch or RecBole before it has said what it does."""
-    code = (
-        "import sys, importlib\n"
-        "for name in sys.argv[1:]: importlib.import_module(name)\n"
-        "print([m for m in ('torch', 'recbole', 'pandas', 'numba') if m in sys.modules])"
-    )
-    modules = {command.module for command in commands.COMMANDS.values()}
+FIRST = """
+import sys
+class Guard:
+    def find_spec(self, name, *_):
+        if name in ("torch", "recbole", "pandas", "polars", "numba", "scipy"):
+            sys.stdout.flush()
+            sys.__stdout__.flush()
+            sys.exit(42)
+sys.meta_path.insert(0, Guard())
+from ksr_recbole.__main__ import main
+main(sys.argv[1:])
+"""
+"""Runs a command until it imports something heavy."""
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run", "KSR on ml-100k: loading PyTorch and RecBole ..."),
+        ("benchmark", "Comparison of the paper's models on ml-100k: loading"),
+        ("tune -m GRU", "Tuning of GRU on ml-100k: loading"),
+        ("export --output=o", "Export of KSR on ml-100k: loading"),
+        ("explain --user=1 -d x", "User 1, KSR on x: loading"),
+        ("fetch ml-1m", "fetch ml-1m: loading Polars ..."),
+        ("convert ml-1m", "convert ml-1m: loading Polars ..."),
+        ("describe some/folder", "describe some/folder: loading Polars ..."),
+    ],
+)
+def test_the_first_line_comes_before_anything_heavy_is_loaded(command, said, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", code, "ksr_recbole.__main__", *sorted(modules)],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, check=True,
+        [sys.executable, "-c", FIRST, *command.split()], cwd=tmp_path, env=environment(),
+        capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout == "[]\n"
+    assert done.returncode == 42 and done.stderr == ""
+    assert done.stdout.startswith(said) and done.stdout.count("\n") == 1
+
+
+def test_all_commands_have_a_first_line():
+    test = test_the_first_line_comes_before_anything_heavy_is_loaded
+    tried = {command.split()[0] for command, _ in test.pytestmark[0].args[1]}
+    assert tried == set(commands.COMMANDS)
 
 
 def test_a_benchmark_in_a_pipe_prints_lines_without_codes(toy_folder, capsys, monkeypatch):
@@ -223,9 +252,38 @@ def test_the_best_epoch_is_counted_alike_in_every_place(toy_folder):
     ],
 )
 def test_recboles_spellings_of_arguments(arguments):
-    assert cli.parse_arguments(arguments.split()) == {
-        "model": "KSR", "dataset": "toy", "seed": "-1", "resume": "True",
-    }  # fmt: skip
+    given = cli.parser().read(arguments.split())
+    assert (given.model, given.dataset) == ("KSR", "toy")
+    assert given.values == {"seed": "-1", "resume": "True"}
+
+
+@pytest.mark.parametrize("number", ["-1", "-.5", "-1e-3", "-1.5e+10"])
+def test_a_number_below_zero_is_a_value_and_no_option(number):
+    for spelling in (["--x", number], [f"--x={number}"]):
+        assert cli.parser().read([*spelling, "--y", "z"]).values == {"x": number, "y": "z"}
+
+
+@pytest.mark.parametrize("columns", ["20", "60", "80", "120", "0", "many"])
+def test_help_of_every_command_fits_and_has_no_codes(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Python 3.14 colours help
+    for name in commands.COMMANDS:
+        assert commands.main([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith("usage: ") and "--version" in shown and "\x1b" not in shown
+        if columns in ("60", "80", "120"):
+            shown, _, _ = shown.partition("\nAny ")  # the wrapped part
+            assert max(map(len, shown.splitlines())) <= max(100, int(columns))
+
+
+def test_an_option_is_given_once_by_every_command(capsys):
+    for line in ("convert x --hops=1 --hops=2", "tune --jobs=1 --jobs=2", "run --seed=1 --seed=2",
+                 "explain --user=1 --user=1", "benchmark -d x --dataset=x"):  # fmt: skip
+        arguments = line.split()
+        assert commands.main(arguments) == 2
+        assert "is given twice; give it once." in capsys.readouterr().err
+    assert commands.main(["describe", "--foo", "x"]) == 2
+    assert "Cannot read the argument '--foo'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -240,11 +298,15 @@ def test_recboles_spellings_of_arguments(arguments):
         (["--dataset", ""], "--dataset is empty"),
         (["--"], "Cannot read the argument '--'"),
         (["-m="], "--model is empty"),
+        (["-model=KSR"], "Cannot read the argument '-model=KSR'"),
+        (["--seed=1", "--seed", "2"], "--seed is given twice"),
+        (["--a b"], "--a b"),
+        (["--help=1"], "ignored explicit argument"),
     ],
 )
 def test_bad_spellings(arguments, part):
     with pytest.raises(UserError, match=re.escape(part)):
-        cli.parse_arguments(arguments)
+        cli.parser().read(arguments)
 
 
 @pytest.mark.parametrize(
@@ -261,13 +323,13 @@ def test_config_files_with_blanks_in_their_names(tmp_path, spelling):
     names = ["a.yaml", "my own.yaml", "it's.yaml"]
     for name in names:
         (tmp_path / name).touch()
-    assert cli.file_list(cli.parse_arguments(spelling)["config_files"]) == names
+    assert cli.parser().read(spelling).config_files == names
 
 
 def test_a_file_that_is_not_there_is_named_as_it_was_written():
-    assert cli.file_list("a.yaml  b.yaml") == ["a.yaml", "b.yaml"]
-    assert cli.file_list("'no such.yaml'") == ["no such.yaml"]
-    assert cli.file_list("x" * 5000) == ["x" * 5000] and cli.file_list(" ") == []
+    assert file_list("a.yaml  b.yaml") == ["a.yaml", "b.yaml"]
+    assert file_list("'no such.yaml'") == ["no such.yaml"]
+    assert file_list("x" * 5000) == ["x" * 5000] and file_list(" ") == []
 
 
 def test_every_command_and_example_says_its_version():

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ksr_recbole.arguments import Parser, count_of, path_of, switched_on
 from ksr_recbole.choices import choose_from
-from ksr_recbole.cli import (
-    count_of,
-    file_list,
-    parse_arguments,
-    run_command,
-    say_loading,
-    switched_on,
-    tell_written,
-)
+from ksr_recbole.cli import run_command, say_loading, tell_written
 from ksr_recbole.errors import UserError
 from ksr_recbole.names import check_name
 from ksr_recbole.registry import GROUPS, PAPER_MODELS, VARIANTS, comparable, group_of
@@ -24,34 +18,15 @@ if TYPE_CHECKING:
     from ksr_recbole.comparison.plan import Request
     from ksr_recbole.comparison.studies import Study
 
-USAGE = """\
-usage: {program}
-         [--dataset=ml-100k] [--task=next-item,next-session] [--models=paper] [--seeds=3]
-         [--jobs=1] [--KEY=VALUE ...]
-
+_ABOUT = """\
 Compares methods on a dataset and writes the table as <results_dir>/<dataset>-table3.md, .tex,
 .json and .png (-table3-2 if a table of other rows, tasks or settings is there). What is finished
 is kept and never run again; an interrupted command goes on where it was when it is given again.
-  --dataset=NAME         ml-100k by default; --data_path=FOLDER if it lies in FOLDER/NAME
-  --task=A,B             next-item (the default), next-session or both
-  --models=A,B           names, or paper: the ten of Table 3 (the default), or all: variants too;
-                         any general, sequential or knowledge-aware model of RecBole (GRU4Rec,
-                         SASRec, StockKSR, ...), or recbole-general, -sequential, -knowledge
-  --seeds=N              N seeds from 2020 on (1 by default)
-  --jobs=N               cells run at a time (1 by default); they share the cores
-  --study=NAME           instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3),
-                         kge (Fig. 4), interpretability (Sec. 5.4, measured), or tuning (the
-                         trials of a task in configs/tuning/<task>.yaml)
-  --results_dir=FOLDER   results by default
-  --config_files="a.yaml b.yaml"   read for every cell
-  --keep_checkpoints     leave the trained models in <results_dir>/benchmark/
-Any other RecBole config key can be set as --KEY=VALUE, for every cell.
 """
 
 SCRIPT = "run_benchmark.py"
 
 _FIRST_SEED = 2020
-_KEEP = "keep_checkpoints"
 _INSTEAD = {
     "model": "--models",
     "seed": "--seeds",
@@ -63,11 +38,35 @@ _INSTEAD = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_benchmark.py`` and return its exit status."""
-    return run_command(_run, USAGE, SCRIPT, arguments)
+    return run_command(_run, parser(), arguments)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    request = read_request(arguments)
+def parser() -> Parser:
+    """What reads the arguments of ``run_benchmark.py``."""
+    result = Parser(SCRIPT, description=_ABOUT, keys="for every cell")
+    result.add_names(model=False)
+    add = result.add_argument
+    add("--task", metavar="A,B", help="next-item (the default), next-session or both")
+    add("--models", metavar="A,B",
+        help="names, or paper: the ten of Table 3 (the default), or all: variants too; any "
+        "general, sequential or knowledge-aware model of RecBole (GRU4Rec, SASRec, ...), "
+        "or recbole-general, -sequential, -knowledge")  # fmt: skip
+    add("--seeds", metavar="N", take=count_of, default=1, help="N seeds from 2020 on (1)")
+    add("--jobs", metavar="N", take=count_of, default=1,
+        help="cells run at a time (1); they share the cores")  # fmt: skip
+    add("--study", metavar="NAME",
+        help="instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3), kge (Fig. 4), "
+        "interpretability (Sec. 5.4, measured), or tuning (the trials of a task in "
+        "configs/tuning/<task>.yaml)")  # fmt: skip
+    add("--results_dir", metavar="FOLDER", take=path_of, default=Path("results"),
+        help="results by default")  # fmt: skip
+    add("--keep_checkpoints", nargs="?", const="True", metavar="True", take=switched_on,
+        default=False, help="leave the trained models in <results_dir>/benchmark/")  # fmt: skip
+    return result
+
+
+def _run(given: Namespace) -> int:
+    request = request_of(given)
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.comparison.runner import run_benchmark
 
@@ -75,32 +74,35 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def read_request(arguments: Sequence[str]) -> Request:
+    """What a command line asks for; see :func:`request_of`."""
+    return request_of(parser().read(arguments))
+
+
+def request_of(given: Namespace) -> Request:
     """What the arguments ask for.
 
     Raises:
-        UserError: an argument that cannot be read, or an unknown name.
+        UserError: an unknown name, or a key that the benchmark sets itself.
     """
-    values = parse_arguments(arguments, switches={_KEEP})
     for key, instead in _INSTEAD.items():
-        if key in values:
+        if key in given.values:
             raise UserError(f"The benchmark sets {key} for every cell; give {instead} instead.")
-    models, on = values.get("models", "the paper's models"), values.get("dataset", "ml-100k")
-    say_loading(f"Comparison of {models} on {on}")
+    dataset = given.dataset or "ml-100k"
+    models = given.models or "the paper's models"
+    say_loading(f"Comparison of {models} on {dataset}")
     from ksr_recbole.comparison.plan import Request
 
-    task = values.pop("task", None)
-    dataset = check_name(values.pop("dataset", "ml-100k"), "dataset")
-    study = _study(values.pop("study", None), values.pop("models", None), task, dataset)
+    study = _study(given.study, given.models, given.task, check_name(dataset, "dataset"))
     return Request(
         dataset=dataset,
         study=study,
-        tasks=study.tasks if task is None else _tasks(task),
-        seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + count_of(values.pop("seeds", "1"), "seeds"))),
-        jobs=count_of(values.pop("jobs", "1"), "jobs"),
-        results_dir=Path(values.pop("results_dir", "results")),
-        config_files=tuple(file_list(values.pop("config_files", ""))),
-        keep_checkpoints=switched_on(values.pop(_KEEP, "False"), _KEEP),
-        values=values,
+        tasks=study.tasks if given.task is None else _tasks(given.task),
+        seeds=tuple(range(_FIRST_SEED, _FIRST_SEED + given.seeds)),
+        jobs=given.jobs,
+        results_dir=given.results_dir,
+        config_files=tuple(given.config_files),
+        keep_checkpoints=given.keep_checkpoints,
+        values=given.values,
     )
 
 

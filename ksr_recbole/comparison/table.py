@@ -177,6 +177,7 @@ def _number(value: Value, plus_minus: str) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown; the best figures are bold."""
+    # Not tabulate: it pads columns, so that stored tables would change, and has no rules inside.
 
     def shown(value: Value | str) -> str:
         if isinstance(value, str):

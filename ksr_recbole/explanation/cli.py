@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.cli import count_of, parse_arguments, run_command, say_loading, task_of
+from ksr_recbole.arguments import Parser, count_of
+from ksr_recbole.cli import run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable_file, replacing
 from ksr_recbole.text import below
@@ -17,58 +19,53 @@ from ksr_recbole.text import below
 if TYPE_CHECKING:
     from ksr_recbole.explanation.parts import Explanation
 
-USAGE = """\
-usage: {program}
-         --user=ID [--dataset=ml-100k] [--model=KSR] [--checkpoint=FILE] [--steps=20] [--top=5]
-         [--html=FILE] [--png=FILE] [--json[=FILE]] [--KEY=VALUE ...]
-
+_ABOUT = """\
 Shows what KSR's memory says of a user (Sec. 5.4): the attention over the attributes after each
 interaction, the value entities it holds nearest, and what supports the recommendations.
-  --user=ID          the user's id in the .inter file
-  --dataset=NAME     ml-100k by default; --data_path=FOLDER if it lies in FOLDER/NAME
-  --model=NAME       KSR by default
-  --checkpoint=FILE  by default the newest one of that model and dataset in saved/
-                     (--checkpoint_dir=FOLDER); it tells its options, model and dataset itself
-  --steps=N          show the last N interactions
-  --top=N            show N value entities of each attribute
-  --html=FILE        write a page to explore
-  --png=FILE         write a picture after Fig. 5
-  --json             print everything as JSON and nothing else; --json=FILE writes it there
-Any other RecBole config key can be set as --KEY=VALUE.
 """
 
 _SCRIPT = "-m ksr_recbole explain"
 _FILES = ("html", "png", "json")
+_STDOUT = "True"
+"""What --json means alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m ksr_recbole explain`` and return its exit status."""
-    return run_command(_run, USAGE, _SCRIPT, arguments)
+    parser = Parser(_SCRIPT, description=_ABOUT, keys="instead of the checkpoint's")
+    add = parser.add_argument
+    add("--user", metavar="ID", help="the user's id in the .inter file")
+    parser.add_names(files=False)
+    add("--checkpoint", metavar="FILE",
+        help="by default the newest one of that model and dataset in saved/ "
+        "(--checkpoint_dir=FOLDER); it knows its options, model and dataset itself")  # fmt: skip
+    add("--steps", metavar="N", take=count_of, default=20, help="show the last N interactions")
+    add("--top", metavar="N", take=count_of, default=5,
+        help="show N value entities of each attribute")  # fmt: skip
+    add("--html", metavar="FILE", help="write a page to explore")
+    add("--png", metavar="FILE", help="write a picture after Fig. 5")
+    add("--json", metavar="FILE", nargs="?", const=_STDOUT,
+        help="print everything as JSON and nothing else, or write it there")  # fmt: skip
+    return run_command(_run, parser, arguments)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    values = parse_arguments(arguments, switches={"json"})
-    steps, top = (count_of(values.pop(k, n), k) for k, n in (("steps", "20"), ("top", "5")))
-    user = values.pop("user", None)
-    if not user:
+def _run(given: Namespace) -> int:
+    if not given.user:
         raise UserError("No user is given; add --user=ID with an id of the .inter file.")
-    to_stdout = values.get("json") == "True"
-    if to_stdout:
-        del values["json"]
-    targets = {k: ensure_writable_file(values.pop(k), k) for k in _FILES if k in values}
-    of = values.get("checkpoint") or task_of(values)
-    say_loading(f"User {user}, {of}", sys.stderr if to_stdout else sys.stdout)
+    to_stdout = given.json == _STDOUT
+    named = {kind: path for kind in _FILES if (path := getattr(given, kind)) not in (None, _STDOUT)}
+    targets = {kind: ensure_writable_file(path, kind) for kind, path in named.items()}
+    about = f"User {given.user}, {given.checkpoint or task_of(given)}"
+    say_loading(about, sys.stderr if to_stdout else sys.stdout)
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.explanation.explain import explain
     from ksr_recbole.explanation.trained import load_trained
 
-    trained = load_trained(
-        values.pop("checkpoint", None),
-        values.pop("model", None),
-        values.pop("dataset", None),
-        {"gpu_id": "", **values},  # one user needs no GPU
+    values = {"gpu_id": "", **given.values}  # one user needs no GPU
+    trained = load_trained(given.checkpoint, given.model, given.dataset, values)
+    explanation = explain(
+        trained.model, trained.dataset, given.user, steps=given.steps, top=given.top
     )
-    explanation = explain(trained.model, trained.dataset, user, steps=steps, top=top)
     for kind, path in targets.items():
         _write(explanation, kind, path)
     if to_stdout:

@@ -1,9 +1,8 @@
 """Which settings to try next: every combination, draws, or hyperopt's tree of Parzen estimators.
 
 The names are RecBole's.  Its ``HyperTuning`` is not used: it evaluates what stands in the file of
-ranges as Python, runs one trial after the other, and its exhaustive search fails with a hyperopt
-newer than 0.2.5 (RecBole issue #1868).  hyperopt is asked for one trial at a time and hears how it
-ended, so that trials may run side by side, and versions 0.2.5 to 0.3 all work.
+ranges as Python and runs one trial after the other.  hyperopt is asked for one trial at a time and
+hears how it ended, so that trials may run side by side, and versions 0.2.5 to 0.3 all work.
 """
 
 from __future__ import annotations

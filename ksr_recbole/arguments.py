@@ -1,0 +1,244 @@
+"""The arguments of every command: argparse, and RecBole's free ``--key=value``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ksr_recbole.errors import UserError
+from ksr_recbole.paths import CHECKOUT
+
+FILES = "--config_files"
+"""The option that takes several words."""
+
+_NEGATIVE = re.compile(r"-\.?\d")
+_KEY = re.compile("--[^=]")
+_ONE_DASH = re.compile("-[A-Za-z][^=]")
+_MISSING = re.compile(r"argument (?:\S+/)?(--\S+): expected (?:one|at least one) argument")
+
+
+class _Once(argparse.Action):
+    """An option's value, given once; an empty one, as of an unset shell variable, is a mistake.
+
+    Args:
+        take: makes the value of the text and the option's name.
+    """
+
+    def __init__(self, take: Callable[[str, str], Any] = lambda text, _: text, **options: Any):
+        super().__init__(**options)
+        self._take, self._taken = take, False
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        name = self.option_strings[-1] if self.option_strings else str(self.metavar)
+        if self._taken:
+            raise UserError(f"The argument {name} is given twice; give it once.")
+        self._taken = True
+        if values == "":
+            raise UserError(f"The argument {name} is empty; give a value, or leave it out.")
+        setattr(namespace, self.dest, self._take(values, name.removeprefix("--")))
+
+
+class _Key(_Once):
+    """A RecBole config key, whose value may be empty; it goes into ``values``."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        if self.dest in namespace.values:
+            raise UserError(f"The argument --{self.dest} is given twice; give it once.")
+        namespace.values[self.dest] = values
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: Any, *_: Any) -> None:
+        print(version_line())
+        parser.exit()
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one sentence for a mistake, ``--version``, and options that are given once.
+
+    It reads once.
+
+    Args:
+        script: the command's script in a checkout, or ``-m`` and module; for the usage line.
+        keys: what other RecBole config keys are of, for the help; without it they are refused.
+        options: as of :class:`argparse.ArgumentParser`.
+    """
+
+    def __init__(self, script: str = "", keys: str = "", **options: Any) -> None:
+        if script:
+            options.setdefault("prog", shlex.join(invocation(script)))
+        if keys:
+            others = f"Any other RecBole config key can be set as --KEY=VALUE, {keys}."
+            options.setdefault("epilog", others)
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+        self.script = script
+        self.color = False  # Python 3.14 would colour the help, with codes that we show as text
+        self.keys = bool(keys)
+        self.register("action", None, _Once)
+        self.register("action", "key", _Key)
+        self.add_argument("--version", action=_Version, nargs=0,
+                          help="of this package, RecBole, PyTorch and Python")  # fmt: skip
+
+    def add_names(self, model: bool = True, files: bool = True) -> None:
+        """The options that nearly every command has."""
+        if model:
+            self.add_argument("-m", "--model", metavar="NAME", help="KSR by default")
+        self.add_argument(
+            "-d", "--dataset", metavar="NAME",
+            help="ml-100k by default; --data_path=FOLDER if it lies in FOLDER/NAME",
+        )  # fmt: skip
+        if files:
+            self.add_argument(
+                FILES, nargs="+", metavar="YAML", help='as "a.yaml b.yaml" too',
+                take=lambda words, _: file_list(words[0]) if len(words) == 1 else words,
+            )  # fmt: skip
+
+    def error(self, message: str) -> Any:
+        """What argparse finds, as a sentence."""
+        if found := _MISSING.match(message):
+            raise UserError(f"The argument {found[1]} needs a value; write it as {found[1]}=VALUE.")
+        raise UserError(f"{message[0].upper()}{message[1:]}; `{self.prog} --help` says what fits.")
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """The options; ``values`` holds the config keys, ``words`` all that was given.
+
+        Raises:
+            UserError: an argument that cannot be read, is given twice, or is empty.
+            SystemExit: help or version was asked for, and printed.
+        """
+        given, other = self.parse_known_args(
+            self._spelled(words), argparse.Namespace(values={}, words=words, config_files=[])
+        )
+        # argparse drops "--" and would take -model=KSR for -m odel=KSR.
+        if other := other or [word for word in words if word == "--" or _ONE_DASH.match(word)]:
+            right = "write it as --key=value" if self.keys else f"see `{self.prog} --help`"
+            raise UserError(f"Cannot read the argument '{other[0]}'; {right}.")
+        return given
+
+    def _spelled(self, words: Sequence[str]) -> list[str]:
+        """The words as argparse reads them everywhere; a key it does not know becomes an option."""
+        spelled: list[str] = []
+        for word in words:
+            head, equals, value = word.partition("=")
+            if head == FILES and equals:  # after = argparse takes one word only
+                spelled += [head, value]
+            elif _NEGATIVE.match(word) and spelled and re.fullmatch("--?[^=]+", spelled[-1]):
+                spelled[-1] += f"={word}"  # Python 3.11 takes -1e-3 for an option
+            else:
+                spelled.append(word)
+            if self.keys and _KEY.match(word):
+                with suppress(argparse.ArgumentError):  # it is known
+                    self.add_argument(head, action="key", dest=head[2:], help=argparse.SUPPRESS)
+        return spelled
+
+
+def count_of(text: str, option: str) -> int:
+    """A positive whole number given as ``--option=text``.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not (text.isdecimal() and text.isascii() and int(text) > 0):
+        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
+    return int(text)
+
+
+def path_of(text: str, option: str) -> Path:
+    """A path given as ``--option=text``."""
+    return Path(text)
+
+
+def file_list(text: str) -> list[str]:
+    """The files of ``--config_files="a.yaml b.yaml"``.
+
+    A name with blanks in it can stand there as it is if there is such a file, or in quotes.
+    """
+    if not os.path.isfile(text) and re.search("[\"']", text):
+        with suppress(ValueError):  # a quote that is not closed belongs to a name
+            return shlex.split(text)
+    words = text.split(" ")
+    files = []
+    while words:
+        ends = (end for end in range(len(words), 1, -1) if os.path.isfile(" ".join(words[:end])))
+        end = next(ends, 1)
+        files.append(" ".join(words[:end]))
+        words = words[end:]
+    return [file for file in files if file.strip()]
+
+
+def switched_on(text: str, switch: str) -> bool:
+    """The value of a switch.
+
+    Raises:
+        UserError: it is neither ``True`` nor ``False``.
+    """
+    if text not in ("True", "False"):
+        raise UserError(f"The argument --{switch} is {text}; it is given alone, or left out.")
+    return text == "True"
+
+
+def _is_value(word: str) -> bool:
+    """Whether a word is the value of the argument before it: no option, but maybe below zero."""
+    return not word.startswith("-") or _NEGATIVE.match(word) is not None
+
+
+def without(arguments: Sequence[str], *keys: str) -> list[str]:
+    """Arguments of a command but those of the ``keys``, whichever way they are written."""
+    kept: list[str] = []
+    dropping = False
+    for word in arguments:
+        if not _is_value(word):
+            dropping = word.partition("=")[0].removeprefix("--") in keys
+        if not dropping:
+            kept.append(word)
+    return kept
+
+
+def invocation(script: str) -> list[str]:
+    """The words a command was called with, before its own arguments.
+
+    Args:
+        script: the command's script in a checkout, or ``-m`` and module; what is given unless it
+            was called by another path, by ``python -m ksr_recbole`` or by ``ksr-recbole``.
+    """
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py" and called.parent.name == "ksr_recbole":
+        return ["python", "-m", "ksr_recbole", *sys.argv[1:2]]
+    if called.stem == "ksr-recbole":
+        return ["ksr-recbole", *sys.argv[1:2]]
+    if called.name == Path(script).name:
+        return ["python", sys.argv[0]]
+    return ["python", *script.split()]
+
+
+def version_line() -> str:
+    """The versions a report of a fault needs."""
+    found = {}
+    for name in ("recbole", "torch"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    python = platform.python_version()
+    return (
+        f"ksr-recbole {_own_version()} (RecBole {found['recbole']}, PyTorch {found['torch']}, "
+        f"Python {python})"
+    )
+
+
+def _own_version() -> str:
+    if CHECKOUT is not None and (project := CHECKOUT / "pyproject.toml").is_file():
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+    return metadata.version("ksr-recbole")

@@ -1,0 +1,57 @@
+"""The checks, each in its own environment: ``nox -s tests``, ``oldest``, ``lint`` or ``docs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+OLDEST = "attributes averaging baselines compat dataset evaluation funnel gru invariants ksr"
+OLDEST += " loading pretraining reference registration registration_auto scores tuning"
+"""Test files that touch what RecBole computes with NumPy, SciPy and pandas."""
+
+
+def install(session: nox.Session) -> None:
+    """What the README's second command installs."""
+    session.install("-r", "requirements.txt", "-r", "tests/requirements.txt")
+    session.install("--no-deps", "recbole==1.2.1")
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def tests(session: nox.Session) -> None:
+    """All tests on the pinned versions."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", *session.posargs)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """The oldest versions admitted, which only Python 3.11 and 3.12 can install."""
+    install(session)
+    session.install("-r", "tests/requirements-oldest.txt")
+    files = [f"tests/test_{name}.py" for name in OLDEST.split()]
+    session.run("python", "-m", "pytest", "-q", *(session.posargs or files))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, types and spelling of everything."""
+    pins = Path("tests/requirements.txt").read_text().splitlines()
+    tools = ("ruff", "mypy", "types-", "codespell")
+    session.install("-r", "requirements.txt", *[pin for pin in pins if pin.startswith(tools)])
+    session.install("--no-deps", "recbole==1.2.1")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("codespell")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The links of the documents, and the tables of docs/results made again from their cells."""
+    install(session)
+    files = ("tests/test_docs.py", "tests/test_shipped_results.py")
+    session.run("python", "-m", "pytest", "-q", *files)
