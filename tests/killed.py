@@ -6,6 +6,7 @@ forks of one process that has only imported what it needs, which saves the impor
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import io
@@ -121,16 +122,12 @@ class Automatic(Kind):
     def command(self, folder: Path) -> None:
         atomic_data.DATASETS = folder / "out"
 
-        def convert(out: Path, options: Any) -> Any:
-            _convert(folder, "ml-100k", "--k-core=2", "--overwrite", out=out)
+        def convert(out: Path, name: str, options: Any) -> Any:
+            _convert(folder, name, "--k-core=2", "--overwrite", out=out)
             return _Report()
 
         atomic_data.CONVERTERS["ml-100k"] = convert
-        config = {
-            "dataset": "ml-100k",
-            "data_path": str(atomic_data.DATASETS / "ml-100k"),
-            "model": "GRU",
-        }
+        config = Config("GRU", "ml-100k", None, {"data_path": str(folder / "out")})
         assert "interactions" in atomic_data.prepare_atomic_files(config)
 
     def read(self, folder: Path) -> Any:
@@ -379,13 +376,18 @@ class Fetch(Kind):
             "dev": json.dumps([entry]).encode(),
         }
         fetch.KB4REC_LISTING = "http://x/dev"
-        with mock.patch.object(fetch, "_get", lambda url, *_, **__: _Served(served[url[-3:]])):
-            assert dataset_atomic(["fetch", "ml-1m", f"--raw={folder / 'raw'}"]) == 0
+        source = dataclasses.replace(fetch.SOURCES["ml-1m"], md5=None)  # read where it is served
+        with (
+            mock.patch.dict(fetch.SOURCES, {"ml-1m": source}),
+            mock.patch.object(fetch, "_get", lambda url, *_, **__: _Served(served[url[-3:]])),
+        ):
+            assert dataset_atomic(["fetch", "ml-1m", "--link", f"--raw={folder / 'raw'}"]) == 0
 
     def read(self, folder: Path) -> Any:
         raw = folder / "raw"
-        one_step.finish_steps(raw)
-        unpacked = [name for name in self.members if (raw / name).exists()]
+        for place in (raw, raw / "ml-1m"):
+            one_step.finish_steps(place)
+        unpacked = [name for name in self.members if (raw / "ml-1m" / name).exists()]
         assert len(unpacked) in (0, 3), unpacked
         if not (unpacked and (raw / "ml2fb.txt").exists()):
             return "nothing"
@@ -467,8 +469,8 @@ def main(name: str, base: Path) -> None:
     kind, log = KINDS[name](), base / "output.txt"
     base.mkdir()
     os.chdir(base)
-    status, _ = forked(lambda: kind.prepare(base / "before"), log)
-    assert status == 0, log.read_text()
+    status, refusal = forked(lambda: kind.prepare(base / "before"), log)
+    assert status == 0 and refusal is None, refusal or log.read_text()
     (base / "before").mkdir(exist_ok=True)
     now = base / "now"
     for after in range(1000):

@@ -198,12 +198,12 @@ def test_an_interrupted_conversion_leaves_the_old_files(tmp_path, monkeypatch, i
     before = contents(tmp_path)
     write, calls = atomic._write, []
 
-    def interrupted(path, table):
+    def interrupted(path, *table):
         calls.append(path)
         if len(calls) == 4:
             path.write_text("half a fi")
             raise interruption
-        write(path, table)
+        write(path, *table)
 
     monkeypatch.setattr(atomic, "_write", interrupted)
     with pytest.raises(interruption):
