@@ -267,7 +267,10 @@ def test_another_manifest_is_one_sentence(directory, tmp_path):
         "not that of a model": changed(kind="cake"),
         "holds no JSON object": "[]",
         "is damaged": "{",
-        "does not match its own digest": json.dumps({**manifest, "model": "GRU"}),
+        "it has no digest": json.dumps(manifest),
+        "its digest does not match its content": json.dumps(
+            {**manifest, "model": "GRU", "digest": digests.of_values(manifest)}
+        ),
         "There is no model named 'KSX'": changed(model="KSX"),
         "do not fit the model GRU": changed(model="GRU"),
         "RecBole's": changed(model="BPR"),
