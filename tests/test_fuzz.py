@@ -35,10 +35,14 @@ from dataset_atomic.raw.triples import scan_triples
 from ksr_recbole.cache import read_arrays, write_arrays
 from ksr_recbole.comparison.trials import read_trials
 from ksr_recbole.config import Config
+from ksr_recbole.config.keys import TEXTS, known_keys
+from ksr_recbole.config.literals import is_plain, read_yaml
 from ksr_recbole.dataset.loading import read_columns
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+from ksr_recbole.distributed.message import read_message
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.pretraining.vectors import read_vectors
+from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
 from ksr_recbole.tuning.space import read_space
 from tests.fuzzing import cases, mutated, outcome
 from tests.toy import toy_values, write_toy
@@ -524,3 +528,56 @@ def test_caches_of_datasets(tmp_path, fuzz, caplog):
         return "made again" if made_again else None
 
     fuzz("caches of datasets", 100, check)
+
+
+# Configuration --------------------------------------------------------------------------------
+
+ODD_VALUES: tuple[object, ...] = (
+    *(None, True, False, 0, 1, -1, 3, 10**9, 2**70, 0.0, 0.5, -0.5, 1e308, math.nan, math.inf),
+    *("", "x", "None", "1/0", "os.runs", "[][1]", "[5", "[5,inf)", "../evil", "a\0b", "\x1b[2J"),
+    *("9" * 5000, "[" * 5000, [], [0], [[]], ["a", 1], [None], {}, {"x": 1}, (1, 2), {"a": {}}),
+)
+"""What a stranger may give any key."""
+
+
+def test_config_values(tmp_path, fuzz):
+    values = toy_values(write_toy(tmp_path, n_users=6, n_items=20), item_init="random")
+    keys = sorted(known_keys() - {"model", "dataset", "config_files", "config_file"})
+
+    def prepared(changes):
+        config = Config("GRU", "toy", None, {**values, **changes})
+        data = load_data(config)
+        find_vectors(config, data.dataset)
+        make_trainer(config, data.dataset)
+
+    def check(rng):
+        changes = {rng.choice(keys): rng.choice(ODD_VALUES)}
+        return outcome(lambda: prepared(changes)).refused
+
+    fuzz("config values", 60, check)
+
+
+def test_config_files(tmp_path, fuzz):
+    path = tmp_path / "mine.yaml"
+    content = b"gamma: 1e-3\ntopk: [5, 10]\neval_args: {mode: full}\nresults_dir: 2026-11-28\n"
+
+    def check(rng):
+        path.write_bytes(mutated(rng, content))
+        found = outcome(lambda: Config("GRU", "toy", [str(path)]))
+        if found.refused is None:
+            given = read_yaml(path, TEXTS)
+            assert {key.partition(".")[0] for key in given} <= known_keys()
+            assert all(is_plain(value) for value in given.values())
+        return found.refused
+
+    fuzz("config files", 60, check)
+
+
+# Between processes ----------------------------------------------------------------------------
+
+
+def test_messages(fuzz):
+    described = {"dict": [["a", {"tensor": ["float32", 2, 3]}], ["b", {"tuple": [1, None, "x"]}]]}
+    content = json.dumps({"list": [described, {"array": ["int64", 4]}]}).encode()
+    assert [tensor.shape for tensor in read_message(content)[1]] == [(2, 3), (4,)]
+    fuzz("messages", 200, lambda rng: outcome(lambda: read_message(mutated(rng, content))).refused)

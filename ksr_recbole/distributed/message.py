@@ -14,6 +14,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ksr_recbole.errors import UserError, shown
+
+LONGEST = 1 << 30
+"""Bytes of the longest description of a value; tensors come after it."""
+
+_DTYPES = {
+    name: getattr(torch, name)
+    for name in ("bool", "uint8", "int8", "int16", "int32", "int64",
+                 "float16", "bfloat16", "float32", "float64")
+}  # fmt: skip
+
 
 def broadcast(value: Any, source: int) -> Any:
     """Send a value from one process to all; every process must call this.
@@ -28,6 +39,7 @@ def broadcast(value: Any, source: int) -> Any:
 
     Raises:
         TypeError: in the source, for a value of another type.
+        UserError: elsewhere, for what is no message.
     """
     tensors: list[Tensor] = []
     if dist.get_rank() == source:
@@ -37,9 +49,11 @@ def broadcast(value: Any, source: int) -> Any:
     else:
         length = torch.tensor(0)
         dist.broadcast(length, source)
+        if not 0 < int(length) <= LONGEST:
+            raise _no_message(f"{int(length)} bytes long")
         received = torch.empty(int(length), dtype=torch.uint8)
         dist.broadcast(received, source)
-        value = _from_json(json.loads(received.numpy().tobytes()), tensors)
+        value, tensors = read_message(received.numpy().tobytes())
     for tensor in tensors:
         if tensor.numel():
             dist.broadcast(tensor.view(-1).view(torch.uint8), source)
@@ -64,6 +78,26 @@ def _to_json(value: Any, tensors: list[Tensor]) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be sent to other processes")
 
 
+def read_message(content: bytes) -> tuple[Any, list[Tensor]]:
+    """The value that a message describes, and its tensors, whose content comes after it.
+
+    Raises:
+        UserError: the message is none that :func:`broadcast` writes.
+    """
+    tensors: list[Tensor] = []
+    try:
+        return _from_json(json.loads(content), tensors), tensors
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        raise _no_message(str(error)) from error
+
+
+def _no_message(problem: str) -> UserError:
+    return UserError(
+        f"Another process of this run sent what is no message of it ({shown(problem, 80)}); start "
+        "all processes again with the same version, on a network that strangers cannot reach."
+    )
+
+
 def _from_json(json_value: Any, tensors: list[Tensor]) -> Any:
     """The value that :func:`_to_json` described; its tensors are collected, still to be filled."""
     if not isinstance(json_value, dict):
@@ -71,9 +105,9 @@ def _from_json(json_value: Any, tensors: list[Tensor]) -> Any:
     ((kind, content),) = json_value.items()
     if kind in ("tensor", "array"):
         dtype, *shape = content
-        tensors.append(torch.empty(shape, dtype=getattr(torch, dtype)))
+        tensors.append(torch.empty(shape, dtype=_DTYPES[dtype]))
         return tensors[-1] if kind == "tensor" else tensors[-1].numpy()
     if kind == "dict":
         return {_from_json(k, tensors): _from_json(v, tensors) for k, v in content}
     parts = [_from_json(part, tensors) for part in content]
-    return tuple(parts) if kind == "tuple" else parts
+    return {"tuple": tuple, "list": list}[kind](parts)
