@@ -96,7 +96,7 @@ def write_atomic_files(
 
 
 def atomic_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:
-    """Where RecBole looks for the atomic file of a dataset (but for its folder's name)."""
+    """Where RecBole looks for the atomic file of a dataset (without its folder's name)."""
     return Path(folder) / f"{name}.{suffix}"
 
 

@@ -347,7 +347,7 @@ def _check_quotes(
     ends: np.ndarray,
     first_line: int,
 ) -> None:
-    """Refuse what Pandas would take for a quoted field, which can go on over the next lines."""
+    """Refuse what Pandas would take for a quoted field, which can extend over the next lines."""
     data = np.frombuffer(block, dtype=np.uint8)
     quoted = (data[starts] == _QUOTE) & (starts < ends)
     if not quoted.any():

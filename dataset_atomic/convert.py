@@ -57,7 +57,7 @@ class Options:
         hops: steps from the linked entities.
         drop_repeats: keep the first interaction of a user with an item only.
         period: which times count; the source's by default.
-        names: a file of names, see :func:`read_names`, beside those in the graph.
+        names: a file of names, see :func:`read_names`, in addition to those in the graph.
         overwrite: replace what is in the output folder.
         layout: what the columns are called in the files, and how they are written.
 
@@ -110,7 +110,7 @@ class ConversionReport:
     origin: str = ""
 
     def lines(self) -> list[str]:
-        """The report for people, but for the Table-1 line."""
+        """The report for people, without the Table-1 line."""
         return [
             *(funnel.line() for funnel in self.funnels),
             *self.notes,
@@ -125,7 +125,7 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class Material:
-    """What a conversion works on, read but for the graph.
+    """What a conversion works on; the graph is not read yet.
 
     Attributes:
         name: of the dataset.

@@ -63,7 +63,7 @@ class Unreachable(UserError):
 def fetch(name: str, folder: Path, link: bool = False) -> list[str]:
     """Download what is public of a dataset into a folder, and say what is still missing.
 
-    A download that was interrupted goes on where it stopped; a finished one is not repeated.
+    An interrupted download resumes where it stopped; a finished one is not repeated.
 
     Args:
         name: of a dataset, or ``freebase`` for the dump.
@@ -133,7 +133,7 @@ def check_of(md5: str) -> Callable[[Path], bool]:
 
 
 def md5_beside(url: str) -> Callable[[Path], bool]:
-    """A check against the md5 that GroupLens publishes beside each archive."""
+    """A check against the md5 that GroupLens publishes with each archive."""
     text = _get_small(f"{url}.md5").decode(errors="replace")
     found = re.search(rf"\b[0-9a-f]{{{_HASH_LENGTH_MD5}}}\b", text)
     if not found:

@@ -44,7 +44,7 @@ def obtain(
 ) -> ConversionReport:
     """Convert a dataset from the first place that holds it, or download it first.
 
-    A command that was stopped, wherever that was, goes on when it is given again.
+    A command that was stopped anywhere resumes when it is given again.
 
     Args:
         name: of :func:`downloadable`.

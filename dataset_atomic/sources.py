@@ -65,7 +65,7 @@ class Source:
         period: of the paper (Sec. 5.1).
         download: what to get from where by hand.
         archive: what ``fetch`` downloads and unpacks, if it can.
-        md5: of the archive; ``None`` if it is published beside the archive only, or nowhere.
+        md5: of the archive; ``None`` if it is published with the archive only, or nowhere.
         films: whether its item ids are MovieLens's, so that the film graph that ships suits it.
         max_bytes: more than the archive has, and more than it unpacks to; the public ones have
             less than half.

@@ -107,7 +107,7 @@ class ArrayCache:
     ) -> dict[str, np.ndarray] | None:
         """Arrays saved under ``key``, or ``None`` if they have to be made.
 
-        A file that is there but cannot be used is told in one warning.
+        A file that is there but cannot be used gives one warning.
 
         Args:
             kind: what the arrays are (``"ml-100k-TransE"``).

@@ -82,11 +82,11 @@ def command_words(name: str) -> list[str]:
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status.
 
-    A mistake is told in one sentence, an interruption with the command that goes on.
+    A mistake gives one sentence, an interruption the command that resumes.
 
     Args:
         command: what to do once the versions are known to work; gives the exit status.
-        script: the command's script in a checkout, for the command that goes on.
+        script: the command's script in a checkout, for the command that resumes.
         arguments: what it was given.
     """
     with printing():
@@ -136,7 +136,7 @@ def terminated_like_interrupted() -> Iterator[None]:
 
 
 def tell_written(text: str, paths: Sequence[Path], complete: bool) -> int:
-    """Print a table and the files written beside it; the exit status.
+    """Print a table and the files written with it; the exit status.
 
     Args:
         text: the table.
@@ -212,7 +212,7 @@ def _run(given: Namespace) -> int:
 
 
 def next_commands(result: Mapping[str, Any], arguments: Sequence[str]) -> list[str]:
-    """Commands that go on from a run's result: explain, export and train longer.
+    """Commands that use a run's result: explain, export and train longer.
 
     Args:
         result: what the run returned.

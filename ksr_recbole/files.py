@@ -49,7 +49,7 @@ def check_regular(path: str | os.PathLike[str], limit: int | None = None) -> os.
     Raises:
         FileNotFoundError: there is nothing.
         OSError: there is something else than a file, or a larger one.  Its ``strerror`` says what
-            it is, in words that go on after "PATH cannot be read: ".
+            it is, in words that continue "PATH cannot be read: ".
     """
     try:
         found = os.stat(path)
@@ -135,7 +135,7 @@ def replacing(
 
     For a reader that calls :func:`~ksr_recbole.one_step.finish_steps` first, the files of one
     folder change in one step, even if this process is killed in the middle of it.  The temporary
-    files lie in a folder beside their targets, so that a move stays within one file system.  If
+    files lie in a folder next to their targets, so that a move stays within one file system.  If
     the block raises (or is interrupted), they are removed and the targets are left as they were.
 
     Args:

@@ -1,6 +1,6 @@
 """Several renames as one step, and an end to what killed processes left.
 
-A write puts its new files into a folder of its own beside their places, ``.<digits>.ksr-tmp``,
+A write puts its new files into a folder of its own next to their places, ``.<digits>.ksr-tmp``,
 and holds a lock in it for as long as it lives: a folder whose lock is free is of a dead process.
 One rename is one step.  Of several, a journal in that folder says first what is to be renamed
 and removed.  Until the journal is there nothing has changed; from then on, whoever comes next,
@@ -82,12 +82,12 @@ def replace_all(
     removed: Sequence[str] = (),
     check: Callable[[], None] = nothing_to_check,
 ) -> None:
-    """Move files of a temporary folder to their places beside it, in one step.
+    """Move files of a temporary folder to their places next to it, in one step.
 
     Args:
         folder: from :func:`temporary_folder`.
         names: its files, which have the names that they get.
-        removed: names of files beside it that go in the same step.
+        removed: names of files next to it that go in the same step.
         check: called when no other process can take such a step any more; raises to give up.
 
     Raises:
@@ -108,7 +108,7 @@ def replace_all(
 
 
 def replace_folder(folder: Path, name: str, check: Callable[[], None] = nothing_to_check) -> None:
-    """Move a folder in a temporary folder to its place beside that, in one step.
+    """Move a folder in a temporary folder to its place next to that, in one step.
 
     Args:
         folder: from :func:`temporary_folder`.

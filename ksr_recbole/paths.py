@@ -14,7 +14,7 @@ CHECKOUT = IMPORTED_FROM if (IMPORTED_FROM / "configs" / "overall.yaml").is_file
 """The checkout this package is run from, or ``None`` once it is installed."""
 
 CONFIGS = (CHECKOUT or _PACKAGE) / "configs"
-"""Folder of this project's YAML files; every key they set is documented beside it there."""
+"""Folder of this project's YAML files; every key they set is documented there, on its own line."""
 
 DATASETS = (CHECKOUT or Path()) / "dataset_atomic"
 """Where a dataset's atomic files are written and looked for unless ``data_path`` says otherwise:

@@ -21,7 +21,7 @@ def serve_parent() -> None:
     """Leave Ctrl-C to the parent process, and end when it does.
 
     Ctrl-C reaches every process of the terminal; the parent decides what becomes of workers.
-    A parent that was killed cannot stop its workers, which would go on writing files.
+    A parent that was killed cannot stop its workers, which would keep writing files.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # tqdm's own lock is a semaphore of the system, which a worker that is ended leaves behind.

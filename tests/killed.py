@@ -283,7 +283,10 @@ class Tuning(Kind):
         values = toy_values(folder)
         del values["checkpoint_dir"], values["eval_args"], values["report_modes"]
         words = ["--model=GRU", "--dataset=toy", f"--params_file={folder / 'x.hyper'}"]
-        with mock.patch.object(search, "run_jobs", self._run_jobs):
+        with (
+            mock.patch.object(search, "run_jobs", self._run_jobs),
+            mock.patch.object(benchmark_fakes, "MODES", ("uni50pop50", "full")),
+        ):
             assert tune([*words, *(f"--{k}={v}" for k, v in values.items())]) == 0
 
     def _run_jobs(self, jobs: Any, workers: int, observer: Any) -> None:
@@ -311,7 +314,10 @@ class Pretraining(Kind):
     def prepare(self, folder: Path) -> None:
         write_toy(folder)
 
-    def command(self, folder: Path, every: float = 0.0, export: bool = True) -> Any:
+    def command(self, folder: Path) -> None:
+        self._vectors(folder, every=0.0, export=True)
+
+    def _vectors(self, folder: Path, every: float, export: bool) -> Any:
         partial.SAVE_SECONDS = every
         out = str(folder / "out") if export else None
         changes = {"kge_epochs": 2, "bpr_epochs": 2, "pretrain_export_path": out}
@@ -330,7 +336,7 @@ class Pretraining(Kind):
                 check_digest(path)
         if kept < 2 or not exported:
             return "nothing"
-        found = self.command(folder, every=1e9, export=False)
+        found = self._vectors(folder, every=1e9, export=False)
         assert all("from the cache" in note for note in found.notes), found.notes
         arrays = {"e": found.entities, "r": found.relations, "i": found.items}
         return [digests.of_values(arrays), *map(digests.of_file, exported)]

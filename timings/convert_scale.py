@@ -2,7 +2,7 @@
 
 Generates a ratings file and a gzip Freebase dump of the right shapes (kept in ``--folder``), then
 converts a quarter, a half and the whole of them, each in a process of its own.  On a smaller file
-it runs RecBole's own loading and 10-core filter and a plain pandas version beside ours.
+it runs RecBole's own loading and 10-core filter and a plain pandas version as well as ours.
 
     python timings/convert_scale.py --folder=/tmp/convert_scale
 """

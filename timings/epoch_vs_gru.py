@@ -1,4 +1,4 @@
-"""Seconds of a KSR training epoch beside a bare ``nn.GRU`` of the same sizes.
+"""Seconds of a KSR training epoch and of a bare ``nn.GRU`` of the same sizes.
 
     python timings/epoch_vs_gru.py [--dataset=ml-100k] [--data_path=FOLDER] [--gpu_id=0]
 

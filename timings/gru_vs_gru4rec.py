@@ -1,4 +1,4 @@
-"""Our GRU beside RecBole's GRU4Rec on the same data: quality after each epoch, and seconds.
+"""Our GRU and RecBole's GRU4Rec on the same data: quality after each epoch, and seconds.
 
     python timings/gru_vs_gru4rec.py [--dataset=ml-100k] [--epochs=10] [--size=256]
 

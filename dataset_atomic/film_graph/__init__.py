@@ -1,7 +1,7 @@
 """A knowledge graph of films that ships with the package: the DBpedia part of a graph of ml-1m.
 
 It is keyed by MovieLens's own film ids, so that it serves every MovieLens dataset (ml-100k through
-its crosswalk).  ``LICENSE.md`` beside the files says whose it is;
+its crosswalk).  ``LICENSE.md`` next to the files says whose it is;
 ``python -m dataset_atomic.film_graph FOLDER`` makes them again.
 """
 

@@ -23,7 +23,7 @@ DATE_FORMATS = (
 
 
 _FINEST = 10**6
-"""Times are told apart to this part of a second, or finer where the file is."""
+"""Times are distinguished to this part of a second, or finer where the file is."""
 
 
 class TimestampReader:

@@ -1,6 +1,6 @@
 """Knowledge graphs of any size: what lies within some steps of the linked entities.
 
-Four formats are told apart by themselves: a folder as RecBole provides (``relation.kg``,
+Four formats are recognised: a folder as RecBole provides (``relation.kg``,
 ``hop1.kg``, ..., ``extra.kg``), triples separated by tabs (such as RecBole's ``.kg``), a Freebase
 RDF dump, and N-Triples; files may be compressed with gzip.
 """

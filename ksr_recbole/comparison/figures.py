@@ -1,4 +1,4 @@
-"""The figure beside each table."""
+"""The figure of each table."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Report:
 
 
 class Observer(Protocol):
-    """Who is told what the pool does."""
+    """Receives what the pool does."""
 
     def started(self, job: Job) -> None:
         """``job`` was given to a worker."""
@@ -215,7 +215,7 @@ def _run(job: Job) -> str | None:
     """Run the cell unless another command does so meanwhile; return what a user should know."""
     silence_upstream_warnings()
     folder = job.store.checkpoint_folder(job.cell)
-    # The lock lies beside the folder, which goes.
+    # The lock lies next to the folder, which is removed.
     with locked(folder.with_name(f".{folder.name}.lock")):
         warning = None if job.store.load(job.cell) else _train(job, folder)
         if not job.keep_checkpoints:

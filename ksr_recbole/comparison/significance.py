@@ -38,7 +38,7 @@ class PerUser:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method beside another.
+    """A method compared with another.
 
     Attributes:
         difference: mean over users of the first minus the second.

@@ -66,7 +66,7 @@ class Cell:
         dataset: name of the dataset.
         task: name of the task.
         seed: the run's seed.
-        overrides: config values of the study, beside those given for every cell.
+        overrides: config values of the study, in addition to those given for every cell.
         key: SHA-256 of everything the result depends on (:func:`cell_key`).
         measure: ``module:function`` of a :data:`~ksr_recbole.quick_start.run.Measure` that the
             result must have.  It adds to the result and changes nothing in it, so it is no part
@@ -150,7 +150,7 @@ METRICS = {"MAP": "map", "MRR": "mrr", "Hit@10": "hit@10", "NDCG@10": "ndcg@10"}
 
 
 _MEASURED = "measured/"
-"""What names of a measure's arrays begin with, beside those of ``mode/phase/...``."""
+"""What names of a measure's arrays begin with; the others are ``mode/phase/...``."""
 
 _METRICS = Each(Each(Each(Number())))
 
@@ -295,7 +295,7 @@ class Store:
             result_file.write_text(record_text(record), encoding="utf-8")
 
     def load(self, cell: Cell) -> Finished | None:
-        """A finished cell, or ``None``; files that are damaged are told in one warning.
+        """A finished cell, or ``None``; damaged files give one warning.
 
         A cell that lacks the measure it is asked for is not finished.
 

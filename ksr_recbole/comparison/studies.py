@@ -171,4 +171,4 @@ STUDIES: dict[str, Study] = {
         ),
     )
 }
-"""The studies beside Table 3, by name."""
+"""The studies other than Table 3, by name."""

@@ -299,7 +299,7 @@ class Config(RecBoleConfig):
         if not self.under_protocol:
             super()._set_eval_neg_sample_args(phase)
             return
-        # Our evaluation draws its own candidates; RecBole's samplers are told to draw none.
+        # Our evaluation draws its own candidates; RecBole's samplers draw none.
         parse_mode(self.final_config_dict["eval_args"]["mode"][phase])
         self.final_config_dict[f"{phase}_neg_sample_args"] = {
             "distribution": "none",

@@ -169,7 +169,7 @@ def names_of(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def check_keys(keys: Iterable[str], source: str | Path) -> None:
-    """Refuse a key nobody reads.
+    """Refuse an unknown key.
 
     Args:
         keys: the keys given, of config values those of :func:`names_of`.

@@ -39,7 +39,7 @@ from ksr_recbole.registry import recboles_name
 _BY_TYPE = {ModelType.SEQUENTIAL: SequentialDataset, ModelType.KNOWLEDGE: KnowledgeBasedDataset}
 
 _BLOCK_ROWS = 1 << 16
-"""Rows whose histories are copied at once; bounds the memory beside the rows themselves."""
+"""Rows whose histories are copied at once; bounds the memory of that step."""
 
 _VECTORS = {"ent_id": "entities", "rel_id": "relations"}
 """RecBole's names of the vectors that its models ask a dataset for, and ours."""

@@ -409,7 +409,7 @@ def no_graph(config: Any) -> UserError:
 
 @contextmanager
 def data_keys_named(config: Any) -> Iterator[None]:
-    """Where RecBole stops on what was asked of the data, say which keys asked.
+    """Where RecBole stops on the data, say which keys of the data were given.
 
     Raises:
         UserError: in place of RecBole's error, if any of its keys on data was given.

@@ -203,7 +203,7 @@ class _Urn:
 
     Drawing with replacement and passing over what was already drawn, or is ``taken``, is
     drawing without replacement.  A fixed number of proposals serves nearly every row; a row
-    they leave short goes on from the items it has left by exponential keys (Efraimidis and
+    they leave short continues with the items it has left, by exponential keys (Efraimidis and
     Spirakis 2006: the smallest of ``Exp(1) / weight`` are such a draw), which needs a key per
     item but always ends.  Both generators are read row after row, so that how rows are cut
     into blocks does not show.

@@ -84,7 +84,7 @@ class RecBoleScorer:
         if not self._has_full_sort:
             return None
         batch = self.history(users, history_end)
-        if self._sequential:  # some compute the loss as well; no target is told to them
+        if self._sequential:  # some compute the loss as well; they are given no target
             target = torch.zeros(len(users), dtype=torch.int64, device=self._device)
             batch.update(Interaction({self._item: target}))
         try:

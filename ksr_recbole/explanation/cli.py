@@ -101,7 +101,7 @@ def _as_text(explanation: Explanation) -> str:
 
 
 def _write(explanation: Explanation, kind: str, path: Path) -> None:
-    """Write one of the files, whole or not at all."""
+    """Write one of the files in one step."""
     with replacing(path) as (temporary,):
         if kind == "png":
             from ksr_recbole.explanation.heat_map import draw

@@ -110,7 +110,7 @@ def _relation_names(path: Path, layout: Layout) -> dict[str, str]:
 
 
 def _titles(path: Path, layout: Layout, wanted: Collection[str]) -> dict[str, str] | None:
-    """Titles by item id, with the year where one stands beside; ``None`` if there are none."""
+    """Titles by item id, with the year where there is one; ``None`` if there are none."""
     if not path.is_file():
         return None
     key = layout.item

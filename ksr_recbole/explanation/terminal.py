@@ -230,7 +230,7 @@ class _View:
         self.console.print(Text(text))
 
     def _hanging(self, head: str, parts: Sequence[Text]) -> None:
-        """``parts`` with commas beside ``head``; a line breaks between parts only."""
+        """``parts`` with commas, after ``head``; a line breaks between parts only."""
         room = self.console.width - len(head)
         lines = [Text(head)]
         for n, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""A trained model in one directory without pickle, and what can be asked of it."""
+"""A trained model in one directory without pickle, and what it can do."""
 
 from __future__ import annotations
 

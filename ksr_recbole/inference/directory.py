@@ -1,4 +1,4 @@
-"""The files of a model directory: written whole or not at all, checked when read.
+"""The files of a model directory: written in one step, checked when read.
 
 Nothing in it is a pickle.  ``docs/inference.md`` describes every file.
 """
@@ -35,7 +35,7 @@ CONFIG, TOKENS, WEIGHTS, HISTORIES = FILES = (
     "weights.safetensors",
     "histories.safetensors",
 )
-"""The files beside the manifest."""
+"""The files next to the manifest."""
 
 _DIGEST = "digest"
 """The manifest's entry that holds the SHA-256 of its other entries."""
@@ -67,7 +67,7 @@ def check_replaceable(directory: str | os.PathLike[str]) -> None:
 
 
 def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Path:
-    """Write a model directory whole or not at all; one that is there already is replaced.
+    """Write a model directory in one step; one that is there already is replaced.
 
     Raises:
         UserError: the place holds something else, or cannot be written.

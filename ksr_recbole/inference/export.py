@@ -23,7 +23,7 @@ def write_item_and_user_vectors(
     users: Sequence[str],
     user_vectors_of: Callable[[Sequence[str]], np.ndarray],
 ) -> None:
-    """Write vectors and their tokens, whole or not at all.
+    """Write vectors and their tokens in one step.
 
     Args:
         path: the file; its ending tells the format, one of :data:`SUFFIXES`.

@@ -203,7 +203,7 @@ class Recommender:
     # Event by event -------------------------------------------------------------------------
 
     def start(self, user_or_items: Query = ()) -> UserState:
-        """A state to go on from with :meth:`update`.
+        """A state that :meth:`update` continues.
 
         Args:
             user_or_items: the history so far, as in :meth:`recommend`; by default there is none.

@@ -57,7 +57,7 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
 
 
 def as_json(explained: Explained) -> dict[str, Any]:
-    """A task's methods; what the data alone decide stands beside them."""
+    """A task's methods; what the data alone decide is shown too."""
     return {
         "task": explained.task,
         "reference": explained.reference,

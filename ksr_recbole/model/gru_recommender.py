@@ -70,7 +70,7 @@ class GRU(SequenceRecommender):
     Sizes: ``D`` item embedding (``embedding_size``), ``H`` hidden (``hidden_size``), ``E`` KB
     embedding (``kg_embedding_size``).  ``configs/model/GRU.yaml``, ``GRU++.yaml`` and
     ``GRU_F.yaml`` document the options that tell the three methods of the paper apart:
-    ``item_init`` (learned or BPR vectors), ``freeze_item``, ``kb_input`` (KB embeddings beside
+    ``item_init`` (learned or BPR vectors), ``freeze_item``, ``kb_input`` (KB embeddings next to
     the item embeddings in the GRU's input).
 
     Args:

@@ -28,7 +28,7 @@ from ksr_recbole.model.kernels.scores import sampled_scores
 
 
 class SequenceState(NamedTuple):
-    """What a model remembers of a sequence, to go on from there.
+    """What a model remembers of a sequence, so that it can continue from there.
 
     Attributes:
         hidden: GRU states, ``[num_layers, B, H]``; ``[0, B, 0]`` in a model without a GRU.

@@ -175,7 +175,7 @@ def _become_ours(config: RecBoleConfig, name: str) -> None:
 
 
 def _warn_of_unknown(keys: Iterable[str]) -> None:
-    """Tell of keys nobody reads; RecBole takes them, and so do its scripts' own arguments."""
+    """Warn of unknown keys; RecBole takes them, and so do its scripts' own arguments."""
     for key in keys:
         try:
             check_keys([key], "config_file_list or config_dict")

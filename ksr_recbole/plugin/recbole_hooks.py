@@ -1,6 +1,6 @@
 """What is put where in RecBole, and which of its functions looks there.
 
-Each hook stands before one look-up by name; a model that is not this package's goes on to
+Each hook stands before one look-up by name; a model that is not this package's is passed to
 RecBole's own code.
 """
 

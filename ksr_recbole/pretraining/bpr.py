@@ -96,7 +96,7 @@ def train_bpr(
         settings: how to train.
         seed: of the initial vectors and of sampling.
         show_progress: whether to show a progress bar.
-        checkpoint: file to keep the state in, to go on from after an interruption; it stays
+        checkpoint: file to keep the state in, to resume from after an interruption; it stays
             after the training, for the caller to remove once the vectors are safe.
 
     Raises:
@@ -144,7 +144,7 @@ def _fit(
     partial: PartialTraining,
     show_progress: bool,
 ) -> None:
-    """One call per epoch, so that one can be interrupted; `fit` goes on from the factors."""
+    """One call per epoch, so that one can be interrupted; `fit` continues with the factors."""
     kind = np.dtype(np.float32)
     shapes = zip(("user", "item"), matrix.shape, strict=True)
     wanted = {name: (kind, (rows, settings.dim)) for name, rows in shapes}

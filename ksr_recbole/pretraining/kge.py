@@ -127,7 +127,7 @@ def train_kge(
         seed: of the initial vectors, the order of triples and the corrupted triples.
         device: where to train.
         show_progress: whether to show PyKEEN's progress bar.
-        checkpoint: file to keep the state in, to go on from after an interruption; it stays
+        checkpoint: file to keep the state in, to resume from after an interruption; it stays
             after the training, for the caller to remove once the vectors are safe.
 
     Raises:

@@ -20,9 +20,9 @@ ArrayKind = tuple[np.dtype, tuple[int, ...]]
 
 
 class PartialTraining:
-    """Keeps the state at the end of an epoch in a file, to go on from after Ctrl-C.
+    """Keeps the state at the end of an epoch in a file, to resume from after Ctrl-C.
 
-    The file is a cache file (no pickle), written whole or not at all.
+    The file is a cache file (no pickle), written in one step.
 
     Args:
         path: the file, or ``None`` to keep nothing.

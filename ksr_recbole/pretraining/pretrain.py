@@ -228,7 +228,7 @@ def _cached(
             cache.partial_path(kind, key).unlink(missing_ok=True)
         return found
     with locked(lock):
-        # Another run may have made it meanwhile; a damaged file is told of once.
+        # Another run may have made it meanwhile; a damaged file gives one warning.
         found = None if damaged else cache.load(kind, key, shapes)
         if found is not None:
             notes.append(from_cache)

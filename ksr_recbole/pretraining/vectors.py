@@ -181,7 +181,7 @@ class VectorTable(NamedTuple):
 
 
 def write_vectors(folder: Path, name: str, tables: Mapping[str, VectorTable]) -> None:
-    """Write atomic files of vectors in one step, and their digests beside them.
+    """Write atomic files of vectors and their digests in one step.
 
     Args:
         folder: where.
@@ -209,7 +209,7 @@ def _write(path: Path, table: VectorTable) -> None:
 
 
 def _digests_of(path: str | os.PathLike[str]) -> Path:
-    """The file beside one of vectors that holds its digest, if it was exported."""
+    """The file that holds the digest of a file of vectors, if it was exported."""
     return Path(path).with_suffix(".vectors.json")
 
 

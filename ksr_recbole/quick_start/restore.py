@@ -20,7 +20,7 @@ _NOT_AGAIN = frozenset(
     {"model", "dataset", "resume", "pretrain_export_path", "memory_backend", "num_threads"}
     | {*PROCESS_KEYS}
 )
-"""What was asked of the run that wrote a checkpoint, and is not of one that reads it, perhaps on
+"""Settings of the run that wrote a checkpoint that do not hold for a run that reads it, perhaps on
 another machine."""
 
 

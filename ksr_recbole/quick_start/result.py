@@ -51,7 +51,7 @@ def settings(config: Any) -> dict[str, Any]:
 
 
 def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
-    """Write ``result`` to ``<folder>/<model>-<dataset>-<time>.json``, whole or not at all.
+    """Write ``result`` to ``<folder>/<model>-<dataset>-<time>.json`` in one step.
 
     Raises:
         UserError: the folder cannot be written.
@@ -95,4 +95,4 @@ def _metric_table(metrics: dict[str, dict[str, dict[str, float]]], decimals: int
     return [head, *rows]
 
 
-_CUT_WHOLE = {"map@10", "mrr@10"}  # the whole-list values stand beside them
+_CUT_WHOLE = {"map@10", "mrr@10"}  # the whole-list values are there too

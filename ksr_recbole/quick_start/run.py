@@ -47,8 +47,8 @@ from ksr_recbole.trainer.trainer import ProtocolTrainer, check_options
 Measure = Callable[
     [ProtocolTrainer, SequenceEvalData], tuple[dict[str, Any], dict[str, np.ndarray]]
 ]
-"""What can be asked of a trained model beside its metrics: given a trainer that holds the best
-model, and the test data, it makes JSON values and arrays by name."""
+"""What can be measured of a trained model in addition to its metrics: given a trainer that holds
+the best model, and the test data, it makes JSON values and arrays by name."""
 
 
 def run(
@@ -265,7 +265,7 @@ EVALUATIONS = {
 
 
 def _resume_path(config: Config) -> str | None:
-    """The checkpoint to go on from, if one is asked for; that it can be used is seen later."""
+    """The checkpoint to resume from, if one is given; whether it can be used is checked later."""
     given = config["resume"]
     if given is True:
         names = config["checkpoint_dir"], config["model"], config["dataset"]

@@ -24,7 +24,7 @@ class RecBoleTrainer(ProtocolTrainer):
 
     A checkpoint holds weights, buffers, the optimizer and the state of random numbers.  Of a model
     that keeps more from epoch to epoch (a second optimizer, a matrix that is no buffer), the
-    checkpoint says so, and training does not go on from it.
+    checkpoint says so, and training does not resume from it.
     """
 
     def __init__(

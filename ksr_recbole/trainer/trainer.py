@@ -44,12 +44,12 @@ MAY_DIFFER = frozenset(
 
 
 class ProtocolTrainer(Trainer):
-    """RecBole's trainer with the paper's evaluation, and checkpoints from which it goes on.
+    """RecBole's trainer with the paper's evaluation, and checkpoints from which it resumes.
 
     It stands before one of RecBole's trainers, which trains.
 
-    One checkpoint file holds the best model so far and everything needed to go on from the
-    epoch last validated; it is rewritten after every validation, whole or not at all.  Of several
+    One checkpoint file holds the best model so far and everything needed to resume from the
+    epoch last validated; it is replaced in one step after every validation.  Of several
     processes the main one alone reads and writes it.
 
     Args:

@@ -16,7 +16,7 @@ logger = getLogger(__name__)
 def fused(name: str, package: str = "numba") -> ModuleType | None:
     """The module ``<name>_<package>`` of this folder, or ``None`` without ``package``.
 
-    A package that is missing is told once, in one line.
+    A missing package gives one line, once.
     """
     try:
         module = import_module(f"{__package__}.{name}_{package}")
