@@ -53,7 +53,10 @@ def raw(tmp_path):
 
 
 def convert(name: str, out: Path, *arguments: object) -> int:
-    return main(["convert", name, "--out", str(out), "--k-core=4", *map(str, arguments)])
+    words = list(map(str, arguments))
+    if not any(word.startswith("--k-core") for word in words):
+        words.append("--k-core=4")
+    return main(["convert", name, "--out", str(out), *words])
 
 
 def table(folder: Path, name: str, suffix: str) -> pl.DataFrame:

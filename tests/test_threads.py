@@ -295,8 +295,11 @@ def test_who_waits(monkeypatch, worked, own, cores, n, waits):
 
 @pytest.mark.parametrize("size", [1, 7, 64, 256])
 @pytest.mark.parametrize("lanes", [1, 5, 33])
-def test_one_thread_computes_the_same_bits(size, lanes):
+def test_one_thread_computes_the_same_bits(monkeypatch, size, lanes):
     kernels = pytest.importorskip("ksr_recbole.model.kernels.gru_numba")
+    # Numba does not compile once the variable differs from what its threads were started with.
+    started = sys.modules["numba"].config.NUMBA_NUM_THREADS
+    monkeypatch.setenv("NUMBA_NUM_THREADS", str(started))
     rng = np.random.default_rng(size + lanes)
 
     def draw(*shape: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Config(RecBoleConfig):
             super().__init__(model, dataset, config_file_list, config_dict)
         except _REFUSALS as error:
             raise UserError(
-                f"RecBole refuses the configuration: {shown(str(error), 300)}"
+                f"RecBole refuses the configuration: {shown(_reason_of(error), 300)}"
             ) from error
         option(self, "seed", int, minimum=0, below=2**32)
         refuse(self.model, self.external_config_dict)
@@ -176,6 +177,8 @@ class Config(RecBoleConfig):
         name = model if isinstance(model, str) else name
         compared = registry.under_protocol(name)
         self.external_config_dict = checked(self.external_config_dict, name)
+        if "local_rank" in self.external_config_dict:
+            raise UserError("Config key local_rank is set for each process by nproc; leave it out.")
         protocol = self.external_config_dict.get("protocol")
         if compared and protocol == "recbole":
             raise UserError(
@@ -315,6 +318,11 @@ def _default_columns(final: dict[str, Any]) -> dict[str, Any]:
         for suffix, columns in final["load_col"].items()
     }
     return {**loaded, **dict.fromkeys(final.get("unload_col") or (), "*")}
+
+
+def _reason_of(error: Exception) -> str:
+    """What an error says; RecBole's assertions say nothing, so theirs is what they assert."""
+    return str(error) or traceback.extract_tb(error.__traceback__)[-1].line or repr(error)
 
 
 def _listed(modes: Any) -> Any:
