@@ -137,7 +137,7 @@ def _numpy_of_recbole() -> ModuleType:
             return np.load(file, *args, **{**options, "allow_pickle": False})
         except ValueError as error:
             raise UserError(
-                f"{shown(str(file))} is no array of numbers as `numpy.save` writes it "
+                f"{shown(str(file), 500)} is no array of numbers as `numpy.save` writes it "
                 f"({shown(str(error))}); pickles are not read, since they can run any code."
             ) from error
 
@@ -205,7 +205,7 @@ def _torch_of_recbole() -> ModuleType:
         except Exception as error:  # whatever such a file may lead to
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
             raise UserError(
-                f"{shown(str(path))} cannot be read as the weights of a model ({reason}); only "
+                f"{shown(str(path), 500)} cannot be read as the weights of a model ({reason}); only "
                 "tensors are read. RecBole's own checkpoints are pickles, which can run any code: "
                 "add --trust_checkpoint=True if you know who wrote it."
             ) from error
