@@ -205,9 +205,9 @@ def _torch_of_recbole() -> ModuleType:
         except Exception as error:  # whatever such a file may lead to
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
             raise UserError(
-                f"{shown(str(path), 500)} cannot be read as the weights of a model ({reason}); only "
-                "tensors are read. RecBole's own checkpoints are pickles, which can run any code: "
-                "add --trust_checkpoint=True if you know who wrote it."
+                f"{shown(str(path), 500)} cannot be read as the weights of a model ({reason}); "
+                "only tensors are read. RecBole's own checkpoints are pickles, which can run any "
+                "code: add --trust_checkpoint=True if you know who wrote it."
             ) from error
 
     return _StandIn(torch, **{**vars(torch), "load": load})
