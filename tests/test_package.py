@@ -93,7 +93,7 @@ def test_commands_are_listed_and_a_wrong_one_is_told(installed: Path, tmp_path: 
     done = _python(installed, tmp_path, "--help")
     assert done.returncode == 0
     for name in ("run", "benchmark", "convert"):
-        assert re.search(rf"\n +{name} ", done.stdout)
+        assert re.search(rf"\n +{name}\b", done.stdout)
         assert _python(installed, tmp_path, name, "--help").returncode == 0
     done = _python(installed, tmp_path, "rnu")
     assert done.returncode == 2

@@ -19,11 +19,7 @@ from ksr_recbole.errors import UserError, shown
 LONGEST = 1 << 30
 """Bytes of the longest description of a value; tensors come after it."""
 
-_DTYPES = {
-    name: getattr(torch, name)
-    for name in ("bool", "uint8", "int8", "int16", "int32", "int64",
-                 "float16", "bfloat16", "float32", "float64")
-}  # fmt: skip
+_DTYPES = {name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)}
 
 
 def broadcast(value: Any, source: int) -> Any:
