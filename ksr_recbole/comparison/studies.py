@@ -77,7 +77,7 @@ def table3(models: Sequence[str]) -> Study:
     """
     own = "KSR"
     settings = [
-        Setting(name, name, under_protocol(name), _GROUPS[_place(name)])
+        Setting(name, name, protocol_values(name), _GROUPS[_place(name)])
         for name in sorted(models, key=_place)
     ]
     return Study(
@@ -97,7 +97,7 @@ def _place(model: str) -> int:
     return (0 if model not in VARIANTS else 1) if model in MODELS else 2
 
 
-def under_protocol(model: str) -> dict[str, Any]:
+def protocol_values(model: str) -> dict[str, Any]:
     """What a model of RecBole must be given to run as the models compared here."""
     return {} if model in MODELS else {"protocol": "paper"}
 

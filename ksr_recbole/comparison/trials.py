@@ -21,7 +21,7 @@ from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.report import about, markdown_document, metric_as_json, paths_for
 from ksr_recbole.comparison.results import Row, spread
 from ksr_recbole.comparison.store import METRICS
-from ksr_recbole.comparison.studies import TUNING, Setting, Study, under_protocol
+from ksr_recbole.comparison.studies import TUNING, Setting, Study, protocol_values
 from ksr_recbole.comparison.table import Line, Table, Value, to_text, with_rules
 from ksr_recbole.config.keys import TEXTS, before_choice, check_keys, model_options, names_of
 from ksr_recbole.config.literals import read_yaml
@@ -70,7 +70,7 @@ def _different(
         UserError: two of them are the same setting, so that the model would have fewer.
     """
     before = before_choice(name, path.stem, dataset)
-    full = [{**before, **under_protocol(name), **trial} for trial in trials]
+    full = [{**before, **protocol_values(name), **trial} for trial in trials]
     firsts: dict[str, int] = {}
     for number, options in enumerate(full, start=1):
         key = digests.of_values({**model_options(name), **options})
