@@ -95,6 +95,10 @@ GROUPS = {
 """Names of groups of RecBole's models, and the packages they are in."""
 
 
+RECBOLE_ROWS = ("GRU4Rec", "SASRec", "GRU4RecKG")
+"""RecBole's models that have trials of their own, as the ten methods have: the group ``recbole``."""
+
+
 def group_of(name: str) -> list[str]:
     """RecBole's models of one of :data:`GROUPS`, in order; its KSR is ``StockKSR`` here."""
     models = sorted(set(_of_family(GROUPS[name])), key=str.lower)

@@ -12,7 +12,14 @@ from ksr_recbole.choices import choose_from
 from ksr_recbole.cli import run_command, say_loading, tell_written
 from ksr_recbole.errors import UserError
 from ksr_recbole.names import check_name
-from ksr_recbole.registry import GROUPS, PAPER_MODELS, VARIANTS, comparable, group_of
+from ksr_recbole.registry import (
+    GROUPS,
+    PAPER_MODELS,
+    RECBOLE_ROWS,
+    VARIANTS,
+    comparable,
+    group_of,
+)
 
 if TYPE_CHECKING:
     from ksr_recbole.comparison.plan import Request
@@ -48,9 +55,9 @@ def parser() -> Parser:
     add = result.add_argument
     add("--task", metavar="A,B", help="next-item (the default), next-session or both")
     add("--models", metavar="A,B",
-        help="names, or paper: the ten of Table 3 (the default), or all: variants too; any "
-        "general, sequential or knowledge-aware model of RecBole (GRU4Rec, SASRec, ...), "
-        "or recbole-general, -sequential, -knowledge")  # fmt: skip
+        help="names, or paper: the ten of Table 3 (the default), or all: variants too; recbole: "
+        "its GRU4Rec, SASRec and GRU4RecKG; any general, sequential or knowledge-aware model of "
+        "RecBole, or recbole-general, -sequential, -knowledge")  # fmt: skip
     add("--seeds", metavar="N", take=count_of, default=1, help="N seeds from 2020 on (1)")
     add("--jobs", metavar="N", take=count_of, default=1,
         help="cells run at a time (1); they share the cores")  # fmt: skip
@@ -136,7 +143,11 @@ def _tuning(models: str | None, task: str | None, dataset: str) -> Study:
 
 
 def _models(text: str) -> tuple[str, ...]:
-    groups = {"all": [*PAPER_MODELS, *VARIANTS], "paper": list(PAPER_MODELS)}
+    groups = {
+        "all": [*PAPER_MODELS, *VARIANTS],
+        "paper": list(PAPER_MODELS),
+        "recbole": list(RECBOLE_ROWS),
+    }
     known = comparable()
     names: list[str] = []
     for name in _listed(text):

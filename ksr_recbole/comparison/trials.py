@@ -27,7 +27,7 @@ from ksr_recbole.config.keys import TEXTS, before_choice, check_keys, model_opti
 from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import replacing
-from ksr_recbole.registry import comparable
+from ksr_recbole.registry import MODELS, comparable
 
 _SELECTED_BY = "mrr"
 
@@ -39,7 +39,7 @@ def tuning_study(models: Sequence[str] | None, path: Path, dataset: str) -> Stud
     the task or the dataset (``configs/model/<task>/<model>.yaml``, ``<dataset>/<model>.yaml``).
 
     Args:
-        models: the models to tune; all of the file by default.
+        models: the models to tune; by default those of the file that are compared here.
         path: the file of trials, named after the task.
         dataset: name of the dataset they are run on.
 
@@ -47,14 +47,16 @@ def tuning_study(models: Sequence[str] | None, path: Path, dataset: str) -> Stud
         UserError: the file is missing, malformed or unfair, or has no trials for a model.
     """
     trials = read_trials(path)
-    missing = [name for name in models or () if name not in trials]
+    if models is None:
+        models = [name for name in trials if name in MODELS] or list(trials)
+    missing = [name for name in models if name not in trials]
     if missing:
         raise UserError(
             f"{path} has no trials for {', '.join(missing)}; add some, or leave it out of --models."
         )
     settings = tuple(
         Setting(f"{name} {number}", name, options, group=name)
-        for name in models or trials
+        for name in models
         for number, options in enumerate(_different(name, trials[name], path, dataset), start=1)
     )
     own_report = "ksr_recbole.comparison.trials:report_tuning"

@@ -212,9 +212,9 @@ class Config(RecBoleConfig):
             self._default_to(CONFIGS / "dataset" / "default.yaml")
             self._default_to(CONFIGS / "dataset" / f"{dataset}.yaml")
             self._default_to(CONFIGS / "task" / f"{task}.yaml")
+            for use in (dataset, task):
+                self.internal_config_dict.update(chosen_options(model, use))
             if compared:
-                for use in (dataset, task):
-                    self.internal_config_dict.update(chosen_options(model, use))
                 self.internal_config_dict.update(added_options(model))
             else:
                 self._load_what_it_reads()

@@ -95,11 +95,10 @@ def _shipped_base(name: str) -> str:
 def chosen_options(name: str, use: str) -> dict[str, Any]:
     """What was chosen for a model on a dataset or for a task: ``configs/model/<use>/<name>.yaml``.
 
-    An added model has what was chosen for the one it is based on; for RecBole's nothing was.
+    An added model has what was chosen for the one it is based on.
     """
-    if name not in MODELS:
-        return {}
-    file = CONFIGS / "model" / use / f"{_shipped_base(name)}.yaml"
+    base = _shipped_base(name) if name in MODELS else name
+    file = CONFIGS / "model" / use / f"{base}.yaml"
     return _content_of(file) if file.is_file() else {}
 
 
