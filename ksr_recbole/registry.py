@@ -96,7 +96,7 @@ GROUPS = {
 
 
 RECBOLE_ROWS = ("GRU4Rec", "SASRec", "GRU4RecKG")
-"""RecBole's models that have trials of their own, as the ten methods have: the group ``recbole``."""
+"""RecBole's models that have trials, as the ten methods have: the group ``recbole``."""
 
 
 def group_of(name: str) -> list[str]:

@@ -25,7 +25,7 @@ from ksr_recbole.comparison.studies import STUDIES, table3
 from ksr_recbole.comparison.trials import tuning_study
 from ksr_recbole.config import Config, keys
 from ksr_recbole.quick_start.result import settings
-from ksr_recbole.registry import PAPER_MODELS, VARIANTS
+from ksr_recbole.registry import PAPER_MODELS, RECBOLE_ROWS, VARIANTS
 from tests import benchmark_fakes as fakes
 from tests.toy import SMALL, toy_values, write_toy
 
@@ -343,6 +343,21 @@ def test_a_trial_means_the_same_once_another_one_was_chosen(tmp_path, monkeypatc
 def test_the_trials_that_come_with_the_project_are_fair(task):
     study = tuning_study(None, keys.TRIALS / f"{task}.yaml", "ml-1m")
     assert list(dict.fromkeys(each.model for each in study.settings)) == list(PAPER_MODELS)
+
+
+@pytest.mark.parametrize("task", ["next-item", "next-session"])
+def test_recboles_rows_have_as_many_trials_and_their_chosen_values(task):
+    path = keys.TRIALS / f"{task}.yaml"
+    ours = tuning_study(["GRU"], path, "ml-1m").settings
+    for name in RECBOLE_ROWS:
+        trials = tuning_study([name], path, "ml-1m").settings
+        assert len(trials) == len(ours)
+        assert all(trial.overrides["protocol"] == "paper" for trial in trials)
+        config = Config(name, "ml-1m", None, {"protocol": "paper", "task": task})
+        assert config["stopping_step"] == keys.chosen_options(name, task)["stopping_step"]
+    table = cli.read_request(["--models=paper,recbole"]).study
+    assert [each.label for each in table.settings] == [*PAPER_MODELS, *RECBOLE_ROWS]
+    assert set(table.baselines) < set(PAPER_MODELS)
 
 
 # Bad input ------------------------------------------------------------------------------------

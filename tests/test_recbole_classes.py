@@ -25,7 +25,6 @@ def recboles_attributes(base, config, dataset):
 def test_our_models_are_recboles_kinds_of_model(name, toy_folder):
     changes = {
         "ITEM_LIST_LENGTH_FIELD": "n_before",
-        "MAX_ITEM_LIST_LENGTH": 17,
         "NEG_PREFIX": "not_",
     }
     config = Config(name, "toy", None, toy_values(toy_folder, **changes))
@@ -42,7 +41,7 @@ def test_our_models_are_recboles_kinds_of_model(name, toy_folder):
     assert isinstance(model, KnowledgeRecommender) == knowledge
     assert model.type == (ModelType.KNOWLEDGE if knowledge else ModelType.SEQUENTIAL)
     assert model.n_users == dataset.user_num and model.POS_ITEM_ID == "item_id"
-    assert model.max_seq_length == 17 and model.ITEM_SEQ_LEN == "n_before"
+    assert model.max_seq_length == 50 and model.ITEM_SEQ_LEN == "n_before"
     if knowledge:
         assert model.n_entities == dataset.entity_num and model.n_relations == dataset.relation_num
         assert model.NEG_TAIL_ENTITY_ID == "not_tail_id" and model.ENTITY_ID == "entity_id"

@@ -141,9 +141,24 @@ def test_recboles_defaults_are_no_remark(toy_folder):
 
 @pytest.mark.parametrize("key", [k for k, d in DECISIONS.items() if d.fate is Fate.REFUSED])
 def test_what_cannot_be_had_is_refused(toy_folder, key):
-    value = "x.pth" if key.endswith("_path") else True
+    value = "x.pth" if key.endswith("_path") else 7 if key.isupper() else True
     with pytest.raises(UserError, match=f"Config key {key} is .*leave it out"):
         Config("KSR-paper", "toy", None, toy_values(toy_folder, **{key: value}))
+
+
+def test_how_much_of_a_sequence_is_read_is_decided_by_model(toy_folder):
+    """RecBole's models honour it, those without sequences say so, and its default is no matter."""
+    key = "MAX_ITEM_LIST_LENGTH"
+
+    def said(model: str, **given: object) -> list[str]:
+        config = Config(model, "toy", None, toy_values(toy_folder, **given))
+        return [remark for remark in config.remarks() if key in remark]
+
+    assert said("BPR", **{key: 7}) == [
+        f"Config key {key} has no effect on BPR: it reads no sequences."
+    ]
+    assert said("GRU4Rec", protocol="paper", **{key: 7}) == []
+    assert said("KSR", **{key: 50}) == []
 
 
 def test_vectors_that_a_model_does_not_read_are_said(toy_folder):

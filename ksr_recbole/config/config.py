@@ -96,7 +96,8 @@ class Config(RecBoleConfig):
                 f"RecBole refuses the configuration: {shown(_reason_of(error), 300)}"
             ) from error
         option(self, "seed", int, minimum=0, below=2**32)
-        refuse(self.model, self.external_config_dict)
+        ours = self.model in registry.own_models()
+        refuse(self.model, self.external_config_dict, sequential=ours)
         if not self.under_protocol:
             self._check_within_reach()
         use_threads(self["num_threads"])

@@ -100,10 +100,8 @@ DECISIONS: dict[str, Decision] = {
             "filters, applied together with the link filter until none leaves out anything more",
     }),
     **_all(Fate.NO_EFFECT, {
-        "MAX_ITEM_LIST_LENGTH": "models read whole histories; chunk_length bounds how far a "
-            "gradient goes back, and train_ratio what is trained on",
         "repeatable": "what a user had is never a candidate, and a target is ranked even if it "
-            "repeats; RecBole's own models have it",
+            "repeats; Recommender.recommend has exclude_history=False",
         "seq_len": "columns with sequences are not read; .inter has one interaction in a row",
         "threshold": "every interaction is a positive one; leave out others with val_interval",
         "normalize_field normalize_all": _SCALED,
@@ -129,10 +127,17 @@ DECISIONS: dict[str, Decision] = {
     **_all(Fate.REFUSED, {
         "save_dataset dataset_save_path save_dataloaders dataloaders_save_path": _PICKLED,
         "neg_sampling training_neg_sample_num": "RecBole has given it up for train_neg_sample_args",
+        "MAX_ITEM_LIST_LENGTH": "it reads whole histories and keeps its state over them; "
+            "chunk_length bounds how far a gradient goes back, train_ratio what is trained on, and "
+            "RecBole's own models (GRU4Rec, SASRec, ...) read the last items only",
     }),
 }  # fmt: skip
 """By key.  Whether RecBole's own models, which run as in RecBole, honour one, RecBole decides."""
 
+
+READ_BY_SEQUENCE_MODELS = frozenset({"MAX_ITEM_LIST_LENGTH"})
+"""Refused keys of which models without sequences say that they have no effect, and which RecBole's
+sequential models honour."""
 
 FILTERS = (
     *("rm_dup_inter", "val_interval", "filter_inter_by_user_or_item"),
@@ -143,8 +148,13 @@ FILTERS = (
 
 @cache
 def _defaults() -> dict[str, Any]:
-    text = source_of("recbole").parent.joinpath("properties", "overall.yaml").read_text("utf-8")
-    return yaml.safe_load(text)
+    properties = source_of("recbole").parent / "properties"
+    files = ("dataset/sample.yaml", "overall.yaml")  # the first is for every dataset
+    return {
+        key: value
+        for file in files
+        for key, value in yaml.safe_load((properties / file).read_text("utf-8")).items()
+    }
 
 
 def _says_nothing(key: str, value: Any) -> bool:
@@ -163,10 +173,12 @@ def remarks(model: str, given: Mapping[str, Any], options: Mapping[str, Any]) ->
     said = []
     for key, value in given.items():
         decision = DECISIONS.get(key)
-        if decision is None or decision.fate is not Fate.NO_EFFECT or key in options:
+        if decision is None or key in options or _says_nothing(key, value):
             continue
-        if not _says_nothing(key, value):
+        if decision.fate is Fate.NO_EFFECT:
             said.append(f"Config key {key} has no effect on {model}: {decision.note}.")
+        elif key in READ_BY_SEQUENCE_MODELS:  # of other models it was refused
+            said.append(f"Config key {key} has no effect on {model}: it reads no sequences.")
     group_by = (given.get("eval_args") or {}).get("group_by", "user")
     if group_by not in ("user", None):
         said.append(
@@ -175,8 +187,13 @@ def remarks(model: str, given: Mapping[str, Any], options: Mapping[str, Any]) ->
     return said
 
 
-def refuse(model: str, given: Mapping[str, Any]) -> None:
+def refuse(model: str, given: Mapping[str, Any], sequential: bool = True) -> None:
     """Refuse what was asked for and cannot be had.
+
+    Args:
+        model: any model.
+        given: the user's config values.
+        sequential: whether it is a model of this project, which reads whole sequences.
 
     Raises:
         UserError: naming the key and what to use instead.
@@ -184,6 +201,8 @@ def refuse(model: str, given: Mapping[str, Any]) -> None:
     for key, value in given.items():
         decision = DECISIONS.get(key)
         if decision is None or decision.fate is not Fate.REFUSED or _says_nothing(key, value):
+            continue
+        if key in READ_BY_SEQUENCE_MODELS and not sequential:
             continue
         raise UserError(
             f"Config key {key} is {shown(value)}, which {model} cannot have here: "
@@ -201,7 +220,9 @@ def page() -> str:
         "What each key of RecBole 1.2.1 does with the models of this project, and with BPR, NeuMF, "
         "CKE and FPMC, which run under its protocol. It is the same with `run_recbole.py`, with "
         "`ksr_recbole.quick_start.run` and after `ksr_recbole.register()`. RecBole's other models "
-        "run as in RecBole. An option of another model is a warning, and a key that RecBole does "
+        "run as in RecBole, where RecBole decides; with `--protocol=paper` they have RecBole's "
+        "keys of training, and the keys of data and evaluation below. An option of another model "
+        "is a warning, and a key that RecBole does "
         "not have is an error that names the nearest one (after `register()`, a warning).",
     ]
     for fate in Fate:

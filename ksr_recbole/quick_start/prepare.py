@@ -46,7 +46,8 @@ def open_dataset(config: Any) -> WithSequences:
     Raises:
         UserError: the dataset is unknown or its files are malformed.
     """
-    getLogger().info(group.in_turn(lambda: prepare_atomic_files(config)))
+    held = group.in_turn(lambda: prepare_atomic_files(config))
+    getLogger().info(f"Files: {held}")  # what is used of them is said once they are read
     load = load_dataset if registry.under_protocol(config["model"]) else load_views
     return group.in_turn(lambda: load(config))
 
