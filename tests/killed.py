@@ -6,6 +6,7 @@ forks of one process that has only imported what it needs, which saves the impor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -27,7 +28,7 @@ import numpy as np
 from dataset_atomic import fetch
 from dataset_atomic.cli import main as dataset_atomic
 from ksr_recbole import cache, digests, one_step
-from ksr_recbole.comparison import runner, store
+from ksr_recbole.comparison import packing, runner, store
 from ksr_recbole.comparison.cli import main as benchmark
 from ksr_recbole.comparison.plan import Request, make_plan
 from ksr_recbole.comparison.pool import Job, Report
@@ -238,6 +239,28 @@ class CellOver(Kind):
         return [found.result.get("measures"), {k: v.tolist() for k, v in found.measured.items()}]
 
 
+class Pack(CellOver):
+    """A cell packed together with one that was packed before."""
+
+    other = dataclasses.replace(CellOver.cell, seed=2, key="cd" * 32)
+
+    def prepare(self, folder: Path) -> None:
+        home = store.Store(folder / "benchmark")
+        found = run_result({"test": [1, 3, 2], "valid": [2, 4, 9]})
+        home.save(self.other, found, 3.0, False)
+        packing.pack(home)
+        self._save(folder)
+
+    def command(self, folder: Path) -> None:
+        with contextlib.suppress(UserError):  # nothing is left to pack
+            packing.pack(store.Store(folder / "benchmark"))
+
+    def read(self, folder: Path) -> Any:
+        home = store.Store(folder / "benchmark")
+        found = [home.load(cell).record["result"]["metrics"] for cell in (self.cell, self.other)]
+        return [found, sorted(path.name for path in home.result_file(self.cell).parent.glob("K*"))]
+
+
 class Comparison(Kind):
     """``run_benchmark.py``: two cells and the files of their table; nothing is trained."""
 
@@ -419,7 +442,7 @@ class _Served:
         pass
 
 
-KINDS = {kind.__name__: kind for kind in (*Kind.__subclasses__(), ExportByRenames)}
+KINDS = {kind.__name__: kind for kind in (*Kind.__subclasses__(), ExportByRenames, Pack)}
 
 
 def forked(work: Callable[[], Any], log: Path) -> tuple[int, Any]:

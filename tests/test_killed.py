@@ -18,6 +18,7 @@ AT_LEAST = {
     "Automatic": 12,
     "Export": 2,
     "CellOver": 10,
+    "Pack": 6,
     "DataCache": 6,
     "Fetch": 15,
 }

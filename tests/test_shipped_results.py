@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ksr_recbole.comparison import cli, plan, runner
+from ksr_recbole.comparison import cli, packed, plan, runner
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.store import Finished, cell_key
 from ksr_recbole.comparison.studies import Setting
@@ -16,7 +16,11 @@ from ksr_recbole.comparison.studies import Setting
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 TUNING = RESULTS / "ml-100k-freebase-tuning-next-session.json"
 TABLES = sorted(set(RESULTS.glob("*.json")) - {TUNING})
-CELLS = sorted(RESULTS.glob("benchmark/*/cells/*.json"))
+CELLS = [
+    pytest.param(path, name, id=name)
+    for path in sorted(RESULTS.glob("benchmark/*/cells/*.zip"))
+    for name in packed.names_in(path)
+]
 
 DIGESTS = {
     "ml-100k": {
@@ -131,8 +135,12 @@ def test_the_shipped_trials_make_their_table_again(results, monkeypatch):
     assert json.loads(made.read_text())["trials"] == stored["trials"]
 
 
-@pytest.mark.parametrize("file", CELLS, ids=lambda path: path.stem)
-def test_a_stored_cell_has_the_key_of_its_settings(file):
-    record = json.loads(file.read_text())
+@pytest.mark.parametrize(("path", "name"), CELLS)
+def test_a_stored_cell_has_the_key_of_its_settings(path, name):
+    record, _ = packed.read_packed(path, name)
     key = cell_key(record["result"]["config"], record["seed"], DIGESTS[record["dataset"]])
-    assert key == record["key"] and file.stem.endswith(f"-{key[:16]}")
+    assert key == record["key"] and name.endswith(f"-{key[:16]}")
+
+
+def test_the_cells_that_were_ever_shipped_are_still_there():
+    assert len(CELLS) >= 165 and not list(RESULTS.glob("benchmark/*/cells/*.json"))

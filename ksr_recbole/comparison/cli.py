@@ -69,15 +69,31 @@ def parser() -> Parser:
         help="results by default")  # fmt: skip
     add("--keep_checkpoints", nargs="?", const="True", metavar="True", take=switched_on,
         default=False, help="leave the trained models in <results_dir>/benchmark/")  # fmt: skip
+    add("--pack", nargs="?", const="True", metavar="True", take=switched_on, default=False,
+        help="run nothing: put the finished cells of the dataset into one small file")  # fmt: skip
     return result
 
 
 def _run(given: Namespace) -> int:
+    if given.pack:
+        return _pack(given)
     request = request_of(given)
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.comparison.runner import run_benchmark
 
     return tell_written(*run_benchmark(request))
+
+
+def _pack(given: Namespace) -> int:
+    """Pack a dataset's cells; any other option would have no effect, so it is refused."""
+    from ksr_recbole.comparison.packing import pack
+    from ksr_recbole.comparison.store import Store
+
+    if any((given.models, given.task, given.study, given.config_files, given.values)):
+        raise UserError("--pack takes --dataset and --results_dir only; leave the others out.")
+    dataset = check_name(given.dataset or "ml-100k", "dataset")
+    print(pack(Store.of(given.results_dir, dataset)))
+    return 0
 
 
 def read_request(arguments: Sequence[str]) -> Request:

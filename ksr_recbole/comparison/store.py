@@ -1,6 +1,6 @@
 """A cell, the smallest piece of work that is kept: one model, task and seed on one dataset.
 
-A finished one is a JSON file and the ranks it was computed from.
+A finished one is a JSON file and the ranks it was computed from, or a part of a packed file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 
 from ksr_recbole import digests
 from ksr_recbole.cache import array_bytes, compact, read_arrays, widened
+from ksr_recbole.comparison import packed
 from ksr_recbole.comparison.significance import PerUser
+from ksr_recbole.digests import unsealed
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.evaluation.metrics import per_user_metrics
 from ksr_recbole.files import replacing
@@ -149,7 +151,7 @@ METRICS = {"MAP": "map", "MRR": "mrr", "Hit@10": "hit@10", "NDCG@10": "ndcg@10"}
 """The metrics of Table 3 as shown, and RecBole's names of them."""
 
 
-_MEASURED = "measured/"
+MEASURED = "measured/"
 """What names of a measure's arrays begin with; the others are ``mode/phase/...``."""
 
 _METRICS = Each(Each(Each(Number())))
@@ -201,7 +203,15 @@ class Finished:
         return {name: values[name] for name in names}
 
     def per_user(self, mode: str, phase: str) -> dict[str, PerUser]:
-        """The metrics of Table 3 of every user, by RecBole's name."""
+        """The metrics of Table 3 of every user, by RecBole's name.
+
+        Raises:
+            UserError: there are no ranks of that mode and phase.
+        """
+        if (mode, phase) not in self.ranks:
+            raise UserError(
+                f"The cell has no ranks of {mode}, {phase}; packed cells have none of validation."
+            )
         users, ranks = self.ranks[mode, phase]
         kinds = dict.fromkeys(name.partition("@")[0] for name in METRICS.values())
         unique, values = per_user_metrics(users, ranks, list(kinds), [10])
@@ -244,6 +254,11 @@ class Store:
         """The cell's users and ranks."""
         return self.folder / "cells" / f"{cell.name}.safetensors"
 
+    @property
+    def pack_file(self) -> Path:
+        """The cells that were packed (:mod:`ksr_recbole.comparison.packed`)."""
+        return self.folder / "cells" / packed.FILE
+
     def failure_file(self, cell: Cell) -> Path:
         """How the cell's run failed, for those who do not want it run again."""
         return self.folder / "failures" / f"{cell.name}.json"
@@ -274,7 +289,7 @@ class Store:
         result["config"] = without_places(result["config"])
         result["environment"] = environment_without_places(result["environment"])
         measured = result.pop("measured_arrays", {})
-        arrays = {_MEASURED + name: array for name, array in measured.items()}
+        arrays = {MEASURED + name: array for name, array in measured.items()}
         for mode, phases in result.pop("eval_results").items():
             for phase, ranked in phases.items():
                 arrays[f"{mode}/{phase}/users"] = compact(ranked.users)
@@ -306,20 +321,36 @@ class Store:
         finish_steps(path.parent)
         try:
             record = read_record(path)
-            if record.get("key") != cell.key:
-                raise DamagedFileError("it was made from other data, settings or seed")
-            check_shape(record, _SHAPE)
+            _check_record(record, cell)
             if cell.measure not in (None, record.get("measure")):
                 return None
             return _finished(record, read_arrays(self.ranks_file(cell), cell.key))
         except FileNotFoundError:
-            return None
+            return self._load_packed(cell)
         except OSError as error:
             reason = f"{path.name} cannot be read: {error.strerror}"
         except DamagedFileError as error:
+            if not path.exists():  # another process packed it meanwhile
+                return self._load_packed(cell)
             reason = str(error)
         logger.warning(f"Running {cell.name} again, its files cannot be used: {reason}.")
         return None
+
+    def _load_packed(self, cell: Cell) -> Finished | None:
+        """As :meth:`load`, of a cell without files of its own."""
+        try:
+            found = packed.read_packed(self.pack_file, cell.name)
+            if found is None:
+                return None
+            record, arrays = found
+            record = unsealed(record)
+            _check_record(record, cell)
+            if cell.measure not in (None, record.get("measure")):
+                return None
+            return _finished(record, arrays, but=packed.LEFT_OUT)
+        except DamagedFileError as error:
+            logger.warning(f"Running {cell.name} again, as packed it cannot be used: {error}.")
+            return None
 
     def save_failure(self, cell: Cell, failed: Failed) -> None:
         """Keep how a cell's run failed.
@@ -342,8 +373,26 @@ class Store:
         return Failed(record["error"], float(record["seconds"]))
 
 
-def _finished(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Finished:
+def _check_record(record: Mapping[str, Any], cell: Cell) -> None:
+    """Make sure that a record is of a cell, and what it must be.
+
+    Raises:
+        DamagedFileError: it is not.
+    """
+    if record.get("key") != cell.key:
+        raise DamagedFileError("it was made from other data, settings or seed")
+    check_shape(record, _SHAPE)
+
+
+def _finished(
+    record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], but: str | None = None
+) -> Finished:
     """A cell of its two files.
+
+    Args:
+        record: the content of its JSON file.
+        arrays: the others, by name.
+        but: a phase that may have no ranks.
 
     Raises:
         DamagedFileError: they do not belong together.
@@ -352,11 +401,14 @@ def _finished(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fi
     evaluated = {
         (m, phase) for m, phases in record["result"]["metrics"].items() for phase in phases
     }
-    ranked = {tuple(name.split("/")[:2]) for name in arrays if not name.startswith(_MEASURED)}
-    if not evaluated or evaluated != ranked:
+    ranked = {tuple(name.split("/")[:2]) for name in arrays if not name.startswith(MEASURED)}
+    missing = evaluated - ranked
+    if not evaluated or not ranked <= evaluated or any(phase != but for _, phase in missing):
         raise DamagedFileError("its metrics are not those that it has ranks of")
     for mode, phases in record["result"]["metrics"].items():
         for phase, metrics in phases.items():
+            if (mode, phase) in missing:
+                continue
             name = ascii(f"{mode}/{phase}")[1:-1]
             users, of_positives = ranks[mode, phase] = _ranks(arrays, mode, phase, name)
             given = _given_by(users, of_positives, record["result"]["config"])
@@ -364,9 +416,9 @@ def _finished(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Fi
                 if abs(metrics.get(metric, np.inf) - value) > _SAME:
                     raise DamagedFileError(f"its {metric} of {name} is not the one of its ranks")
     measured = {
-        name.removeprefix(_MEASURED): array
+        name.removeprefix(MEASURED): array
         for name, array in arrays.items()
-        if name.startswith(_MEASURED)
+        if name.startswith(MEASURED)
     }
     return Finished(record, ranks, measured)
 
