@@ -51,7 +51,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The links of the documents, and the tables of docs/results made again from their cells."""
+    """The site, without a broken link; pictures and tables made again from the stored cells."""
     install(session)
-    files = ("tests/test_docs.py", "tests/test_shipped_results.py")
-    session.run("python", "-m", "pytest", "-q", *files)
+    session.install("-r", "docs/requirements.txt")
+    session.run("mkdocs", "build", "--strict")
+    session.run("python", "docs/figures.py", "--check")
+    files = ("docs", "figures", "readme", "shipped_results")
+    session.run("python", "-m", "pytest", "-q", *[f"tests/test_{name}.py" for name in files])
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist: what an upload would check, and each run in an empty folder."""
+    session.install("build", "twine")
+    session.run(".ci/package", "python", external=True)

@@ -79,3 +79,21 @@ def test_spelling() -> None:
 def test_every_model_is_described() -> None:
     text = "".join(path.read_text() for path in DOCUMENTS)
     assert [name for name in MODELS if name not in text] == []
+
+
+def test_what_a_public_host_reads_is_yaml_and_runs_what_is_there() -> None:
+    files = sorted((ROOT / ".github").rglob("*.yml"))
+    assert len(files) == 4 and all(yaml.safe_load(path.read_text()) for path in files)
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert jobs["tests"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    steps = " ".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
+    for path in (".ci/package", "docs/figures.py", "examples/tour.ipynb", "docs/requirements.txt"):
+        assert path in steps and (ROOT / path).exists()
+    for session in re.findall(r"nox -s (\w+)", steps):
+        assert f"def {session}(" in (ROOT / "noxfile.py").read_text()
+
+
+def test_the_site_has_every_page() -> None:
+    nav = re.findall(r": ([\w-]+\.md)", (ROOT / "mkdocs.yml").read_text().partition("nav:")[2])
+    made = {"commands.md", "api.md"}
+    assert set(nav) - made == {path.name for path in (ROOT / "docs").glob("*.md")}

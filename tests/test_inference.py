@@ -497,8 +497,22 @@ def example(name: str, toy_folder: Path, monkeypatch, capsys, *more: str) -> Any
     return capsys.readouterr()
 
 
-def test_the_tour_runs_to_its_end(toy_folder, monkeypatch, capsys):
-    said = example("tour", toy_folder, monkeypatch, capsys).out.splitlines()
+def test_the_tour_runs_to_its_end(toy_folder, tmp_path, monkeypatch, capsys):
+    """All cells of the notebook, on the toy data."""
+    cells = json.loads((ROOT / "examples" / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    data = {key: str(toy_folder) for key in ("data_path", "pretrain_dir", "data_cache_dir")}
+    few = {"eval_args": {"mode": "full"}, "report_modes": ["full"], "epochs": 1}
+    for old, new in (
+        ('"ml-100k", {}', f'"toy", {data | few!r}'),
+        ("(Path.cwd(), *Path.cwd().parents)", f"(Path({str(ROOT)!r}),)"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    exec(compile(text, "tour.ipynb", "exec"), {})
+    said = capsys.readouterr().out.splitlines()
     assert "KSR with 60 items and 30 users" in said
     label, _, difference = said[-1].rpartition(": ")
     assert label == "largest difference of a score" and float(difference) < 1e-4
