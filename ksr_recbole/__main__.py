@@ -36,6 +36,7 @@ COMMANDS = {
     "convert": Command("dataset_atomic.__main__", "write RecBole's atomic files", ("convert",)),
     "describe": Command("dataset_atomic.__main__", "say what atomic files hold", ("describe",)),
     "export": Command("ksr_recbole.inference.cli", "write a model directory for Recommender"),
+    "serve": Command("ksr_recbole.serve.cli", "a page and a JSON API for a model directory"),
     "explain": Command("ksr_recbole.explanation.cli", "say why, by the memory of a user"),
 }
 """Every command by its name."""

@@ -233,12 +233,13 @@ def version_line() -> str:
             found[name] = "not installed"
     python = platform.python_version()
     return (
-        f"ksr-recbole {_own_version()} (RecBole {found['recbole']}, PyTorch {found['torch']}, "
+        f"ksr-recbole {own_version()} (RecBole {found['recbole']}, PyTorch {found['torch']}, "
         f"Python {python})"
     )
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """This package's version, in a checkout that of its pyproject.toml."""
     if CHECKOUT is not None and (project := CHECKOUT / "pyproject.toml").is_file():
         return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
     return metadata.version("ksr-recbole")

@@ -27,11 +27,11 @@ from ksr_recbole.explanation.explain import explain
 from ksr_recbole.explanation.heat_map import draw
 from ksr_recbole.explanation.labels import attribute_labels, relation_label, relation_labels
 from ksr_recbole.explanation.page import page
+from ksr_recbole.explanation.parts import Chosen, Reason, Recommendation
 from ksr_recbole.explanation.terminal import abbreviations, render
 from ksr_recbole.explanation.trace import History, Trace, rank_values
 from ksr_recbole.explanation.trained import load_trained
 from ksr_recbole.explanation.value_entities import ValueEntities
-from ksr_recbole.explanation.writer import LEADING_SHARE, LEAST_ATTENTION
 from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.trainer import checkpoint
 from tests import reference
@@ -159,28 +159,6 @@ def test_weights_sum_to_one_and_the_marked_entities_are_those_of_the_next_item(f
     assert explanation.steps[-2].next_item == explanation.steps[-1].item
 
 
-def test_reasons_are_true_and_none_is_missing(films):
-    model, dataset = films
-    found = 0
-    for user in ("anna", "ben", "cy", "dee"):
-        explanation = explain(model, dataset, user, top=3)
-        last = explanation.steps[-1].attributes
-        for recommendation in explanation.recommendations:
-            tails = set(FILMS[recommendation.item.id][3])
-            expected = set()
-            for attribute, view in zip(explanation.attributes, last, strict=True):
-                leading = view.values[: max(1, attribute.n_entities // LEADING_SHARE)]
-                if view.weight >= LEAST_ATTENTION and attribute.label != "prequel":
-                    shared = {v.id for v in leading} & tails
-                    expected |= {(attribute.label, e, view.weight) for e in shared}
-            reasons = [r for r in recommendation.reasons if r.label != "prequel"]
-            assert {(r.label, r.entity, r.weight) for r in reasons} == expected
-            weights = [r.weight for r in recommendation.reasons]
-            assert weights == sorted(weights, reverse=True)
-            found += len(expected)
-    assert found > 5
-
-
 def test_recommendations_are_the_full_ranking_without_the_history(films):
     model, dataset = films
     explanation = explain(model, dataset, "cy", recommendations=4)
@@ -201,7 +179,8 @@ def test_a_user_with_one_interaction_and_one_who_wants_more_than_there_is(films)
     explanation = explain(model, dataset, "dee", recommendations=1000)
     assert len(explanation.steps) == 1 and explanation.steps[0].next_item is None
     assert len(explanation.recommendations) == len(FILMS) - 1
-    assert "now" in render(explanation) and "before:" not in render(explanation)
+    told = render(explanation, full=True)
+    assert "now" in told and "before:" not in told
 
 
 def test_explaining_leaves_the_model_as_it_was_and_reads_it_without_dropout(tmp_path):
@@ -252,7 +231,7 @@ def test_without_names_ids_are_shown_and_one_line_says_how_to_add_them(tmp_path)
     assert explanation.steps[0].item.title == "5"
     (note,) = explanation.notes
     assert "films.item" in note and "films.entity" in note and "name:token_seq" in note
-    assert note in " ".join(render(explanation, width=400).split("\n"))
+    assert note in " ".join(render(explanation, width=400, full=True).split("\n"))
 
 
 @pytest.mark.parametrize(
@@ -324,8 +303,9 @@ def test_the_terminal_view_is_as_it_was(films):
     model, dataset = films
     explanation = explain(model, dataset, "ben", steps=5, top=3)
     notes = tuple(n.replace(str(dataset.dataset_path), "FOLDER") for n in explanation.notes)
-    stored = (SNAPSHOTS / "explanation.txt").read_text(encoding="utf-8")
-    assert render(replace(explanation, notes=notes)) == stored
+    for full, name in ((False, "explanation.txt"), (True, "explanation_full.txt")):
+        stored = (SNAPSHOTS / name).read_text(encoding="utf-8")
+        assert render(replace(explanation, notes=notes), full=full) == stored
 
 
 @pytest.fixture
@@ -348,32 +328,54 @@ def many(films):
         item = replace(step.item, title=f"{evil if number == 19 else 'Film'} {number}")
         steps.append(replace(step, number=number, item=item, attributes=views))
     steps[-1] = replace(steps[-1], next_item=None)
+    item = replace(small.steps[0].item, title=evil)
+    reason = Reason(
+        f"with {evil}", f"with {evil}: you chose Film", (2,), ("actor",), "e", evil, 0.1, 0.5, 2.0,
+        3, (Chosen(steps[3].item, 17),),
+    )  # fmt: skip
     recommendations = (
-        replace(small.recommendations[0], item=replace(small.steps[0].item, title=evil)),
-        replace(small.recommendations[1], reasons=()),
+        Recommendation(1, item, 1.0, f"With {evil}.", (reason,) * 5, (reason,), ()),
+        *(Recommendation(k, item, 0.5, "It shares nothing.", (), (), ()) for k in range(2, 11)),
     )
     return replace(
         small,
         n_interactions=20,
         attributes=attributes,
-        steps=tuple(steps),
-        recommendations=recommendations,
+        attention=tuple(view.weight for view in steps[-1].attributes),
+        history=tuple(replace(step.item, id=str(step.number)) for step in steps),
+        steps=tuple(replace(s, item=replace(s.item, id=str(s.number))) for s in steps),
+        recommendations=tuple(
+            replace(each, reasons=tuple(marking(r) for r in each.reasons))
+            for each in recommendations
+        ),
     )
+
+
+def marking(reason: Reason) -> Reason:
+    """The same reason, which names the fourth item of the history."""
+    (chosen,) = reason.chosen
+    return replace(reason, chosen=(replace(chosen, item=replace(chosen.item, id="4")),))
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_no_line_of_the_terminal_view_is_too_long(many, width):
-    lines = render(many, width).splitlines()
-    assert max(map(cell_len, lines)) <= width
-    assert "[red]" in render(many, 200)
+    for full in (False, True):
+        lines = render(many, width, full=full).splitlines()
+        assert max(map(cell_len, lines)) <= width
+        assert "[red]" in render(many, 400, full=full)
+
+
+def test_the_short_view_has_24_lines_however_much_there_is(many):
+    many = replace(many, notes=("A note. " * 30,), value_matrix="shared")
+    assert len(render(many).splitlines()) <= 24
 
 
 def test_colours_are_for_terminals_and_change_no_letter(many):
-    plain, coloured = render(many), render(many, colour=True)
+    plain, coloured = render(many, full=True), render(many, colour=True, full=True)
     assert "\x1b" not in plain and "\x1b[" in coloured
     stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
     assert [x.rstrip() for x in stripped.splitlines()] == plain.splitlines()
-    assert not set("░▒▓█✓") & set(render(many, ascii_only=True))
+    assert not set("░▒▓█✓") & set(render(many, ascii_only=True, full=True))
 
 
 def test_abbreviations_are_different_and_short():
@@ -422,7 +424,7 @@ def browser():
         found.close()
 
 
-@pytest.fixture(params=[1200, 360])
+@pytest.fixture(params=[1280, 390])
 def opened(request, browser, many, tmp_path):
     """The page at a width, and what it asked for and complained of."""
     file = tmp_path / "page.html"
@@ -446,13 +448,26 @@ def test_the_page_fits_its_window_and_shows_the_titles_as_text(opened, many):
         assert step.item.title in text
     assert opened.title() == "KSR-paper on films: user ben"
     assert many.recommendations[0].item.title in opened.text_content("#recommendations")
-    assert "No support" in opened.text_content("#recommendations li:nth-child(2)")
+    assert "shares nothing" in opened.text_content("#recommendations ol.cards > li:nth-child(2)")
+
+
+def test_a_page_of_one_user_is_short_and_a_reason_marks_its_items(opened, many):
+    if opened.viewport_size["width"] == 1280:
+        assert opened.evaluate("document.documentElement.scrollHeight") < 2500
+    opened.focus("ul.reasons button")
+    opened.keyboard.press("Enter")
+    assert opened.locator("#history li.marked").all_inner_texts() == ["Film 4"]
+    assert opened.locator("#heat th.marked").all_text_contents() == [many.attributes[2].label]
+    assert "you chose Film" in opened.text_content("#marked")
+    opened.keyboard.press("Enter")
+    assert opened.locator(".marked").count() == 0
 
 
 def test_the_slider_changes_the_ranking_by_keyboard(opened, many):
     def ranking() -> list[str]:
         return opened.locator("#ranking li").all_inner_texts()
 
+    opened.click("#values-title")
     opened.focus("#step")
     shown = ranking()
     assert many.steps[-2].attributes[0].values[0].name in shown[0]
@@ -469,6 +484,7 @@ def test_the_heat_map_is_walked_with_the_arrow_keys(opened, many):
     def label() -> str:
         return opened.evaluate("document.activeElement.getAttribute('aria-label')")
 
+    opened.click("#attention-title")
     opened.focus("#heat td[tabindex='0']")
     most, second = many.by_attention()[:2]
     assert label().startswith(f"{many.steps[-1].item.title}, {many.attributes[most].label}: ")
@@ -553,6 +569,15 @@ def test_the_command_shows_writes_and_says_where(trained, tmp_path, capsys):
     assert stored["user"] in targets[0].read_text(encoding="utf-8")
 
 
+def test_without_a_user_a_telling_one_is_shown_and_how_to_choose_another(trained, capsys):
+    assert main(arguments(trained)) == 0
+    shown = capsys.readouterr().out
+    user = re.search(r"User (u\d+) was chosen .* --user=ID", shown)[1]
+    assert shown.startswith(f"KSR on toy: user {user}\n") and "--full" in shown
+    assert main(arguments(trained, f"--user={user}", "--full")) == 0
+    assert "Attention over the attributes" in capsys.readouterr().out
+
+
 def test_json_is_all_there_is_on_stdout(trained, capsys):
     assert main(arguments(trained, "--user=u4", "--json", "--top=2")) == 0
     captured = capsys.readouterr()
@@ -564,7 +589,6 @@ def test_json_is_all_there_is_on_stdout(trained, capsys):
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        ([], "No user is given; add --user=ID"),
         (["--user=u99"], r"no user 'u99' with linked items in .*toy\.inter; its 30 users .* u0"),
         (["--user=[PAD]"], "There is no user"),
         (["--user=u1", "--steps=0"], "--steps is '0'"),

@@ -29,6 +29,7 @@ ROOMS = (
     "quick_start",
     "explanation",
     "inference",
+    "serve",
     "plugin",
     "comparison",
     "interpretability",

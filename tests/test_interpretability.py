@@ -279,8 +279,26 @@ def test_the_measures_are_those_of_plain_loops(toy_folder, exact_config, monkeyp
 # Known answers --------------------------------------------------------------------------------
 
 
+class NoReasons:
+    """Instead of the reasons, where a model answers for one batch of all users only."""
+
+    def __init__(self, knowledge, cases, model):
+        self.n_items = model.n_items
+
+    def read(self, batch, items, lengths):
+        return torch.zeros(len(items), self.n_items)
+
+    def summary(self):
+        return {}, {}
+
+
+@pytest.fixture
+def without_reasons(monkeypatch):
+    monkeypatch.setattr("ksr_recbole.interpretability.measures.ReasonLevel", NoReasons)
+
+
 def test_value_vectors_that_are_the_true_entities_are_always_right(
-    exact_config, toy_dataset, monkeypatch
+    exact_config, toy_dataset, monkeypatch, without_reasons
 ):
     config = exact_config()
     model = make_model(config, toy_dataset)
@@ -320,7 +338,7 @@ def test_attention_on_one_attribute_agrees_as_often_as_that_attribute(
 
 
 def test_attention_that_knows_the_answer_is_the_best_possible(
-    exact_config, toy_dataset, monkeypatch
+    exact_config, toy_dataset, monkeypatch, without_reasons
 ):
     config = exact_config()
     model = make_model(config, toy_dataset)

@@ -113,8 +113,9 @@ def test_dependencies_are_those_that_work() -> None:
         for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
         if line and not line.startswith("#")
     ]
-    fast = (Requirement(line) for line in PROJECT["optional-dependencies"]["fast"])
-    declared |= {requirement.name: requirement for requirement in fast}
+    extras = PROJECT["optional-dependencies"]
+    pinned = (Requirement(line) for name in ("fast", "serve") for line in extras[name])
+    declared |= {requirement.name: requirement for requirement in pinned}
     assert {pin.name for pin in pins} == set(declared)
     for pin in pins:
         (version,) = (spec.version for spec in pin.specifier)

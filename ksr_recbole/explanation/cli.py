@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from ksr_recbole.arguments import Parser, count_of
 from ksr_recbole.cli import run_command, say_loading, task_of
-from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable_file, replacing
 from ksr_recbole.text import below
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from ksr_recbole.explanation.parts import Explanation
 
 _ABOUT = """\
-Shows what KSR's memory says of a user (Sec. 5.4): the attention over the attributes after each
-interaction, the value entities it holds nearest, and what supports the recommendations.
+Shows what KSR recommends to a user and why: what the items share with the user's own history.
+--full adds the memory (Sec. 5.4): attention after each interaction and the nearest value entities.
 """
 
 _SCRIPT = "-m ksr_recbole explain"
@@ -34,7 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m ksr_recbole explain`` and return its exit status."""
     parser = Parser(_SCRIPT, description=_ABOUT, keys="instead of the checkpoint's")
     add = parser.add_argument
-    add("--user", metavar="ID", help="the user's id in the .inter file")
+    add(
+        "--user",
+        metavar="ID",
+        help="the user's id in the .inter file; by default one whose reasons tell most",
+    )
     parser.add_names(files=False)
     add("--checkpoint", metavar="FILE",
         help="by default the newest one of that model and dataset in saved/ "
@@ -42,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--steps", metavar="N", take=count_of, default=20, help="show the last N interactions")
     add("--top", metavar="N", take=count_of, default=5,
         help="show N value entities of each attribute")  # fmt: skip
+    add("--full", action="store_true", help="all reasons, and the memory after each step")
     add("--html", metavar="FILE", help="write a page to explore")
     add("--png", metavar="FILE", help="write a picture after Fig. 5")
     add("--json", metavar="FILE", nargs="?", const=_STDOUT,
@@ -50,29 +54,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Namespace) -> int:
-    if not given.user:
-        raise UserError("No user is given; add --user=ID with an id of the .inter file.")
     to_stdout = given.json == _STDOUT
     named = {kind: path for kind in _FILES if (path := getattr(given, kind)) not in (None, _STDOUT)}
     targets = {kind: ensure_writable_file(path, kind) for kind, path in named.items()}
-    about = f"User {given.user}, {given.checkpoint or task_of(given)}"
+    who = f"User {given.user}" if given.user else "A telling user"
+    about = f"{who}, {given.checkpoint or task_of(given)}"
     say_loading(about, sys.stderr if to_stdout else sys.stdout)
     # Imported late: RecBole fails to import with the versions refused before.
-    from ksr_recbole.explanation.explain import explain
+    from ksr_recbole.explanation.explain import explain, telling_user
     from ksr_recbole.explanation.trained import load_trained
 
     values = {"gpu_id": "", **given.values}  # one user needs no GPU
     trained = load_trained(given.checkpoint, given.model, given.dataset, values)
-    explanation = explain(
-        trained.model, trained.dataset, given.user, steps=given.steps, top=given.top
-    )
+    user = given.user or telling_user(trained.model, trained.dataset)
+    explanation = explain(trained.model, trained.dataset, user, steps=given.steps, top=given.top)
     for kind, path in targets.items():
         _write(explanation, kind, path)
     if to_stdout:
         print(_as_json(explanation), end="")
     else:
-        below(sys.stdout).write(_as_text(explanation))  # coloured, and clean already
+        below(sys.stdout).write(_as_text(explanation, given.full))  # coloured, and clean already
     told = [f"Explained: {trained.checkpoint}", *(f"Written: {path}" for path in targets.values())]
+    if not given.user:
+        told.append(f"User {user} was chosen because the model has most to say of them; --user=ID.")
+    if not (given.full or to_stdout):
+        told.append("More: --full, or --html=FILE for a page to explore.")
     print("\n".join(told), file=sys.stderr if to_stdout else sys.stdout)
     return 0
 
@@ -81,7 +87,7 @@ def _as_json(explanation: Explanation) -> str:
     return json.dumps(explanation.to_dict(), indent=2, allow_nan=False) + "\n"
 
 
-def _as_text(explanation: Explanation) -> str:
+def _as_text(explanation: Explanation, full: bool) -> str:
     """The terminal view, with what the terminal can show."""
     from rich.console import Console
 
@@ -97,7 +103,7 @@ def _as_text(explanation: Explanation) -> str:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # titles may have other letters too
     colour = stream.isatty() and not console.no_color
-    return render(explanation, console.width, colour, ascii_only)
+    return render(explanation, console.width, colour, ascii_only, full)
 
 
 def _write(explanation: Explanation, kind: str, path: Path) -> None:

@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
 
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation.parts import Explanation
+from ksr_recbole.explanation.influence import LOOKED_BACK, influence, is_split
+from ksr_recbole.explanation.knowledge import Knowledge
+from ksr_recbole.explanation.parts import Explanation, Recommendation, Step
+from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered
 from ksr_recbole.explanation.trace import History, Trace, rank_values
-from ksr_recbole.explanation.value_entities import ValueEntities
+from ksr_recbole.explanation.wording import Wording, often_chosen
 from ksr_recbole.explanation.writer import Writer
 from ksr_recbole.model.ksr import KSR
+from ksr_recbole.model.sequence_recommender import SequenceState
 
 
 def explain(
@@ -27,7 +33,7 @@ def explain(
     top: int = 5,
     recommendations: int = 10,
 ) -> Explanation:
-    """Explain a user's recommendations by the attention over attributes and the value entities.
+    """Explain a user's recommendations by what they share with the user's own history.
 
     The model reads the user's whole history, as a recommender in use would, held-out
     interactions too.
@@ -50,17 +56,144 @@ def explain(
             raise UserError(f"The number of {name} is {count}; it must be at least 1.")
     _check_fit(model, dataset)
     history = History.of(dataset, user)
-    found = ValueEntities.of(dataset)
-    with _reading(model):
+    with reading(model):
         items = torch.from_numpy(history.items).to(model.item_embedding.weight.device)
         trace = Trace.of(model, items, steps)
-        shown = len(trace.attention)
-        next_items = np.append(history.items[len(items) - shown + 1 :], 0)
-        rankings = rank_values(model, found, trace.values, next_items, top)
-        best, scores = _recommend(model, trace, history.seen, recommendations)
-    attention = trace.attention.double().cpu().numpy()
-    writer = Writer(dataset, found, history, attention, rankings, best, scores)
-    return writer.explanation(str(user), model.options.value_matrix)
+        best, scores = _recommend(model, trace.state, history.seen, recommendations)
+        about = str(dataset.config["model"]), str(dataset.dataset_name), str(user)
+        knowledge = Knowledge.of(dataset)
+        return explanation(model, knowledge, about, history, trace, (best, scores), top)
+
+
+_LOOKED_AT = 20
+"""Users among whom a telling one is chosen."""
+
+_LONG = 30
+"""Interactions of a history that is long enough to tell something, and short enough to be read."""
+
+
+def telling_user(model: KSR, dataset: KGSequenceDataset) -> str:
+    """A user of whom the model has much to say: the most recommendations with a rare reason.
+
+    Looked at are users whose histories are about 30 interactions long.
+
+    Raises:
+        UserError: see :func:`explain`.
+    """
+    _check_fit(model, dataset)
+    lengths = np.diff(dataset.sequences.offsets)[1:]
+    users = 1 + np.argsort(np.abs(lengths - _LONG), kind="stable")[:_LOOKED_AT]
+    knowledge, told = Knowledge.of(dataset), []
+    tokens = dataset.field2id_token[dataset.uid_field]
+    for user in users:
+        history = History.of(dataset, str(tokens[user]))
+        with reading(model):
+            items = torch.from_numpy(history.items).to(model.item_embedding.weight.device)
+            state = Trace.of(model, items, 0).state
+            best = _recommend(model, state, history.seen, 10)
+            found = recommendations_of(model, knowledge, history.items, state, *best)
+        told.append(sum(each.reasons[0].rarity for each in found if each.reasons))
+    return str(tokens[users[int(np.argmax(told))]])
+
+
+def explanation(
+    model: KSR,
+    knowledge: Knowledge,
+    about: tuple[str, str, str],
+    history: History,
+    trace: Trace,
+    best: tuple[np.ndarray, np.ndarray],
+    top: int,
+) -> Explanation:
+    """Everything about one history.
+
+    Args:
+        model: reads without dropout and gradients.
+        knowledge: names everything.
+        about: names of the model and of the dataset, and who it is.
+        history: what the model read.
+        trace: the memory after its last steps, of which there may be none.
+        best: the items to explain, the best first, ``int64 [K]``, and their scores.
+        top: how many value entities to show of each attribute.
+    """
+    now = attention_now(model, trace.state)
+    return Explanation(
+        *about,
+        n_interactions=len(history.items),
+        value_matrix=model.options.value_matrix,
+        split="exact" if is_split(model) else "left out",
+        attributes=knowledge.attributes,
+        attention=tuple(among_covered(knowledge, now)[0].tolist()),
+        history=tuple(knowledge.item(item) for item in history.items.tolist()),
+        often=often_chosen(knowledge, history.items),
+        steps=_steps(model, knowledge, history, trace, top),
+        recommendations=recommendations_of(model, knowledge, history.items, trace.state, *best),
+        notes=knowledge.notes,
+    )
+
+
+def _steps(
+    model: KSR, knowledge: Knowledge, history: History, trace: Trace, top: int
+) -> tuple[Step, ...]:
+    shown = len(trace.attention)
+    if not shown:
+        return ()
+    next_items = np.append(history.items[len(history.items) - shown + 1 :], 0)
+    rankings = rank_values(model, knowledge.values, trace.values, next_items, top)
+    attention = among_covered(knowledge, trace.attention.double().cpu().numpy())
+    return Writer(knowledge, history, attention, rankings).steps()
+
+
+def attention_now(model: KSR, state: SequenceState) -> np.ndarray:
+    """Attention over the attributes (Eq. 6) in states of ``B`` users, ``float64 [B, A]``."""
+    return model.attention(state.hidden[-1]).double().cpu().numpy()
+
+
+def recommendations_of(
+    model: KSR,
+    knowledge: Knowledge,
+    history: np.ndarray,
+    state: SequenceState,
+    best: np.ndarray,
+    scores: np.ndarray,
+) -> tuple[Recommendation, ...]:
+    """Items with their reasons.
+
+    Args:
+        model: a KSR.
+        knowledge: what items have.
+        history: item ids, the latest last, ``int64 [T]``.
+        state: the state after it, of one user.
+        best: item ids, the best first, ``int64 [K]``.
+        scores: their scores, ``[K]``.
+    """
+    owners, one = np.zeros(len(best), np.int64), np.zeros(len(history), np.int64)
+    shape = (1, len(knowledge.item_tokens))
+    histories = csr_matrix((np.ones(len(history)), (one, history)), shape=shape)
+    attention = attention_now(model, state)
+    if is_split(model):
+        items = torch.from_numpy(best).to(state.hidden.device)[None]
+        terms = model.match_terms(state, items)[0]  # type: ignore[operator]  # is_split saw it
+        asked = Candidates(best, owners, attention, terms=terms.double().cpu().numpy())
+    else:
+        found = _influence(model, history, best, shape[1])
+        asked = Candidates(best, owners, attention, influence=found)
+    shared = SharedFacts.of(knowledge, histories, asked)
+    return Wording(knowledge, history, shared).recommendations(best, scores)
+
+
+def _influence(model: KSR, history: np.ndarray, best: np.ndarray, n_items: int) -> csr_matrix:
+    """What each item of one history weighs for each of ``best [K]``, ``[K, n]``, sparse."""
+    device = model.item_embedding.weight.device
+    items, candidates = (torch.from_numpy(each).to(device)[None] for each in (history, best))
+    early, late = items[:, :-LOOKED_BACK], items[:, -LOOKED_BACK:]
+    lengths = [torch.tensor([part.shape[1]], device=device) for part in (early, late)]
+    before = model.advance(early, lengths[0])
+    lost = influence(model, late, lengths[1], before, candidates)[0].double().cpu().numpy()
+    rows, steps = np.indices(lost.T.shape)
+    columns = history[-LOOKED_BACK:][steps.ravel()] if len(history) else steps.ravel()
+    cells = (lost.T.ravel(), (rows.ravel(), columns))
+    return csr_matrix(cells, shape=(len(best), n_items))
 
 
 def _check_fit(model: Any, dataset: Any) -> None:
@@ -80,7 +213,7 @@ def _check_fit(model: Any, dataset: Any) -> None:
 
 
 @contextmanager
-def _reading(model: KSR) -> Iterator[None]:
+def reading(model: KSR) -> Iterator[None]:
     """Without dropout and gradients; the model is left as it was."""
     training = model.training
     model.eval()
@@ -91,10 +224,12 @@ def _reading(model: KSR) -> Iterator[None]:
         model.train(training)
 
 
-def _recommend(model: KSR, trace: Trace, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best items after the last step, padding and items seen excluded, and their scores."""
-    preference = model.last_preference(trace.state)
-    scores = model.all_scores(model.user_mlp(preference))[0]  # Eq. 10
+def _recommend(
+    model: KSR, state: SequenceState, seen: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best items in a state, padding and items seen excluded, and their scores."""
+    nobody = torch.zeros(1, dtype=torch.long, device=state.hidden.device)
+    scores: Tensor = model.all_scores(model.read_state(nobody, state))[0]
     scores[0] = scores[torch.from_numpy(seen).to(scores.device)] = -torch.inf
     left = int((scores > -torch.inf).sum())
     best = scores.topk(min(k, left))

@@ -81,6 +81,21 @@ class Names:
         return self.entities.get(token, token)
 
 
+def item_titles(dataset: Any, items: Sequence[str]) -> list[str]:
+    """Titles of items, from ``<dataset>.item``; the id where there is none.
+
+    Args:
+        dataset: any dataset of RecBole's; its folder has the file.
+        items: item ids.
+
+    Raises:
+        UserError: a malformed file.
+    """
+    path = atomic_path(dataset.dataset_path, dataset.dataset_name, "item")
+    titles = _titles(path, Layout.of(dataset.config), set(items)) or {}
+    return [titles.get(item, item) for item in items]
+
+
 def attribute_labels(dataset: KGSequenceDataset) -> tuple[str, ...]:
     """Labels of the dataset's attributes.
 

@@ -8,6 +8,9 @@ from importlib.resources import files
 from ksr_recbole.explanation.parts import Explanation
 
 _PLACE = "__DATA__"
+_SHARED = {"__LOOK__": "look.css", "__CARDS__": "cards.js"}
+"""What this page and that of ``serve`` have in common."""
+
 _ESCAPES = {
     "<": "\\u003c",
     ">": "\\u003e",
@@ -20,9 +23,16 @@ _ESCAPES = {
 
 def page(explanation: Explanation) -> str:
     """The page: ``page.html`` with the explanation inside as JSON."""
-    template = (files(__package__) / "page.html").read_text(encoding="utf-8")
+    template = with_shared((files(__package__) / "page.html").read_text(encoding="utf-8"))
     data = json.dumps(explanation.to_dict(), ensure_ascii=False, allow_nan=False)
     for character, escape in _ESCAPES.items():
         data = data.replace(character, escape)
     before, after = template.split(_PLACE)
     return f"{before}{data}{after}"
+
+
+def with_shared(template: str) -> str:
+    """A page's template with the look and the script that pages share in it."""
+    for place, name in _SHARED.items():
+        template = template.replace(place, (files(__package__) / name).read_text(encoding="utf-8"))
+    return template

@@ -84,27 +84,62 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Reason:
-    """An entity that a recommended item has and that is among the user's leading values.
-
-    Leading are the first ``top`` entities of an attribute, but no more than a quarter of its
-    range, and only where the attribute has at least 1 % of the attention.
+class Chosen:
+    """An item of the user's own history.
 
     Attributes:
-        label: the attribute in words.
-        entity: the entity's id.
-        name: its name.
-        weight: the attention on the attribute after the last step.
-        rank: the entity's rank by distance after the last step.
-        n_entities: size of the attribute's range.
+        item: the item.
+        ago: how many choices ago, 1 for the latest.
     """
 
-    label: str
+    item: Item
+    ago: int
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A value that a recommended item shares with items of the user's own history.
+
+    The same value on several attributes (who wrote and directed a film) is one reason.
+
+    Attributes:
+        phrase: in words, such as "directed by Nora Ephron".
+        sentence: the phrase and the items of the history that have it.
+        attributes: positions in :attr:`Explanation.attributes`.
+        labels: the attributes in plain words.
+        entity: the value entity's id.
+        value: its name.
+        attention: the attention on the attributes, among those that the item has.
+        weight: what speaks for the item by it, see :attr:`Explanation.split`.
+        rarity: ``log(items / items that have the value)``.
+        n_items: how many items have the value.
+        chosen: the items of the history that have it, the latest first.
+    """
+
+    phrase: str
+    sentence: str
+    attributes: tuple[int, ...]
+    labels: tuple[str, ...]
     entity: str
-    name: str
+    value: str
+    attention: float
     weight: float
-    rank: int
-    n_entities: int
+    rarity: float
+    n_items: int
+    chosen: tuple[Chosen, ...]
+
+
+@dataclass(frozen=True)
+class Often:
+    """A value that many items of the history have, for how rare it is.
+
+    Attributes:
+        phrase: in words, as of a :class:`Reason`.
+        times: how many items of the history have it.
+    """
+
+    phrase: str
+    times: int
 
 
 @dataclass(frozen=True)
@@ -115,13 +150,21 @@ class Recommendation:
         rank: from 1.
         item: the item.
         score: Eq. 10.
-        reasons: most attention first; empty if the memory holds nothing in its favour.
+        sentence: why, in one sentence.
+        reasons: the model's own, by weight and rarity: values with at least 1 % of all that
+            speaks for the item.
+        common: of these, the values that more than a fifth of all items have.
+        shared: what the item shares with the history though it does not speak for it: not the
+            model's reasons.
     """
 
     rank: int
     item: Item
     score: float
+    sentence: str
     reasons: tuple[Reason, ...]
+    common: tuple[Reason, ...]
+    shared: tuple[Reason, ...]
 
 
 @dataclass(frozen=True)
@@ -134,8 +177,15 @@ class Explanation:
         user: the user's id in the ``.inter`` file.
         n_interactions: length of the history the model read.
         value_matrix: ``private``, or ``shared`` by all users (Sec. 5.3).
+        split: what a reason's weight is. ``exact``: what its attributes add to the score, which
+            is a sum; ``left out``: by how much the score falls if its items are left out of the
+            history, each alone, of the latest 50.
         attributes: the memory's slots.
-        steps: the last steps, oldest first.
+        attention: attention on each attribute now, among those that at least a tenth of the items
+            have; 0 for the others.
+        history: the items the model read, oldest first.
+        often: what the history has more than once, by times and rarity.
+        steps: the last steps, oldest first; empty if none were asked for.
         recommendations: what to choose next, best first.
         notes: what a reader must know, such as where names are missing; one sentence each.
     """
@@ -145,7 +195,11 @@ class Explanation:
     user: str
     n_interactions: int
     value_matrix: str
+    split: str
     attributes: tuple[Attribute, ...]
+    attention: tuple[float, ...]
+    history: tuple[Item, ...]
+    often: tuple[Often, ...]
     steps: tuple[Step, ...]
     recommendations: tuple[Recommendation, ...]
     notes: tuple[str, ...]
@@ -155,6 +209,6 @@ class Explanation:
         return asdict(self)
 
     def by_attention(self) -> list[int]:
-        """Positions of the attributes, the most attention after the last step first."""
-        weights = [view.weight for view in self.steps[-1].attributes]
+        """Positions of the attributes, the most attention now first."""
+        weights = self.attention
         return sorted(range(len(weights)), key=lambda a: -weights[a])

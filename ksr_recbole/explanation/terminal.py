@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from ksr_recbole.explanation.parts import AttributeView, Explanation, Recommendation, Step
+from ksr_recbole.explanation.parts import AttributeView, Explanation, Reason, Step
 from ksr_recbole.text import cleaned
 
 SHADES = " ░▒▓█"
@@ -28,20 +28,36 @@ _CODE = 4
 """Letters of an attribute's abbreviation."""
 
 _LEAST_TITLE = 16
+_LATEST = 3
+"""Items of the history in the heading."""
+_IN_SHORT, _FIRST, _SHOWN = 6, 5, 3
+"""Recommendations with a reason in the short view, attributes named there, and reasons of one
+recommendation in the full one."""
+
+_WEIGHTS = {
+    "exact": "Before a reason stands what its attributes add to the score.",
+    "left out": "Before a reason stands by how much the score falls if its items are left out of "
+    "the history, each alone, of the latest 50.",
+}
 _BELOW = 2
 """Right entities shown of those below the nearest ones."""
 
 
 def render(
-    explanation: Explanation, width: int = 80, colour: bool = False, ascii_only: bool = False
+    explanation: Explanation,
+    width: int = 80,
+    colour: bool = False,
+    ascii_only: bool = False,
+    full: bool = False,
 ) -> str:
-    """The terminal view.
+    """The terminal view: recommendations and reasons, in 24 lines of 80 columns.
 
     Args:
         explanation: what to show.
         width: columns, at least 40.
         colour: with colour codes.
         ascii_only: without block characters and marks, for encodings that have none.
+        full: all recommendations and reasons, and the memory after each step.
     """
     text = StringIO()
     console = Console(
@@ -51,11 +67,16 @@ def render(
     explanation = cleaned(explanation)  # titles and names are foreign text
     view = _View(explanation, console, ascii_only)
     view.heading()
-    view.attention()
-    view.values()
-    view.recommendations()
+    if full:
+        view.recommendations()
+        if explanation.steps:
+            view.attention()
+            view.values()
+    else:
+        view.best()
+        view.looks_at()
     for note in explanation.notes:
-        console.print(Text(f"\nNames: {note}", _FAINT))
+        view.note(f"Names: {note}", full)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
@@ -70,15 +91,45 @@ class _View:
 
     def heading(self) -> None:
         e = self.shown
-        self.console.print(Text(f"{e.model} on {e.dataset}: user {e.user}", "bold"))
-        self._paragraph(
-            f"{_counted(e.n_interactions, 'interaction')}, the last {len(e.steps)} shown."
-        )
+        who = f"user {e.user}" if e.user else "somebody new"
+        self.console.print(Text(f"{e.model} on {e.dataset}: {who}", "bold"))
+        latest = [item.title for item in reversed(e.history[-_LATEST:])]
+        told = f"{_counted(e.n_interactions, 'choice')}"
+        self._line(Text(f"{told}, the latest: {'; '.join(latest)}" if latest else told))
         if e.value_matrix == "shared":
             self._paragraph(
-                "The value matrix is shared by all users: the values below are not this user's "
-                "own, only the attention is."
+                "The value matrix is shared by all users: the values are not this user's own, "
+                "only the attention is."
             )
+
+    def note(self, text: str, whole: bool) -> None:
+        """A note, in one line unless there is room."""
+        line = Text(text, _FAINT)
+        if whole:
+            self.console.print(Text("\n").append_text(line))
+        else:
+            self._line(line)
+
+    # Recommendations and reasons, in short --------------------------------------------------
+
+    def best(self) -> None:
+        """The first recommendations with a reason each, and the titles of the others."""
+        self._title("Recommended, and why")
+        if not self.shown.recommendations:
+            self._paragraph("Nothing: every item was chosen before.")
+        for each in self.shown.recommendations[:_IN_SHORT]:
+            self._line(Text(f"{each.rank:>3}  ").append(each.item.title, "bold"))
+            self._line(Text(f"     {each.sentence}"))
+        if others := self.shown.recommendations[_IN_SHORT:]:
+            titles = [f"{each.rank} {each.item.title}" for each in others]
+            self._paragraph(f"Then: {'; '.join(titles)}.", lines=2)
+
+    def looks_at(self) -> None:
+        """The attributes with the most attention now, and where there is more."""
+        e = self.shown
+        parts = [f"{e.attributes[a].label} {_percent(e.attention[a])}" for a in self.order[:_FIRST]]
+        self.console.print()
+        self._line(Text(f"The model looks at: {', '.join(parts)} (attention, Eq. 6)."))
 
     # Attention ------------------------------------------------------------------------------
 
@@ -194,40 +245,45 @@ class _View:
     # Recommendations ------------------------------------------------------------------------
 
     def recommendations(self) -> None:
-        """The best items with the value entities that support them."""
-        self._title("Recommendations, and what in the memory supports them")
-        if not self.shown.recommendations:
-            self._paragraph("None: the user has had every item.")
+        """All recommended items with up to three reasons each."""
+        self._title("Recommended, and why")
+        e = self.shown
+        if not e.recommendations:
+            self._paragraph("Nothing: every item was chosen before.")
             return
-        self._paragraph(
-            "A reason is an entity that the item shares with the leading values: those under "
-            "now, at most a quarter of an attribute's entities, of attributes with at least 1% "
-            "of the attention. It says that item and memory agree, not that the score comes from "
-            "this alone."
-        )
-        for recommendation in self.shown.recommendations:
-            head = f"{recommendation.rank:>3}  "
-            self._hanging(head, [Text(recommendation.item.title, "bold")])
-            self._hanging(" " * 5, self._support(recommendation))
+        self._paragraph(_WEIGHTS[e.split])
+        for each in e.recommendations:
+            self._line(Text(f"{each.rank:>3}  ").append(each.item.title, "bold"))
+            own = each.reasons[:_SHOWN]
+            for reason in own:
+                self._line(Text(f"     {reason.weight:+.3f} {reason.sentence}"))
+            if not own:
+                self._line(Text(f"     {each.sentence}"))
+            self._folded("most items too", each.common)
+            self._folded("shared, not the model's reason", () if own else each.shared[:_SHOWN])
 
-    def _support(self, recommendation: Recommendation) -> list[Text]:
-        if not recommendation.reasons:
-            return [Text("no support: it has none of the leading values", _FAINT)]
-        return [
-            Text(
-                f"{'because of ' if n == 0 else ''}{reason.label}: {reason.name} "
-                f"({_percent(reason.weight)}, rank {reason.rank})"
-            )
-            for n, reason in enumerate(recommendation.reasons)
-        ]
+    def _folded(self, what: str, reasons: Sequence[Reason]) -> None:
+        if reasons:
+            told = "; ".join(reason.phrase for reason in reasons)
+            self._line(Text(f"     {what}: {told}", _FAINT))
 
     # Lines ----------------------------------------------------------------------------------
 
     def _title(self, text: str) -> None:
         self.console.print(Text(f"\n{text}", "bold underline"))
 
-    def _paragraph(self, text: str) -> None:
-        self.console.print(Text(text))
+    def _paragraph(self, text: str, lines: int | None = None) -> None:
+        """Text in as many lines as it needs, or no more than ``lines``."""
+        wrapped = Text(text).wrap(self.console, self.console.width)
+        for line in wrapped[: lines or len(wrapped)]:
+            self._line(line)
+
+    def _line(self, text: Text) -> None:
+        """One line, cut where there is no room."""
+        if text.cell_len > self.console.width:
+            text.truncate(self.console.width - len(self.dot))
+            text.append(self.dot)
+        self.console.print(text, no_wrap=True)
 
     def _hanging(self, head: str, parts: Sequence[Text]) -> None:
         """``parts`` with commas, after ``head``; a line breaks between parts only."""

@@ -46,12 +46,20 @@ class Trace:
                 items[:before], Packing.of(torch.tensor([before], device=items.device)), state
             )
         attention, values = [], []
-        for block in items[before:].split(_BLOCK):
+        for block in items[before:].split(_BLOCK) if steps else ():
             states = _after_each(model, block, state)
             attention.append(model.attention(states.hidden[-1]))
             values.append(model.value_matrices(states))
             state = SequenceState(states.hidden[:, -1:].contiguous(), states.values[-1:])
+        if not attention:
+            return cls.at(model, state)
         return cls(torch.cat(attention), torch.cat(values), state)
+
+    @classmethod
+    def at(cls, model: KSR, state: SequenceState) -> Trace:
+        """A state of one row, with no step before it."""
+        nothing = model.attention(state.hidden[-1])[:0], model.value_matrices(state)[:0]
+        return cls(*nothing, state)
 
 
 def _after_each(model: KSR, items: Tensor, state: SequenceState) -> SequenceState:
@@ -142,7 +150,7 @@ class History:
 
     Attributes:
         items: item ids in the order of time, ``int64 [T]``.
-        timestamps: as in the ``.inter`` file, ``float64 [T]``.
+        timestamps: as in the ``.inter`` file, ``float64 [T]``; none where they are not known.
         seen: item ids of these and of what ``train_ratio`` leaves out before them.
     """
 
@@ -174,6 +182,8 @@ class History:
 
     def times(self) -> list[str | None]:
         """UTC times as ``YYYY-MM-DD HH:MM``, each ``None`` if the numbers are no dates."""
+        if len(self.timestamps) == 0:
+            return [None] * len(self.items)
         largest = np.abs(self.timestamps).max()
         scale = next((n for n in UNITS.values() if largest < SECONDS_BELOW * n), None)
         # Before 1973: positions or normalised numbers, as RecBole's files may have them.

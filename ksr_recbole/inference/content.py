@@ -38,6 +38,21 @@ class Histories:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """Which value entities items have: one row for each item, attribute and entity.
+
+    Attributes:
+        items: item ids, ``int32 [m]``.
+        attributes: positions in the model's attributes, ``int32 [m]``.
+        entities: entity ids, ``int32 [m]``.
+    """
+
+    items: np.ndarray
+    attributes: np.ndarray
+    entities: np.ndarray
+
+
+@dataclass(frozen=True)
 class SavedModel:
     """What a model directory holds.
 
@@ -49,6 +64,9 @@ class SavedModel:
             knowledge graph, the token of every id; id 0 is padding.
         weights: the state dict, item-entity map and attributes included.
         histories: all users' interactions.
+        names: by ``item`` the title of every id, and by ``entity`` and ``attribute`` their names
+            where the model has attributes; none if the directory was written before it had any.
+        facts: what items have, with ``names``.
     """
 
     model: str
@@ -57,6 +75,8 @@ class SavedModel:
     tokens: dict[str, list[str]]
     weights: dict[str, Tensor]
     histories: Histories
+    names: dict[str, list[str]] | None = None
+    facts: Facts | None = None
 
 
 def check_saved(saved: SavedModel) -> None:
@@ -70,6 +90,8 @@ def check_saved(saved: SavedModel) -> None:
     _check_tokens(saved.tokens, saved.weights)
     _check_histories(saved.histories, len(saved.tokens["user"]), len(saved.tokens["item"]))
     _check_finite(saved.settings, "config.json")
+    if saved.names is not None and saved.facts is not None:
+        _check_names(saved.names, saved.facts, saved.tokens, saved.weights)
     if name := not_finite(saved.weights):
         raise DamagedFileError(f"{name} among the weights is not finite")
     for name in _FIELDS:
@@ -108,6 +130,29 @@ def _check_histories(histories: Histories, n_users: int, n_items: int) -> None:
         raise DamagedFileError("a history begins after its end")
     if len(items) and not (items.min() >= 1 and items.max() < n_items):
         raise DamagedFileError("the histories have items that there are no tokens of")
+
+
+def _check_names(
+    names: Mapping[str, list[str]],
+    facts: Facts,
+    tokens: Mapping[str, list[str]],
+    weights: Mapping[str, Tensor],
+) -> None:
+    check_shape(names, Each(Each(str, list)), "names.json")
+    attributes = weights.get("attributes")
+    n_attributes = 0 if attributes is None else attributes.numel()
+    n_entities = len(tokens.get("entity", ())) if n_attributes else 0
+    sizes = {"item": len(tokens["item"]), "entity": n_entities, "attribute": n_attributes}
+    for kind, size in sizes.items():
+        if len(names.get(kind, ())) != size:
+            raise DamagedFileError(f"names.json does not name {size} of {kind}")
+    if len({len(part) for part in vars(facts).values()}) != 1:
+        raise DamagedFileError("the facts have parts of different lengths")
+    rows = {"item": facts.items, "entity": facts.entities, "attribute": facts.attributes}
+    for kind, ids in rows.items():
+        least = 0 if kind == "attribute" else 1
+        if len(ids) and not (ids.min() >= least and ids.max() < sizes[kind]):
+            raise DamagedFileError(f"the facts have an {kind} that there is no name of")
 
 
 def _check_finite(value: Any, name: str, depth: int = 0) -> None:

@@ -22,20 +22,25 @@ from torch import Tensor
 from ksr_recbole import digests
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.files import read_regular, replacing_folder
-from ksr_recbole.inference.content import Histories, SavedModel, check_saved
+from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.records import Each, check_shape, parse_object
 
-FORMAT = 2
+FORMAT = 3
 KIND = "ksr_recbole model"
 MANIFEST = "manifest.json"
-CONFIG, TOKENS, WEIGHTS, HISTORIES = FILES = (
+CONFIG, TOKENS, WEIGHTS, HISTORIES, NAMES, FACTS = FILES = (
     "config.json",
     "tokens.json",
     "weights.safetensors",
     "histories.safetensors",
+    "names.json",
+    "facts.safetensors",
 )
 """The files next to the manifest."""
+
+_FILES_OF = {2: FILES[:4], FORMAT: FILES}
+"""By format, the files it has: directories written before names were kept are read too."""
 
 _DIGEST = "digest"
 """The manifest's entry that holds the SHA-256 of its other entries."""
@@ -73,7 +78,11 @@ def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Pat
         UserError: the place holds something else, or cannot be written.
     """
     check_replaceable(directory)
-    histories = {name: np.ascontiguousarray(v) for name, v in vars(saved.histories).items()}
+    assert saved.names is not None and saved.facts is not None
+    histories, facts = (
+        {name: np.ascontiguousarray(v) for name, v in vars(arrays).items()}
+        for arrays in (saved.histories, saved.facts)
+    )
     weights = {name: tensor.contiguous() for name, tensor in saved.weights.items()}
     with replacing_folder(directory, lambda: check_replaceable(directory)) as folder:
         # Not safetensors' own writing to a file, which tells a full disk in a way of its own.
@@ -81,6 +90,8 @@ def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Pat
         _write_json(folder / TOKENS, saved.tokens)
         (folder / WEIGHTS).write_bytes(safe_torch.save(weights))
         (folder / HISTORIES).write_bytes(safe_numpy.save(histories))
+        _write_json(folder / NAMES, saved.names)
+        (folder / FACTS).write_bytes(safe_numpy.save(facts))
         manifest = {
             "kind": KIND,
             "format": FORMAT,
@@ -112,7 +123,9 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
         settings = _read_json(folder / CONFIG, wanted, _SMALL)
         weights = _tensors(folder / WEIGHTS, wanted)
         histories = _read_histories(folder / HISTORIES, wanted)
-        tokens = _read_json(folder / TOKENS, wanted, _most_bytes_of_tokens(weights, histories))
+        longest = _most_bytes_of_tokens(weights, histories)
+        tokens = _read_json(folder / TOKENS, wanted, longest)
+        named = manifest["format"] == FORMAT
         saved = SavedModel(
             model=manifest["model"],
             about={k: manifest[k] for k in manifest.keys() - _NOT_ABOUT},
@@ -120,6 +133,8 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
             tokens=tokens,
             weights=weights,
             histories=histories,
+            names=_read_json(folder / NAMES, wanted, longest) if named else None,
+            facts=_read_facts(folder / FACTS, wanted) if named else None,
         )
         check_saved(saved)
     except OSError as error:
@@ -146,7 +161,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     manifest = _object(path, read_regular(path, _SMALL))
     if manifest.get("kind") != KIND:
         raise UserError(f"{path} is not that of a model; save the model again.")
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in (*_FILES_OF,):
         raise UserError(
             f"The model directory {folder} has format {ascii(manifest.get('format'))[:40]}, and "
             f"this version reads format {FORMAT}; save the model again with this version."
@@ -156,8 +171,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except DamagedFileError as error:
         raise DamagedFileError(f"{MANIFEST}: {error}") from error
     check_shape(manifest, {"model": str, "sha256": Each(str)}, MANIFEST)
-    if manifest["sha256"].keys() != set(FILES):
-        raise DamagedFileError(f"{MANIFEST} must name {', '.join(FILES)}, and no other file")
+    files = _FILES_OF[manifest["format"]]
+    if manifest["sha256"].keys() != set(files):
+        raise DamagedFileError(f"{MANIFEST} must name {', '.join(files)}, and no other file")
     for value in (manifest[key] for key in manifest.keys() - _NOT_ABOUT):
         if not isinstance(value, str | int | float | bool | None):
             raise DamagedFileError(f"{MANIFEST} holds more than texts and numbers")
@@ -204,13 +220,25 @@ def _tensors(path: Path, wanted: Mapping[str, str]) -> dict[str, Tensor]:
 
 
 def _read_histories(path: Path, wanted: Mapping[str, str]) -> Histories:
-    arrays = _tensors(path, wanted)
     types = {"items": torch.int32, "offsets": torch.int64, "starts": torch.int32}
+    return Histories(**_arrays(path, wanted, types))
+
+
+def _read_facts(path: Path, wanted: Mapping[str, str]) -> Facts:
+    types = dict.fromkeys(("items", "attributes", "entities"), torch.int32)
+    return Facts(**_arrays(path, wanted, types))
+
+
+def _arrays(
+    path: Path, wanted: Mapping[str, str], types: Mapping[str, torch.dtype]
+) -> dict[str, np.ndarray]:
+    """The vectors in a file, by name; no other ones and of no other type."""
+    arrays = _tensors(path, wanted)
     if {name: (t.dtype, t.ndim) for name, t in arrays.items()} != {
         name: (dtype, 1) for name, dtype in types.items()
     }:
         raise DamagedFileError(f"{path.name} does not hold {', '.join(types)}")
-    return Histories(**{name: tensor.numpy() for name, tensor in arrays.items()})
+    return {name: tensor.numpy() for name, tensor in arrays.items()}
 
 
 def _most_bytes_of_tokens(weights: Mapping[str, Tensor], histories: Histories) -> int:

@@ -15,10 +15,15 @@ from torch import Tensor
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PAIRS
+from ksr_recbole.explanation.explain import explanation
+from ksr_recbole.explanation.knowledge import Knowledge
+from ksr_recbole.explanation.parts import Explanation
+from ksr_recbole.explanation.trace import History, Trace
 from ksr_recbole.inference.building import build
 from ksr_recbole.inference.content import SavedModel
 from ksr_recbole.inference.directory import read_directory
 from ksr_recbole.inference.export import write_item_and_user_vectors
+from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
 
 USERS_AT_ONCE = 1024
@@ -36,13 +41,13 @@ class Seen(NamedTuple):
     before: Seen | None = None
 
     def all(self) -> np.ndarray:
-        """Item ids, ``int64``, in no particular order."""
+        """Item ids in the order of time, ``int64``."""
         parts: list[np.ndarray] = []
         link: Seen | None = self
         while link is not None:
             parts.append(link.items)
             link = link.before
-        return np.concatenate(parts)
+        return np.concatenate(parts[::-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +103,7 @@ class Recommender:
         self._items = {token: k for k, token in enumerate(self._item_tokens) if k}
         self._users = {token: k for k, token in enumerate(self._user_tokens) if k}
         self._histories = saved.histories
+        self._saved = saved
         self._blank = self.model.initial_state(1)
 
     @classmethod
@@ -121,10 +127,54 @@ class Recommender:
         """Tokens of the users of the dataset, in the order of :meth:`export_vectors`."""
         return self._user_tokens[1:]
 
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Title of every item by its token; the token where the directory has no titles."""
+        names = self._saved.names
+        titles = self._item_tokens if names is None else names["item"]
+        return dict(zip(self._item_tokens[1:], titles[1:], strict=True))
+
+    @cached_property
+    def popularity(self) -> np.ndarray:
+        """How often each item occurs in the histories, ``int64 [n]``, in the order of items."""
+        return np.bincount(self._histories.items, minlength=len(self._item_tokens))[1:]
+
+    @property
+    def can_explain(self) -> bool:
+        """Whether :meth:`explain` has reasons to give: a KSR, saved with names."""
+        return isinstance(self.model, KSR) and self._saved.names is not None
+
+    @cached_property
+    def _knowledge(self) -> Knowledge:
+        """What items have, for reasons.
+
+        Raises:
+            UserError: the model has no memory, or its directory no names.
+        """
+        saved = self._saved
+        if not isinstance(self.model, KSR):
+            raise UserError(
+                f"The model {self.model_name} has no memory of attributes to explain; "
+                "give a KSR model."
+            )
+        if saved.names is None or saved.facts is None:
+            raise UserError(
+                "The model directory was written before it held names and attributes, which "
+                "explanations need; save the model again."
+            )
+        facts = saved.facts.items, saved.facts.attributes, saved.facts.entities
+        attributes = self.model.attributes.cpu().numpy()
+        return Knowledge.of_facts(facts, saved.tokens, saved.names, attributes)
+
     # Recommending ---------------------------------------------------------------------------
 
     def recommend(
-        self, user_or_items: Query, k: int = 10, exclude_history: bool = True
+        self,
+        user_or_items: Query,
+        k: int = 10,
+        exclude_history: bool = True,
+        *,
+        titles: bool = False,
     ) -> list[tuple[str, float]]:
         """The ``k`` items with the highest scores, the best first.
 
@@ -133,15 +183,17 @@ class Recommender:
                 allowed, except by RUM), or a state.
             k: how many; fewer are given where fewer are left.
             exclude_history: leave out items of the history.
+            titles: give items by their titles instead of their tokens.
 
         Returns:
-            Pairs of item token and score (Eq. 10).
+            Pairs of item token (or title) and score (Eq. 10).
 
         Raises:
             UserError: an unknown user or item, ``k`` is not positive, or nothing is known of
                 the user that the model could use.
         """
-        return self.recommend_batch([user_or_items], k, exclude_history)[0]
+        found = self.recommend_batch([user_or_items], k, exclude_history)[0]
+        return [(self.titles[item], score) for item, score in found] if titles else found
 
     @torch.no_grad()
     def recommend_batch(
@@ -167,6 +219,62 @@ class Recommender:
                 excluded = [r.state.seen.all() for r in some[part]] if exclude_history else []
                 found += self._best(scores, excluded, k)
         return found
+
+    # Explaining -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def explain(
+        self,
+        user_or_items: Query,
+        k: int = 10,
+        exclude_history: bool = True,
+        *,
+        steps: int = 20,
+        top: int = 5,
+        items: Sequence[str] | None = None,
+    ) -> Explanation:
+        """Recommendations with their reasons, and the memory after the last steps.
+
+        Args:
+            user_or_items: as in :meth:`recommend`; of a state the items read so far.
+            k: how many recommendations.
+            exclude_history: leave out items of the history.
+            steps: after how many of the last items the memory is shown; 0 for none, which is
+                quicker.
+            top: how many value entities to show of each attribute after a step.
+            items: explain these items, in this order, instead of the ``k`` best.
+
+        Returns:
+            What :func:`ksr_recbole.explain` returns.
+
+        Raises:
+            UserError: the model has no memory, its directory no names, or as :meth:`recommend`.
+        """
+        knowledge = self._knowledge
+        assert isinstance(self.model, KSR)
+        _check_count("steps", steps, 0)
+        _check_count("top", top, 1)
+        state = self.start(user_or_items)
+        if items is None:
+            found = self.recommend(state, k, exclude_history)
+            best, scores = self._item_ids([token for token, _ in found]), [s for _, s in found]
+        else:
+            best = self._item_ids(items)
+            users = torch.zeros(1, dtype=torch.long, device=self.device)
+            scores = self._scores(users, state.memory)[0][torch.from_numpy(best)].tolist()
+        read = state.seen.all()[self._unread(state) :]
+        history = History(read, np.empty(0), read)
+        known = self._user_tokens[state.user] if state.user else ""
+        about = self.model_name, str(self.about.get("dataset", "")), known
+        trace = Trace.at(self.model, state.memory)
+        if steps and len(read):
+            trace = Trace.of(self.model, torch.from_numpy(read).to(self.device), steps)
+        told = best, np.asarray(scores, dtype=np.float64)
+        return explanation(self.model, knowledge, about, history, trace, told, top)
+
+    def _unread(self, state: UserState) -> int:
+        """How many of the items seen were never read (``train_ratio`` left them out)."""
+        return int(self._histories.starts[state.user]) if state.user else 0
 
     def _scores(self, users: Tensor, memory: SequenceState) -> Tensor:
         """Scores of every item, padding included, ``[B, n + 1]``."""
@@ -359,6 +467,11 @@ class Recommender:
             ends = torch.from_numpy(lengths).to(self.device)
             memory = self.model.advance(sequences, ends, memory)
         return users, memory
+
+
+def _check_count(name: str, count: object, least: int) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+        raise UserError(f"{name} is {count!r}; it must be a whole number from {least} up.")
 
 
 def _part(memory: SequenceState, rows: slice) -> SequenceState:

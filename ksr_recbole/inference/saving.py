@@ -12,8 +12,10 @@ import torch
 
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError
+from ksr_recbole.explanation.knowledge import Knowledge
+from ksr_recbole.explanation.labels import item_titles
 from ksr_recbole.inference.building import build, sequence_model, settings_of
-from ksr_recbole.inference.content import Histories, SavedModel
+from ksr_recbole.inference.content import Facts, Histories, SavedModel
 from ksr_recbole.inference.directory import check_replaceable, write_directory
 from ksr_recbole.quick_start.restore import config_of, dataset_of
 from ksr_recbole.trainer import checkpoint
@@ -83,7 +85,28 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
         tokens=tokens,
         weights=weights,
         histories=_histories(dataset),
+        **_named(dataset, tokens, with_graph="attributes" in weights),
     )
+
+
+def _named(
+    dataset: WithSequences, tokens: Mapping[str, list[str]], with_graph: bool
+) -> dict[str, Any]:
+    """Names and facts, as fields of :class:`SavedModel`; facts where the model has attributes."""
+    if not (isinstance(dataset, KGSequenceDataset) and with_graph):
+        none = np.zeros(0, np.int32)
+        titles = item_titles(dataset, tokens["item"])
+        return {"names": {"item": titles}, "facts": Facts(none, none, none)}
+    knowledge = Knowledge.of(dataset)
+    items, facts = (each.astype(np.int32) for each in knowledge.of_items.nonzero())
+    names = {
+        "item": list(knowledge.titles),
+        "entity": list(knowledge.entity_names),
+        "attribute": [attribute.label for attribute in knowledge.attributes],
+    }
+    attributes = knowledge.attribute_of[facts].astype(np.int32)
+    entities = knowledge.entity_of[facts].astype(np.int32)
+    return {"names": names, "facts": Facts(items, attributes, entities)}
 
 
 def _tokens(dataset: WithSequences, weights: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:

@@ -13,16 +13,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import ModelScorer
+from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.value_entities import ValueEntities, batches
 from ksr_recbole.interpretability.attribute_level import attribute_level
 from ksr_recbole.interpretability.cases import Cases
-from ksr_recbole.interpretability.value_level import ValueLevel
+from ksr_recbole.interpretability.reason_level import ReasonLevel, paired
+from ksr_recbole.interpretability.value_level import EXPECTED, ValueLevel
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.trainer.trainer import SequenceTrainer
 
@@ -55,21 +56,29 @@ def measure_explanations(
     names = [str(dataset.field2id_token[dataset.relation_field][a]) for a in entities.attributes]
     scorer = ModelScorer(model, trainer.config, dataset.sequences, dataset.split)
     ranking = ValueLevel(entities, cases, model)
+    reasons = ReasonLevel(Knowledge.of(dataset), cases, model)
     weights = np.empty((len(cases.users), len(names)))
     model.eval()
     with torch.no_grad():
         for batch in batches(len(cases.users), max(cases.ends - cases.starts)):
-            values, weights[batch] = _read(model, scorer, cases, batch)
-            ranking.rank(batch, values)
+            history = scorer.history(cases.users[batch], cases.ends[batch])
+            items, lengths = history[model.ITEM_SEQ], history[model.ITEM_SEQ_LEN]
+            state = model.advance(items, lengths)
+            weights[batch] = model.attention(state.hidden[-1]).cpu().numpy()  # Eq. 6
+            scores = reasons.read(batch, items, lengths)
+            ranking.rank(batch, model.value_matrices(state), scores)
     value_level, value_arrays = ranking.summary(names)
     attention_level, attention_arrays = attribute_level(entities, cases, weights, names)
     counts = {"users": len(cases.users), "positives": len(cases.items)}
+    reason_level, reason_arrays = reasons.summary()
+    reason_level["expected"] = _expected(value_arrays)
     told = {**counts, "attributes": names, "values": value_level, "attention": attention_level}
-    return told, value_arrays | attention_arrays
+    told["reasons"] = reason_level
+    return told, value_arrays | attention_arrays | reason_arrays
 
 
-def _read(model: KSR, scorer: ModelScorer, cases: Cases, batch: slice) -> tuple[Tensor, np.ndarray]:
-    """Value matrices ``[B, A, E]`` and attention ``[B, A]`` before the items of these users."""
-    history = scorer.history(cases.users[batch], cases.ends[batch])
-    state = model.advance(history[model.ITEM_SEQ], history[model.ITEM_SEQ_LEN])
-    return model.value_matrices(state), model.attention(state.hidden[-1]).cpu().numpy()  # Eq. 6
+def _expected(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """MRR of the values that the model expects against rules that need no model."""
+    rivals = ("frequency", "frequency-popularity", "popularity")
+    own = arrays[f"values/{EXPECTED}/mrr"]
+    return {rival: paired(own, arrays[f"values/{rival}/mrr"]) for rival in rivals}

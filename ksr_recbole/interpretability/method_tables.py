@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -142,3 +143,59 @@ def attribute_table(explained: Explained, where: str) -> Table:
         tuple(lines),
         ("Ties count as ranked above.",),
     )
+
+
+_PAIRS: dict[str, tuple[str, ...]] = {
+    "MRR of expected values / popularity": ("expected", "popularity"),
+    "MRR of expected values / user's frequency": ("expected", "frequency"),
+    "the same / frequency, then popularity": ("expected", "frequency-popularity"),
+    "agrees: strongest attribute / most frequent": ("strongest", "against", "majority"),
+    "agrees: strongest attribute / random": ("strongest", "against", "random"),
+    "score lost: named items / as many others": ("reason", "loss"),
+    "log2 of the rank: named / others": ("reason", "log2_rank"),
+    "score lost, value at random: named / others": ("chance", "loss"),
+    "log2 of the rank, value at random": ("chance", "log2_rank"),
+}
+"""Figures of the reasons that are pairs, and where the measures have them."""
+
+
+def reason_table(explained: Explained, where: str) -> Table | None:
+    """What was measured of the reasons: a line for each figure, a column for each setting.
+
+    Nothing if no finished cell has them, as those measured before there were any.
+
+    Args:
+        explained: the methods of a task.
+        where: dataset and task, for the caption.
+    """
+    told = {
+        method.label: [c.result["measures"]["reasons"] for c in method.cells]
+        for method in explained.methods["values"]
+        if method.name == OWN["values"]
+        and method.cells
+        and all("reasons" in cell.result["measures"] for cell in method.cells)
+    }
+    if not told:
+        return None
+    readable = [f"{np.mean([seed['readable'] for seed in seeds]):.1%}" for seeds in told.values()]
+    lines = [Line("top 10 with a readable reason", tuple(readable))]
+    for label, keys in _PAIRS.items():
+        lines.append(Line(label, tuple(_pair(seeds, keys) for seeds in told.values())))
+    return Table(
+        f"Reasons: {where}",
+        tuple(told),
+        tuple(lines),
+        ("In brackets the p-value of the paired two-sided t-test over users, the largest seed's.",),
+    )
+
+
+def _pair(seeds: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> str:
+    """Two means over seeds and the largest p-value."""
+    found = []
+    for seed in seeds:
+        value: Any = seed
+        for key in keys:
+            value = value[key]
+        found.append(value)
+    first, second = (np.mean([each[side] for each in found]) for side in ("first", "second"))
+    return f"{first:.4f} / {second:.4f} ({max(each['p_value'] for each in found):.1g})"

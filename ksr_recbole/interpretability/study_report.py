@@ -16,10 +16,15 @@ from ksr_recbole.comparison.report import (
     paths_for,
 )
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.table import to_latex, to_text
+from ksr_recbole.comparison.table import Table, to_latex, to_text
 from ksr_recbole.files import replacing
 from ksr_recbole.interpretability.attribute_figure import draw_attributes
-from ksr_recbole.interpretability.method_tables import COLUMNS, attribute_table, short_table
+from ksr_recbole.interpretability.method_tables import (
+    COLUMNS,
+    attribute_table,
+    reason_table,
+    short_table,
+)
 from ksr_recbole.interpretability.methods import OWN, Explained, Method
 
 
@@ -37,7 +42,7 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
     tasks = [Explained.of(rows, task, request.study.reference) for task in request.tasks]
     wheres = [f"{request.dataset}, {each.task}, test" for each in tasks]
     pairs = list(zip(tasks, wheres, strict=True))
-    short = [short_table(each, level, where) for each, where in pairs for level in OWN]
+    short = [table for each, where in pairs for table in _short(each, where)]
     by_attribute = [attribute_table(each, where) for each, where in pairs if each.measures]
     paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"), rows)
     with replacing(*paths) as (markdown, latex, document, figure):
@@ -54,6 +59,13 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
         document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         draw_attributes(tasks, request.study.title, figure)
     return "\n\n".join(map(to_text, short)), paths
+
+
+def _short(explained: Explained, where: str) -> list[Table]:
+    """The tables of both levels and, where they were measured, of the reasons."""
+    levels = [short_table(explained, level, where) for level in OWN]
+    reasons = reason_table(explained, where)
+    return levels if reasons is None else [*levels, reasons]
 
 
 def as_json(explained: Explained) -> dict[str, Any]:
@@ -107,6 +119,9 @@ def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
             name: {m: metric_as_json(method.of_attribute(name, m)) for m in metrics}
             for name in first["attributes"]
         }
+    if method.name == OWN[method.level]:
+        seeds = [cell.result["measures"].get("reasons") for cell in method.cells]
+        named |= {"reasons": seeds} if method.level == "values" else {}
     # Of the reference against this method, over users.
     tests = {m: explained.compare(method, m) for m in metrics}
     named["p_values"] = {m: test.p_value for m, test in tests.items() if test}

@@ -81,6 +81,9 @@ CUT = 10
 """The cut of Hit@10."""
 RANKINGS = ("memory", "frequency", "frequency-popularity", "popularity", "random")
 """By what the entities of a range are ranked."""
+EXPECTED = "expected"
+"""And by how much of the model's expectation (softmax of its scores) is on items that have them."""
+_ALL = (*RANKINGS, EXPECTED)
 METRICS = {
     f"hit@{CUT}": lambda ranks: ranks.hit(CUT),
     "mrr": TiedRanks.reciprocal,
@@ -114,31 +117,40 @@ class ValueLevel:
         shape = (len(cases.users), len(entities.attributes))
         # NaN where a user has no item that can be ranked on an attribute.
         self._table = {
-            (ranking, metric): np.full(shape, np.nan) for ranking in RANKINGS for metric in METRICS
+            (ranking, metric): np.full(shape, np.nan) for ranking in _ALL for metric in METRICS
         }
 
-    def rank(self, batch: slice, values: Tensor) -> None:
+    def rank(self, batch: slice, values: Tensor, scores: Tensor) -> None:
         """Rank the entities of every attribute for the users ``batch``.
 
         Args:
             batch: the users.
             values: their value matrices before their items, ``[B, A, E]``.
+            scores: their scores of all items then, ``[B, n_items]``.
         """
+        chances = scores[:, 1:].softmax(dim=1).double().cpu().numpy()
         for attribute, entities in enumerate(self._entities.ranges):
             for part in batches(batch.stop, len(entities), batch.start):
                 rows = slice(part.start - batch.start, part.stop - batch.start)
-                self._rank_attribute(part, attribute, values[rows, attribute])
+                self._rank_attribute(part, attribute, values[rows, attribute], chances[rows])
 
-    def _rank_attribute(self, batch: slice, attribute: int, values: Tensor) -> None:
+    def _rank_attribute(
+        self, batch: slice, attribute: int, values: Tensor, chances: np.ndarray
+    ) -> None:
         true = _TrueEntities.of(self._entities, self._cases, batch, attribute)
         if len(true.columns) == 0:
             return
-        for ranking, ranks in self._ranks(batch, attribute, values, true):
+        for ranking, ranks in self._ranks(batch, attribute, values, chances, true):
             for metric, compute in _metrics_of(ranking).items():
                 self._table[ranking, metric][batch, attribute] = true.per_user(compute(ranks))
 
     def _ranks(
-        self, batch: slice, attribute: int, values: Tensor, true: _TrueEntities
+        self,
+        batch: slice,
+        attribute: int,
+        values: Tensor,
+        chances: np.ndarray,
+        true: _TrueEntities,
     ) -> Iterator[tuple[str, TiedRanks]]:
         """Each ranking's ranks of the true entities."""
         ids = torch.from_numpy(self._entities.ranges[attribute]).to(values.device)
@@ -151,6 +163,7 @@ class ValueLevel:
         # Frequencies are whole numbers, so that less than 1 decides among equal ones only.
         yield "frequency-popularity", true.ranks(frequency + popularity / (popularity.max() + 1))
         yield "popularity", true.ranks(popularity[None])
+        yield EXPECTED, true.ranks(torch.from_numpy(chances @ of_items[1:]))
         yield "random", TiedRanks.all_equal(true.n_false)
 
     def summary(self, names: list[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -175,7 +188,7 @@ class ValueLevel:
             names[a]: "it has a single entity" if sizes[a] == 1 else "no test item can be ranked"
             for a in np.flatnonzero(~kept)
         }
-        overall = {ranking: self._overall(ranking) for ranking in RANKINGS}
+        overall = {ranking: self._overall(ranking) for ranking in _ALL}
         told = {"attributes": per_attribute, "overall": overall, "left_out": left_out}
         some = counted.any(axis=1)
         arrays = {"values/users": self._cases.users[some]}
@@ -190,7 +203,7 @@ class ValueLevel:
                 metric: float(np.nanmean(self._table[ranking, metric][:, attribute]))
                 for metric in METRICS
             }
-            for ranking in RANKINGS
+            for ranking in _ALL
         }
 
     def _overall(self, ranking: str) -> dict[str, dict[str, float]]:

@@ -1,0 +1,147 @@
+"""Reasons: what a recommended item shares with the user's own history, in order of weight.
+
+Everything here is arrays over all shared facts of all candidates at once; only the few reasons
+that are shown become objects (:mod:`ksr_recbole.explanation.wording`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from ksr_recbole.explanation.knowledge import Knowledge
+
+COMMON_SHARE = 0.2
+"""A value that more of the items have ("American films", a rating) is folded away: it tells
+nothing of this item."""
+
+LEAST_SHARE = 0.01
+"""A fact with a smaller part of all that speaks for an item is no reason of the model's."""
+
+LEAST_COVERAGE = 0.1
+"""Attributes that fewer of the items have are left out of the attention that is shown: the paper's
+attributes "are shared by all the items" (Sec. 4.2.1)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Items whose reasons are looked for, and what the model says of them.
+
+    ``R`` rows, each an item for a history; ``B`` histories.
+
+    Attributes:
+        items: item ids, ``int64 [R]``.
+        owners: which history each row is for, ``int64 [R]``.
+        attention: attention over the attributes (Eq. 6) after each history, ``float64 [B, A]``.
+        terms: what each attribute adds to the row's score, ``float64 [R, A]``, where the model's
+            score is a sum of such.
+        influence: or by how much it falls without an item of the history, ``[R, n]``, sparse.
+    """
+
+    items: np.ndarray
+    owners: np.ndarray
+    attention: np.ndarray
+    terms: np.ndarray | None = None
+    influence: csr_matrix | None = None
+
+    def weights(self, knowledge: Knowledge, rows: np.ndarray, facts: np.ndarray) -> np.ndarray:
+        """What speaks for the items of ``rows [P]`` by ``facts [P]``, ``float64 [P]``.
+
+        It is the part of the score that the fact's attribute adds; or what the items of the
+        history that have the fact weigh, each left out alone.
+        """
+        if self.terms is not None:
+            return self.terms[rows, knowledge.attribute_of[facts]]
+        assert self.influence is not None
+        if not len(rows):
+            return np.zeros(0)
+        return np.asarray((self.influence @ knowledge.of_items)[rows, facts]).ravel()
+
+    def in_favour(self) -> np.ndarray:
+        """All that speaks for each row's item, ``float64 [R]``."""
+        if self.terms is not None:
+            return np.maximum(self.terms, 0).sum(axis=1)
+        assert self.influence is not None
+        return np.asarray(self.influence.maximum(0).sum(axis=1)).ravel()
+
+
+@dataclass(frozen=True, eq=False)
+class SharedFacts:
+    """The facts that candidates share with their histories: ``P`` of them, by row, best first.
+
+    Attributes:
+        rows: row of :class:`Candidates`, ascending, ``int64 [P]``.
+        facts: facts of :class:`Knowledge`, ``int64 [P]``.
+        attention: of the fact's attribute, among the attributes that the item has,
+            ``float64 [P]``.
+        weight: what speaks for the item by it, ``float64 [P]``, see :meth:`Candidates.weights`.
+        times: how often the history has the fact, ``int64 [P]``.
+        by_model: whether that is a reason of the model's, ``bool [P]``.
+        common: whether most items have the value, ``bool [P]``.
+    """
+
+    rows: np.ndarray
+    facts: np.ndarray
+    attention: np.ndarray
+    weight: np.ndarray
+    times: np.ndarray
+    by_model: np.ndarray
+    common: np.ndarray
+
+    @classmethod
+    def of(cls, knowledge: Knowledge, histories: csr_matrix, asked: Candidates) -> SharedFacts:
+        """Find them.
+
+        Args:
+            knowledge: what items have.
+            histories: how often each item is in each history, ``[B, n]``.
+            asked: the candidates.
+
+        Returns:
+            Within a row the model's own reasons first, values that most items have last; then by
+            weight times rarity, the smaller fact first where it is equal.
+        """
+        had = csr_matrix(histories @ knowledge.of_items)
+        shared = knowledge.of_items[asked.items].multiply(had[asked.owners]).tocoo()
+        rows, facts = shared.row.astype(np.int64), shared.col.astype(np.int64)
+        attributes = knowledge.attribute_of[facts]
+        attention = among_own(knowledge, asked)[rows, attributes]
+        weight = asked.weights(knowledge, rows, facts)
+        by_model = (weight > 0) & (weight >= LEAST_SHARE * asked.in_favour()[rows])
+        common = knowledge.n_items_with[facts] > COMMON_SHARE * (len(knowledge.item_tokens) - 1)
+        gain = np.maximum(weight, 0) * knowledge.rarity[facts]
+        order = np.lexsort((facts, -gain, common, ~by_model, rows))
+        found = (rows, facts, attention, weight, shared.data.astype(np.int64), by_model, common)
+        return cls(*(each[order] for each in found))
+
+    def first_readable(self, n_rows: int) -> np.ndarray:
+        """Position of each row's best reason that is the model's and not common, ``int64 [R]``.
+
+        -1 for a row without any.
+        """
+        good = np.flatnonzero(self.by_model & ~self.common)
+        rows, first = np.unique(self.rows[good], return_index=True)
+        found = np.full(n_rows, -1)
+        found[rows] = good[first]
+        return found
+
+
+def among_own(knowledge: Knowledge, asked: Candidates) -> np.ndarray:
+    """Attention among the attributes that each row's item has, ``float64 [R, A]``.
+
+    A row sums to 1; to 0 if its item has none.
+    """
+    own = asked.attention[asked.owners] * knowledge.has[asked.items]
+    return own / np.maximum(own.sum(axis=1, keepdims=True), 1e-300)
+
+
+def among_covered(knowledge: Knowledge, attention: np.ndarray) -> np.ndarray:
+    """Attention ``[..., A]`` among the attributes that enough items have; it sums to 1.
+
+    All attributes stay if few items have any of them.
+    """
+    covered = knowledge.coverage >= LEAST_COVERAGE
+    own = attention * (covered if covered.any() else True)
+    return own / np.maximum(own.sum(axis=-1, keepdims=True), 1e-300)

@@ -1,0 +1,228 @@
+"""Reasons in plain words: the same fact said once, with the items of the history that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.sparse import csc_matrix
+
+from ksr_recbole.explanation.knowledge import Knowledge
+from ksr_recbole.explanation.parts import Chosen, Item, Often, Reason, Recommendation
+from ksr_recbole.explanation.reasons import COMMON_SHARE, SharedFacts
+
+MOST = 8
+"""Reasons of one kind that a recommendation has at most."""
+
+_LOOKED_AT = 40
+"""Facts of one kind among which those are found: several facts may be one reason."""
+
+_NAMED = 2
+"""Items of the history that a sentence names."""
+
+_PLAIN = {
+    "starring": "actor", "directed by": "director", "written by": "writer",
+    "produced by": "producer", "edited by": "editor", "editing": "editor",
+    "music by": "composer", "music composer": "composer", "music": "composer",
+    "cinematography": "cinematographer", "subject": "category", "rated": "rating",
+    "production companies": "production company",
+}  # fmt: skip
+"""Labels of relations by other words for the same."""
+
+_PHRASES = {
+    "director": "directed by {}", "writer": "written by {}", "producer": "produced by {}",
+    "actor": "with {}", "composer": "music by {}", "editor": "edited by {}",
+    "cinematographer": "filmed by {}", "production company": "made by {}",
+    "distributor": "distributed by {}", "country": "from {}", "decade": "from the {}",
+    "category": "“{}”", "genre": "{} (genre)", "rating": "rated {}",
+}  # fmt: skip
+"""What is said of a value of an attribute; all others read "label: value"."""
+
+
+def plain_label(label: str) -> str:
+    """An attribute's label without what tells it from one of the same name elsewhere."""
+    bare = label.partition(" (")[0]
+    return _PLAIN.get(bare, bare)
+
+
+def phrase_of(labels: Sequence[str], value: str) -> str:
+    """A value in words, such as "directed by Nora Ephron"."""
+    if len(labels) > 1:
+        return f"{value} ({', '.join(labels)})"
+    return _PHRASES.get(labels[0], f"{labels[0]}: {{}}").replace("{}", value)
+
+
+def sentence_of(phrase: str, chosen: Sequence[Chosen]) -> str:
+    """A phrase with the latest items of the history that share it."""
+    named = chosen[:_NAMED]
+    titles = [each.item.title for each in named]
+    if more := len(chosen) - len(named):
+        titles.append(f"{more:,} more")
+    ago = _listed([f"{each.ago:,}" for each in named])
+    choices = "choice" if named[-1].ago == 1 else "choices"
+    those = ", the latest" if more else ","
+    return f"{phrase}: you chose {_listed(titles)}{those} {ago} {choices} ago"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+@dataclass
+class _Fact:
+    """One fact, or several that say the same."""
+
+    value: str
+    entity: int
+    steps: frozenset[int]
+    weights: dict[int, tuple[float, float]]
+    n_items: int
+    rarity: float
+    words: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.words = frozenset(self.value.casefold().split())
+
+    def says(self, other: _Fact) -> bool:
+        """Whether the other says nothing new.
+
+        It has the same name; or it points to the same items of the history, and is of the same
+        attribute or a longer name of the same ("Films directed by Nora Ephron").
+        """
+        if self.words == other.words:
+            return True
+        if self.steps != other.steps:
+            return False
+        shorter, longer = sorted((self.words, other.words), key=len)
+        return bool(self.weights.keys() & other.weights) or (len(shorter) > 1 and shorter <= longer)
+
+    def add(self, other: _Fact) -> None:
+        """Take in what says the same."""
+        if self.words == other.words:
+            new = {a: each for a, each in other.weights.items() if a not in self.weights}
+            self.weights |= new
+            self.n_items = max(self.n_items, other.n_items)
+            self.rarity = min(self.rarity, other.rarity)
+        self.steps |= other.steps
+
+
+@dataclass(frozen=True, eq=False)
+class Wording:
+    """Puts the reasons of one history's recommendations into words.
+
+    Attributes:
+        knowledge: names everything.
+        history: item ids, the latest last, ``int64 [T]``.
+        found: what the recommendations share with it; row ``k`` is recommendation ``k``.
+    """
+
+    knowledge: Knowledge
+    history: np.ndarray
+    found: SharedFacts
+
+    def recommendations(self, best: np.ndarray, scores: np.ndarray) -> tuple[Recommendation, ...]:
+        """The recommended items ``[K]``, the best first, with their scores and reasons."""
+        had = csc_matrix(self.knowledge.of_items[self.history])
+        return tuple(
+            self._recommendation(had, k, self.knowledge.item(item), float(score))
+            for k, (item, score) in enumerate(zip(best.tolist(), scores, strict=True))
+        )
+
+    def _recommendation(
+        self, had: csc_matrix, row: int, item: Item, score: float
+    ) -> Recommendation:
+        found = self.found
+        mine = np.arange(*np.searchsorted(found.rows, [row, row + 1]))
+        by_model, common = found.by_model[mine], found.common[mine]
+        reasons, folded, shared = (
+            self._reasons(had, mine[kind])
+            for kind in (by_model & ~common, by_model & common, ~by_model & ~common)
+        )
+        known = len(self.history) > 0
+        sentence = _why(reasons, folded, shared) if known else FOR_SOMEBODY_NEW
+        return Recommendation(row + 1, item, score, sentence, reasons, folded, shared)
+
+    def _reasons(self, had: csc_matrix, places: np.ndarray) -> tuple[Reason, ...]:
+        kept: list[_Fact] = []
+        for place in places[:_LOOKED_AT].tolist():
+            fact = self._fact(had, place)
+            same = next((each for each in kept if each.says(fact)), None)
+            if same is not None:
+                same.add(fact)
+            elif len(kept) < MOST:
+                kept.append(fact)
+        return tuple(map(self._reason, kept))
+
+    def _fact(self, had: csc_matrix, place: int) -> _Fact:
+        fact = int(self.found.facts[place])
+        steps = had.indices[had.indptr[fact] : had.indptr[fact + 1]]
+        weight, attention = float(self.found.weight[place]), float(self.found.attention[place])
+        knowledge = self.knowledge
+        return _Fact(
+            knowledge.name_of(fact),
+            int(knowledge.entity_of[fact]),
+            frozenset(steps.tolist()),
+            {int(knowledge.attribute_of[fact]): (weight, attention)},
+            int(knowledge.n_items_with[fact]),
+            float(knowledge.rarity[fact]),
+        )
+
+    def _reason(self, fact: _Fact) -> Reason:
+        attributes = tuple(fact.weights)
+        labels = _different(plain_label(self.knowledge.attributes[a].label) for a in attributes)
+        n = len(self.history)
+        chosen = tuple(
+            Chosen(self.knowledge.item(int(self.history[step])), n - step)
+            for step in sorted(fact.steps, reverse=True)
+        )
+        phrase = phrase_of(labels, fact.value)
+        weights, attention = zip(*fact.weights.values(), strict=True)
+        return Reason(
+            phrase,
+            sentence_of(phrase, chosen),
+            attributes,
+            labels,
+            self.knowledge.entity_tokens[fact.entity],
+            fact.value,
+            sum(attention),
+            sum(weights),
+            fact.rarity,
+            fact.n_items,
+            chosen,
+        )
+
+
+def often_chosen(knowledge: Knowledge, history: np.ndarray) -> tuple[Often, ...]:
+    """What most tells the history ``int64 [T]`` from others: values by times and rarity."""
+    times = np.bincount(knowledge.of_items[history].indices, minlength=len(knowledge.rarity))
+    times[knowledge.n_items_with > COMMON_SHARE * (len(knowledge.item_tokens) - 1)] = 0
+    best = np.argsort(-times * knowledge.rarity, kind="stable")[: 3 * MOST]
+    told: dict[str, Often] = {}
+    for fact in best[times[best] > 1].tolist():
+        label = plain_label(knowledge.attributes[knowledge.attribute_of[fact]].label)
+        name = knowledge.name_of(fact)
+        told.setdefault(name.casefold(), Often(phrase_of([label], name), int(times[fact])))
+    return tuple(told.values())[:MOST]
+
+
+def _different(labels: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(labels))
+
+
+NOT_THE_MODELS = "Shares with your history (not the model's reason)"
+"""What stands before facts that do not speak for an item."""
+
+
+FOR_SOMEBODY_NEW = "This is what the model recommends to somebody new."
+
+
+def _why(reasons: Sequence[Reason], common: Sequence[Reason], shared: Sequence[Reason]) -> str:
+    """One sentence for a recommendation."""
+    if reasons or common:
+        first = (*reasons, *common)[0]
+        titles = [each.item.title for each in first.chosen[:_NAMED]]
+        return f"{first.phrase[0].upper()}{first.phrase[1:]}, like {_listed(titles)}."
+    if shared:
+        return f"{NOT_THE_MODELS}: {shared[0].phrase}."
+    return "It shares nothing that is known of it with your history."

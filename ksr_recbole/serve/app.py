@@ -1,0 +1,220 @@
+"""The service over HTTP: a JSON API described by ``/openapi.json``, and the page."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ksr_recbole.arguments import own_version
+from ksr_recbole.errors import UserError
+from ksr_recbole.explanation.page import with_shared
+from ksr_recbole.explanation.parts import Explanation, Item, Recommendation
+from ksr_recbole.serve.service import Forgotten, Service
+from ksr_recbole.text import clean_line
+
+MOST_BYTES = 1 << 20
+"""Of a request's body."""
+
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+Token = Annotated[str, Field(min_length=1, max_length=500)]
+Tokens = Annotated[list[Token], Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=1, le=1000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Who(_Body):
+    """Exactly one of: a user of the dataset, items (the oldest first), a state."""
+
+    user: Token | None = None
+    items: Tokens | None = None
+    state: Token | None = None
+
+
+class Recommend(Who):
+    """Whom to recommend to, and how."""
+
+    k: Count = 10
+    exclude_history: bool = True
+    reasons: bool = True
+
+
+class RecommendMany(_Body):
+    """Many at once."""
+
+    queries: Annotated[list[Who], Field(max_length=1000)]
+    k: Count = 10
+    exclude_history: bool = True
+    reasons: bool = False
+
+
+class Update(Who):
+    """One more item; without ``item`` the state of what is given."""
+
+    item: Token | None = None
+
+
+class Explain(Who):
+    """Whose recommendations to explain; ``explained`` names items instead of the ``k`` best."""
+
+    k: Count = 10
+    steps: Annotated[int, Field(ge=0, le=200)] = 20
+    explained: Annotated[list[Token], Field(min_length=1, max_length=100)] | None = None
+
+
+class Recommended(BaseModel):
+    """Recommendations, best first."""
+
+    recommendations: list[Recommendation]
+
+
+class RecommendedMany(BaseModel):
+    """Recommendations of each query."""
+
+    results: list[Recommended]
+
+
+class State(BaseModel):
+    """The name of a state, which stays valid after updates of it: that is how to step back."""
+
+    state: str
+
+
+class Problem(BaseModel):
+    """What is wrong, in one sentence."""
+
+    detail: str
+
+
+class LimitedBody:
+    """Refuses bodies of more than :data:`MOST_BYTES`, however they are sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > MOST_BYTES:
+                told = f"The body has more than {MOST_BYTES:,} bytes; ask in smaller parts."
+                await _problem(413, told)(scope, receive, send)
+                return
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+        sent = False
+
+        async def again() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self._app(scope, again, send)
+
+
+def _problem(status: int, sentence: object) -> JSONResponse:
+    return JSONResponse({"detail": clean_line(str(sentence))}, status)
+
+
+def _invalid(_: Request, error: Any) -> JSONResponse:
+    """The first thing that is wrong with a request, in one sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body") or "The body"
+    reason = first.get("ctx", {}).get("error", first["msg"])
+    return _problem(422, f"{where}: {reason}; /openapi.json says what is expected.")
+
+
+def _no_such(_: Request, error: Any) -> JSONResponse:
+    told = f"{error.detail}; /openapi.json lists what can be asked for."
+    answer = _problem(error.status_code, told)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def make_app(service: Service, hosts: list[str] | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        service: answers.
+        hosts: names under which it may be asked, so that no other page's script can reach it
+            under a name of its own; any if there are none.
+    """
+    wrong = {status: {"model": Problem} for status in (400, 404, 413, 422)}
+    # The pages of FastAPI's own documentation would be loaded from elsewhere.
+    app = FastAPI(
+        title="KSR for RecBole", version=own_version(), docs_url=None, redoc_url=None,
+        responses=wrong,  # type: ignore[arg-type]  # FastAPI's type is wider than a dict may be
+    )  # fmt: skip
+    app.add_middleware(LimitedBody)
+    if hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_such)
+    app.add_exception_handler(Forgotten, lambda _, error: _problem(404, error))
+    app.add_exception_handler(UserError, lambda _, error: _problem(400, error))
+    _add_routes(app, service)
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    html = with_shared((files(__package__) / "try.html").read_text(encoding="utf-8"))
+
+    def query_of(who: Who) -> Any:
+        return service.query(who.user, who.items, who.state)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page() -> HTMLResponse:
+        return HTMLResponse(html, headers={"Content-Security-Policy": _POLICY})
+
+    @app.get("/items")
+    def items(
+        q: Annotated[str, Query(max_length=200)] = "",
+        limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    ) -> list[Item]:
+        """Items with all words of ``q`` in their titles, those with most interactions first."""
+        return service.find(q, limit)
+
+    @app.post("/recommend")
+    def recommend(asked: Recommend) -> Recommended:
+        """The best items with titles and reasons."""
+        options = asked.k, asked.exclude_history, asked.reasons
+        return Recommended(recommendations=list(service.recommend(query_of(asked), *options)))
+
+    @app.post("/recommend/batch")
+    def recommend_batch(asked: RecommendMany) -> RecommendedMany:
+        """The best items for many queries."""
+        queries = [query_of(each) for each in asked.queries]
+        options = asked.k, asked.exclude_history, asked.reasons
+        found = service.recommend_batch(queries, *options)
+        return RecommendedMany(results=[Recommended(recommendations=list(r)) for r in found])
+
+    @app.post("/update")
+    def update(asked: Update) -> State:
+        """The state after one more item; the one before stays valid."""
+        return State(state=service.update(query_of(asked), asked.item))
+
+    @app.post("/explain")
+    def explain(asked: Explain) -> Explanation:
+        """Recommendations with reasons, and the memory after each of the last steps."""
+        return service.explain(query_of(asked), asked.k, asked.steps, asked.explained)

@@ -1,0 +1,98 @@
+"""The command line of ``python -m ksr_recbole serve``."""
+
+from __future__ import annotations
+
+import socket
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from ksr_recbole.arguments import Parser
+from ksr_recbole.cli import run_command, say_loading
+from ksr_recbole.errors import UserError
+
+SCRIPT = "-m ksr_recbole serve"
+_NEEDED = ("fastapi", "uvicorn")
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    about = "Serves a model directory: a page to try it on, and a JSON API (/openapi.json)."
+    parser = Parser(SCRIPT, description=about)
+    add = parser.add_argument
+    add("directory", metavar="DIR", nargs="?", help="the model directory, as export writes it")
+    add("--host", metavar="NAME", default="127.0.0.1",
+        help="where to listen; 127.0.0.1 by default, which only this machine reaches")  # fmt: skip
+    add("--port", metavar="N", take=_port_of, default=8000, help="8000 by default; 0: any free one")
+    add("--device", metavar="NAME", default="cpu", help="cpu by default, or cuda")
+    return run_command(_run, parser, arguments)
+
+
+def _port_of(text: str, option: str) -> int:
+    if not (text.isdecimal() and text.isascii() and int(text) < 1 << 16):
+        raise UserError(f"--{option} is '{text}'; it must be a whole number from 0 to 65535.")
+    return int(text)
+
+
+def _run(given: Namespace) -> int:
+    if given.directory is None:
+        raise UserError(
+            "No model directory is given; write one with `python -m ksr_recbole export "
+            "--output=my-model`, then type `python -m ksr_recbole serve my-model`."
+        )
+    check_installed()
+    say_loading(f"Service of {given.directory}")
+    # Imported late: RecBole fails to import with the versions refused before.
+    import uvicorn
+
+    from ksr_recbole.inference.recommender import Recommender
+    from ksr_recbole.serve.app import make_app
+    from ksr_recbole.serve.service import Service
+
+    service = Service(Recommender.load(given.directory, given.device))
+    local = given.host in _LOCAL
+    app = make_app(service, [*_LOCAL, "[::1]"] if local else None)
+    with _listening(given.host, given.port) as listener:
+        name = f"[{given.host}]" if ":" in given.host else given.host
+        print(f"http://{name}:{listener.getsockname()[1]}/ is the page; Ctrl-C ends the service.")
+        if not local:
+            print("Everyone who reaches this address can ask for any user's recommendations.")
+        if not service.explains:
+            print("This model directory gives no reasons: no KSR, or saved before it held names.")
+        config = uvicorn.Config(app, log_level="warning", server_header=False, backlog=4096)
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            print("Stopped.")
+    return 0
+
+
+def check_installed() -> None:
+    """Refuse to go on without the packages of the service.
+
+    Raises:
+        UserError: one is missing; it says what to type.
+    """
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"The service needs {' and '.join(missing)}, which this Python lacks; type "
+            f"`pip install {' '.join(missing)}`."
+        )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UserError: the address is taken, or is none of this machine's.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=4096)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"Cannot listen on {host}, port {port}: {reason}; choose another --port or --host."
+        ) from error

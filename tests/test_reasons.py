@@ -1,0 +1,266 @@
+"""Reasons: against plain loops, and in words."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+
+from ksr_recbole.explanation import reasons as reasons_module
+from ksr_recbole.explanation.explain import explain, recommendations_of
+from ksr_recbole.explanation.influence import influence
+from ksr_recbole.explanation.knowledge import Knowledge
+from ksr_recbole.explanation.parts import Chosen, Item
+from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered
+from ksr_recbole.explanation.wording import NOT_THE_MODELS, phrase_of, plain_label, sentence_of
+from tests.films import FILMS, SEQUENCES, films_model, write_films
+from tests.models import make_model
+
+
+def plain_reasons(dataset, history, item, attention, terms, lost=None):
+    """The reasons of one item by loops over triples: rows as of :class:`SharedFacts`."""
+    triples, heads = dataset.triples.tolist(), dataset.item_entities.tolist()
+    relations = dataset.attributes.tolist()
+    n_items = len(heads) - 1
+
+    def values(i, relation):
+        return {t for h, r, t in triples if h == heads[i] and r == relation}
+
+    having = [bool(values(item, relation)) for relation in relations]
+    total = sum(w for w, h in zip(attention, having, strict=True) if h)
+    speaks = sum(max(t, 0) for t in (terms if lost is None else lost))
+    found = []
+    for a, relation in enumerate(relations):
+        for entity in values(item, relation):
+            times = sum(entity in values(i, relation) for i in history)
+            if not times:
+                continue
+            n_with = sum(entity in values(i, relation) for i in range(1, n_items + 1))
+            share = attention[a] / total
+            weight = terms[a]
+            if lost is not None:
+                pairs = zip(history, lost, strict=True)
+                weight = sum(w for i, w in pairs if entity in values(i, relation))
+            by_model = weight > 0 and weight >= 0.01 * speaks
+            common = n_with > 0.2 * n_items
+            gain = max(weight, 0) * math.log(n_items / n_with)
+            key = (not by_model, common, -round(gain, 9), a, entity)
+            found.append((key, (a, entity, share, weight, times, by_model, common)))
+    return [row for _, row in sorted(found)]
+
+
+@pytest.mark.parametrize("split", [True, False], ids=["split", "left out"])
+def test_shared_facts_equal_plain_loops(toy_dataset, split):
+    knowledge, rng = Knowledge.of(toy_dataset), np.random.default_rng(3)
+    n, n_attributes = len(knowledge.item_tokens), len(knowledge.attributes)
+    histories = [
+        rng.permutation(n - 1)[:7] + 1,
+        rng.permutation(n - 1)[:3] + 1,
+        np.empty(0, np.int64),
+    ]
+    items, owners = rng.integers(1, n, 9), np.repeat([0, 1, 2], 3)
+    items[0] = 0 + toy_dataset.field2token_id["item_id"]["i1"]  # it has no value at all
+    attention = rng.dirichlet(np.ones(n_attributes), 3)
+    attention[1] = [0.995, 0.0025, 0.0025][:n_attributes] + [0.0] * (n_attributes - 3)
+    terms = rng.normal(size=(9, n_attributes))
+    terms[4] = [100.0, *[1e-3] * (n_attributes - 1)]
+    rows = np.repeat([0, 1, 2], [len(h) for h in histories])
+    columns = np.concatenate(histories)
+    matrix = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(3, n))
+    asked = Candidates(items, owners, attention, terms)
+    losses = [rng.normal(size=len(histories[owner])) for owner in owners]
+    if not split:
+        of_rows = np.repeat(np.arange(9), [len(each) for each in losses])
+        columns = np.concatenate([histories[owner] for owner in owners])
+        cells = (np.concatenate(losses), (of_rows, columns))
+        asked = Candidates(items, owners, attention, influence=csr_matrix(cells, shape=(9, n)))
+    found = SharedFacts.of(knowledge, matrix, asked)
+    first = found.first_readable(9)
+    some = 0
+    for row, item in enumerate(items):
+        history = histories[owners[row]].tolist()
+        lost = None if split else losses[row].tolist()
+        told = attention[owners[row]], terms[row], lost
+        expected = plain_reasons(toy_dataset, history, item, *told)
+        mine = np.flatnonzero(found.rows == row)
+        facts = found.facts[mine]
+        got = zip(
+            knowledge.attribute_of[facts], knowledge.entity_of[facts], found.attention[mine],
+            found.weight[mine], found.times[mine], found.by_model[mine], found.common[mine],
+            strict=True,
+        )  # fmt: skip
+        for (a, e, *numbers), (a1, e1, *numbers1) in zip(got, expected, strict=True):
+            assert (a, e) == (a1, e1) and numbers == pytest.approx(numbers1)
+        good = [k for k, row_ in enumerate(expected) if row_[5] and not row_[6]]
+        assert first[row] == (mine[good[0]] if good else -1)
+        some += len(expected)
+    assert some > 8 and len(set(found.by_model)) == 2 and len(set(found.common)) == 2
+
+
+def test_the_influence_of_an_item_is_what_the_score_loses_without_it(toy_config, toy_dataset):
+    model = make_model(toy_config(memory_backend="torch"), toy_dataset).eval()
+    histories, candidates = [[3, 4, 5], [6, 7], []], [[8, 9], [10, 3], [4, 5]]
+    items = torch.tensor([[*h, *[0] * (3 - len(h))] for h in histories])
+    lengths = torch.tensor([len(h) for h in histories])
+
+    def score(history: list[int], candidates: list[int]) -> torch.Tensor:
+        ids = torch.tensor([history], dtype=torch.long)
+        read = model.read_last(torch.zeros(1).long(), ids, torch.tensor([len(history)]))
+        return model.scores(read, torch.tensor([candidates]))[0]
+
+    with torch.no_grad():
+        before = model.initial_state(3)
+        found = influence(model, items, lengths, before, torch.tensor(candidates))
+        for row, history in enumerate(histories):
+            for place in range(3):
+                expected = torch.zeros(2, dtype=found.dtype)
+                if place < len(history):
+                    left = [*history[:place], *history[place + 1 :]]
+                    expected = score(history, candidates[row]) - score(left, candidates[row])
+                torch.testing.assert_close(found[row, place], expected)
+
+
+def test_a_model_that_splits_its_score_is_believed(tmp_path, monkeypatch):
+    model, dataset = films_model(write_films(tmp_path / "films"))
+    parts = torch.tensor([2.0, 0.0, 1.0, 3.0], dtype=torch.float64)
+    monkeypatch.setattr(
+        type(model), "match_terms", lambda self, state, items: parts.expand(*items.shape, 4),
+        raising=False,
+    )  # fmt: skip
+    explanation = explain(model, dataset, "ben")
+    assert explanation.split == "exact"
+    weights = {r.weight for each in explanation.recommendations for r in each.reasons}
+    assert 2.0 in weights and weights <= {1.0, 2.0, 3.0}
+    # The second attribute adds nothing, so that it is no reason.
+    told = [r for each in explanation.recommendations for r in (*each.reasons, *each.common)]
+    assert all(r.attributes != (1,) for r in told)
+
+
+def test_reasons_are_true_of_item_and_history(tmp_path):
+    model, dataset = films_model(write_films(tmp_path / "films"))
+    names = 0
+    for user, sequence in SEQUENCES.items():
+        history = sequence.split()
+        for each in explain(model, dataset, user).recommendations:
+            for reason in (*each.reasons, *each.common, *each.shared):
+                if reason.labels == ("prequel",):
+                    continue
+                assert reason.entity in FILMS[each.item.id][3]
+                having = [(i, len(history) - k) for k, i in enumerate(history)]
+                having = [(i, ago) for i, ago in having if reason.entity in FILMS[i][3]]
+                assert [(c.item.id, c.ago) for c in reason.chosen] == having[::-1]
+                names += 1
+            assert all(r.weight > 0 for r in (*each.reasons, *each.common))
+            assert all("Japan" not in r.value and "United" not in r.value for r in each.reasons)
+    assert names > 10
+
+
+def test_attributes_that_few_items_have_are_left_out_of_what_is_shown(tmp_path, monkeypatch):
+    _, dataset = films_model(write_films(tmp_path / "films"))
+    knowledge, attention = Knowledge.of(dataset), np.array([[0.1, 0.1, 0.2, 0.6]])
+    assert knowledge.coverage.tolist() == [1, 1, 1, 0.2]
+    np.testing.assert_allclose(among_covered(knowledge, attention), attention)
+    monkeypatch.setattr(reasons_module, "LEAST_COVERAGE", 0.3)
+    np.testing.assert_allclose(among_covered(knowledge, attention), [[0.25, 0.25, 0.5, 0]])
+
+
+def knowledge_of(*facts: tuple[str, str, list[int]], n: int = 30) -> Knowledge:
+    """Of ``n`` items; facts are an attribute, a value and the items that have it."""
+    from ksr_recbole.explanation.parts import Attribute
+    from ksr_recbole.explanation.value_entities import ValueEntities
+
+    labels = list(dict.fromkeys(label for label, _, _ in facts))
+    ranges, of_items, names = [], [], ["[PAD]", *(name for _, name, _ in facts)]
+    for label in labels:
+        mine = [k for k, fact in enumerate(facts) if fact[0] == label]
+        pairs = [(item, c) for c, k in enumerate(mine) for item in facts[k][2]]
+        rows, columns = zip(*pairs, strict=True)
+        shape = (n + 1, len(mine))
+        of_items.append(csr_matrix((np.ones(len(pairs)), (rows, columns)), shape=shape))
+        ranges.append(np.array(mine) + 1)
+    values = ValueEntities(np.arange(len(labels)), tuple(ranges), tuple(of_items))
+    items = [f"i{k}" for k in range(n + 1)]
+    titles = [f"Film {k}" for k in range(n + 1)]
+    attributes = tuple(Attribute(x, x, 2) for x in labels)
+    return Knowledge(values, items, titles, names, names, attributes)
+
+
+class Told:
+    """A model that says what each attribute adds, to every item the same."""
+
+    def __init__(self, terms: list[float]) -> None:
+        self.terms = torch.tensor(terms)
+
+    def match_terms(self, state, items):
+        return self.terms.expand(*items.shape, -1)
+
+    def attention(self, hidden):
+        return torch.ones(len(hidden), len(self.terms)) / len(self.terms)
+
+
+class State:
+    hidden = torch.zeros(1, 1, 2)
+
+
+def reasons_in_words(knowledge, terms, history, item):
+    (told,) = recommendations_of(
+        Told(terms), knowledge, np.array(history), State(), np.array([item]), np.array([1.0])
+    )
+    return told
+
+
+def test_the_same_fact_from_two_relations_is_one_reason():
+    knowledge = knowledge_of(
+        ("director (dbo)", "Nora Ephron", [1, 2, 9]),
+        ("director (omdb)", "Nora Ephron", [1, 3, 9]),
+        ("writer", "Ephron Nora", [2, 9]),
+        ("category", "Films directed by Nora Ephron", [1, 2, 3, 9]),
+        ("actor", "Meg Ryan", [1, 9]),
+        ("genre", "Romance", list(range(1, 20))),
+    )
+    told = reasons_in_words(knowledge, [5.0, 4, 3, 2, 1, 6], [1, 2, 3], 9)
+    ephron, ryan = told.reasons
+    assert ephron.value == "Nora Ephron" and ephron.labels == ("director", "writer")
+    assert ephron.weight == pytest.approx(12) and ephron.attributes == (0, 1, 2)
+    assert [(c.item.title, c.ago) for c in ephron.chosen] == [
+        ("Film 3", 1), ("Film 2", 2), ("Film 1", 3),
+    ]  # fmt: skip
+    assert ryan.phrase == "with Meg Ryan"
+    assert [r.phrase for r in told.common] == ["Romance (genre)"]
+    assert told.sentence == "Nora Ephron (director, writer), like Film 3 and Film 2."
+
+
+def test_what_does_not_speak_for_an_item_is_not_called_a_reason():
+    knowledge = knowledge_of(("actor", "Meg Ryan", [1, 9]), ("director", "Somebody", [2, 3]))
+    told = reasons_in_words(knowledge, [-1.0, 5.0], [1, 2], 9)
+    assert told.reasons == () and [r.value for r in told.shared] == ["Meg Ryan"]
+    assert told.sentence == f"{NOT_THE_MODELS}: with Meg Ryan."
+    nothing = reasons_in_words(knowledge, [1.0, 1.0], [4], 9)
+    assert nothing.sentence.startswith("It shares nothing")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["director"], "directed by {Ann} B"),
+        (["brand"], "brand: {Ann} B"),
+        (["director", "actor"], "{Ann} B (director, actor)"),
+    ],
+)
+def test_values_in_words(labels, said):
+    assert phrase_of(labels, "{Ann} B") == said
+
+
+def test_sentences_and_labels():
+    chosen = [Chosen(Item(str(k), f"F{k}"), ago) for k, ago in enumerate((1, 5, 12, 40))]
+    said = [sentence_of("with Ann", chosen[:n]) for n in (1, 2, 4)]
+    assert said == [
+        "with Ann: you chose F0, 1 choice ago",
+        "with Ann: you chose F0 and F1, 1 and 5 choices ago",
+        "with Ann: you chose F0, F1 and 2 more, the latest 1 and 5 choices ago",
+    ]
+    assert plain_label("director (dbo)") == plain_label("directed by") == "director"
+    assert plain_label("shelf (big)") == "shelf"

@@ -1,0 +1,266 @@
+"""The service: what it answers is what the recommender says, over real HTTP and in a browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from ksr_recbole import Recommender
+from ksr_recbole.__main__ import main
+from ksr_recbole.serve import cli
+from ksr_recbole.serve.service import Forgotten, Service, States
+from tests.test_explanation import CHROMIUM
+from tests.test_inference import Trained
+from tests.toy import write_toy
+
+uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+app_module = pytest.importorskip("ksr_recbole.serve.app", reason="fastapi is not installed")
+make_app, MOST_BYTES = app_module.make_app, app_module.MOST_BYTES
+
+EVIL = '</script><img src=x onerror="document.title=1"> [red] \u202e'
+
+
+@pytest.fixture(scope="module")
+def rec(tmp_path_factory):
+    """A model with random weights; its titles want to be markup."""
+    folder = write_toy(tmp_path_factory.mktemp("serve"), n_items=40)
+    titles = [f"i{k}\t{'Zoë ' if k == 7 else ''}Film {k} {EVIL}" for k in range(1, 41)]
+    lines = ["item_id:token\tmovie_title:token_seq", *titles]
+    (folder / "toy" / "toy.item").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Recommender.load(Trained(folder).save(folder / "model"))
+
+
+@pytest.fixture(scope="module")
+def url(rec):
+    """The address of a service in another thread."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    app = make_app(Service(rec), ["127.0.0.1"])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def ask(url: str, path: str, **body):
+    answer = requests.post(f"{url}/{path}", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_it_answers_what_the_recommender_says(url, rec):
+    for who, query in (({"user": "u3"}, "u3"), ({"items": ["i3", "i9"]}, ["i3", "i9"])):
+        found = ask(url, "recommend", k=4, **who)["recommendations"]
+        got = {each["item"]["id"]: each["score"] for each in found}
+        assert got == pytest.approx(dict(rec.recommend(query, 4)), rel=1e-4)
+        told = json.loads(json.dumps(rec.explain(query, 4, steps=3).to_dict()))
+        explained = ask(url, "explain", k=4, steps=3, **who)
+        assert len(explained["steps"]) == len(told["steps"])
+        for mine, theirs in zip(found, told["recommendations"], strict=True):
+            assert mine["item"] == theirs["item"] and mine["sentence"] == theirs["sentence"]
+            assert EVIL.strip() in mine["item"]["title"]
+        assert explained["history"] == told["history"]
+    one = ask(url, "explain", user="u3", explained=["i5"])["recommendations"]
+    assert [each["item"]["id"] for each in one] == ["i5"]
+    many = ask(url, "recommend/batch", queries=[{"user": "u3"}, {"items": []}], k=3)["results"]
+    for result, query in zip(many, ("u3", []), strict=True):
+        ids = [each["item"]["id"] for each in result["recommendations"]]
+        assert ids == [item for item, _ in rec.recommend(query, 3)]
+
+
+def test_states_go_on_and_step_back(url, rec):
+    states, items = [ask(url, "update", items=[])["state"]], ["i4", "i8", "i15"]
+    for item in items:
+        states.append(ask(url, "update", state=states[-1], item=item)["state"])
+    for n in (3, 1, 2, 0):  # earlier states stay valid
+        found = ask(url, "recommend", state=states[n], k=5, reasons=False)["recommendations"]
+        wanted = dict(rec.recommend(items[:n], 5))
+        got = {each["item"]["id"]: each["score"] for each in found}
+        assert got == pytest.approx(wanted, rel=1e-4)
+
+
+def test_items_are_found_by_words_without_accents(url):
+    found = requests.get(f"{url}/items", {"q": "FILM zoe"}, timeout=60).json()
+    assert [each["id"] for each in found] == ["i7"]
+    assert len(requests.get(f"{url}/items", {"limit": 3}, timeout=60).json()) == 3
+    assert requests.get(f"{url}/items", {"q": "none such"}, timeout=60).json() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("recommend", {"items": ["i3", "i999"]}, 400, "There is no item 'i999'"),
+        ("recommend", {"user": "nobody"}, 400, "There is no user 'nobody'"),
+        ("recommend", {}, 400, "exactly one of user, items and state"),
+        ("recommend", {"user": "u1", "items": []}, 400, "exactly one of"),
+        ("recommend", {"state": "x\x1b[0m"}, 404, r"no state 'x\x1b[0m'"),
+        ("recommend", {"user": 3}, 422, "user: Input should be a valid string"),
+        ("recommend", {"user": "u1", "k": 0}, 422, "k: Input should be greater"),
+        ("recommend", {"user": "u1", "k": "3"}, 422, "k: Input should be a valid integer"),
+        ("recommend", {"user": "u1", "K": 3}, 422, "K: Extra inputs"),
+        ("recommend", {"items": ["\ud800"]}, 422, "items.0: "),
+        ("recommend/batch", {"queries": [{"user": "u1"}, {"user": "x"}]}, 400, "no user 'x'"),
+        ("update", {"items": [], "item": "i999"}, 400, "There is no item 'i999'"),
+        ("explain", {"user": "u1", "steps": -1}, 422, "steps: "),
+        ("explain", {"user": "u1", "explained": ["x"]}, 400, "There is no item 'x'"),
+        ("nothing", {}, 404, "Not Found; /openapi.json"),
+        ("items", {}, 405, "Method Not Allowed; /openapi.json"),
+    ],
+)
+def test_a_bad_request_is_one_sentence(url, path, body, status, said):
+    data = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = requests.post(f"{url}/{path}", data=data, headers=headers, timeout=60)
+    assert answer.status_code == status, answer.text
+    detail = answer.json()["detail"]
+    assert said in detail and "\n" not in detail and "\x1b" not in detail
+
+
+def test_large_and_broken_bodies_and_other_hosts_are_refused(url):
+    def chunks():
+        for _ in range(20):
+            yield b"x" * (MOST_BYTES // 10)
+
+    for data in (b"x" * (MOST_BYTES + 1), chunks()):
+        answer = requests.post(f"{url}/recommend", data=data, timeout=60)
+        assert answer.status_code == 413 and "smaller parts" in answer.json()["detail"]
+    json_type = {"Content-Type": "application/json"}
+    for data in (b"{", b"\xff\xfe", b"[" * 50_000, b"null", b'{"k": NaN}'):
+        answer = requests.post(f"{url}/recommend", data=data, headers=json_type, timeout=60)
+        assert 400 <= answer.status_code < 500 and "\n" not in answer.json()["detail"]
+    assert requests.get(url, headers={"Host": "evil.example"}, timeout=60).status_code == 400
+    assert "script-src" in requests.get(url, timeout=60).headers["Content-Security-Policy"]
+
+
+def test_requests_at_once_lose_nothing(url, rec):
+    start = ask(url, "update", items=["i1"])["state"]
+    items = [rec.items[k % len(rec.items)] for k in range(200)]
+    with ThreadPoolExecutor(50) as pool:
+        states = list(pool.map(lambda i: ask(url, "update", state=start, item=i)["state"], items))
+        found = list(pool.map(lambda s: ask(url, "recommend", state=s, k=1, reasons=False), states))
+    assert len(set(states)) == 200
+    wanted = {item: rec.recommend(["i1", item], 1)[0][0] for item in set(items)}
+    got = [each["recommendations"][0]["item"]["id"] for each in found]
+    assert got == [wanted[item] for item in items]
+
+
+def test_old_states_are_forgotten_and_used_ones_are_not(rec):
+    states, one = States(2), rec.start()
+    first, second = states.put(one), states.put(one)
+    states.get(first)
+    states.put(one)
+    assert states.get(first) is one
+    with pytest.raises(Forgotten, match="give the items again"):
+        states.get(second)
+
+
+def test_the_api_holds_what_it_describes(rec):
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    checks = pytest.importorskip("schemathesis.specs.openapi.checks")
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    app = make_app(Service(rec))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    few = settings(
+        max_examples=15, deadline=None, phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck), database=None, derandomize=True,
+    )  # fmt: skip
+    asked = 0
+
+    def check(case):
+        nonlocal asked
+        asked += 1
+        answer = case.call()
+        assert answer.status_code < 500, answer.text
+        # Which tokens exist no description can say.
+        case.validate_response(answer, excluded_checks=[checks.positive_data_acceptance])
+
+    for operation in schema.get_all_operations():
+        few(given(case=operation.ok().as_strategy())(check))()
+    assert asked > 20
+
+
+# In a browser ----------------------------------------------------------------------------------
+
+
+def test_typing_choosing_and_stepping_back(url):
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    expect = playwright.expect
+    with playwright.sync_playwright() as started:
+        flags = ["--no-sandbox", "--disable-background-networking"]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+        for width in (1280, 390):
+            view = browser.new_page(viewport={"width": width, "height": 800})
+            problems, asked = [], []
+            view.on("console", lambda message, to=problems: to.append(message.text))
+            view.on("pageerror", lambda error, to=problems: to.append(str(error)))
+            view.on("request", lambda request, to=asked: to.append(request.url))
+            view.goto(url)
+            chosen = view.locator("#history li")
+            cards = view.locator("ol.cards > li")
+            cards.nth(9).wait_for()
+            before = cards.first.text_content()
+            for n, words in enumerate(("zoe", "film 12"), start=1):
+                view.keyboard.type(words)
+                view.keyboard.press("Enter")
+                chosen.nth(n - 1).wait_for()
+            expect(cards.first).not_to_have_text(before)
+            assert [text[:8] for text in chosen.all_inner_texts()] == ["Film 12 ", "Zoë Film"]
+            assert EVIL.strip() in chosen.first.inner_text() and view.title() != "1"
+            assert view.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            view.focus("#back")
+            view.keyboard.press("Enter")
+            expect(chosen).to_have_count(1)
+            view.keyboard.press("Enter")
+            expect(chosen).to_have_count(0)
+            expect(cards.first).to_have_text(before)
+            assert problems == [] and all(each.startswith(url) for each in asked)
+            view.close()
+        browser.close()
+
+
+# The command -----------------------------------------------------------------------------------
+
+
+def test_a_missing_package_is_one_sentence_that_says_what_to_type(monkeypatch, capsys, tmp_path):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(cli, "find_spec", lambda n: None if n == "uvicorn" else real(n))
+    assert main(["serve", str(tmp_path)]) == 2
+    assert "which this Python lacks; type `pip install uvicorn`." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "No model directory is given"),
+        (["none"], "There is no model directory none"),
+        (["none", "--port=70000"], "--port is '70000'; it must be a whole number from 0 to 65535"),
+        (["none", "more"], "Cannot read the argument 'more'"),
+        (["none", "--device=tpu"], "There is no model directory none"),
+    ],
+)
+def test_a_mistake_is_one_sentence(capsys, arguments, said):
+    assert main(["serve", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and "Traceback" not in captured.err
+
+
+def test_an_address_in_use_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Exception, match=f"Cannot listen on 127.0.0.1, port {port}: "):
+            cli._listening("127.0.0.1", port)
+    with pytest.raises(Exception, match=r"Cannot listen on no\.such.host.example"):
+        cli._listening("no.such.host.example", 80)
