@@ -33,7 +33,7 @@ RESULTS = Path(__file__).with_name("results")
 MEASURED = Path(__file__).with_name("measured")
 FIGURES = Path(__file__).with_name("figures")
 
-VERSION = 3
+VERSION = 4
 """To be raised when a picture is drawn in another way."""
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -315,7 +315,8 @@ def svg(picture: Picture, look: str) -> str:
 
     ink = LOOKS[look]["ink"]
     style = {
-        "svg.fonttype": "none", "svg.hashsalt": "ksr", "font.family": "sans-serif", "font.size": 9,
+        "svg.fonttype": "none", "svg.hashsalt": "ksr", "font.size": 9,
+        "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color",
                          "ytick.color"), ink),
         "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
@@ -327,7 +328,7 @@ def svg(picture: Picture, look: str) -> str:
         buffer = io.StringIO()
         about = {"Date": None, "Creator": None, "Description": picture.digest}
         figure.savefig(buffer, format="svg", transparent=True, metadata=about)
-    text = re.sub(r"[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
+    text = re.sub(r"<!--.*?-->|^\s+|[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
     # Attributes, such as coordinates, need no millionths of a point.
     return re.sub(r'="[^"<>]*"', lambda each: re.sub(r"(\.\d\d)\d+", r"\1", each[0]), text)
 
