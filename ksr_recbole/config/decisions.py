@@ -58,14 +58,14 @@ _SCALED = (
 DECISIONS: dict[str, Decision] = {
     **_all(Fate.HONOURED, {
         # What runs where
-        "model dataset config_files config_file": "what is run, and with which files",
+        "model dataset config_files": "what is run, and with which files",
         "gpu_id use_gpu device": "where it is computed",
         "seed reproducibility": "the same numbers again",
         "state show_progress": "what is logged, and whether bars are shown",
         "data_path": "the folder above the dataset's; by default dataset_atomic/",
         "checkpoint_dir": "where models are kept",
         "log_wandb wandb_project": "RecBole's trainer logs to Weights & Biases, if it is installed",
-        "nproc world_size ip port offset": "several processes: docs/distributed.md",
+        "nproc world_size ip port": "several processes: docs/distributed.md",
         # Training
         "epochs train_batch_size learner learning_rate weight_decay clip_grad_norm shuffle":
             "training; train_batch_size counts targets",
@@ -78,7 +78,7 @@ DECISIONS: dict[str, Decision] = {
         # Evaluation
         "eval_args": "mode; split and order must be {'LS': 'valid_and_test'} and TO, or the files "
             "of benchmark_filename are the split",
-        "metrics topk valid_metric valid_metric_bigger eval_batch_size metric_decimal_place":
+        "metrics topk valid_metric eval_batch_size metric_decimal_place":
             "the evaluation; eval_batch_size counts users or positives",
         # Files
         "field_separator seq_separator encoding": "how the atomic files are written",
@@ -121,7 +121,9 @@ DECISIONS: dict[str, Decision] = {
         "token_num_threshold": _TREES,
         "kge_interval m_step n_dec_epochs n_enc_epochs pretrain_epochs save_step warm_up_step "
         "reg_weight": _TRAINERS,
-        "MODEL_TYPE MODEL_INPUT_TYPE eval_type local_rank single_spec verbose": _FIXED,
+        "MODEL_TYPE MODEL_INPUT_TYPE eval_type local_rank offset single_spec valid_metric_bigger "
+        "verbose": _FIXED,
+        "config_file": "config_files names files",
         "choice uniform quniform loguniform": "words of a file of run_hyper.py",
     }),
     **_all(Fate.REFUSED, {
