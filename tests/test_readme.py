@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -110,6 +111,8 @@ def _run(line: str, folder: Path, here: Path) -> bool:
     values = small(folder)
     if program == "dataset_atomic":
         return dataset_atomic([*arguments, f"--out={here / 'made' / 'shop'}", "--k-core=1"]) == 0
+    if program == "ksr_recbole" and arguments[0] == "serve":
+        return _served(arguments)
     if program == "ksr_recbole":
         return ksr.main([*arguments, "--dataset=toy", *words(values)]) == 0
     if program == "run_benchmark.py":
@@ -119,6 +122,13 @@ def _run(line: str, folder: Path, here: Path) -> bool:
     assert program == "run_recbole.py", line
     values |= {"data_path": here / "made"}
     return run_recbole([*arguments, "--eval_args.mode=uni5pop5", *words(values)]) == 0
+
+
+def _served(arguments: list[str]) -> bool:
+    """Whether a service would begin; nothing listens afterwards."""
+    pytest.importorskip("fastapi", reason="the service's packages are optional")
+    with mock.patch("uvicorn.Server.run") as run:
+        return ksr.main([*arguments, "--port=0"]) == 0 and run.call_count == 1
 
 
 # Figures --------------------------------------------------------------------------------------
