@@ -481,3 +481,16 @@ def test_an_explanation_of_hostile_titles():
         shown = render(explanation, width=120, colour=colour)
         assert "owned" in shown and not re.search("[\x07\x9b\u202e\u2066\r]|\x1b[^\\[]", shown)
         assert colour or "\x1b" not in shown
+
+
+def test_a_sentence_that_quotes_something_long_keeps_its_ends():
+    """A path or name of a file loses its middle, and says how long it was."""
+    name = "a" * 9_000
+    sentence = str(UserError(f"There is no dataset named '{name}'; the datasets are ml-1m."))
+    assert len(sentence) < 700 and "characters)" in sentence
+    assert sentence.startswith("There is no dataset named 'aaa")
+    assert sentence.endswith("the datasets are ml-1m.")
+    words = str(UserError("first " + "word " * 9_000 + "last"))
+    assert len(words) < 4_100 and words.startswith("first") and words.endswith("last")
+    short = "A sentence of the usual length; give another name."
+    assert str(UserError(short)) == short
