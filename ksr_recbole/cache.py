@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from ksr_recbole import digests
-from ksr_recbole.errors import DamagedFileError
+from ksr_recbole.errors import DamagedFileError, reason_of
 from ksr_recbole.files import check_regular, replacing
 
 logger = getLogger(__name__)
@@ -62,8 +62,7 @@ def read_arrays(path: str | os.PathLike[str], key: str) -> dict[str, np.ndarray]
             header = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DamagedFileError(f"it cannot be read ({(reason or '?').splitlines()[0]})") from error
+        raise DamagedFileError(f"it cannot be read ({reason_of(error)})") from error
     checksum = header.pop(digests.OWN, None)
     if checksum is None or checksum != digests.of_arrays(arrays, header):
         raise DamagedFileError("its checksum does not match its content")

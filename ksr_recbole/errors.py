@@ -46,6 +46,12 @@ class ProcessEndedError(UserError):
     """A process of a distributed run was ended from outside, or cannot be reached any more."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a file cannot be used, for a sentence that names it: without its path, in one line."""
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (told.splitlines() or ["?"])[0]
+
+
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks, and safe for a terminal."""
     return clean_line(" ".join(str(error).split()))

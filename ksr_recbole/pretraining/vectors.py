@@ -30,7 +30,7 @@ import numpy as np
 from dataset_atomic.atomic import RECBOLES
 from dataset_atomic.layout import Layout
 from ksr_recbole.digests import of_file
-from ksr_recbole.errors import DamagedFileError, UserError, shown
+from ksr_recbole.errors import DamagedFileError, UserError, reason_of, shown
 from ksr_recbole.files import open_regular, replacing
 from ksr_recbole.records import Each, check_shape, read_record, record_text
 
@@ -230,10 +230,9 @@ def check_digest(path: str | os.PathLike[str]) -> None:
     except FileNotFoundError:
         return
     except (OSError, DamagedFileError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"{beside}, which holds the digests of the vectors, cannot be used ({reason}); export "
-            "them again, or delete it if you trust the vectors."
+            f"{beside}, which holds the digests of the vectors, cannot be used "
+            f"({reason_of(error)}); export them again, or delete it if you trust the vectors."
         ) from error
     wanted = record["files"].get(Path(path).name)
     if wanted is not None and wanted != of_file(path):

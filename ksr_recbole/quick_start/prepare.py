@@ -9,10 +9,11 @@ from __future__ import annotations
 from logging import getLogger
 from typing import Any, NamedTuple
 
-from recbole.utils import init_seed, training_arguments
+from recbole.data import data_preparation as recbole_data_preparation
+from recbole.utils import get_trainer, init_seed, training_arguments
 
 from ksr_recbole import registry
-from ksr_recbole.compat import trusting
+from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
 from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.dataset.dataloader import (
     SequenceEvalData,
@@ -21,8 +22,9 @@ from ksr_recbole.dataset.dataloader import (
     data_preparation,
 )
 from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.dataset.recbole_views import load_views, recbole_loaders
-from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
+from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named, load_dataset
 from ksr_recbole.distributed import group
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
@@ -97,3 +99,26 @@ def make_trainer(config: Any, dataset: WithSequences) -> ProtocolTrainer:
     to_log_file(str(model))
     ours = registry.under_protocol(config["model"])
     return (SequenceTrainer if ours else recbole_trainer)(config, model, dataset.fingerprint, keys)
+
+
+def load_recboles_data(config: Any) -> tuple[Any, Any, Any]:
+    """RecBole's loaders of training, validation and test data, for a model evaluated by RecBole.
+
+    Raises:
+        UserError: as :func:`open_dataset`.
+    """
+    getLogger().info(prepare_atomic_files(config))
+    with data_keys_named(config):
+        dataset = recbole_dataset(config)
+    getLogger().info(dataset.funnel.line())
+    getLogger().info(dataset)
+    with data_keys_named(config), without_pickles(config):
+        return recbole_data_preparation(config, dataset)
+
+
+def make_recboles_trainer(config: Any, dataset: Any) -> Any:
+    """Model and RecBole's own trainer for the dataset of its training data."""
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = registry.model_class(config["model"])(config, dataset)
+    trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
+    return with_checkpoint_rule(trainer_class)(config, model.to(config["device"]))

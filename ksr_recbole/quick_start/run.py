@@ -11,32 +11,30 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from recbole.data import data_preparation as recbole_data_preparation
-from recbole.utils import (
-    get_trainer,
-    init_seed,
-    set_color,
-)
+from recbole.utils import init_seed, set_color
 
 from ksr_recbole import registry
 from ksr_recbole.bars import hide, recbole_bars
-from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
+from ksr_recbole.compat import trusting
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.dataset.dataloader import SequenceEvalData
-from ksr_recbole.dataset.recbole_dataset import recbole_dataset
-from ksr_recbole.dataset.sequence_datasets import data_keys_named
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import fitting_counts
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
-from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import logging_of, to_log_file
 from ksr_recbole.quick_start.model_size import check_memory
-from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
+from ksr_recbole.quick_start.prepare import (
+    find_vectors,
+    load_data,
+    load_recboles_data,
+    make_recboles_trainer,
+    make_trainer,
+)
 from ksr_recbole.quick_start.process_keys import check_possible, read_hosts
 from ksr_recbole.quick_start.recbole_models import check_usable
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
@@ -296,19 +294,10 @@ def _check_candidates(modes: list[str], *phases: SequenceEvalData) -> None:
 def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     """One of RecBole's own models, with its own loaders, trainer and metrics, on our files."""
     logger = getLogger()
-    logger.info(prepare_atomic_files(config))
-    with data_keys_named(config):
-        dataset = recbole_dataset(config)
-    logger.info(dataset.funnel.line())
-    logger.info(dataset)
-    with data_keys_named(config), without_pickles(config):
-        train_data, valid_data, test_data = recbole_data_preparation(config, dataset)
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    train_data, valid_data, test_data = load_recboles_data(config)
     progress = config["show_progress"]
     with _options_named(config), trusting(config):
-        model = registry.model_class(config["model"])(config, train_data._dataset)
-        trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
-        trainer = with_checkpoint_rule(trainer_class)(config, model.to(config["device"]))
+        trainer = make_recboles_trainer(config, train_data._dataset)
         with recbole_bars():
             score, valid_result = trainer.fit(
                 train_data, valid_data, saved=saved, show_progress=progress

@@ -11,7 +11,7 @@ from typing import Any
 from recbole.utils import get_local_time
 from torch import Tensor
 
-from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
+from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError, reason_of
 from ksr_recbole.files import check_regular, replacing
 from ksr_recbole.trainer.checkpoint_file import read, to_bytes
 from ksr_recbole.trainer.weights import difference, problem_in_sizes
@@ -76,10 +76,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         return read(path)
     except (DamagedFileError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
         raise UnusableCheckpointError(
-            f"Checkpoint {path} is damaged or not a checkpoint of this package ({reason}); "
-            "delete it and train again, or give another."
+            f"Checkpoint {path} is damaged or not a checkpoint of this package "
+            f"({reason_of(error)}); delete it and train again, or give another."
         ) from error
 
 
