@@ -49,6 +49,9 @@ TEXTS = frozenset({
 })  # fmt: skip
 """Keys whose values are text, such as names and paths: ``12`` there is no number."""
 
+_OF_CONVERT = ("kg", "link")
+"""Options of ``convert`` that are taken for config keys of a run."""
+
 _BASED_ON = "based_on"
 """In a model's YAML file: the model whose values it has where it gives none itself."""
 
@@ -179,6 +182,12 @@ def check_keys(keys: Iterable[str], source: str | Path) -> None:
     """
     for key in keys:
         name, _, part = key.partition(".")
+        if name in _OF_CONVERT and name not in known_keys():
+            raise UserError(
+                f"There is no config key {name} ({source}): another graph is chosen where data "
+                "are converted. Give `python -m dataset_atomic convert NAME --raw=... --kg=... "
+                "--link=... --out=FOLDER/NAME`, then run with --data_path=FOLDER."
+            )
         if name not in known_keys():
             raise UserError(
                 f"Unknown config key '{shown(key)}' in {source}"
