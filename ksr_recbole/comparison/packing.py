@@ -96,8 +96,7 @@ def _single(store: Store, file: Path) -> tuple[Content, int]:
         check_shape(record, _CELL)
     except (DamagedFileError, OSError) as error:
         raise _damaged(file, str(error)) from error
-    names = (record[part] for part in ("model", "dataset", "task", "seed", "overrides", "key"))
-    cell = Cell(*names, record.get("measure"))
+    cell = Cell(**{part: record[part] for part in _CELL}, measure=record.get("measure"))
     found = store.load(cell) if cell.name == file.stem else None
     if found is None:
         raise _damaged(file, "it is not the cell of its name")
