@@ -263,7 +263,13 @@ def _dots(name: str, source: str, task: str, title: str, **more: Any) -> Picture
 
 
 def _panel(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A panel of the ladder: rows of a stored table, in order."""
+    """A panel of the ladder: rows of a stored table, in order.
+
+    Args:
+        entry: ``{"title": "ml-1m, next-item", "table": "ml-1m-ladder", "task": "next-item",
+            "metric": "map", "steps": {"Eq. 2": "GRU++-paper", ...}}``; the table is the JSON file
+            of that name in docs/results.  The document is ``{"panels": [entry, ...]}``.
+    """
     found = rows(entry["table"], entry["task"])
     steps = {label: found[row] for label, row in entry["steps"].items()}
     return {"title": entry["title"], "metric": entry.get("metric", "map"), "steps": steps}
