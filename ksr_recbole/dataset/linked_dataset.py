@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from recbole.data.dataset import KnowledgeBasedDataset
+from recbole.utils import FeatureType
 
 from dataset_atomic.atomic_files import steady_dataset
 from ksr_recbole import digests
@@ -151,8 +153,9 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         of ``.item`` without interactions has no link.
         """
         items = set(self.inter_feat[self.iid_field])
-        ends = (self.head_entity_field, self.tail_entity_field)
-        entities = set().union(*(self.kg_feat[end] for end in ends))
+        wanted, entities = set(self.item2entity.values()), set()
+        for end in (self.head_entity_field, self.tail_entity_field):
+            entities |= wanted.intersection(self.kg_feat[end].to_numpy())
         self.item2entity = {
             item: entity
             for item, entity in self.item2entity.items()
@@ -167,19 +170,59 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         if self.item_feat is not None:  # no item without a link gets an id
             self.item_feat = self.item_feat[self.item_feat[self.iid_field].isin(self.item2entity)]
 
+    def _remap(self, remap_list: list[tuple[Any, str, FeatureType]]) -> None:
+        """As RecBole's, without an object of NumPy for every token."""
+        if not remap_list or any(kind != FeatureType.TOKEN for _, _, kind in remap_list):
+            super()._remap(remap_list)
+            return
+        tokens, ends = self._concat_remaped_tokens(remap_list)
+        ids, found = pd.factorize(tokens)
+        names = ["[PAD]", *found]
+        array, id_of = np.array(names), dict(zip(names, range(len(names)), strict=True))
+        for (feat, field, _), new in zip(remap_list, np.split(ids + 1, ends), strict=True):
+            if field not in self.field2id_token:
+                self.field2id_token[field], self.field2token_id[field] = array, id_of
+            feat[field] = new
+
     def _merge_item_and_entity(self) -> None:
         """Map ids as RecBole does, and remember the entity of every item.
 
-        The other items of a shared entity pass through RecBole as items without a link (their
-        entity slot is one of RecBole's "virtual" entities) and :attr:`item_entities` points
-        them to the entity they share.
+        Items without a link come first, then linked ones, whose entities have their ids; the
+        other entities follow.  The other items of a shared entity count as items without a link
+        (their entity slot is one of RecBole's "virtual" entities), and :attr:`item_entities`
+        points them to the entity they share.  RecBole does the same with loops over all tokens.
         """
-        links = self.item2entity
-        self.item2entity = {item: entity for entity, item in self.entity2item.items()}
-        super()._merge_item_and_entity()
-        self.item2entity = links
-        item_id = self.field2token_id[self.iid_field]
-        entity_id = self.field2token_id[self.entity_field]
-        self.item_entities = np.arange(len(item_id))
-        for item, entity in links.items():
+        items, entities = (
+            self.field2id_token[field] for field in (self.iid_field, self.head_entity_field)
+        )
+        entity_id = self.field2token_id[self.head_entity_field]
+        first = set(self.entity2item.values())
+        linked = np.fromiter((token in first for token in items.tolist()), bool, len(items))
+        order = np.argsort(linked, kind="stable")
+        item_map = np.empty_like(order)
+        item_map[order] = np.arange(len(items))
+        item_id = self._give_ids(self.alias["item_id"], item_map, items[order])
+        old = np.array([entity_id[entity] for entity in self.entity2item], np.int64)
+        new = np.array([item_id[item] for item in self.entity2item.values()], np.int64)
+        others = np.ones(len(entities), bool)
+        others[0] = others[old] = False
+        entity_map = np.zeros(len(entities), np.int64)
+        entity_map[old] = new
+        entity_map[others] = np.arange(len(items), len(items) + np.count_nonzero(others))
+        tokens = np.concatenate([items[order], entities[others]])
+        tokens[new] = entities[old]
+        entity_id = self._give_ids(self.alias["entity_id"], entity_map, tokens)
+        self.field2id_token[self.entity_field] = tokens
+        self.field2token_id[self.entity_field] = entity_id
+        self.item_entities = np.arange(len(items))
+        for item, entity in self.item2entity.items():
             self.item_entities[item_id[item]] = entity_id[entity]
+
+    def _give_ids(
+        self, fields: Iterable[str], id_map: np.ndarray, tokens: np.ndarray
+    ) -> dict[str, int]:
+        """Other ids for the tokens of some fields; gives the id of each token."""
+        id_of = dict(zip(tokens.tolist(), range(len(tokens)), strict=True))
+        for field in fields:
+            self._reset_ent_remapID(field, id_map, tokens, id_of)
+        return id_of

@@ -438,7 +438,8 @@ def _restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _packed(tokens: Any) -> np.ndarray:
     # A token cannot hold a line end: it came from a line of a file.
-    return np.frombuffer("\n".join(map(str, tokens)).encode(), np.uint8)
+    listed = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
+    return np.frombuffer("\n".join(map(str, listed)).encode(), np.uint8)
 
 
 def _unpacked(data: np.ndarray) -> list[str]:

@@ -298,7 +298,7 @@ class WithSequences(_Dataset):
         yield from (self.split.train_start, self.split.train_end, self.split.valid_end)
 
     def _tokens(self, field: str) -> np.ndarray:
-        text = "\n".join(map(str, self.field2id_token[field]))
+        text = "\n".join(np.asarray(self.field2id_token[field]).tolist())
         return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
