@@ -1,0 +1,59 @@
+"""Training seconds until the same NDCG@10: our GRU and KSR, RecBole's GRU4Rec and SASRec.
+
+    python timings/against_recbole.py [--dataset=ml-100k] [--data_path=FOLDER] [--epochs=30]
+        [--models GRU KSR GRU4Rec SASRec] [--minutes=10]
+
+All are evaluated under the paper's protocol, all items ranked, on validation after every epoch.
+RecBole's models run as in RecBole, with softmax loss, 256 columns and its default optimizer.
+Each stops after ``--epochs`` or ``--minutes``.  The goal is the best value that the worst of the
+models reaches; pretraining is not counted.
+"""
+
+from __future__ import annotations
+
+import common
+
+RECBOLES = {
+    "GRU4Rec": {"embedding_size": 256, "hidden_size": 256},
+    "SASRec": {"hidden_size": 256, "inner_size": 256},
+}
+
+
+def course(options: object, model: str) -> list[tuple[float, float]]:
+    """NDCG@10 and training seconds so far after each epoch."""
+    values = {}
+    if model in RECBOLES:
+        values = {"protocol": "paper", "loss_type": "CE", "train_neg_sample_args": None}
+        values |= RECBOLES[model]
+    bench = common.prepare(options, model=model, **values)
+    seconds, found = 0.0, []
+    for epoch in range(options.epochs):
+        seconds += common.seconds_of(lambda e=epoch: bench.trainer._train_epoch(bench.train, e))
+        metrics = bench.trainer.rank(bench.valid, "full").metrics
+        found.append((metrics["ndcg@10"], seconds))
+        print(
+            f"{model:>8} epoch {epoch + 1}: NDCG@10 {found[-1][0]:.4f}, {seconds:.1f} s", flush=True
+        )
+        if seconds > 60 * options.minutes:
+            break
+    return found
+
+
+def main() -> None:
+    """Print the courses and the seconds to the common goal."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--models", nargs="+", default=["GRU", "KSR", "GRU4Rec", "SASRec"])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--minutes", type=float, default=10)
+    options = parser.parse_args()
+    print(common.machine())
+    courses = {model: course(options, model) for model in options.models}
+    goal = min(max(value for value, _ in found) for found in courses.values())
+    print(f"goal: NDCG@10 {goal:.4f}")
+    for model, found in courses.items():
+        seconds = next(at for value, at in found if value >= goal)
+        print(f"{model:>8}: {seconds:.1f} s, best {max(found)[0]:.4f} of {len(found)} epochs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Several processes on one machine: seconds of an epoch, and bytes that a step exchanges.
+
+    python timings/processes.py [--items 3000 30000] [--interactions=100000]
+
+GRU with the default's sizes on generated data (``many_items.py``), trained by one process with two
+threads and by two with one thread each.  The bytes are those of the gradients that each
+process sends in a step, dense with few items and by row with more than 20,000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import common
+import many_items
+
+ROOT = Path(__file__).resolve().parents[1]
+EPOCH = re.compile(r"epoch (\d+) training.*?time: ([0-9.]+)s")
+EPOCHS = 3
+SIZE = 256
+
+
+def epochs(folder: Path, nproc: int, threads: int, loss: str) -> list[float]:
+    """Seconds of each epoch but the first."""
+    command = [sys.executable, "run_recbole.py", "--model=GRU", "--dataset=generated"]
+    command += [f"--data_path={folder}", f"--nproc={nproc}", f"--num_threads={threads}"]
+    command += [f"--loss_type={loss}", f"--epochs={EPOCHS}", "--eval_step=0"]
+    command += ["--show_progress=False", "--report_modes=uni50pop50"]
+    keys = ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir")
+    command += [f"--{key}={folder}/out" for key in keys]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    return [float(seconds) for epoch, seconds in EPOCH.findall(said) if int(epoch)]
+
+
+def bytes_of_a_step(folder: Path, loss: str) -> dict[str, int]:
+    """Bytes of the gradients of the first batch: of the item vectors, and of all else."""
+    options = common.parser(__doc__).parse_args(["--dataset=generated", f"--data_path={folder}"])
+    cache = str(folder / "out")
+    bench = common.prepare(options, model="GRU", loss_type=loss, data_cache_dir=cache)
+    batch = next(iter(bench.train))
+    bench.trainer.model.calculate_loss(batch).backward()
+    sizes = {"items": 0, "others": 0}
+    for name, parameter in bench.trainer.model.named_parameters():
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        parts = [gradient]
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            parts = [gradient.values(), gradient.indices()]
+        kind = "items" if name.startswith("item_embedding") else "others"
+        sizes[kind] += sum(part.numel() * part.element_size() for part in parts)
+    return sizes
+
+
+def main() -> None:
+    """Print both ways and the bytes, for each number of items."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--items", nargs="+", type=int, default=[3_000, 30_000])
+    parser.add_argument("--interactions", type=int, default=100_000)
+    parser.add_argument("--loss", default="sampled_CE")
+    options = parser.parse_args()
+    print(common.machine())
+    for n_items in options.items:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            many_items.generate(n_items, options.interactions, folder)
+            sizes = bytes_of_a_step(folder, options.loss)
+            print(f"{n_items:,} items: bytes of a step's gradients {json.dumps(sizes)}", flush=True)
+            one = epochs(folder, 1, 2, options.loss)
+            two = epochs(folder, 2, 1, options.loss)
+            print(f"  one process, two threads:  epoch {common.in_words(one)}")
+            print(f"  two processes, one thread: epoch {common.in_words(two)}", flush=True)
+            print(f"  one against two: {min(one) / min(two):.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Where the time of a whole job goes: from the command to the result, with nothing cached.
+
+    python timings/whole_job.py [--dataset=ml-1m] [--data_path=FOLDER] [--model=KSR]
+
+``run_recbole.py`` runs as a user would start it, with empty folders for its caches.  The start is
+what is left of the wall clock after the parts that the result file names.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import common
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir")
+
+
+def main() -> None:
+    """Print a line a part."""
+    parser = common.parser(__doc__, "ml-1m")
+    parser.add_argument("--model", default="KSR")
+    options = parser.parse_args()
+    print(common.machine())
+    with tempfile.TemporaryDirectory() as folder:
+        values = [f"--{pair}" for pair in options.set]
+        values += [f"--{key}={folder}/{key}" for key in FOLDERS]
+        values += [f"--data_path={Path(options.data_path).resolve()}"] if options.data_path else []
+        command = [sys.executable, "run_recbole.py", f"--model={options.model}"]
+        command += [f"--dataset={options.dataset}", "--show_progress=False", *values]
+        begin = perf_counter()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        whole = perf_counter() - begin
+        if done.returncode:
+            sys.exit(done.stderr)
+        [file] = (Path(folder) / "results_dir").glob("*.json")
+        result = json.loads(file.read_text())
+    parts = {"start and end": whole - sum(result["seconds"].values()), **result["seconds"]}
+    for name, seconds in parts.items():
+        print(f"{name:>16} {seconds:8.1f} s {seconds / whole:6.1%}")
+    trained = result["epochs_trained"]
+    print(f"{'the whole job':>16} {whole:8.1f} s; {trained} epochs, best {result['best_epoch']}")
+    print(f"peak memory {result['peak_memory_mib']:,.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
