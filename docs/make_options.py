@@ -35,7 +35,12 @@ BEGIN, END = "<!-- made by docs/make_options.py -->\n", "<!-- end -->\n"
 COMMENT_AT = 32
 """Column of the comments in YAML files, if the value leaves room."""
 
-SHARED = (*shared.FOR_ALL, shared.PretrainingOptions, shared.TrainingOptions)
+SHARED = (
+    *shared.FOR_ALL,
+    shared.PretrainingOptions,
+    shared.TrainingOptions,
+    shared.SampleOptions,
+)
 _LINE = re.compile(r"(?P<given>(?P<key>\w+):(?: (?:[^#]*[^#\s])?)?) *(?:#.*)?")
 
 

@@ -131,6 +131,8 @@ MODELS = {
     "KSR": {"loss_type": "BPR", "chunk_length": 3, "train_neg_sample_args.sample_num": 2},
     "KSR-paper": {"loss_type": "CE", "chunk_length": 3, "freeze_kg": False},
     "GRU++": {"loss_type": "CE"},
+    "GRU_F": {"loss_type": "sampled_CE", "sampled_items": 9, "chunk_length": 5},
+    "GRU": {"loss_type": "gBCE", "sampled_items": 9},
     "RUM_I": {},
     "RUM_F": {},
     "BPR": {},

@@ -123,6 +123,17 @@ def modes(key: str, value: Any) -> Any:
     return value if isinstance(value, str) else listed
 
 
+def within(low: float, high: float) -> Check:
+    """A number from ``low`` to ``high``."""
+
+    def check(key: str, value: Any) -> Any:
+        if not low <= Value(float)(key, value) <= high:
+            raise refused(key, value, f"from {low} to {high}")
+        return value
+
+    return check
+
+
 def list_of(each: Check) -> Check:
     def check(key: str, value: Any) -> list[Any]:
         if not isinstance(value, list | tuple):

@@ -29,6 +29,7 @@ from ksr_recbole.config.keys import (
 from ksr_recbole.config.kinds import check_fields, checked
 from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
 from ksr_recbole.config.options import option
+from ksr_recbole.config.shared import SHARED_SAMPLE
 from ksr_recbole.distributed.group import this_process
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.names import check_name, first_name
@@ -245,8 +246,8 @@ class Config(RecBoleConfig):
             # Vectors that are not given are pretrained here, in the size that the model reads.
             final["kb_input"] = True
             final["kg_embedding_size"] = final["embedding_size"]
-        if self.under_protocol and final.get("loss_type") == "CE":
-            final["train_neg_sample_args"] = None  # softmax over all items draws none
+        if self.under_protocol and final.get("loss_type") in ("CE", *SHARED_SAMPLE):
+            final["train_neg_sample_args"] = None  # no position has negatives of its own
         check_fields(final)
         if self.under_protocol and "load_col" not in self.external_config_dict:
             final["load_col"] = _default_columns(final)

@@ -72,7 +72,7 @@ DECISIONS: dict[str, Decision] = {
         "eval_step stopping_step": "when to validate, and when to stop",
         "train_neg_sample_args": "distribution, sample_num and alpha of the negatives; dynamic is "
             "refused, and None where the loss needs negatives",
-        "loss_type": "BPR or CE",
+        "loss_type": "BPR, CE, sampled_CE or gBCE",
         "loss_decimal_place enable_amp enable_scaler": "as in RecBole's trainer",
         "train_rec_step train_kg_step": "epochs of each kind in turn, for models that have both",
         # Evaluation

@@ -54,7 +54,8 @@ FOR_ALL: dict[str, Check] = {
     "dataloaders_save_path": optional(path), "save_dataset": _FLAG, "save_dataloaders": _FLAG,
     "log_wandb": wandb, "wandb_project": text,
     # Training
-    **shared.TrainingOptions.checks(), "epochs": Value(int, 0), "learner": text,
+    **shared.TrainingOptions.checks(), **shared.SampleOptions.checks(),
+    "epochs": Value(int, 0), "learner": text,
     "loss_decimal_place": _DECIMALS, "require_pow": _FLAG,
     "enable_amp": _FLAG, "enable_scaler": _FLAG,
     "transform": Value(

@@ -148,6 +148,44 @@ class TaskOptions(Options):
     """Decimals shown."""
 
 
+SHARED_SAMPLE = ("sampled_CE", "gBCE")
+"""Values of ``loss_type`` for which all positions of a batch share a sample of items."""
+
+MANY_ITEMS = 20_000
+"""With more items than this a softmax over all of them costs more than all else in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(Options):
+    """The sample of items that a batch shares, for the losses of :data:`SHARED_SAMPLE`.
+
+    Their defaults are ``None``, so that runs with other losses are those they were.
+    """
+
+    sampled_items: int | None = whole(None, 1, optional=True)
+    """Items drawn for a batch with loss_type sampled_CE or gBCE, all different and the same for
+    all its positions. ~: 512."""
+    sampled_popularity: float | None = real(None, 0, below=1, optional=True)
+    """Share of popularity in the chances to be drawn for sampled_CE; the rest is uniform. ~:
+    0.5."""
+    gbce_calibration: float | None = declared(None, optional(checks.within(0, 1)), "from 0 to 1")
+    """t of gBCE (gSASRec); 0: plain cross entropy of each item. ~: 0.75."""
+
+    def sample_size(self, n_items: int) -> int:
+        """Items to draw of ``n_items`` ids, padding among them."""
+        return min(self.sampled_items or 512, n_items - 1)
+
+    @property
+    def popularity(self) -> float:
+        """Share of popularity in the chances to be drawn."""
+        return 0.5 if self.sampled_popularity is None else self.sampled_popularity
+
+    @property
+    def calibration(self) -> float:
+        """t of gBCE."""
+        return 0.75 if self.gbce_calibration is None else self.gbce_calibration
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(Options):
     """What the trainer reads, whatever the model."""

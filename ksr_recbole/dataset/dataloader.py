@@ -14,7 +14,8 @@ from recbole.sampler import KGSampler
 from recbole.utils import InputType, KGDataLoaderState, ModelType
 
 from ksr_recbole.config import option
-from ksr_recbole.dataset.negatives import NegativeSampler
+from ksr_recbole.config.shared import SHARED_SAMPLE, SampleOptions
+from ksr_recbole.dataset.negatives import NegativeSampler, SharedSampler
 from ksr_recbole.dataset.sequence_datasets import WithSequences
 from ksr_recbole.dataset.sequences import GIVEN_FILES, Phase, ragged_positions
 from ksr_recbole.distributed.sharding import owners, share_of_mean, share_of_sum
@@ -25,6 +26,10 @@ CANDIDATES = "candidates"
 
 CHUNK_START = "chunk_start"
 """Field of a training batch: position of its first column in the users' sequences, ``[B]``."""
+
+SAMPLE, LOG_CHANCES = "sampled_items", "sampled_log_chances"
+"""Fields of a training batch, ``[1, k]``: items that all its positions are compared with, in rising
+order, and the logarithms of their chances to be drawn."""
 
 LENGTH_JITTER = 0.1
 """Relative noise on lengths before bucketing, so that epochs batch users differently."""
@@ -162,11 +167,24 @@ class SequenceTrainLoader(TrainLoader):
     - ``item_id_list [B, T]``: the items read, :math:`i_t`;
     - ``item_id [B, T]``: the targets, :math:`i_{t+1}`, so that every position
       :math:`t \\ge 2` of Eq. 11 is one; 0 where there is none;
-    - ``neg_item_id [B, T, N]``: sampled negatives (only for ``loss_type: BPR``).
+    - ``neg_item_id [B, T, N]``: sampled negatives (only for ``loss_type: BPR``);
+    - ``sampled_items [1, k]``, ``sampled_log_chances [1, k]``: what all positions are compared
+      with (only for :data:`SHARED_SAMPLE`).  Every process gets the same, as the whole batch
+      would have.
     """
 
     def __init__(self, config: Any, dataset: WithSequences) -> None:
         super().__init__(config, dataset, draws_negatives=config["loss_type"] == "BPR")
+        self._shared: SharedSampler | None = None
+        if config["loss_type"] in SHARED_SAMPLE:
+            sample = SampleOptions.of(config)
+            indices, _ = dataset.split.training_interactions(dataset.sequences)
+            self._shared = SharedSampler(
+                dataset.sequences.items[indices],
+                dataset.sequences.n_items,
+                sample.sample_size(dataset.sequences.n_items),
+                sample.popularity if config["loss_type"] == "sampled_CE" else 0.0,
+            )
         self._chunk = option(config, "chunk_length", int, minimum=1)
         split = dataset.split
         self._begin = dataset.sequences.offsets[:-1] + split.train_start
@@ -185,6 +203,8 @@ class SequenceTrainLoader(TrainLoader):
         return sum(-(-int(self._targets[rows[0]]) // self._chunk) for rows in self._plan())
 
     def _batches(self, rng: np.random.Generator) -> Iterator[Interaction]:
+        if self._shared is not None:
+            self._shared.shuffle(rng)
         for rows in self._plan():
             yield from self._chunks(self._users[rows], self._targets[rows], rng)
 
@@ -232,7 +252,11 @@ class SequenceTrainLoader(TrainLoader):
                 batch[self._fields["negative"]] = negatives
             whole = Interaction({name: torch.from_numpy(v) for name, v in batch.items()})
             # A user stays with one process, where the state carried over is.
-            yield share_of_sum(whole, owner[:stay])
+            share = share_of_sum(whole, owner[:stay])
+            if self._shared is not None:
+                found, log_chances = (torch.from_numpy(part) for part in self._shared.sample(rng))
+                share.update(Interaction({SAMPLE: found[None], LOG_CHANCES: log_chances[None]}))
+            yield share
 
 
 class PairTrainLoader(TrainLoader):

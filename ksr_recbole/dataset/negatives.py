@@ -1,4 +1,4 @@
-"""Negative items for training: items the user has not interacted with in training."""
+"""Negative items for training: a few for each position, or a sample that a batch shares."""
 
 from __future__ import annotations
 
@@ -79,3 +79,66 @@ class NegativeSampler:
         if self._cumulative is None or uniform:
             return rng.integers(1, self._n_items, size)
         return np.searchsorted(self._cumulative, rng.random(size), side="right")
+
+
+class SharedSampler:
+    """Draws the items that all positions of a batch are compared with.
+
+    Every sample has ``n`` different items.  An item's chance to be in it grows with the mixture
+    of its share of the training interactions and of an equal share; popular items may be in every
+    sample.  Drawing is systematic, in an order of the items that :meth:`shuffle` draws, so that
+    the chances are exact and a sample costs nothing by the item.
+
+    Reference:
+        William G. Madow: "On the Theory of Systematic Sampling, II", Annals of Mathematical
+        Statistics 20, 1949.
+
+    Args:
+        items: item ids of the training interactions, ``int64 [n_interactions]``.
+        n_items: number of item ids, counting padding.
+        n: size of a sample; all items if there are not as many.
+        popularity: weight of the share of the interactions in the mixture, in [0, 1).
+    """
+
+    def __init__(self, items: np.ndarray, n_items: int, n: int, popularity: float) -> None:
+        counts = np.bincount(items, minlength=n_items)[1:].astype(np.float64)
+        weights = popularity * counts / max(counts.sum(), 1) + (1 - popularity) / len(counts)
+        self.chances = _inclusion(weights, n)
+        """Chance of every item but padding to be in a sample, ``float64 [n_items - 1]``."""
+        certain = self.chances > 1 - 1e-9
+        self._certain, self._others = np.flatnonzero(certain), np.flatnonzero(~certain)
+        self._n_drawn = min(n, len(counts)) - len(self._certain)
+        self.shuffle(np.random.default_rng(0))
+
+    def shuffle(self, rng: np.random.Generator) -> None:
+        """Draw a new order, which takes as long as there are items: once an epoch."""
+        self._order = rng.permutation(self._others)
+        ends = np.cumsum(self.chances[self._order])
+        # The sum is a whole number but for rounding.
+        self._ends = ends * (self._n_drawn / ends[-1]) if self._n_drawn else ends
+
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a sample.
+
+        Returns:
+            Item ids in rising order, ``int64 [n]``, and the logarithm of their chances to be
+            drawn, ``float32 [n]``.
+        """
+        points = rng.random() + np.arange(self._n_drawn)
+        at = np.searchsorted(self._ends, points, side="right").clip(max=len(self._order) - 1)
+        found = np.sort(np.concatenate([self._certain, self._order[at]]))
+        return found + 1, np.log(self.chances[found]).astype(np.float32)
+
+
+def _inclusion(weights: np.ndarray, n: int) -> np.ndarray:
+    """Chances in proportion to positive ``weights``, at most 1, whose sum is ``n`` (or all 1)."""
+    if n >= len(weights):
+        return np.ones_like(weights)
+    certain = np.zeros(len(weights), dtype=bool)
+    while True:
+        left = weights[~certain]
+        factor = (n - np.count_nonzero(certain)) / left.sum()
+        more = ~certain & (weights * factor >= 1)
+        if not more.any():
+            return np.where(certain, 1.0, weights * factor)
+        certain |= more

@@ -19,10 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ksr_recbole.config.options import SIZE, Options, choice, flag, real, whole
-from ksr_recbole.dataset.dataloader import CANDIDATES, CHUNK_START
+from ksr_recbole.config.shared import SHARED_SAMPLE, SampleOptions
+from ksr_recbole.dataset.dataloader import CANDIDATES, CHUNK_START, LOG_CHANCES, SAMPLE
 from ksr_recbole.dataset.pretrained import GraphData, ModelData
 from ksr_recbole.errors import UserError
-from ksr_recbole.model.kernels.losses import softmax_loss
+from ksr_recbole.model.kernels.losses import (
+    gbce_beta,
+    gbce_loss,
+    sampled_softmax_loss,
+    softmax_loss,
+)
 from ksr_recbole.model.kernels.packing import Packing
 from ksr_recbole.model.kernels.scores import sampled_scores
 
@@ -79,8 +85,9 @@ class SequenceOptions(Options):
     """Keep the pretrained item embeddings fixed."""
     freeze_kg: bool = flag(True)
     """Keep the KB embeddings (and so the keys) fixed."""
-    loss_type: str = choice("CE", "BPR", "CE")
-    """BPR: sampled negatives, Eq. 11; CE: softmax over all items (RecBole)."""
+    loss_type: str = choice("CE", "BPR", "CE", *SHARED_SAMPLE)
+    """BPR: sampled negatives, Eq. 11; CE: softmax over all items (RecBole); sampled_CE: the same
+    estimated from a sample of items; gBCE: gSASRec's, on a sample."""
     train_batch_size: int = whole(4096, 1)
     """Positions (targets) a batch."""
     chunk_length: int = whole(64, 1)
@@ -151,6 +158,7 @@ class SequenceRecommender(SequentialRecommender):
         self.n_users = dataset.num(self.USER_ID)
         self._carried: SequenceState | None = None
         self.options = self.read_options(config)
+        self.sample_options = SampleOptions.of(config)
         self.item_embedding = self._item_embedding(dataset)
         if self.options.reads_kb:
             self._init_kb(cast(GraphData, dataset))
@@ -301,6 +309,9 @@ class SequenceRecommender(SequentialRecommender):
         self._carried = state.to_rows(packing).detach()
         if self.options.loss_type == "CE":
             loss = self._cross_entropy(read, positives)
+        elif self.options.loss_type in SHARED_SAMPLE:
+            sample, log_chances = (interaction[field][0] for field in (SAMPLE, LOG_CHANCES))
+            loss = self._sampled_loss(read, positives, sample, log_chances)
         else:
             negatives = packing.pack(interaction[self.NEG_ITEM_ID])
             scores = self.scores(read, torch.cat([positives[:, None], negatives], dim=1))
@@ -316,6 +327,21 @@ class SequenceRecommender(SequentialRecommender):
     def _cross_entropy(self, read: Any, positives: Tensor) -> Tensor:
         """RecBole's ``CE``: softmax over all items instead of sampled negatives."""
         return softmax_loss(read, self.item_vectors()[1:], positives - 1)
+
+    def _sampled_loss(
+        self, read: Any, positives: Tensor, sample: Tensor, log_chances: Tensor
+    ) -> Tensor:
+        """The loss over one sample of items, in rising order, for all positions."""
+        at = torch.searchsorted(sample, positives).clamp(max=len(sample) - 1)
+        hits = at.masked_fill(sample[at] != positives, -1)
+        targets, index = torch.unique(positives, return_inverse=True)
+        vectors = self.item_vectors(torch.cat([sample, targets]))
+        scores = sampled_scores(read, vectors[len(sample) :], index[:, None])[:, 0]
+        compared = vectors[: len(sample)]
+        if self.options.loss_type == "sampled_CE":
+            return sampled_softmax_loss(read, scores, compared, log_chances, hits)
+        beta = gbce_beta(len(sample) / (self.n_items - 1), self.sample_options.calibration)
+        return gbce_loss(read, scores, compared, hits, beta)
 
     # Prediction -----------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from recbole.utils import get_trainer, init_seed, training_arguments
 
 from ksr_recbole import registry
 from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
-from ksr_recbole.config.keys import checkpoint_keys
+from ksr_recbole.config.keys import added_options, checkpoint_keys
+from ksr_recbole.config.shared import MANY_ITEMS
 from ksr_recbole.dataset.dataloader import (
     SequenceEvalData,
     TrainLoader,
@@ -51,7 +52,27 @@ def open_dataset(config: Any) -> WithSequences:
     held = group.in_turn(lambda: prepare_atomic_files(config))
     getLogger().info(f"Files: {held}")  # what is used of them is said once they are read
     load = load_dataset if registry.under_protocol(config["model"]) else load_views
-    return group.in_turn(lambda: load(config))
+    dataset = group.in_turn(lambda: load(config))
+    _choose_loss(config, dataset)
+    return dataset
+
+
+def _choose_loss(config: Any, dataset: WithSequences) -> None:
+    """Instead of the softmax over all of many items take the sampled one, unless it was asked for.
+
+    Its cost is that of a sample, whatever the number of items.
+    """
+    name, n_items = config["model"], dataset.item_num - 1
+    if name not in registry.own_models() or config["loss_type"] != "CE" or n_items <= MANY_ITEMS:
+        return
+    chosen = {**config.external_config_dict, **added_options(name)}
+    if "loss_type" in chosen or not registry.model_class(name).INNER_PRODUCT:
+        return
+    config["loss_type"] = "sampled_CE"
+    getLogger().info(
+        f"{config['dataset']} has {n_items:,} items, more than {MANY_ITEMS:,}, so the loss is "
+        "sampled_CE; loss_type: CE would compute the score of every item at every position."
+    )
 
 
 def load_data(config: Any) -> Data:

@@ -29,11 +29,13 @@ from ksr_recbole.evaluation.evaluator import (
     evaluate_sampled,
 )
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
+from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
 from ksr_recbole.trainer.checkpoint_file import numpy_state
 from ksr_recbole.trainer.optimizer_state import optimizer_state
+from ksr_recbole.trainer.row_updates import update_rows_alone
 
 MAY_DIFFER = frozenset(
     {"epochs", "stopping_step", "results_dir", "pretrain_dir", "pretrain_export_path"}
@@ -341,6 +343,11 @@ class ProtocolTrainer(Trainer):
 
 class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
     """Trains on whole sequences, or single interactions, from this package's loaders."""
+
+    def _build_optimizer(self, **given: Any) -> torch.optim.Optimizer:
+        rows = update_rows_alone(self.config, self.model)
+        optimizer = super()._build_optimizer(**given)
+        return with_rows(optimizer) if rows else optimizer
 
     def _begin_epoch(self, train_data: TrainLoader, epoch: int) -> None:
         train_data.set_epoch(epoch)

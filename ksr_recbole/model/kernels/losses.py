@@ -1,14 +1,20 @@
-"""Softmax over all items, in pieces that stay in the processor's cache."""
+"""Losses over many items, in pieces of bounded size: over all items, or over a shared sample."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.amp import custom_bwd, custom_fwd
 from torch.nn import functional as F
 
 PIECE = 1 << 20
-"""Scores held at a time."""
+"""Scores held at a time on the CPU; they stay in the processor's cache."""
+
+GPU_PIECE = 1 << 26
+"""Scores held at a time on a GPU, 256 MiB of them."""
 
 
 def softmax_loss(users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
@@ -22,22 +28,115 @@ def softmax_loss(users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    if users.device.type != "cpu":
-        return F.cross_entropy(users @ items.T, targets, reduction="sum")
-    return _SoftmaxLoss.apply(users, items, targets)
+    with _without_autocast(users.device):
+        return _SoftmaxLoss.apply(_full(users), _full(items), targets)
+
+
+def sampled_softmax_loss(
+    users: Tensor, positives: Tensor, sample: Tensor, log_chances: Tensor, hits: Tensor
+) -> Tensor:
+    r"""Cross entropy of the targets, with the sum over all items estimated from a sample.
+
+    :math:`\sum_j e^{s_j}` is estimated by :math:`e^{s_+} + \sum_{j} e^{s_j} / \pi_j` over the
+    sampled items but the target, where :math:`\pi_j` is the chance that :math:`j` is in the
+    sample (Horvitz, Thompson, 1952).  The estimate is unbiased, and exact if all items are in it.
+
+    Args:
+        users: user vectors, ``[P, d]``.
+        positives: scores of the targets, ``[P]``.
+        sample: vectors of the sampled items, all different, ``[k, d]``.
+        log_chances: :math:`\log \pi_j`, ``[k]``.
+        hits: row of ``sample`` that is the user's target, or -1, ``int64 [P]``.
+
+    Returns:
+        A scalar, the sum over users.
+    """
+
+    def piece(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores -= log_chances
+        top = torch.maximum(scores.amax(dim=1), positive)
+        scores.sub_(top[:, None]).exp_()
+        own = (positive - top).exp()
+        total = scores.sum(dim=1) + own
+        loss = (total.log() + top - positive).sum()
+        return loss, scores.div_(total[:, None]), own / total - 1
+
+    return _shared(users, positives, sample, hits, piece)
+
+
+def gbce_loss(
+    users: Tensor, positives: Tensor, sample: Tensor, hits: Tensor, beta: float
+) -> Tensor:
+    r"""gBCE: :math:`-(\beta \log\sigma(s_+) + \sum_j \log(1 - \sigma(s_j))) / (k + 1)`, summed.
+
+    Reference:
+        Aleksandr Petrov, Craig Macdonald: "gSASRec: Reducing Overconfidence in Sequential
+        Recommendation Trained with Negative Sampling", RecSys 2023, Sec. 5.
+
+    Args:
+        users: user vectors, ``[P, d]``.
+        positives: scores of the targets, ``[P]``.
+        sample: vectors of the sampled items, ``[k, d]``.
+        hits: row of ``sample`` that is the user's target, which is left out, or -1, ``int64 [P]``.
+        beta: the power of the positive's probability, from :func:`gbce_beta`.
+
+    Returns:
+        A scalar, the sum over users.
+    """
+    share = 1 / (len(sample) + 1)
+
+    def piece(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loss = F.softplus(scores).sum() - beta * F.logsigmoid(positive).sum()
+        return share * loss, scores.sigmoid_().mul_(share), -share * beta * (-positive).sigmoid()
+
+    return _shared(users, positives, sample, hits, piece)
+
+
+def gbce_beta(rate: float, calibration: float) -> float:
+    r""":math:`\beta = \alpha\,(t\,(1 - 1/\alpha) + 1/\alpha)` (Petrov and Macdonald, Eq. 13).
+
+    Args:
+        rate: :math:`\alpha`, the sampled share of the items that are no target.
+        calibration: :math:`t`; 0 is plain BCE, 1 makes the probabilities those of the softmax.
+    """
+    return rate * (calibration * (1 - 1 / rate) + 1 / rate)
+
+
+Piece = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Given scores ``[r, k]``, which it may overwrite, -inf where an item is the target, and the
+targets' scores ``[r]``: the loss and its gradients by both."""
+
+
+def _shared(users: Tensor, positives: Tensor, sample: Tensor, hits: Tensor, piece: Piece) -> Tensor:
+    with _without_autocast(users.device):
+        return _SharedSampleLoss.apply(_full(users), _full(positives), _full(sample), hits, piece)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def _full(values: Tensor) -> Tensor:
+    """In single precision where they are in half: these sums need it."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _pieces(users: Tensor, n_items: int) -> Iterator[slice]:
+    size = PIECE if users.device.type == "cpu" else GPU_PIECE
+    n_rows = max(1, size // n_items)
+    return (slice(start, start + n_rows) for start in range(0, len(users), n_rows))
 
 
 class _SoftmaxLoss(torch.autograd.Function):
     """Finds the gradients while the scores of a piece are at hand, so no scores are kept."""
 
     @staticmethod
-    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, users: Tensor, items: Tensor, targets: Tensor):
         user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
         loss = users.new_zeros(())
-        piece = max(1, PIECE // len(items))
-        for start in range(0, len(users), piece):
-            rows = slice(start, start + piece)
+        for rows in _pieces(users, len(items)):
             scores, wanted = users[rows] @ items.T, targets[rows, None]
             scores -= scores.amax(dim=1, keepdim=True)
             loss -= scores.gather(1, wanted).sum()
@@ -51,6 +150,31 @@ class _SoftmaxLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @custom_bwd(device_type="cpu")
     def backward(ctx, gradient: Tensor):
         return *(part * gradient for part in ctx.saved_tensors), None
+
+
+class _SharedSampleLoss(torch.autograd.Function):
+    """As :class:`_SoftmaxLoss`, over one sample of items for all users."""
+
+    @staticmethod
+    def forward(ctx, users: Tensor, positives: Tensor, sample: Tensor, hits: Tensor, piece: Piece):
+        user_gradient, sample_gradient = torch.empty_like(users), torch.zeros_like(sample)
+        positive_gradient = torch.empty_like(positives)
+        loss = users.new_zeros(())
+        for rows in _pieces(users, len(sample)):
+            scores, hit = users[rows] @ sample.T, hits[rows, None]
+            column = hit.clamp(min=0)
+            kept = scores.gather(1, column).masked_fill(hit >= 0, -torch.inf)
+            scores.scatter_(1, column, kept)
+            part, by_score, by_positive = piece(scores, positives[rows])
+            loss += part
+            positive_gradient[rows] = by_positive
+            torch.mm(by_score, sample, out=user_gradient[rows])
+            sample_gradient.addmm_(by_score.T, users[rows])
+        ctx.save_for_backward(user_gradient, positive_gradient, sample_gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return *(part * gradient for part in ctx.saved_tensors), None, None
