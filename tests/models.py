@@ -20,6 +20,11 @@ CASES = {
     "KSR-paper": ("KSR-paper", {}),
     "plain PyTorch": ("KSR-paper", {"memory_backend": "torch"}),
     "shared values": ("KSR", {"value_matrix": "shared"}),
+    "exact values": ("KSR", {"value_matrix": "exact"}),
+    "exact values, one scale": (
+        "KSR",
+        {"value_matrix": "exact", "time_scales": [2], "loss_type": "CE"},
+    ),
     "projection": ("KSR", {"project_entities": True, "freeze_kg": False}),
     "KB as input, scaled": ("KSR", {"kb_input": True, "kb_scale": 2.0}),
     "two layers": ("KSR", {"num_layers": 2, "query_mlp_layers": 2, "score_mlp_layers": 2}),

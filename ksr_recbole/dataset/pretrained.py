@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ksr_recbole.dataset.item_values import ItemValues
+
 
 @dataclass
 class PretrainedVectors:
@@ -50,6 +52,10 @@ class GraphData(ModelData, Protocol):
     @property
     def attributes(self) -> np.ndarray:
         """Relation ids of the attributes A (Sec. 4.2.1), ``int64 [A]``."""
+
+    @property
+    def item_values(self) -> ItemValues:
+        """The values of every item under the attributes."""
 
     def training_items(self) -> np.ndarray:
         """Item ids of all training interactions in the order of time, ``int64``."""

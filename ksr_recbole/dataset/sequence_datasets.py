@@ -26,6 +26,7 @@ from ksr_recbole.choices import nearest
 from ksr_recbole.config.options import refused
 from ksr_recbole.config.shared import DataOptions
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
+from ksr_recbole.dataset.item_values import ItemValues
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import AtomicReading
 from ksr_recbole.dataset.pretrained import PretrainedVectors
@@ -370,6 +371,11 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
                 "would have no attribute; name some with the config key attributes."
             )
         return found
+
+    @cached_property
+    def item_values(self) -> ItemValues:
+        """The values of every item under :attr:`attributes`."""
+        return ItemValues.of(self.triples, self.attributes, self.item_entities)
 
     def _content(self) -> Iterator[np.ndarray]:
         yield from super()._content()

@@ -11,6 +11,7 @@ import torch
 from recbole.model.abstract_recommender import KnowledgeRecommender
 from torch import Tensor
 
+from ksr_recbole.dataset.item_values import ItemValues
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.model.sequence_recommender import SequenceRecommender
@@ -113,6 +114,12 @@ class SavedData:
     def attributes(self) -> np.ndarray:
         """Relation ids of the attributes, ``int64 [A]``."""
         return self.weights["attributes"].numpy()
+
+    @property
+    def item_values(self) -> ItemValues:
+        """The values of every item, those of an exact memory."""
+        names = ("starts", "columns", "attributes", "entities", "value_weights")
+        return ItemValues(*(self.weights[f"exact.{name}"].numpy() for name in names))
 
     def training_items(self) -> np.ndarray:
         """None: what a shared value matrix was written with is among the weights as its result."""

@@ -281,7 +281,7 @@ class Recommender:
         read = self.model.read_state(users, memory)
         if self.model.INNER_PRODUCT:
             return read @ self._vectors.T  # Eq. 2 and 10
-        return self.model.all_scores(read)
+        return self.model.all_scores(read, self._vectors)
 
     @cached_property
     @torch.no_grad()

@@ -16,9 +16,11 @@ from recbole.utils import ModelType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ksr_recbole.config.options import choice, flag, real, whole
+from ksr_recbole.config import checks
+from ksr_recbole.config.options import Value, choice, declared, flag, real, whole
 from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
+from ksr_recbole.model.exact_memory import ExactMemory, Taste
 from ksr_recbole.model.gru_recommender import GRU, GRUOptions, tanh_mlp
 from ksr_recbole.model.kernels.memory import (
     BACKENDS,
@@ -48,8 +50,13 @@ class KSROptions(GRUOptions):
     """Added to the gates' argument, Eq. 8; below 0 the memory forgets more slowly."""
     memory_scale: float = real(10.0, 0)
     """Factor of m_t next to h_t in p_t (Sec. 4.3)."""
-    value_matrix: str = choice("private", "private", "shared")
-    """private: one value matrix a user; shared: one for all (Sec. 5.3, Table 4)."""
+    value_matrix: str = choice("private", "private", "shared", "exact")
+    """private: one value matrix a user; shared: one for all (Sec. 5.3, Table 4); exact: the value
+    entities themselves, matched with the candidate's (footnote 2)."""
+    time_scales: list[float] = declared(
+        [3.0, 20.0, 100.0, 0.0], checks.list_of(Value(float, 0)), "at least one, each from 0"
+    )
+    """Items after which a value in an exact slot has lost its weight; 0: it never does."""
     project_entities: bool = flag(False)
     """Learned projection of e_i before the write, as in the authors' released code."""
     memory_backend: Backend = choice("auto", *BACKENDS)
@@ -65,6 +72,11 @@ class KSROptions(GRUOptions):
                 "embeddings (Sec. 4.3); set kb_score: True."
             )
         super().check()
+        if not 0 < len(self.time_scales) <= _MOST_SCALES:
+            raise UserError(
+                f"Config key time_scales has {len(self.time_scales)} numbers; it must have from 1 "
+                f"to {_MOST_SCALES}."
+            )
         if self.value_matrix == "shared" and self.updates_change:
             raise UserError(
                 "Config key value_matrix is shared, which needs freeze_kg: True and "
@@ -74,12 +86,40 @@ class KSROptions(GRUOptions):
     @property
     def user_size(self) -> int:
         """Columns of the user vector before its MLP, :math:`L_H + L_E` (Sec. 4.3)."""
-        return super().user_size + self.kg_embedding_size
+        return super().user_size + (0 if self.exact else self.kg_embedding_size)
+
+    @property
+    def exact(self) -> bool:
+        """Whether slots hold value entities instead of vectors."""
+        return self.value_matrix == "exact"
+
+    @classmethod
+    def of_effect(cls, config: Any) -> list[str]:
+        """All, those of one kind of memory only with it."""
+        without = _OF_VECTORS if config["value_matrix"] == "exact" else _OF_EXACT
+        return [key for key in super().of_effect(config) if key not in without]
 
     @property
     def updates_change(self) -> bool:
         """Whether what items write into the memory is trained."""
         return self.project_entities or not self.freeze_kg
+
+
+_OF_VECTORS = (
+    "gate_bias",
+    "memory_scale",
+    "project_entities",
+    "memory_backend",
+    "gamma",
+    "query_mlp_layers",
+)
+"""Options of memories that hold vectors."""
+
+_OF_EXACT = ("time_scales",)
+"""Options of the exact memory."""
+
+_MOST_SCALES = 16
+"""Time scales that an exact memory may have."""
 
 
 class KSR(GRU, WithGraph):
@@ -112,8 +152,19 @@ class KSR(GRU, WithGraph):
         options = self.options
         self.register_buffer("attributes", torch.from_numpy(dataset.attributes))
         n_kb = options.kg_embedding_size
-        self.query_mlp = tanh_mlp(options.hidden_size, n_kb, options.query_mlp_layers)
+        layers = 0 if options.exact else options.query_mlp_layers  # exact slots need no query
+        self.query_mlp = tanh_mlp(options.hidden_size, n_kb, layers)
         self.projection = nn.Linear(n_kb, n_kb, bias=False) if options.project_entities else None
+        self.exact = (
+            ExactMemory(
+                dataset.item_values,
+                len(dataset.attributes),
+                options.hidden_size,
+                options.time_scales,
+            )
+            if options.exact
+            else None
+        )
         if options.value_matrix == "shared":
             stream = torch.from_numpy(dataset.training_items())
             # The model is not on its device yet, so the vectors' place chooses the backend.
@@ -127,6 +178,11 @@ class KSR(GRU, WithGraph):
         assert isinstance(options, KSROptions)
         kernels(options.memory_backend, config["device"], options.updates_change)
         return options
+
+    @property
+    def INNER_PRODUCT(self) -> bool:  # type: ignore[override]
+        """Whether a score is an inner product of two vectors: not with an exact memory."""
+        return self.exact is None
 
     # The sequence: Eq. 1 and 3-9 ------------------------------------------------------------
 
@@ -153,6 +209,9 @@ class KSR(GRU, WithGraph):
     ) -> tuple[Tensor, SequenceState]:
         """:meth:`forward` on packed ``items [P]``, by lane: preferences ``[P, H + E]``."""
         hidden_states, hidden = self._run_gru(items, packing, state)  # Eq. 1
+        if self.exact is not None:
+            slots = self.exact.write_all(items, state.values, packing.widths)
+            return hidden_states, SequenceState(hidden, slots)
         weights = self.attention(hidden_states)
         if self.options.value_matrix == "shared":
             memory, values = weights @ self.shared_value_matrix, state.values  # Eq. 5
@@ -166,9 +225,28 @@ class KSR(GRU, WithGraph):
             )
         return self._join(hidden_states, memory), SequenceState(hidden, values)
 
+    def read(
+        self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
+    ) -> tuple[Any, SequenceState]:
+        """User vectors after each step, ``[P, d]``, with an exact memory a :class:`Taste`."""
+        if self.exact is None:
+            return super().read(users, items, packing, state)
+        hidden_states, hidden = self._run_gru(items, packing, state)  # Eq. 1
+        values, slots = self.exact.read_all(hidden_states, items, state.values, packing.widths)
+        return Taste(self.user_mlp(hidden_states), values), SequenceState(hidden, slots)
+
+    def read_state(self, users: Tensor, state: SequenceState) -> Any:
+        """What :meth:`read` gives, in a state."""
+        vectors = super().read_state(users, state)
+        if self.exact is None:
+            return vectors
+        return Taste(vectors, self.exact.read(state.hidden[-1], state.values))
+
     def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
         """States by lane after packed ``items [P]``."""
         state = super().write(items, packing, state)  # Eq. 1
+        if self.exact is not None:
+            return state._replace(values=self.exact.write_all(items, state.values, packing.widths))
         if self.options.value_matrix == "shared":
             return state
         values = write_all(  # Eq. 8-9
@@ -178,7 +256,10 @@ class KSR(GRU, WithGraph):
 
     def last_preference(self, state: SequenceState) -> Tensor:
         """:math:`p_t` in a state, ``[B, H + E]``: one read a row."""
-        hidden, values = state.hidden[-1], self.value_matrices(state)
+        hidden = state.hidden[-1]
+        if self.exact is not None:
+            return hidden
+        values = self.value_matrices(state)
         memory = torch.einsum("ba,bae->be", self.attention(hidden), values)  # Eq. 5
         return self._join(hidden, memory)
 
@@ -190,6 +271,8 @@ class KSR(GRU, WithGraph):
         """Zero GRU states and zero value matrices for ``n_users`` users."""
         n_attributes = 0 if self.options.value_matrix == "shared" else len(self.attributes)
         shape = (n_users, n_attributes, self.options.kg_embedding_size)
+        if self.exact is not None:
+            shape = (n_users, *self.exact.slot_shape)
         return (
             super()
             .initial_state(n_users)
@@ -197,14 +280,21 @@ class KSR(GRU, WithGraph):
         )
 
     def attention(self, hidden_states: Tensor) -> Tensor:
-        """Attention over the attributes (Eq. 6) for GRU states ``[..., H]``: ``[..., A]``."""
+        """Attention over the attributes (Eq. 6) for GRU states ``[..., H]``: ``[..., A]``.
+
+        Of an exact memory it is each attribute's share of the reading weights' sizes.
+        """
+        if self.exact is not None:
+            return self.exact.attention(hidden_states)
         query = self.query_mlp(hidden_states)  # Sec. 4.2.1, the transformed h
         return attention_weights(
             query, self.relation_embedding(self.attributes), self.options.gamma
         )
 
     def value_matrices(self, state: SequenceState) -> Tensor:
-        """Value matrices that are read in a state, ``[B, A, E]``."""
+        """Value matrices that are read in a state, ``[B, A, E]``; exact slots as mean vectors."""
+        if self.exact is not None:
+            return self.exact.mean_vectors(state.values, self.entity_vectors(self.exact.entities))
         if self.options.value_matrix == "shared":
             return self.shared_value_matrix.expand(state.hidden.shape[1], -1, -1)
         return state.values
@@ -220,6 +310,30 @@ class KSR(GRU, WithGraph):
         entities = self.entity_vectors(self.item_entities[distinct])
         table = translations(entities, self.relation_embedding(self.attributes))  # Eq. 7
         return Updates(table, index, self.options.gate_bias)
+
+    # The match with a candidate's values -----------------------------------------------------
+
+    def user_vectors(self, read: Any) -> Tensor:
+        """See the base class."""
+        return read if self.exact is None else read.users
+
+    def shared_terms(self, read: Any, items: Tensor) -> Tensor | None:
+        """Matches of ``items [m]`` with the exact memory, ``[P, m]``."""
+        return None if self.exact is None else self.exact.match(read.values, items)
+
+    def own_terms(self, read: Any, items: Tensor) -> Tensor | None:
+        """Matches of each user's own ``items [P, C]`` with the exact memory, ``[P, C]``."""
+        return None if self.exact is None else self.exact.match_own(read.values, items)
+
+    def match_terms(self, state: SequenceState, items: Tensor) -> Tensor | None:
+        """What each attribute adds to the scores of ``items [B, C]`` in a state, ``[B, C, A]``.
+
+        A score is the inner product of Eq. 10 plus the sum of these over the attributes; without
+        an exact memory there are none.
+        """
+        if self.exact is None:
+            return None
+        return self.exact.match_terms(self.exact.read(state.hidden[-1], state.values), items)
 
     # Training -------------------------------------------------------------------------------
 

@@ -177,9 +177,9 @@ class RUMItem(RUM):
         own = sampled_scores(read.users, vectors, items)
         return own + self._from_memory(agreement, read.memory)
 
-    def all_scores(self, read: Read) -> Tensor:
+    def all_scores(self, read: Read, vectors: Tensor | None = None) -> Tensor:
         """Scores of every item, padding included, ``[P, n_items]``."""
-        vectors = self.item_vectors()
+        vectors = self.item_vectors() if vectors is None else vectors
         agreement = torch.einsum("id,pkd->pik", vectors, vectors[read.memory])
         return read.users @ vectors.T + self._from_memory(agreement, read.memory)
 
@@ -256,9 +256,9 @@ class RUMFeature(RUM):
         own = sampled_scores(read.users, vectors, index)
         return own + self.options.memory_weight * (found * entities).sum(-1)
 
-    def all_scores(self, read: Read) -> Tensor:
+    def all_scores(self, read: Read, vectors: Tensor | None = None) -> Tensor:
         """Scores of every item, padding included, ``[P, n_items]``."""
-        vectors = self.item_vectors()
+        vectors = self.item_vectors() if vectors is None else vectors
         agreement = read.memory @ vectors[:, self.options.embedding_size :].T  # [P, A, n_items]
         found = (agreement * self.attention(vectors).T).sum(1)
         return read.users @ vectors.T + self.options.memory_weight * found

@@ -284,15 +284,35 @@ class SequenceRecommender(SequentialRecommender):
     def scores(self, read: Any, items: Tensor) -> Tensor:
         """Scores of ``items [P, C]`` after what :meth:`read` gave, ``[P, C]``."""
         if items.numel() >= self.n_items:
-            vectors = self.item_vectors()
+            vectors, given = self.item_vectors(), items
         else:
-            distinct, items = torch.unique(items, return_inverse=True)
+            distinct, given = torch.unique(items, return_inverse=True)
             vectors = self.item_vectors(distinct)
-        return sampled_scores(read, vectors, items)  # Eq. 2 and 10
+        scores = sampled_scores(self.user_vectors(read), vectors, given)  # Eq. 2 and 10
+        return _sum(scores, self.own_terms(read, items))
 
-    def all_scores(self, read: Any) -> Tensor:
-        """Scores of every item, padding included, ``[P, n_items]``."""
-        return read @ self.item_vectors().T  # Eq. 2 and 10
+    def all_scores(self, read: Any, vectors: Tensor | None = None) -> Tensor:
+        """Scores of every item, padding included, ``[P, n_items]``.
+
+        Args:
+            read: what :meth:`read` gave.
+            vectors: :meth:`item_vectors` of all items, where they are at hand.
+        """
+        vectors = self.item_vectors() if vectors is None else vectors
+        scores = self.user_vectors(read) @ vectors.T  # Eq. 2 and 10
+        return _sum(scores, self.shared_terms(read, torch.arange(self.n_items).to(scores.device)))
+
+    def user_vectors(self, read: Any) -> Tensor:
+        """User side of the inner product in what :meth:`read` gave, ``[P, d]``."""
+        return read
+
+    def shared_terms(self, read: Any, items: Tensor) -> Tensor | None:
+        """What a score of ``items [m]`` has besides the inner product, ``[P, m]`` or nothing."""
+        return None
+
+    def own_terms(self, read: Any, items: Tensor) -> Tensor | None:
+        """As :meth:`shared_terms` for each user's own ``items [P, C]``, ``[P, C]``."""
+        return None
 
     # Training: Eq. 11 -----------------------------------------------------------------------
 
@@ -326,7 +346,10 @@ class SequenceRecommender(SequentialRecommender):
 
     def _cross_entropy(self, read: Any, positives: Tensor) -> Tensor:
         """RecBole's ``CE``: softmax over all items instead of sampled negatives."""
-        return softmax_loss(read, self.item_vectors()[1:], positives - 1)
+        items = torch.arange(1, self.n_items, device=positives.device)
+        terms = self.shared_terms(read, items)
+        vectors = self.item_vectors()[1:]
+        return softmax_loss(self.user_vectors(read), vectors, positives - 1, terms)
 
     def _sampled_loss(
         self, read: Any, positives: Tensor, sample: Tensor, log_chances: Tensor
@@ -336,12 +359,14 @@ class SequenceRecommender(SequentialRecommender):
         hits = at.masked_fill(sample[at] != positives, -1)
         targets, index = torch.unique(positives, return_inverse=True)
         vectors = self.item_vectors(torch.cat([sample, targets]))
-        scores = sampled_scores(read, vectors[len(sample) :], index[:, None])[:, 0]
+        users, terms = self.user_vectors(read), self.shared_terms(read, sample)
+        scores = sampled_scores(users, vectors[len(sample) :], index[:, None])
+        scores = _sum(scores, self.own_terms(read, positives[:, None]))[:, 0]
         compared = vectors[: len(sample)]
         if self.options.loss_type == "sampled_CE":
-            return sampled_softmax_loss(read, scores, compared, log_chances, hits)
+            return sampled_softmax_loss(users, scores, compared, log_chances, hits, terms)
         beta = gbce_beta(len(sample) / (self.n_items - 1), self.sample_options.calibration)
-        return gbce_loss(read, scores, compared, hits, beta)
+        return gbce_loss(users, scores, compared, hits, beta, terms)
 
     # Prediction -----------------------------------------------------------------------------
 
@@ -385,6 +410,10 @@ class WithGraph(KnowledgeRecommender):
     def ask_graph(self, config: Any, dataset: ModelData) -> None:
         """Set RecBole's attributes; every layer that the model had by then is lost."""
         super().__init__(config, dataset)
+
+
+def _sum(scores: Tensor, terms: Tensor | None) -> Tensor:
+    return scores if terms is None else scores + terms
 
 
 def _given(dataset: ModelData, kind: str) -> np.ndarray:

@@ -11,6 +11,9 @@ from torch import Tensor
 _ITEMS, _ENTITIES = "item_embedding.weight", "entity_embedding.weight"
 _RELATIONS, _USERS = "relation_embedding.weight", "user_embedding.weight"
 
+_VALUES = ("starts", "columns", "attributes", "entities")
+"""Whole numbers of an exact memory."""
+
 _LAYERS = ("num_layers", "score_mlp_layers", "query_mlp_layers")
 """Options that are numbers of layers, each of which has weights."""
 
@@ -67,7 +70,11 @@ def problem_in_sizes(
         key = columns.get(name)
         if key is not None and tensor.shape[1] != option_of(key):
             return f"{name} has {tensor.shape[1]} columns and {key} is {ascii(option_of(key))[:40]}"
-    return _problem_in_ids(weights, n_items) or _problem_in_layers(weights, option_of)
+    return (
+        _problem_in_ids(weights, n_items)
+        or _problem_in_values(weights, n_items)
+        or _problem_in_layers(weights, option_of)
+    )
 
 
 def _problem_in_ids(weights: Mapping[str, Tensor], n_items: int) -> str | None:
@@ -87,6 +94,38 @@ def _problem_in_ids(weights: Mapping[str, Tensor], n_items: int) -> str | None:
             return f"{name} is empty"
         if not (ids.min() >= 0 and ids.max() < len(weights[table])):
             return f"{name} has ids that {table} has no rows of"
+    return None
+
+
+def _problem_in_values(weights: Mapping[str, Tensor], n_items: int) -> str | None:
+    """Whether an exact memory reads what it has: its kernels do not look at bounds."""
+    named = {name: weights[f"exact.{name}"] for name in _VALUES if f"exact.{name}" in weights}
+    if not named:
+        return None
+    if missing := [
+        name for name in (*_VALUES, "value_weights", "weights") if f"exact.{name}" not in weights
+    ]:
+        return f"exact.{missing[0]} is missing"
+    for name, part in named.items():
+        if part.dtype != torch.int64 or part.ndim != 1 or len(part) == 0:
+            return f"exact.{name} is {_told(part)}"
+    starts, columns, attributes, entities = named.values()
+    numbers, table = weights["exact.value_weights"], weights["exact.weights"]
+    size, n_entities = len(attributes), len(weights.get(_ENTITIES, ()))
+    fits = len(entities) == size and numbers.shape == (size,) and table.ndim == 2
+    if not fits or numbers.dtype != torch.float32 or len(starts) != n_items + 1:
+        return "the parts of exact do not fit together"
+    for name, part, below in (
+        ("columns", columns, size),
+        ("attributes", attributes, table.shape[1] if fits else 0),
+        ("entities", entities, n_entities),
+        ("starts", starts, len(columns) + 1),
+    ):
+        if not (part.min() >= 0 and part.max() < below):
+            return f"exact.{name} has numbers outside of what they count"
+    rises = bool((starts.diff() >= 0).all()) and bool((attributes.diff() >= 0).all())
+    if not rises or starts[0] != 0 or starts[-1] != len(columns):
+        return "exact.starts or exact.attributes do not rise as they must"
     return None
 
 

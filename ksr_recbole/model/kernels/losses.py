@@ -17,23 +17,31 @@ GPU_PIECE = 1 << 26
 """Scores held at a time on a GPU, 256 MiB of them."""
 
 
-def softmax_loss(users: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+def softmax_loss(
+    users: Tensor, items: Tensor, targets: Tensor, terms: Tensor | None = None
+) -> Tensor:
     """RecBole's ``CE``: cross entropy of the targets among all items, summed.
 
     Args:
         users: user vectors, ``[P, d]``.
         items: item vectors, ``[m, d]``.
         targets: row of ``items`` for each user, ``int64 [P]``.
+        terms: what the scores have besides the inner products, ``[P, m]``.
 
     Returns:
         A scalar.
     """
     with _without_autocast(users.device):
-        return _SoftmaxLoss.apply(_full(users), _full(items), targets)
+        return _SoftmaxLoss.apply(_full(users), _full(items), targets, _full_or_none(terms))
 
 
 def sampled_softmax_loss(
-    users: Tensor, positives: Tensor, sample: Tensor, log_chances: Tensor, hits: Tensor
+    users: Tensor,
+    positives: Tensor,
+    sample: Tensor,
+    log_chances: Tensor,
+    hits: Tensor,
+    terms: Tensor | None = None,
 ) -> Tensor:
     r"""Cross entropy of the targets, with the sum over all items estimated from a sample.
 
@@ -47,6 +55,7 @@ def sampled_softmax_loss(
         sample: vectors of the sampled items, all different, ``[k, d]``.
         log_chances: :math:`\log \pi_j`, ``[k]``.
         hits: row of ``sample`` that is the user's target, or -1, ``int64 [P]``.
+        terms: what the scores of the sample have besides the inner products, ``[P, k]``.
 
     Returns:
         A scalar, the sum over users.
@@ -61,11 +70,16 @@ def sampled_softmax_loss(
         loss = (total.log() + top - positive).sum()
         return loss, scores.div_(total[:, None]), own / total - 1
 
-    return _shared(users, positives, sample, hits, piece)
+    return _shared(users, positives, sample, hits, piece, terms)
 
 
 def gbce_loss(
-    users: Tensor, positives: Tensor, sample: Tensor, hits: Tensor, beta: float
+    users: Tensor,
+    positives: Tensor,
+    sample: Tensor,
+    hits: Tensor,
+    beta: float,
+    terms: Tensor | None = None,
 ) -> Tensor:
     r"""gBCE: :math:`-(\beta \log\sigma(s_+) + \sum_j \log(1 - \sigma(s_j))) / (k + 1)`, summed.
 
@@ -79,6 +93,7 @@ def gbce_loss(
         sample: vectors of the sampled items, ``[k, d]``.
         hits: row of ``sample`` that is the user's target, which is left out, or -1, ``int64 [P]``.
         beta: the power of the positive's probability, from :func:`gbce_beta`.
+        terms: what the scores of the sample have besides the inner products, ``[P, k]``.
 
     Returns:
         A scalar, the sum over users.
@@ -89,7 +104,7 @@ def gbce_loss(
         loss = F.softplus(scores).sum() - beta * F.logsigmoid(positive).sum()
         return share * loss, scores.sigmoid_().mul_(share), -share * beta * (-positive).sigmoid()
 
-    return _shared(users, positives, sample, hits, piece)
+    return _shared(users, positives, sample, hits, piece, terms)
 
 
 def gbce_beta(rate: float, calibration: float) -> float:
@@ -107,9 +122,17 @@ Piece = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 targets' scores ``[r]``: the loss and its gradients by both."""
 
 
-def _shared(users: Tensor, positives: Tensor, sample: Tensor, hits: Tensor, piece: Piece) -> Tensor:
+def _shared(
+    users: Tensor,
+    positives: Tensor,
+    sample: Tensor,
+    hits: Tensor,
+    piece: Piece,
+    terms: Tensor | None,
+) -> Tensor:
     with _without_autocast(users.device):
-        return _SharedSampleLoss.apply(_full(users), _full(positives), _full(sample), hits, piece)
+        given = (_full(part) for part in (users, positives, sample))
+        return _SharedSampleLoss.apply(*given, hits, piece, _full_or_none(terms))
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -123,6 +146,10 @@ def _full(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+def _full_or_none(values: Tensor | None) -> Tensor | None:
+    return None if values is None else _full(values)
+
+
 def _pieces(users: Tensor, n_items: int) -> Iterator[slice]:
     size = PIECE if users.device.type == "cpu" else GPU_PIECE
     n_rows = max(1, size // n_items)
@@ -133,11 +160,14 @@ class _SoftmaxLoss(torch.autograd.Function):
     """Finds the gradients while the scores of a piece are at hand, so no scores are kept."""
 
     @staticmethod
-    def forward(ctx, users: Tensor, items: Tensor, targets: Tensor):
+    def forward(ctx, users: Tensor, items: Tensor, targets: Tensor, terms: Tensor | None):
         user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
+        term_gradient = None if terms is None else torch.empty_like(terms)
         loss = users.new_zeros(())
         for rows in _pieces(users, len(items)):
             scores, wanted = users[rows] @ items.T, targets[rows, None]
+            if terms is not None:
+                scores += terms[rows]
             scores -= scores.amax(dim=1, keepdim=True)
             loss -= scores.gather(1, wanted).sum()
             totals = scores.exp_().sum(dim=1, keepdim=True)
@@ -146,24 +176,38 @@ class _SoftmaxLoss(torch.autograd.Function):
             scores.scatter_add_(1, wanted, scores.new_full(wanted.shape, -1))
             torch.mm(scores, items, out=user_gradient[rows])
             item_gradient.addmm_(scores.T, users[rows])
-        ctx.save_for_backward(user_gradient, item_gradient)
+            if term_gradient is not None:
+                term_gradient[rows] = scores
+        ctx.save_for_backward(user_gradient, item_gradient, term_gradient)
         return loss
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return *(part * gradient for part in ctx.saved_tensors), None
+        users, items, terms = (_times(part, gradient) for part in ctx.saved_tensors)
+        return users, items, None, terms
 
 
 class _SharedSampleLoss(torch.autograd.Function):
     """As :class:`_SoftmaxLoss`, over one sample of items for all users."""
 
     @staticmethod
-    def forward(ctx, users: Tensor, positives: Tensor, sample: Tensor, hits: Tensor, piece: Piece):
+    def forward(
+        ctx,
+        users: Tensor,
+        positives: Tensor,
+        sample: Tensor,
+        hits: Tensor,
+        piece: Piece,
+        terms: Tensor | None,
+    ):
         user_gradient, sample_gradient = torch.empty_like(users), torch.zeros_like(sample)
         positive_gradient = torch.empty_like(positives)
+        term_gradient = None if terms is None else torch.empty_like(terms)
         loss = users.new_zeros(())
         for rows in _pieces(users, len(sample)):
             scores, hit = users[rows] @ sample.T, hits[rows, None]
+            if terms is not None:
+                scores += terms[rows]
             column = hit.clamp(min=0)
             kept = scores.gather(1, column).masked_fill(hit >= 0, -torch.inf)
             scores.scatter_(1, column, kept)
@@ -172,9 +216,16 @@ class _SharedSampleLoss(torch.autograd.Function):
             positive_gradient[rows] = by_positive
             torch.mm(by_score, sample, out=user_gradient[rows])
             sample_gradient.addmm_(by_score.T, users[rows])
-        ctx.save_for_backward(user_gradient, positive_gradient, sample_gradient)
+            if term_gradient is not None:
+                term_gradient[rows] = by_score
+        ctx.save_for_backward(user_gradient, positive_gradient, sample_gradient, term_gradient)
         return loss
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return *(part * gradient for part in ctx.saved_tensors), None, None
+        *of_scores, terms = (_times(part, gradient) for part in ctx.saved_tensors)
+        return *of_scores, None, None, terms
+
+
+def _times(part: Tensor | None, gradient: Tensor) -> Tensor | None:
+    return None if part is None else part * gradient

@@ -1,0 +1,148 @@
+"""The exact memory as a part of a model: its data, what it learns, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ksr_recbole.dataset.item_values import ItemValues
+from ksr_recbole.errors import UserError
+from ksr_recbole.model.kernels import exact
+
+MOST_CELLS = 1 << 21
+"""Numbers that one user's slots may have; a batch holds those of some hundred users."""
+
+
+class Taste(NamedTuple):
+    """What items are scored with: a user vector, and what each value counts for the user.
+
+    Attributes:
+        users: user vectors of Eq. 10, ``[P, d]``.
+        values: see :func:`ksr_recbole.model.kernels.exact.read`, ``[P, V]``.
+    """
+
+    users: Tensor
+    values: Tensor
+
+
+class ExactMemory(nn.Module):
+    """Slots of exact values, read with weights that a user's hidden state decides.
+
+    The weight of an attribute on a time scale is a learned number, times a gate of the attribute
+    from 0 to 2 that :math:`h_t` decides.  The numbers begin at 0, where a model is one without a
+    memory, and the gates at 1.  A number may be negative: what a user chose over years may count
+    for a candidate, and what she has had enough of lately against it.
+
+    Args:
+        values: the values of items.
+        n_attributes: size of A.
+        hidden_size: size of :math:`h_t`.
+        time_scales: items after which a value's weight has fallen to 1/e; 0: it never falls.
+
+    Raises:
+        UserError: a user's slots would be too large.
+    """
+
+    starts: Tensor
+    columns: Tensor
+    attributes: Tensor
+    entities: Tensor
+    value_weights: Tensor
+    decays: Tensor
+
+    def __init__(
+        self, values: ItemValues, n_attributes: int, hidden_size: int, time_scales: Sequence[float]
+    ) -> None:
+        super().__init__()
+        size = len(time_scales) * len(values.weights)
+        if size > MOST_CELLS:
+            raise UserError(
+                f"Config key value_matrix is exact, and the items have {len(values.weights):,} "
+                f"values on {len(time_scales)} time scales, {size * 4 / 2**20:,.0f} MiB for each "
+                f"user; it must be at most {MOST_CELLS * 4 >> 20} MiB, so name fewer relations "
+                "with the config key attributes, or fewer time_scales."
+            )
+        for name in ("starts", "columns", "attributes", "entities"):
+            self.register_buffer(name, torch.from_numpy(getattr(values, name)))
+        self.register_buffer("value_weights", torch.from_numpy(values.weights))
+        rates = [1 / scale if scale else 0.0 for scale in time_scales]
+        self.register_buffer("decays", torch.exp(-torch.tensor(rates)), persistent=False)
+        self.n_attributes = n_attributes
+        self.weights = nn.Parameter(torch.zeros(len(time_scales), n_attributes))
+        self.gates = nn.Linear(hidden_size, n_attributes)
+        nn.init.zeros_(self.gates.weight)
+        nn.init.zeros_(self.gates.bias)
+
+    @property
+    def slot_shape(self) -> tuple[int, int]:
+        """Time scales and columns of one user's slots."""
+        return len(self.decays), len(self.attributes)
+
+    def reading(self, hidden_states: Tensor) -> Tensor:
+        """Weights of the read after GRU states ``[..., H]``, ``[..., S, A]``."""
+        gates = 2 * torch.sigmoid(self.gates(hidden_states))
+        return self.weights * gates[..., None, :]
+
+    def attention(self, hidden_states: Tensor) -> Tensor:
+        """Each attribute's share of the sizes of :meth:`reading`'s weights, ``[..., A]``."""
+        sizes = self.reading(hidden_states).abs().sum(-2)
+        even = sizes.new_tensor(1e-12)  # before training all weights are 0
+        return (sizes + even) / (sizes + even).sum(-1, keepdim=True)
+
+    def read_all(
+        self, hidden_states: Tensor, items: Tensor, slots: Tensor, widths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Write packed ``items [P]`` and read after each: ``[P, V]`` and the slots by lane."""
+        return exact.write_then_read(
+            self.reading(hidden_states),
+            self._updates(items),
+            slots,
+            widths,
+            self.attributes,
+            self.value_weights,
+        )
+
+    def write_all(self, items: Tensor, slots: Tensor, widths: Sequence[int]) -> Tensor:
+        """The slots after packed ``items [P]``, by lane."""
+        return exact.write_all(self._updates(items), slots, widths)
+
+    def read(self, hidden: Tensor, slots: Tensor) -> Tensor:
+        """What each value counts in a state, ``[B, V]``."""
+        return exact.read(slots, self.reading(hidden), self.attributes, self.value_weights)
+
+    def match(self, values: Tensor, items: Tensor) -> Tensor:
+        """Part of the scores of ``items [m]`` for all users, ``[B, m]``."""
+        return exact.match(values, items, self.starts, self.columns)
+
+    def match_own(self, values: Tensor, items: Tensor) -> Tensor:
+        """Part of the scores of each user's own ``items [B, C]``, ``[B, C]``."""
+        return exact.match_own(values, items, self.starts, self.columns)
+
+    def match_terms(self, values: Tensor, items: Tensor) -> Tensor:
+        """:meth:`match_own` by attribute, ``[B, C, A]``."""
+        pairs, columns = exact.values_of(items.flatten(), self.starts, self.columns)
+        users = torch.div(pairs, items.shape[1], rounding_mode="floor")
+        cells = pairs * self.n_attributes + self.attributes[columns]
+        terms = values.new_zeros(items.numel() * self.n_attributes)
+        return terms.index_add(0, cells, values[users, columns]).view(*items.shape, -1)
+
+    def mean_vectors(self, slots: Tensor, vectors: Tensor) -> Tensor:
+        """The mean vector of the values in each slot over the longest time scale, ``[B, A, E]``.
+
+        Args:
+            slots: ``[B, S, V]``.
+            vectors: a vector for each column, ``[V, E]``.
+        """
+        held = slots[:, int(self.decays.argmax())]
+        found = held.new_zeros(len(held), self.n_attributes, vectors.shape[1])
+        counts = held.new_zeros(len(held), self.n_attributes)
+        attributes = self.attributes[1:]
+        found.index_add_(1, attributes, held[:, 1:, None] * vectors[1:])
+        counts.index_add_(1, attributes, held[:, 1:])
+        return found / counts.clamp(min=exact.SMALLEST)[:, :, None]
+
+    def _updates(self, items: Tensor) -> exact.ExactUpdates:
+        return exact.ExactUpdates(items, self.starts, self.columns, self.decays)

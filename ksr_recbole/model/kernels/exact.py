@@ -1,0 +1,159 @@
+"""The memory of exact values: the value entities themselves instead of their embeddings.
+
+Footnote 2 of the paper lets a value vector stand for the entities that a user chose under an
+attribute.  Here a slot holds those entities, each with a weight that decays over the user's later
+items; a candidate is matched with it attribute by attribute.  Nothing in a slot is learned, so no
+gradient flows through time, and a write changes the values of one item only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ksr_recbole.model.kernels.fused import fused
+from ksr_recbole.model.kernels.memory import replace_first
+
+SMALLEST = 1e-4
+"""Decayed numbers of items are at least this, so that none is divided by 0."""
+
+
+@dataclass(frozen=True)
+class ExactUpdates:
+    """What the steps write: the values of each step's item.
+
+    Attributes:
+        items: the item of each step, packed, ``int64 [P]``.
+        starts: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
+        columns: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
+        decays: what a step leaves of each time scale's weights, ``[S]``.
+    """
+
+    items: Tensor
+    starts: Tensor
+    columns: Tensor
+    decays: Tensor
+
+
+def write(slots: Tensor, items: Tensor, updates: ExactUpdates) -> Tensor:
+    """Slots after one item for each user: all weights decay, the item's values get 1.
+
+    Args:
+        slots: before, ``[B, S, V]``.
+        items: item ids, ``int64 [B]``.
+        updates: the values of items.
+    """
+    rows, columns = values_of(items, updates.starts, updates.columns)
+    added = torch.zeros_like(slots[:, 0]).index_put(
+        (rows, columns), slots.new_ones(()), accumulate=True
+    )
+    return slots * updates.decays[:, None] + added[:, None]
+
+
+def values_of(items: Tensor, starts: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The values of items ``[m]``, one after the other: number of the item, and column."""
+    first = starts[items]
+    counts = starts[items + 1] - first
+    rows = torch.repeat_interleave(counts)
+    within = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    return rows, columns[first[rows] + within]
+
+
+def read(slots: Tensor, weights: Tensor, attributes: Tensor, value_weights: Tensor) -> Tensor:
+    """What each value counts for a user now, ``[B, V]``: the weighted read of all slots.
+
+    A slot is read as the share of the (decayed) items that had each value.
+
+    Args:
+        slots: ``[B, S, V]``.
+        weights: of time scales and attributes, ``[B, S, A]``.
+        attributes: position of each column's attribute, ``int64 [V]``.
+        value_weights: what a match in each column counts, ``[V]``.
+    """
+    shares = slots / slots[:, :, :1].clamp(min=SMALLEST)
+    return (shares * weights[:, :, attributes]).sum(1) * value_weights
+
+
+def write_then_read(
+    weights: Tensor,
+    updates: ExactUpdates,
+    slots: Tensor,
+    widths: Sequence[int],
+    attributes: Tensor,
+    value_weights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Write the item of each step, then read all slots with that step's weights.
+
+    Args:
+        weights: ``[P, S, A]``, packed.
+        updates: what each step writes.
+        slots: before the first step by lane, ``[B, S, V]``.
+        widths: lanes still running at each step.
+        attributes: position of each column's attribute, ``int64 [V]``.
+        value_weights: what a match in each column counts, ``[V]``.
+
+    Returns:
+        :func:`read` after each step, ``[P, V]``, and the slots after each lane's last step.
+    """
+    kernels = _kernels(slots)
+    if kernels is not None:
+        return kernels.write_then_read(weights, updates, slots, widths, attributes, value_weights)
+    reads = []
+    steps = zip(weights.split(widths), updates.items.split(widths), strict=True)
+    for weight, items in steps:
+        running = write(slots[: len(items)], items, updates)
+        reads.append(read(running, weight, attributes, value_weights))
+        slots = replace_first(slots, running)
+    return torch.cat(reads), slots
+
+
+def write_all(updates: ExactUpdates, slots: Tensor, widths: Sequence[int]) -> Tensor:
+    """The slots after each lane's last step, as :func:`write_then_read`'s second."""
+    kernels = _kernels(slots)
+    if kernels is not None:
+        return kernels.write_all(updates, slots, widths)
+    for items in updates.items.split(widths):
+        slots = replace_first(slots, write(slots[: len(items)], items, updates))
+    return slots
+
+
+def _kernels(memory: Tensor) -> ModuleType | None:
+    if memory.device.type != "cpu" or memory.dtype != torch.float32:
+        return None
+    return fused("exact")
+
+
+def match(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    """The match of each user with each of some items, ``[B, m]``.
+
+    Args:
+        taste: what :func:`read` gave, ``[B, V]``.
+        items: item ids, the same for all users, ``int64 [m]``.
+        starts: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
+        columns: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
+    """
+    kernels = _kernels(taste)
+    if kernels is not None:
+        return kernels.match(taste, items, starts, columns)
+    having = taste.new_zeros(len(items), taste.shape[1])
+    having[values_of(items, starts, columns)] = 1
+    return taste @ having.T
+
+
+def match_own(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    """The match of each user with items of his or her own, ``[B, C]``.
+
+    Args:
+        taste: what :func:`read` gave, ``[B, V]``.
+        items: item ids, ``int64 [B, C]``.
+        starts: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
+        columns: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
+    """
+    pairs, found = values_of(items.flatten(), starts, columns)
+    users = torch.div(pairs, items.shape[1], rounding_mode="floor")
+    total = taste.new_zeros(items.numel())
+    return total.index_add(0, pairs, taste[users, found]).view(items.shape)
