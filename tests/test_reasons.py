@@ -126,10 +126,10 @@ def test_the_influence_of_an_item_is_what_the_score_loses_without_it(toy_config,
 def test_a_model_that_splits_its_score_is_believed(tmp_path, monkeypatch):
     model, dataset = films_model(write_films(tmp_path / "films"))
     parts = torch.tensor([2.0, 0.0, 1.0, 3.0], dtype=torch.float64)
+    monkeypatch.setattr(type(model), "splits_score", True)
     monkeypatch.setattr(
-        type(model), "match_terms", lambda self, state, items: parts.expand(*items.shape, 4),
-        raising=False,
-    )  # fmt: skip
+        type(model), "match_terms", lambda self, state, items: parts.expand(*items.shape, 4)
+    )
     explanation = explain(model, dataset, "ben")
     assert explanation.split == "exact"
     weights = {r.weight for each in explanation.recommendations for r in each.reasons}
@@ -190,6 +190,8 @@ def knowledge_of(*facts: tuple[str, str, list[int]], n: int = 30) -> Knowledge:
 
 class Told:
     """A model that says what each attribute adds, to every item the same."""
+
+    splits_score = True
 
     def __init__(self, terms: list[float]) -> None:
         self.terms = torch.tensor(terms)

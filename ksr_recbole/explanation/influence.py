@@ -19,7 +19,7 @@ _ROWS = 4096
 
 def is_split(model: Any) -> bool:
     """Whether the model's score is a sum with an exact part for each attribute."""
-    return getattr(model, "match_terms", None) is not None
+    return bool(getattr(model, "splits_score", False))
 
 
 def influence(

@@ -155,6 +155,7 @@ class KSR(GRU, WithGraph):
         layers = 0 if options.exact else options.query_mlp_layers  # exact slots need no query
         self.query_mlp = tanh_mlp(options.hidden_size, n_kb, layers)
         self.projection = nn.Linear(n_kb, n_kb, bias=False) if options.project_entities else None
+        self.INNER_PRODUCT = not options.exact
         self.exact = (
             ExactMemory(
                 dataset.item_values,
@@ -180,9 +181,9 @@ class KSR(GRU, WithGraph):
         return options
 
     @property
-    def INNER_PRODUCT(self) -> bool:  # type: ignore[override]
-        """Whether a score is an inner product of two vectors: not with an exact memory."""
-        return self.exact is None
+    def splits_score(self) -> bool:
+        """Whether :meth:`match_terms` are a part of the score: with an exact memory."""
+        return self.exact is not None
 
     # The sequence: Eq. 1 and 3-9 ------------------------------------------------------------
 
@@ -325,14 +326,14 @@ class KSR(GRU, WithGraph):
         """Matches of each user's own ``items [P, C]`` with the exact memory, ``[P, C]``."""
         return None if self.exact is None else self.exact.match_own(read.values, items)
 
-    def match_terms(self, state: SequenceState, items: Tensor) -> Tensor | None:
+    def match_terms(self, state: SequenceState, items: Tensor) -> Tensor:
         """What each attribute adds to the scores of ``items [B, C]`` in a state, ``[B, C, A]``.
 
         A score is the inner product of Eq. 10 plus the sum of these over the attributes; without
-        an exact memory there are none.
+        an exact memory (:attr:`splits_score`) they are 0.
         """
         if self.exact is None:
-            return None
+            return state.hidden.new_zeros(*items.shape, len(self.attributes))
         return self.exact.match_terms(self.exact.read(state.hidden[-1], state.values), items)
 
     # Training -------------------------------------------------------------------------------
