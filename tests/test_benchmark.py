@@ -62,6 +62,10 @@ def cell_files(toy_folder: Path, pattern: str = "*.json") -> list[Path]:
     return sorted((toy_folder / "results" / "benchmark" / "toy" / "cells").glob(pattern))
 
 
+def requested(arguments: list[str]) -> Request:
+    return cli.request_of(cli.parser().read(arguments))
+
+
 # Whole commands -------------------------------------------------------------------------------
 
 
@@ -355,7 +359,7 @@ def test_recboles_rows_have_as_many_trials_and_their_chosen_values(task):
         assert all(trial.overrides["protocol"] == "paper" for trial in trials)
         config = Config(name, "ml-1m", None, {"protocol": "paper", "task": task})
         assert config["stopping_step"] == keys.chosen_options(name, task)["stopping_step"]
-    table = cli.read_request(["--models=paper,recbole"]).study
+    table = requested(["--models=paper,recbole"]).study
     assert [each.label for each in table.settings] == [*PAPER_MODELS, *RECBOLE_ROWS]
     assert set(table.baselines) < set(PAPER_MODELS)
 
@@ -571,7 +575,7 @@ def test_a_traceback_goes_to_the_cells_log(command, toy_folder, faked, monkeypat
 
 def test_a_cell_another_command_has_finished_is_not_run(command, toy_folder, faked, monkeypatch):
     assert cli.main([*command, "--models=GRU"]) == 0
-    plan = make_plan(cli.read_request([*command, "--models=GRU"]))
+    plan = make_plan(requested([*command, "--models=GRU"]))
     cell = plan.distinct_cells()[0]
     before = plan.store.result_file(cell).stat().st_mtime_ns
     monkeypatch.setenv(fakes.MISBEHAVE, f"{cell.model}=raise")

@@ -10,7 +10,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from ksr_recbole.comparison.cli import main as run_benchmark
-from ksr_recbole.comparison.cli import read_request
+from ksr_recbole.comparison.cli import parser, request_of
 from ksr_recbole.compat import keeping_anomaly_mode
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
@@ -317,16 +317,16 @@ def test_rows_of_the_comparison_are_cells_that_are_kept(toy_folder, tmp_path, ca
 def test_groups_of_recboles_models():
     for group in GROUPS:
         names = group_of(group)
-        request = read_request([f"--models={group}"])
+        request = request_of(parser().read([f"--models={group}"]))
         assert [s.model for s in request.study.settings if s.model not in MODELS] == [
             name for name in names if name not in MODELS
         ]
     assert "KSR" not in group_of("recbole-sequential")
     assert {"SASRec", "KGAT", "LightGCN", "StockKSR", "KSR"} <= {*comparable()}
     with pytest.raises(UserError, match="did you mean SASRec"):
-        read_request(["--models=SASREC"])
+        request_of(parser().read(["--models=SASREC"]))
     with pytest.raises(UserError, match="no model named 'FM'"):
-        read_request(["--models=FM"])
+        request_of(parser().read(["--models=FM"]))
 
 
 def test_a_row_reads_no_target(toy_folder):

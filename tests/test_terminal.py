@@ -9,6 +9,7 @@ import logging
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -35,7 +36,8 @@ from ksr_recbole.explanation.parts import (
     Step,
     ValueEntity,
 )
-from tests.toy import toy_values
+from tests import forked
+from tests.toy import toy_values, write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 3
@@ -56,15 +58,24 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **more}
 
 
-def on_a_terminal(arguments: list[str], folder: Path, columns: int) -> str:
+def on_a_terminal(arguments: list[str | Path], folder: Path, columns: int) -> str:
     """What a command writes to a pseudo-terminal, its standard output and error."""
     screen, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    process = subprocess.Popen(
-        arguments, cwd=folder, stdin=side, stdout=side, stderr=side, env=environment()
-    )
-    os.close(side)
     said = bytearray()
+    with forked.Command(arguments, folder, environment(), os.ttyname(side)) as process:
+        # Closed once the command has it, so that its end is seen.
+        while not select.select([screen], [], [], 0.1)[0]:
+            assert process.returncode is None
+        os.close(side)
+        _read_all(screen, said)
+        process.communicate()
+    os.close(screen)
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+def _read_all(screen: int, said: bytearray) -> None:
     while True:
         try:
             part = os.read(screen, 65536)
@@ -74,9 +85,6 @@ def on_a_terminal(arguments: list[str], folder: Path, columns: int) -> str:
         if not part:
             break
         said += part
-    os.close(screen)
-    assert process.wait() == 0, said.decode()
-    return said.decode()
 
 
 def drawn(said: str) -> list[str]:
@@ -90,8 +98,7 @@ def drawn(said: str) -> list[str]:
 
 @pytest.mark.parametrize("columns", [20, 60, 80, 120])
 def test_bars_fit_a_terminal_and_are_redrawn_in_place(toy_folder, columns):
-    command = [sys.executable, str(ROOT / "run_recbole.py"), *words(toy_folder)]
-    said = on_a_terminal(command, toy_folder, columns)
+    said = on_a_terminal([ROOT / "run_recbole.py", *words(toy_folder)], toy_folder, columns)
     states = drawn(said)
     assert states and max(map(len, states)) <= columns
     assert r"\x1b" not in said  # no code of a library's own is shown as text
@@ -99,11 +106,20 @@ def test_bars_fit_a_terminal_and_are_redrawn_in_place(toy_folder, columns):
     assert said.count("training\x1b[0m [time") == EPOCHS
 
 
-def test_a_pipe_gets_one_line_an_epoch_and_no_codes(toy_folder):
+@pytest.fixture(scope="module")
+def piped(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of a run whose output went into pipes, and what it said."""
+    folder = write_toy(tmp_path_factory.mktemp("piped") / "data")
+    command = words(folder, epochs=EPOCHS, checkpoint_dir=folder / "my models")
     done = subprocess.run(
-        [sys.executable, ROOT / "run_recbole.py", *words(toy_folder)],
-        cwd=toy_folder, env=environment(), capture_output=True, text=True, check=True,
+        [sys.executable, ROOT / "run_recbole.py", *command],
+        cwd=folder, env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
+    return folder, done
+
+
+def test_a_pipe_gets_one_line_an_epoch_and_no_codes(piped):
+    folder, done = piped
     assert "\x1b" not in done.stdout + done.stderr and "\r" not in done.stdout + done.stderr
     said = done.stderr.splitlines()
     [*_, begin] = [number for number, line in enumerate(said) if "Pretrained: " in line]
@@ -113,7 +129,7 @@ def test_a_pipe_gets_one_line_an_epoch_and_no_codes(toy_folder):
     for number, line in enumerate(lines):
         assert re.search(rf"epoch {number} training \[.*\], evaluating \[.*\]$", line)
     assert done.stdout == "KSR on toy: loading PyTorch and RecBole ...\n"
-    [log] = (toy_folder / "log" / "KSR").glob("*.log")
+    log, *_ = sorted((folder / "log" / "KSR").glob("*.log"))
     assert log.read_text().count("Saving current") >= 1  # RecBole's log file has all its lines
 
 
@@ -194,23 +210,28 @@ def test_recboles_own_bar_is_back_after_a_run(toy_folder):
 # What can be done next ----------------------------------------------------------------------
 
 
-def test_the_commands_of_the_last_lines_work_as_they_stand(toy_folder):
-    saved = toy_folder / "my models"
-    command = [sys.executable, str(ROOT / "run_recbole.py")]
-    run = subprocess.run(
-        [*command, *words(toy_folder, epochs=1, checkpoint_dir=saved)],
-        cwd=toy_folder, env=environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
+def test_the_commands_of_the_last_lines_work_as_they_stand(piped):
+    folder, run = piped
+    scores = re.findall(r"epoch (\d+) training .*valid_score: ([\d.]+)\]", run.stderr)
+    best = max(scores, key=lambda score: float(score[1]))[0]
+    [result] = (folder / "results").glob("*.json")
+    assert json.loads(result.read_text())["best_epoch"] == int(best)
+    assert f"best epoch  {best} (counted from 0, as in the log) of {EPOCHS} trained" in run.stderr
     _, _, last = run.stderr.partition("What can be done next:\n")
     explain, export, resume = [line.strip() for line in last.splitlines()]
     assert " explain " in explain and " export " in export and "--resume=" in resume
+    said = {}
     for line in (explain, export, resume):
-        done = subprocess.run(
-            line, shell=True, cwd=toy_folder, env=environment(), capture_output=True, text=True
-        )
+        read = subprocess.check_output(rf"printf '%s\0' {line}", shell=True, text=True)
+        before, _, given = read.rstrip("\0").partition(f"{sys.executable}\0")
+        variables = dict(word.split("=") for word in before.split("\0")[1:-1])  # after env
+        done = forked.run(given.split("\0"), folder, env=environment(**variables))
         assert done.returncode == 0, done.stderr
-    assert "of 2 trained" in done.stderr  # twice the epochs
-    assert list(saved.glob("*/manifest.json"))
+        said[line] = done
+    assert f"of {2 * EPOCHS} trained" in said[resume].stderr  # twice the epochs
+    assert f"best epoch {best} (counted from 0)" in said[export].stdout
+    [manifest] = (folder / "my models").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["best_epoch"] == int(best)
 
 
 @pytest.mark.parametrize("added", [["--resume", "a.pth"], ["--resume=a.pth"], ["--resume"]])
@@ -218,25 +239,6 @@ def test_a_key_is_taken_out_of_arguments_in_any_spelling(added):
     assert cli.without(["-m", "KSR", *added, "--seed", "-1"], "resume") == [
         *("-m", "KSR", "--seed", "-1")
     ]
-
-
-def test_the_best_epoch_is_counted_alike_in_every_place(toy_folder):
-    done = subprocess.run(
-        [sys.executable, ROOT / "run_recbole.py", *words(toy_folder, epochs=4)],
-        cwd=toy_folder, env=environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    scores = re.findall(r"epoch (\d+) training .*valid_score: ([\d.]+)\]", done.stderr)
-    best = max(scores, key=lambda score: float(score[1]))[0]
-    [result] = (toy_folder / "results").glob("*.json")
-    assert json.loads(result.read_text())["best_epoch"] == int(best)
-    assert f"best epoch  {best} (counted from 0, as in the log) of 4 trained" in done.stderr
-    [checkpoint] = (toy_folder / "saved").glob("*.pth")
-    said = subprocess.run(
-        [sys.executable, "-m", "ksr_recbole", "export", "--output=m", f"--checkpoint={checkpoint}"],
-        cwd=toy_folder, env=environment(), capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert f"best epoch {best} (counted from 0)" in said
-    assert json.loads((toy_folder / "m" / "manifest.json").read_text())["best_epoch"] == int(best)
 
 
 # RecBole's spellings ------------------------------------------------------------------------
@@ -415,11 +417,8 @@ def test_whoever_prints_prints_clean_text(capsys):
     "argument", [f"--dataset={HOSTILE[:-2]}", f"--{HOSTILE[:-2]}=1", HOSTILE[:-2]]
 )
 def test_hostile_arguments_are_shown_not_obeyed(argument, tmp_path):
-    for script in (["run_recbole.py"], ["run_hyper.py"], ["run_benchmark.py"]):
-        done = subprocess.run(
-            [sys.executable, ROOT / script[0], argument], cwd=tmp_path, env=environment(),
-            capture_output=True, text=True,
-        )  # fmt: skip
+    for script in ("run_recbole.py", "run_hyper.py", "run_benchmark.py"):
+        done = forked.run([ROOT / script, argument], tmp_path, env=environment())
         assert done.returncode == 2 and done.stderr.startswith("error:")
         assert len(done.stderr.splitlines()) == 1
         assert not re.search("[\x1b\x07\x9b\u202e\u2066\r]", done.stdout + done.stderr)
@@ -428,10 +427,7 @@ def test_hostile_arguments_are_shown_not_obeyed(argument, tmp_path):
 def test_other_commands_too(tmp_path):
     for command in (["fetch", HOSTILE[:-2]], ["convert", HOSTILE[:-2]], ["describe", HOSTILE[:-2]],
                     [HOSTILE[:-2]], ["describe", f"--{HOSTILE[:-2]}"]):  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "ksr_recbole", *command], cwd=tmp_path, env=environment(),
-            capture_output=True, text=True,
-        )  # fmt: skip
+        done = forked.run(["-m", "ksr_recbole", *command], tmp_path, env=environment())
         assert done.returncode == 2 and "error:" in done.stderr
         assert not re.search("[\x1b\x07\x9b\u202e\u2066\r]", done.stdout + done.stderr)
 

@@ -211,7 +211,7 @@ class TestFreshProcess:
         pytest.importorskip("numba")
 
     @several_cores
-    @pytest.mark.parametrize("how", [(), ("late",), ("late", "numba")])
+    @pytest.mark.parametrize("how", [(), ("late", "numba")])
     def test_the_variable_holds_after_a_parallel_kernel(self, how):
         assert used([None], *how, OMP_NUM_THREADS="1") == [(1, 1)]
 
@@ -219,13 +219,15 @@ class TestFreshProcess:
     @pytest.mark.parametrize("how", [(), ("late", "numba")])
     def test_the_affinity_holds(self, how):
         assert used([None], *how, cores=1, OMP_NUM_THREADS="2") == [(1, 1)]
-        assert used([None], *how, cores=2) == [(2, 2)] or threads.cpu_quota() == 1
+        if not how:
+            assert used([None], cores=2) == [(2, 2)] or threads.cpu_quota() == 1
 
     @several_cores
     @pytest.mark.parametrize("how", [(), ("late",), ("late", "numba")])
     def test_the_key_overrides_all_and_can_change(self, how):
         assert used([2, 1, 2], *how, OMP_NUM_THREADS="2") == [(2, 2), (1, 1), (2, 2)]
-        assert used([1], *how) == [(1, 1)]
+        if not how:
+            assert used([1]) == [(1, 1)]
 
     @several_cores
     def test_the_key_can_ask_for_more_than_the_variable(self):

@@ -96,11 +96,6 @@ def _pack(given: Namespace) -> int:
     return 0
 
 
-def read_request(arguments: Sequence[str]) -> Request:
-    """What a command line asks for; see :func:`request_of`."""
-    return request_of(parser().read(arguments))
-
-
 def request_of(given: Namespace) -> Request:
     """What the arguments ask for.
 
