@@ -419,6 +419,64 @@ def test_rum_has_no_vectors_and_says_why(toy_folder, tmp_path, name):
 # The command --------------------------------------------------------------------------------
 
 
+# Reasons and titles ----------------------------------------------------------------------------
+
+
+def test_a_user_a_list_and_a_state_are_explained_alike_and_as_from_the_dataset(trained, rec):
+    told = rec.explain("u2", 5, steps=3)
+    wanted = ksr_recbole.explain(trained.model, trained.dataset, "u2", steps=3, recommendations=5)
+    assert (told.user, told.attributes, told.history) == ("u2", wanted.attributes, wanted.history)
+    state = rec.start(trained.history(trained.dataset.field2token_id["user_id"]["u2"])[:-1])
+    state = rec.update(state, wanted.history[-1].id)
+    items = [item.id for item in wanted.history]
+    for other in (wanted, rec.explain(items, 5, steps=3), rec.explain(state, 5, steps=3)):
+        assert [s.number for s in other.steps] == [s.number for s in told.steps]
+        for one, two in zip(told.recommendations, other.recommendations, strict=True):
+            assert (one.item, one.score) == (two.item, pytest.approx(two.score, rel=1e-4))
+            assert {r.phrase for r in one.reasons} == {r.phrase for r in two.reasons}
+    assert rec.explain(state, steps=0).steps == () and rec.explain([], 2).history == ()
+    (one,) = rec.explain("u2", items=["i9"]).recommendations
+    everything = dict(rec.recommend("u2", len(rec.items), exclude_history=False))
+    assert one.item.id == "i9" and one.score == pytest.approx(everything["i9"], rel=1e-4)
+
+
+def test_titles_come_with_the_directory_and_one_without_is_still_read(
+    trained, toy_folder, tmp_path
+):
+    given = shutil.copytree(toy_folder / "toy", tmp_path / "data" / "toy").parent
+    lines = ["item_id:token\tmovie_title:token_seq", "i1\tAlien", "i2\tRan"]
+    (given / "toy" / "toy.item").write_text("\n".join(lines) + "\n")
+    directory = trained.save(tmp_path / "model", data_path=str(given))
+    rec = Recommender.load(directory)
+    assert rec.titles["i1"] == "Alien" and rec.titles["i3"] == "i3"
+    pairs = rec.recommend("u1", 3)
+    assert rec.recommend("u1", 3, titles=True) == [(rec.titles[i], score) for i, score in pairs]
+    manifest = json.loads((directory / MANIFEST).read_text())
+    del manifest["digest"]
+    manifest["format"] = 2
+    for name in ("names.json", "facts.safetensors"):
+        del manifest["sha256"][name]
+    (directory / MANIFEST).write_text(json.dumps(digests.sealed(manifest, "digest")))
+    old = Recommender.load(directory)
+    assert old.recommend("u1", 3) == pairs and old.titles["i1"] == "i1" and not old.can_explain
+    with pytest.raises(UserError, match=r"written before it held names .* save the model again"):
+        old.explain("u1")
+
+
+def test_what_cannot_be_explained_is_one_sentence(rec, toy_folder, tmp_path):
+    gru = Recommender.load(Trained(toy_folder, "GRU").save(tmp_path / "gru"))
+    with pytest.raises(UserError, match="GRU has no memory of attributes"):
+        gru.explain("u1")
+    for options, said in (
+        ({"steps": -1}, "steps is -1; it must be a whole number from 0 up"),
+        ({"top": 0}, "top is 0"),
+        ({"k": 0}, "k is 0"),
+        ({"items": ["i999"]}, "There is no item 'i999'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            rec.explain("u1", **options)
+
+
 def command(capsys, *arguments: str) -> tuple[int, str, str]:
     status = main(["export", *arguments])
     said = capsys.readouterr()

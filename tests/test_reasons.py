@@ -139,6 +139,22 @@ def test_a_model_that_splits_its_score_is_believed(tmp_path, monkeypatch):
     assert all(r.attributes != (1,) for r in told)
 
 
+def test_the_parts_of_the_score_sum_to_the_score(toy_config, toy_dataset):
+    model = make_model(toy_config(memory_backend="torch", value_matrix="exact"), toy_dataset)
+    model.eval()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and name.startswith("exact"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    with torch.no_grad():
+        state = model.advance(torch.tensor([[3, 4, 5], [6, 7, 0]]), torch.tensor([3, 2]))
+        items = torch.tensor([[8, 9], [10, 3]])
+        terms = model.match_terms(state, items)
+        read = model.read_state(torch.zeros(2, dtype=torch.long), state)
+        inner = torch.einsum("bd,bkd->bk", model.user_vectors(read), model.item_vectors(items))
+        torch.testing.assert_close(inner + terms.sum(-1), model.scores(read, items))
+    assert terms.shape == (2, 2, len(model.attributes)) and terms.abs().max() > 0
+
+
 def test_reasons_are_true_of_item_and_history(tmp_path):
     model, dataset = films_model(write_films(tmp_path / "films"))
     names = 0

@@ -11,15 +11,19 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import requests
 
-from ksr_recbole.arguments import Parser, count_of
-from ksr_recbole.cli import script_arguments
-from ksr_recbole.errors import UserError
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from ksr_recbole.arguments import Parser, count_of  # noqa: E402
+from ksr_recbole.cli import script_arguments  # noqa: E402
+from ksr_recbole.errors import UserError  # noqa: E402
 
 
 def main() -> None:
@@ -28,8 +32,9 @@ def main() -> None:
     parser.add_argument("directory", metavar="DIR", help="a model directory")
     parser.add_argument("--requests", metavar="N", take=count_of, default=1000, help="of each kind")
     given = script_arguments(parser)
-    command = [sys.executable, "-m", "ksr_recbole", "serve", given.directory, "--port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+    directory = str(Path(given.directory).resolve())
+    command = [sys.executable, "-m", "ksr_recbole", "serve", directory, "--port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as service:
         try:
             url = _address(service)
             _measure(url, given.requests)

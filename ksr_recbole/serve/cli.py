@@ -55,7 +55,9 @@ def _run(given: Namespace) -> int:
     app = make_app(service, [*_LOCAL, "[::1]"] if local else None)
     with _listening(given.host, given.port) as listener:
         name = f"[{given.host}]" if ":" in given.host else given.host
-        print(f"http://{name}:{listener.getsockname()[1]}/ is the page; Ctrl-C ends the service.")
+        # At once, for whoever reads it from a pipe to know the port.
+        print(f"http://{name}:{listener.getsockname()[1]}/ is the page; Ctrl-C ends the service.",
+              flush=True)  # fmt: skip
         if not local:
             print("Everyone who reaches this address can ask for any user's recommendations.")
         if not service.explains:
