@@ -443,10 +443,10 @@ def test_a_user_a_list_and_a_state_are_explained_alike_and_as_from_the_dataset(t
 def test_titles_come_with_the_directory_and_one_without_is_still_read(
     trained, toy_folder, tmp_path
 ):
-    given = shutil.copytree(toy_folder / "toy", tmp_path / "data" / "toy").parent
-    lines = ["item_id:token\tmovie_title:token_seq", "i1\tAlien", "i2\tRan"]
-    (given / "toy" / "toy.item").write_text("\n".join(lines) + "\n")
-    directory = trained.save(tmp_path / "model", data_path=str(given))
+    rows = [f"i{k}\t{'Alien' if k == 1 else ''}" for k in range(1, 61)]
+    lines = ["item_id:token\tmovie_title:token_seq", *rows]
+    (toy_folder / "toy" / "toy.item").write_text("\n".join(lines) + "\n")
+    directory = trained.save(tmp_path / "model")
     rec = Recommender.load(directory)
     assert rec.titles["i1"] == "Alien" and rec.titles["i3"] == "i3"
     pairs = rec.recommend("u1", 3)
