@@ -21,11 +21,12 @@ class Taste(NamedTuple):
 
     Attributes:
         users: user vectors of Eq. 10, ``[P, d]``.
-        values: see :func:`ksr_recbole.model.kernels.exact.read`, ``[P, V]``.
+        values: see :func:`ksr_recbole.model.kernels.exact.read`, ``[P, V]``; after the steps of a
+            sequence the reads that are still to be made.
     """
 
     users: Tensor
-    values: Tensor
+    values: Tensor | exact.Reads
 
 
 class ExactMemory(nn.Module):
@@ -92,11 +93,11 @@ class ExactMemory(nn.Module):
         even = sizes.new_tensor(1e-12)  # before training all weights are 0
         return (sizes + even) / (sizes + even).sum(-1, keepdim=True)
 
-    def read_all(
+    def reads(
         self, hidden_states: Tensor, items: Tensor, slots: Tensor, widths: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Write packed ``items [P]`` and read after each: ``[P, V]`` and the slots by lane."""
-        return exact.write_then_read(
+    ) -> exact.Reads:
+        """The reads after each of packed ``items [P]``, from ``slots`` by lane."""
+        return exact.Reads(
             self.reading(hidden_states),
             self._updates(items),
             slots,
@@ -113,16 +114,17 @@ class ExactMemory(nn.Module):
         """What each value counts in a state, ``[B, V]``."""
         return exact.read(slots, self.reading(hidden), self.attributes, self.value_weights)
 
-    def match(self, values: Tensor, items: Tensor) -> Tensor:
-        """Part of the scores of ``items [m]`` for all users, ``[B, m]``."""
-        return exact.match(values, items, self.starts, self.columns)
-
-    def match_own(self, values: Tensor, items: Tensor) -> Tensor:
-        """Part of the scores of each user's own ``items [B, C]``, ``[B, C]``."""
-        return exact.match_own(values, items, self.starts, self.columns)
+    def terms(
+        self, values: Tensor | exact.Reads, shared: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Parts of the scores of ``shared [m]`` and of each user's ``own [P, C]`` items."""
+        if isinstance(values, exact.Reads):
+            return exact.terms(values, shared, own)
+        sparse = (self.starts, self.columns)
+        return exact.match(values, shared, *sparse), exact.match_own(values, own, *sparse)
 
     def match_terms(self, values: Tensor, items: Tensor) -> Tensor:
-        """:meth:`match_own` by attribute, ``[B, C, A]``."""
+        """Matches of each user's own ``items [B, C]`` by attribute, ``[B, C, A]``."""
         pairs, columns = exact.values_of(items.flatten(), self.starts, self.columns)
         users = torch.div(pairs, items.shape[1], rounding_mode="floor")
         cells = pairs * self.n_attributes + self.attributes[columns]

@@ -233,8 +233,9 @@ class KSR(GRU, WithGraph):
         if self.exact is None:
             return super().read(users, items, packing, state)
         hidden_states, hidden = self._run_gru(items, packing, state)  # Eq. 1
-        values, slots = self.exact.read_all(hidden_states, items, state.values, packing.widths)
-        return Taste(self.user_mlp(hidden_states), values), SequenceState(hidden, slots)
+        reads = self.exact.reads(hidden_states, items, state.values, packing.widths)
+        slots = self.exact.write_all(items, state.values, packing.widths)
+        return Taste(self.user_mlp(hidden_states), reads), SequenceState(hidden, slots)
 
     def read_state(self, users: Tensor, state: SequenceState) -> Any:
         """What :meth:`read` gives, in a state."""
@@ -318,13 +319,16 @@ class KSR(GRU, WithGraph):
         """See the base class."""
         return read if self.exact is None else read.users
 
-    def shared_terms(self, read: Any, items: Tensor) -> Tensor | None:
-        """Matches of ``items [m]`` with the exact memory, ``[P, m]``."""
-        return None if self.exact is None else self.exact.match(read.values, items)
-
-    def own_terms(self, read: Any, items: Tensor) -> Tensor | None:
-        """Matches of each user's own ``items [P, C]`` with the exact memory, ``[P, C]``."""
-        return None if self.exact is None else self.exact.match_own(read.values, items)
+    def terms(
+        self, read: Any, shared: Tensor | None = None, own: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Matches with an exact memory; see the base class."""
+        if self.exact is None:
+            return None, None
+        nothing = self.item_entities.new_empty(0)
+        shared = nothing if shared is None else shared
+        own = nothing.view(1, 0).expand(len(read.users), 0) if own is None else own
+        return self.exact.terms(read.values, shared, own)
 
     def match_terms(self, state: SequenceState, items: Tensor) -> Tensor:
         """What each attribute adds to the scores of ``items [B, C]`` in a state, ``[B, C, A]``.

@@ -289,7 +289,7 @@ class SequenceRecommender(SequentialRecommender):
             distinct, given = torch.unique(items, return_inverse=True)
             vectors = self.item_vectors(distinct)
         scores = sampled_scores(self.user_vectors(read), vectors, given)  # Eq. 2 and 10
-        return _sum(scores, self.own_terms(read, items))
+        return _sum(scores, self.terms(read, own=items)[1])
 
     def all_scores(self, read: Any, vectors: Tensor | None = None) -> Tensor:
         """Scores of every item, padding included, ``[P, n_items]``.
@@ -300,19 +300,27 @@ class SequenceRecommender(SequentialRecommender):
         """
         vectors = self.item_vectors() if vectors is None else vectors
         scores = self.user_vectors(read) @ vectors.T  # Eq. 2 and 10
-        return _sum(scores, self.shared_terms(read, torch.arange(self.n_items).to(scores.device)))
+        everything = torch.arange(self.n_items, device=scores.device)
+        return _sum(scores, self.terms(read, everything)[0])
 
     def user_vectors(self, read: Any) -> Tensor:
         """User side of the inner product in what :meth:`read` gave, ``[P, d]``."""
         return read
 
-    def shared_terms(self, read: Any, items: Tensor) -> Tensor | None:
-        """What a score of ``items [m]`` has besides the inner product, ``[P, m]`` or nothing."""
-        return None
+    def terms(
+        self, read: Any, shared: Tensor | None = None, own: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What scores have besides the inner product, or nothing.
 
-    def own_terms(self, read: Any, items: Tensor) -> Tensor | None:
-        """As :meth:`shared_terms` for each user's own ``items [P, C]``, ``[P, C]``."""
-        return None
+        Args:
+            read: what :meth:`read` gave.
+            shared: items that all users are scored with, ``int64 [m]``.
+            own: each user's own items, ``int64 [P, C]``.
+
+        Returns:
+            Of the shared items ``[P, m]``, and of the own ones ``[P, C]``.
+        """
+        return None, None
 
     # Training: Eq. 11 -----------------------------------------------------------------------
 
@@ -347,7 +355,7 @@ class SequenceRecommender(SequentialRecommender):
     def _cross_entropy(self, read: Any, positives: Tensor) -> Tensor:
         """RecBole's ``CE``: softmax over all items instead of sampled negatives."""
         items = torch.arange(1, self.n_items, device=positives.device)
-        terms = self.shared_terms(read, items)
+        terms, _ = self.terms(read, items)
         vectors = self.item_vectors()[1:]
         return softmax_loss(self.user_vectors(read), vectors, positives - 1, terms)
 
@@ -359,9 +367,10 @@ class SequenceRecommender(SequentialRecommender):
         hits = at.masked_fill(sample[at] != positives, -1)
         targets, index = torch.unique(positives, return_inverse=True)
         vectors = self.item_vectors(torch.cat([sample, targets]))
-        users, terms = self.user_vectors(read), self.shared_terms(read, sample)
+        users = self.user_vectors(read)
+        terms, own = self.terms(read, sample, positives[:, None])
         scores = sampled_scores(users, vectors[len(sample) :], index[:, None])
-        scores = _sum(scores, self.own_terms(read, positives[:, None]))[:, 0]
+        scores = _sum(scores, own)[:, 0]
         compared = vectors[: len(sample)]
         if self.options.loss_type == "sampled_CE":
             return sampled_softmax_loss(users, scores, compared, log_chances, hits, terms)

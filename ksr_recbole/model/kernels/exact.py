@@ -78,41 +78,64 @@ def read(slots: Tensor, weights: Tensor, attributes: Tensor, value_weights: Tens
     return (shares * weights[:, :, attributes]).sum(1) * value_weights
 
 
-def write_then_read(
-    weights: Tensor,
-    updates: ExactUpdates,
-    slots: Tensor,
-    widths: Sequence[int],
-    attributes: Tensor,
-    value_weights: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Write the item of each step, then read all slots with that step's weights.
+@dataclass(frozen=True)
+class Reads:
+    """The reads after packed steps, each of which is made only when items are matched with it.
 
-    Args:
-        weights: ``[P, S, A]``, packed.
-        updates: what each step writes.
+    Attributes:
+        weights: of time scales and attributes, packed, ``[P, S, A]``.
+        updates: what each step writes before it reads.
         slots: before the first step by lane, ``[B, S, V]``.
         widths: lanes still running at each step.
         attributes: position of each column's attribute, ``int64 [V]``.
         value_weights: what a match in each column counts, ``[V]``.
+    """
+
+    weights: Tensor
+    updates: ExactUpdates
+    slots: Tensor
+    widths: Sequence[int]
+    attributes: Tensor
+    value_weights: Tensor
+
+    def of_values(self) -> Tensor:
+        """:func:`read` after each step, ``[P, V]``."""
+        slots, reads = self.slots, []
+        items = self.updates.items.split(self.widths)
+        for weights, some in zip(self.weights.split(self.widths), items, strict=True):
+            running = write(slots[: len(some)], some, self.updates)
+            reads.append(read(running, weights, self.attributes, self.value_weights))
+            slots = replace_first(slots, running)
+        return torch.cat(reads)
+
+
+def terms(reads: Reads, shared: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Matches of items with the read after each step.
+
+    Args:
+        reads: the reads.
+        shared: items that are matched with every read, ``int64 [m]``.
+        own: items that are matched with one read each, ``int64 [P, C]``.
 
     Returns:
-        :func:`read` after each step, ``[P, V]``, and the slots after each lane's last step.
+        Matches ``[P, m]`` and ``[P, C]``.
     """
-    kernels = _kernels(slots)
+    kernels = _kernels(reads.slots)
     if kernels is not None:
-        return kernels.write_then_read(weights, updates, slots, widths, attributes, value_weights)
-    reads = []
-    steps = zip(weights.split(widths), updates.items.split(widths), strict=True)
-    for weight, items in steps:
-        running = write(slots[: len(items)], items, updates)
-        reads.append(read(running, weight, attributes, value_weights))
-        slots = replace_first(slots, running)
-    return torch.cat(reads), slots
+        found: tuple[Tensor, Tensor] = kernels.terms(reads, shared, own)
+        return found
+    taste, sparse = reads.of_values(), (reads.updates.starts, reads.updates.columns)
+    return match(taste, shared, *sparse), match_own(taste, own, *sparse)
 
 
 def write_all(updates: ExactUpdates, slots: Tensor, widths: Sequence[int]) -> Tensor:
-    """The slots after each lane's last step, as :func:`write_then_read`'s second."""
+    """The slots after each lane's last step, ``[B, S, V]``.
+
+    Args:
+        updates: what each step writes.
+        slots: before the first step by lane, ``[B, S, V]``.
+        widths: lanes still running at each step.
+    """
     kernels = _kernels(slots)
     if kernels is not None:
         return kernels.write_all(updates, slots, widths)
@@ -137,7 +160,7 @@ def match(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tens
         columns: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
     """
     kernels = _kernels(taste)
-    if kernels is not None:
+    if kernels is not None and not taste.requires_grad:
         return kernels.match(taste, items, starts, columns)
     having = taste.new_zeros(len(items), taste.shape[1])
     having[values_of(items, starts, columns)] = 1
