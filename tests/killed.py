@@ -28,7 +28,7 @@ import numpy as np
 from dataset_atomic import fetch
 from dataset_atomic.cli import main as dataset_atomic
 from ksr_recbole import cache, digests, one_step
-from ksr_recbole.comparison import packing, runner, store
+from ksr_recbole.comparison import moving_cells, runner, store
 from ksr_recbole.comparison.cli import main as benchmark
 from ksr_recbole.comparison.plan import Request, make_plan
 from ksr_recbole.comparison.pool import Job, Report
@@ -248,12 +248,12 @@ class Pack(CellOver):
         home = store.Store(folder / "benchmark")
         found = run_result({"test": [1, 3, 2], "valid": [2, 4, 9]})
         home.save(self.other, found, 3.0, False)
-        packing.pack(home)
+        moving_cells.pack(home)
         self._save(folder)
 
     def command(self, folder: Path) -> None:
         with contextlib.suppress(UserError):  # nothing is left to pack
-            packing.pack(store.Store(folder / "benchmark"))
+            moving_cells.pack(store.Store(folder / "benchmark"))
 
     def read(self, folder: Path) -> Any:
         home = store.Store(folder / "benchmark")

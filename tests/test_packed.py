@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ksr_recbole.comparison import cli, packed
-from ksr_recbole.comparison.packing import pack
+from ksr_recbole.comparison.moving_cells import pack
 from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.errors import DamagedFileError, UserError
 from tests.benchmark_fakes import run_result

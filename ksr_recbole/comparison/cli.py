@@ -86,7 +86,7 @@ def _run(given: Namespace) -> int:
 
 def _pack(given: Namespace) -> int:
     """Pack a dataset's cells; any other option would have no effect, so it is refused."""
-    from ksr_recbole.comparison.packing import pack
+    from ksr_recbole.comparison.moving_cells import pack
     from ksr_recbole.comparison.store import Store
 
     if any((given.models, given.task, given.study, given.config_files, given.values)):

@@ -89,8 +89,8 @@ class ReasonLevel:
         attention = model.attention(state.hidden[-1]).double().cpu().numpy()
         if is_split(model):
             terms = model.match_terms(state, best)  # type: ignore[operator]  # is_split saw it
-            terms = terms.double().cpu().numpy().reshape(len(owners), -1)
-            return Candidates(candidates, owners, attention, terms=terms)
+            parts = terms.double().cpu().numpy().reshape(len(owners), -1)
+            return Candidates(candidates, owners, attention, terms=parts)
         early = (lengths - LOOKED_BACK).clamp(min=0)
         before = model.advance(items, early)
         columns = early[:, None] + torch.arange(LOOKED_BACK, device=items.device)

@@ -66,7 +66,7 @@ def _choose_loss(config: Any, dataset: WithSequences) -> None:
     if name not in registry.own_models() or config["loss_type"] != "CE" or n_items <= MANY_ITEMS:
         return
     chosen = {**config.external_config_dict, **added_options(name)}
-    if "loss_type" in chosen or not registry.model_class(name).INNER_PRODUCT:
+    if "loss_type" in chosen or not getattr(registry.model_class(name), "INNER_PRODUCT", False):
         return
     config["loss_type"] = "sampled_CE"
     getLogger().info(

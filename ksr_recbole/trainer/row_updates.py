@@ -31,8 +31,9 @@ def update_rows_alone(config: Any, model: nn.Module) -> bool:
         model: one of this package's models, whose trainer has no optimizer yet.
     """
     table = getattr(model, "item_embedding", None)
-    many = isinstance(table, nn.Embedding) and table.num_embeddings > MANY_ITEMS
-    if not many or config["loss_type"] not in SHARED_SAMPLE or not table.weight.requires_grad:
+    if not isinstance(table, nn.Embedding) or table.num_embeddings <= MANY_ITEMS:
+        return False
+    if config["loss_type"] not in SHARED_SAMPLE or not table.weight.requires_grad:
         return False
     if config["learner"] not in _KNOWN:
         return False
