@@ -42,6 +42,7 @@ def main() -> None:
             print(f"memory of the service: {memory / 2**20:.0f} MiB")
         finally:
             service.terminate()
+            service.wait()
 
 
 def _address(service: subprocess.Popen[str]) -> str:
