@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -96,6 +97,8 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
                 silence_upstream_warnings()
                 limit_libraries()
                 return command()
+        except BrokenPipeError as error:
+            return _enough_read(error)
         except (UserError, OSError) as error:
             return tell_error(error)
         except KeyboardInterrupt as interruption:
@@ -106,6 +109,24 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
             told = f"Interrupted; what was finished is kept. Go on with: {go_on}"
             print(f"\n{told}", file=sys.stderr)
             return INTERRUPTED
+
+
+def _enough_read(error: BrokenPipeError) -> int:
+    """The exit status once who reads the output wants no more of it, as ``head`` does.
+
+    That is no mistake, so nothing is said.  Any other broken pipe is one.
+    """
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        reader_left = any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # no stream of the system's, or another system
+        reader_left = False
+    if not reader_left:
+        return tell_error(error)
+    # What is left in the buffer must not fail at the exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def tell_error(error: UserError | OSError) -> int:

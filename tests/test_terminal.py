@@ -490,3 +490,25 @@ def test_a_sentence_that_quotes_something_long_keeps_its_ends():
     assert len(words) < 4_100 and words.startswith("first") and words.endswith("last")
     short = "A sentence of the usual length; give another name."
     assert str(UserError(short)) == short
+
+
+def test_a_reader_that_has_enough_is_no_mistake():
+    program = (
+        "import sys; from ksr_recbole.cli import guarded; "
+        "sys.exit(guarded(lambda: print('line\\n' * 100_000) or 0, 'x.py', []))"
+    )
+    reading, writing = os.pipe()
+    done = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=writing,
+                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+    os.close(writing)
+    assert os.read(reading, 5) == b"line\n"
+    os.close(reading)
+    assert (done.communicate()[1], done.returncode) == ("", 141)
+
+
+def test_another_broken_pipe_is_told(capsys):
+    def command() -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert cli.guarded(command, "x.py", []) == 2
+    assert capsys.readouterr().err == "error: Broken pipe.\n"
