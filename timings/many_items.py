@@ -24,7 +24,7 @@ LENGTH = 50
 
 
 def generate(n_items: int, n_interactions: int, folder: Path) -> None:
-    """Write ``folder/generated``, in which every item occurs."""
+    """Write ``folder/generated``, interactions alone, in which every item occurs."""
     rng = np.random.default_rng(0)
     n_users = max(n_interactions, 2 * n_items) // LENGTH
     popularity = 1 / np.sqrt(np.arange(1, n_items + 1))
@@ -37,10 +37,6 @@ def generate(n_items: int, n_interactions: int, folder: Path) -> None:
     columns = {"user_id:token": users, "item_id:token": items}
     columns["timestamp:float"] = np.arange(len(items))
     pl.DataFrame(columns).write_csv(target / "generated.inter", separator="\t")
-    ids = pl.DataFrame({"item_id:token": [1, 2], "entity_id:token": [1, 2]})
-    ids.write_csv(target / "generated.link", separator="\t")
-    kg = {"head_id:token": [1], "relation_id:token": [1], "tail_id:token": [2]}
-    pl.DataFrame(kg).write_csv(target / "generated.kg", separator="\t")
 
 
 class Case:
