@@ -54,6 +54,9 @@ MODELS: dict[str, Entry] = {
     "KSR-paper": Entry(_KSR),
     "GRU++-trained": Entry(_GRU, needs_kg=False),
     "GRU_F-trained": Entry(_GRU),
+    "GRU++-paper": Entry(_GRU, needs_kg=False),
+    "GRU_F-paper": Entry(_GRU),
+    "KSR-exact": Entry(_KSR),
 }
 """Model name to entry; these take precedence over RecBole's models of that name."""
 
@@ -61,7 +64,11 @@ PAPER_MODELS = ("BPR", "NeuMF", "CKE", "FPMC", "RUM_I", "RUM_F", "GRU", "GRU++",
 """The ten methods of Table 3, in its order (NeuMF is RecBole's name of NCF)."""
 
 VARIANTS = ("KSR-paper", "GRU++-trained", "GRU_F-trained")
-"""KSR in exactly the paper's setting, and baselines with the freedom that KSR's default has."""
+"""KSR in exactly the paper's setting, and baselines with the freedom that KSR's default has.
+
+GRU++-paper and GRU_F-paper are these two as the paper describes them, and KSR-exact has another
+memory; they are rows where they are named.
+"""
 
 _RECBOLE_FAMILIES = (
     "general_recommender",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ksr_recbole.registry import MODELS, VARIANTS
+from ksr_recbole.registry import MODELS, PAPER_MODELS
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ _GROUPS = ("", "variants", "RecBole's models")
 
 def _place(model: str) -> int:
     """Which of :data:`_GROUPS` a model's row stands in."""
-    return (0 if model not in VARIANTS else 1) if model in MODELS else 2
+    return (0 if model in PAPER_MODELS else 1) if model in MODELS else 2
 
 
 def protocol_values(model: str) -> dict[str, Any]:
@@ -111,6 +111,16 @@ def _of_ksr(key: str, values: Iterable[Any], group: str = "", **fixed: Any) -> t
 
 _VALUE_MATRICES = _of_ksr("value_matrix", ("private", "shared"))
 
+_LADDER = (
+    Setting("GRU++, score of Eq. 2", "GRU++-paper", {}),
+    Setting("with the MLPs of Eq. 10", "GRU++-paper", {"score_mlp_layers": 1}),
+    Setting(
+        "with e_i in the item's score", "GRU++-paper", {"score_mlp_layers": 1, "kb_score": True}
+    ),
+    Setting("with the memory: KSR", "KSR-paper", {}),
+)
+"""Each row differs from the one before in one thing; all are trained as the paper trains KSR."""
+
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
@@ -121,6 +131,14 @@ STUDIES: dict[str, Study] = {
             tasks=("next-item", "next-session"),
             reference=_VALUE_MATRICES[0].label,
             baselines=(_VALUE_MATRICES[1].label,),
+        ),
+        Study(
+            name="ladder",
+            title="From GRU++ to KSR in the paper's training, one change at a time",
+            settings=_LADDER,
+            tasks=("next-item", "next-session"),
+            reference=_LADDER[-1].label,
+            baselines=tuple(setting.label for setting in _LADDER[:-1]),
         ),
         Study(
             name="train-ratio",
