@@ -47,3 +47,13 @@ def toy_dataset(toy_config: Callable[..., Config]) -> KGSequenceDataset:
     dataset = KGSequenceDataset(toy_config())
     dataset.build()
     return dataset
+
+
+@pytest.fixture
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of comparisons and searches are forks of what has the imports already."""
+    from ksr_recbole.comparison import pool
+    from tests import forked
+
+    monkeypatch.setattr(pool, "get_context", lambda _: forked.context())
+    monkeypatch.setattr(pool, "initialise", forked.InEnvironment(forked.initialise))

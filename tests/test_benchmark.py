@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from ksr_recbole.config import Config, keys
 from ksr_recbole.quick_start.result import settings
 from ksr_recbole.registry import PAPER_MODELS, RECBOLE_ROWS, VARIANTS
 from tests import benchmark_fakes as fakes
+from tests import forked
 from tests.toy import SMALL, toy_values, write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def faked_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def faked_in_workers(monkeypatch: pytest.MonkeyPatch, quick_workers: None) -> None:
     """Nothing is trained, but worker processes are real."""
     monkeypatch.setattr(pool, "run_cell", fakes.run_cell)
 
@@ -131,12 +131,8 @@ def test_a_table_does_not_take_the_place_of_one_with_fewer_failures(
 def test_the_same_command_twice_at_once(command, toy_folder):
     """The second waits for the cells of the first and uses them."""
     small = [*command, "--models=BPR,GRU", "--seeds=2"]
-    words = [sys.executable, str(ROOT / "run_benchmark.py"), *small]
-    runs = [
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(2)
-    ]
-    told = [run.communicate(timeout=300)[0] for run in runs]
+    runs = [forked.Command([ROOT / "run_benchmark.py", *small], toy_folder) for _ in range(2)]
+    told = [run.communicate() for run in runs]
     assert [run.returncode for run in runs] == [0, 0], told
     assert all("error" not in cell for cell in results(toy_folder)["cells"])
     assert len(cell_files(toy_folder)) == 4
@@ -671,41 +667,34 @@ def test_the_live_table_shows_every_state(toy_folder, tmp_path):
 # Real runs ------------------------------------------------------------------------------------
 
 
-def script(arguments: list[str], folder: Path) -> subprocess.Popen:
-    # Toy batches gain nothing from threads, which wait for each other where cores are busy.
-    single = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_benchmark.py"), *arguments],
-        cwd=folder,
-        env={**os.environ, **single},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_a_killed_benchmark_goes_on_where_it_was(command, toy_folder, tmp_path):
-    arguments = [*command, "--models=BPR,GRU,KSR"]
-    with script(arguments, tmp_path) as process:
+    arguments = [ROOT / "run_benchmark.py", *command, "--models=BPR,GRU,KSR"]
+    with forked.Command(arguments, tmp_path) as process:
         deadline = time.monotonic() + 120
         while not cell_files(toy_folder) and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     first, *_ = cell_files(toy_folder)
     before = first.stat().st_mtime_ns
-    with script(arguments, tmp_path) as process:
-        shown = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, shown
+    done = forked.run(arguments, tmp_path)
+    shown = done.stdout + done.stderr
+    assert done.returncode == 0, shown
     assert first.stat().st_mtime_ns == before
     assert f"{first.stem}: started" not in shown
     assert len(cell_files(toy_folder)) == 3
 
 
 def test_all_methods_on_both_tasks(command, toy_folder, tmp_path):
+    """As typed: the command and its workers are new processes."""
     arguments = [*command, "--task=next-item,next-session", "--session_length=3600"]
-    with script([*arguments, "--models=all"], tmp_path) as process:
-        shown = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, shown
+    # Toy batches gain nothing from threads, which wait for each other where cores are busy.
+    single = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_benchmark.py", *arguments, "--models=all"],
+        cwd=tmp_path, env={**os.environ, **single}, capture_output=True, text=True,
+    )  # fmt: skip
+    shown = done.stdout
+    assert done.returncode == 0, shown + done.stderr
     found = results(toy_folder)
     assert [row["error"] for table in found["tables"] for row in table["rows"]] == [None] * 13 * 4
     assert {table["task"] for table in found["tables"]} == {"next-item", "next-session"}

@@ -27,7 +27,7 @@ from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import TrainLoader, data_preparation
 from ksr_recbole.dataset.sequence_datasets import load_dataset
-from ksr_recbole.distributed import group, meeting, sharding
+from ksr_recbole.distributed import group, launching, meeting, sharding
 from ksr_recbole.distributed.group import Process
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.distributed.launching import launch
@@ -38,12 +38,21 @@ from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.process_keys import read_hosts
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
-from tests import distributed_work
+from tests import distributed_work, forked
 from tests.models import random_vectors
 from tests.test_run import ROOT, failure, toy_command
 from tests.toy import toy_values, write_toy
 
 TWO = Hosts(nproc=2, world_size=2)
+
+
+@pytest.fixture
+def quick_processes(monkeypatch) -> None:
+    """Processes of a run are forks of what has the imports already."""
+    forked.context()  # before there are threads
+    monkeypatch.setattr(launching, "spawn", forked.spawn)
+
+
 ONE_PROCESS = {"nproc": 1, "world_size": -1, "group_offset": 0, "ip": "localhost", "port": None}
 
 
@@ -213,6 +222,7 @@ def both(tmp_path_factory) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     together += [dropping("whole", 4, False), dropping("part", 2, False), dropping("part", 4, True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(base)
+        patch.setattr(launching, "spawn", forked.spawn)
         one = distributed_work.run_all(base, [*alone, longer("longer")])
         short = shutil.copy(one[list(CASES).index("KSR, CE")]["checkpoint"], base / "copy.pth")
         together.append(longer("resumed", resume=short))
@@ -392,7 +402,9 @@ def in_threads(*calls: Any) -> list[Exception | Any]:
     return outcomes
 
 
-def test_two_machines_over_loopback_equal_one(toy_folder, tmp_path, capfd, monkeypatch):
+def test_two_machines_over_loopback_equal_one(
+    toy_folder, tmp_path, capfd, monkeypatch, quick_processes
+):
     def values(name: str) -> dict[str, Any]:
         own = {key: str(tmp_path / name / key) for key in ("checkpoint_dir", "results_dir")}
         return toy_values(toy_folder, dropout_prob=0.0, **own)
@@ -425,7 +437,7 @@ def test_two_machines_over_loopback_equal_one(toy_folder, tmp_path, capfd, monke
     assert "Processes 1 to 1 of 2 start here" in shown
 
 
-def test_a_killed_process_ends_the_run_on_the_other_machine():
+def test_a_killed_process_ends_the_run_on_the_other_machine(quick_processes):
     calls = [
         lambda hosts=hosts: launch(distributed_work.die, (1,), hosts)
         for hosts in hosts_of(free_port())
@@ -537,7 +549,7 @@ def _store_at(port: int) -> Any:
     return connect("127.0.0.1", port)
 
 
-def test_a_run_withstands_strangers_and_unpickles_nothing(tmp_path):
+def test_a_run_withstands_strangers_and_unpickles_nothing(tmp_path, quick_processes):
     port = free_port()
     attacked: list[int] = []
 

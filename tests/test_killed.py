@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests import forked
 
 AT_LEAST = {
     "ConvertOverwrite": 15,
@@ -27,9 +24,7 @@ AT_LEAST = {
 
 @pytest.mark.parametrize("kind", AT_LEAST)
 def test_killed_at_every_step(kind: str, tmp_path: Path, record_property) -> None:
-    words = [sys.executable, "-m", "tests.killed", kind, str(tmp_path / "tried")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = forked.run(["-m", "tests.killed", kind, tmp_path / "tried"], tmp_path)
     log = tmp_path / "tried" / "output.txt"
     assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
     *tries, whole = [json.loads(line) for line in done.stdout.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -157,6 +158,58 @@ def test_shared_value_matrix_is_one_stream_of_writes_in_time_order(toy_config, t
     np.testing.assert_allclose(preference[0, 1, model.options.hidden_size :].detach(), expected)
 
 
+def test_later_items_change_nothing_earlier(model):
+    before, _ = model(torch.tensor([[3, 1, 7, 2]]))
+    after, _ = model(torch.tensor([[3, 1, 9, 8]]))
+    torch.testing.assert_close(before[:, :2], after[:, :2], rtol=0, atol=0)
+    assert not torch.equal(before[:, 2:], after[:, 2:])
+
+
+def test_padding_never_leaks(model):
+    alone = [model(torch.tensor([sequence]))[0][0] for sequence in ITEMS]
+    together, _ = model(padded(ITEMS))
+    for row, expected in enumerate(alone):
+        torch.testing.assert_close(together[row, : len(expected)], expected)
+    lengths = torch.tensor([len(sequence) for sequence in ITEMS])
+    users = model.read_last(USERS, padded(ITEMS), lengths)
+    wider = torch.nn.functional.pad(padded(ITEMS), (0, 40))
+    torch.testing.assert_close(model.read_last(USERS, wider, lengths), users)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_chunks_equal_the_whole(model, chunk):
+    items = torch.tensor(ITEMS[:1])
+    whole, whole_state = model(items)
+    outputs, state = [], None
+    for start in range(0, items.shape[1], chunk):
+        output, state = model(items[:, start : start + chunk], state)
+        outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs, dim=1), whole)
+    torch.testing.assert_close(state.hidden, whole_state.hidden)
+    torch.testing.assert_close(state.values, whole_state.values)
+    lengths = torch.tensor([len(sequence) for sequence in ITEMS])
+    expected = model.read_last(USERS, padded(ITEMS), lengths)
+    model.options = replace(model.options, chunk_length=chunk)
+    torch.testing.assert_close(model.read_last(USERS, padded(ITEMS), lengths), expected)
+
+
+def test_training_in_chunks_has_the_loss_of_the_whole(model):
+    order = [0, 2, 1]  # falling length, as the loader has it
+    items = [ITEMS[k] for k in order]
+    negatives = [NEGATIVES[k] for k in order]
+    whole = model.calculate_loss(training_batch(items, negatives)).item()
+    batch, total = training_batch(items, negatives), 0.0
+    for start in (0, 2, 4):
+        stay = int((batch["item_length"] > start).sum())
+        piece = {
+            name: value[:stay, start : start + 2] if value.dim() > 1 else value[:stay]
+            for name, value in batch.interaction.items()
+        }
+        piece[CHUNK_START] = torch.full((stay,), start)
+        total += model.calculate_loss(Interaction(piece)).item()
+    assert total == pytest.approx(whole, rel=1e-12)
+
+
 def test_cross_entropy_is_softmax_over_all_items(toy_config, toy_dataset):
     model = make_model(toy_config(loss_type="CE", train_neg_sample_args=None), toy_dataset)
     loss = model.calculate_loss(training_batch(ITEMS, NEGATIVES))
@@ -207,6 +260,14 @@ def test_kg_loss_falls_when_tails_come_nearer(toy_config, toy_dataset):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_several_gru_layers(toy_config, toy_dataset):
+    model = make_model(toy_config(num_layers=2), toy_dataset)
+    whole, _ = model(torch.tensor([[3, 1, 7]]))
+    first, state = model(torch.tensor([[3]]))
+    rest, _ = model(torch.tensor([[1, 7]]), state)
+    torch.testing.assert_close(torch.cat([first, rest], dim=1), whole)
 
 
 @pytest.mark.parametrize(

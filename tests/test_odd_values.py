@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +32,7 @@ from ksr_recbole.quick_start.process_keys import read_hosts
 from ksr_recbole.registry import MODELS, model_class
 from ksr_recbole.trainer.trainer import check_options
 from ksr_recbole.tuning.cli import main as tune
+from tests import forked
 from tests.toy import toy_values
 
 ODD: tuple[Any, ...] = (
@@ -242,11 +240,7 @@ def test_a_whole_run_with_odd_but_right_values(toy_folder):
     odd += ["--user_inter_num_interval=[2,inf)", "--device=cpu", "--encoding=utf-8", "--epochs=1"]
     given = {each.partition("=")[0] for each in odd}
     command = [a for a in command if a.partition("=")[0] not in given]
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    script = [sys.executable, str(CHECKOUT / "run_recbole.py")]
-    done = subprocess.run(
-        [*script, *command, *odd], env=environment, capture_output=True, text=True, check=False
-    )
+    done = forked.run([CHECKOUT / "run_recbole.py", *command, *odd], Path.cwd())
     assert done.returncode == 0, done.stderr
     assert list(Path("2026/11/28").glob("KSR*.json"))
 

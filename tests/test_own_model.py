@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.quick_start import run
 from ksr_recbole.trainer import checkpoint
+from tests import forked
 from tests.toy import toy_values, write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,13 +39,7 @@ def test_the_example_trains_with_its_own_option(tmp_path: Path) -> None:
     mode = values.pop("eval_args")["mode"]
     values |= {"dataset": "toy", "eval_args.mode": mode}
     arguments = [f"--{key}={value}" for key, value in values.items()]
-    done = subprocess.run(
-        [sys.executable, "examples/my_model.py", *arguments],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-    )
+    done = forked.run([ROOT / "examples" / "my_model.py", *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
     (file,) = (tmp_path / "saved").glob("EvenKSR-toy-*.pth")
     content = checkpoint.load(file)

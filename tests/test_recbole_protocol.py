@@ -296,7 +296,7 @@ def test_what_is_printed_says_whose_evaluation_it_is(toy_folder, capsys):
     assert "evaluated as RecBole does" in "".join(capsys.readouterr())
 
 
-def test_rows_of_the_comparison_are_cells_that_are_kept(toy_folder, tmp_path, capsys):
+def test_rows_of_the_comparison_are_cells_that_are_kept(toy_folder, tmp_path, quick_workers):
     values = toy_values(toy_folder, **TINY)
     shared = ("data_path", "pretrain_dir", "data_cache_dir", "train_batch_size", "epochs")
     arguments = [f"--{key}={values[key]}" for key in shared]

@@ -7,8 +7,10 @@ import os
 import pickle
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
+from tests import forked
 from tests.toy import toy_run, toy_values, write_toy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -307,20 +310,14 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(toy_folder, monkeypatch, c
 def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
     command = [*toy_command(toy_folder), "--epochs=100000", "--stopping_step=100000"]
     command.remove("--epochs=2")
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "run_recbole.py", *command],
-        cwd=toy_folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if "epoch 1 training" in line:
-            process.terminate()
-    assert process.wait() == 130
-    go_on = shlex.split(said[-1].partition("Go on with: ")[2])
+    deadline = time.monotonic() + 120
+    with forked.Command([ROOT / "run_recbole.py", *command], toy_folder) as process:
+        while "epoch 1 training" not in process.said() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    go_on = shlex.split(said.splitlines()[-1].partition("Go on with: ")[2])
     assert shutil.which(go_on[0]) == sys.executable
     assert go_on[1] == str(ROOT / "run_recbole.py")  # works in this folder too
     assert go_on[-1].startswith("--resume=")
@@ -603,9 +600,7 @@ def test_the_script_itself(toy_folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    refused = subprocess.run(
-        [*command, "--nonsense=1"], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    refused = forked.run([*command[1:], "--nonsense=1"], tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: Unknown config key 'nonsense'")
 

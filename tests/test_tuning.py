@@ -235,7 +235,9 @@ def test_an_interrupted_search_goes_on_where_it_was(
     toy_folder, tmp_path, monkeypatch, capsys, algo
 ):
     ranges = DECAYS.get(algo, DECAYS["random"])
-    extra = [f"--algo={algo}"] + ([] if algo == "exhaustive" else ["--max_evals=25"])
+    # The first 20 settings of bayes are drawn at random.
+    numbers = {"random": ["--max_evals=6"], "bayes": ["--max_evals=22"]}
+    extra = [f"--algo={algo}", *numbers.get(algo, [])]
     whole = FakeTrials(monkeypatch)
     assert main(command(toy_folder, ranges, *extra, f"--results_dir={tmp_path / 'whole'}")) == 0
 
@@ -364,7 +366,7 @@ def test_a_trial_is_a_cell_of_the_comparison_and_the_other_way_round(
     assert "started" not in capsys.readouterr().err and len(cells(toy_folder)) == 2
 
 
-def test_trials_run_side_by_side_in_processes_of_their_own(toy_folder, monkeypatch, capsys):
+def test_trials_run_side_by_side_in_processes_of_their_own(toy_folder, monkeypatch, quick_workers):
     assert main(command(toy_folder, RATES)) == 0
     alone = {t["key"]: t["score"] for t in stored(toy_folder)["trials"]}
     monkeypatch.setattr(search, "run_jobs", pool.run_jobs)
@@ -375,7 +377,7 @@ def test_trials_run_side_by_side_in_processes_of_their_own(toy_folder, monkeypat
 
 
 def test_a_trial_whose_process_dies_is_recorded_and_the_search_goes_on(
-    toy_folder, monkeypatch, capsys
+    toy_folder, monkeypatch, capsys, quick_workers
 ):
     monkeypatch.setattr(search, "run_jobs", pool.run_jobs)
     monkeypatch.setattr(pool, "run_cell", fakes.run_cell)
