@@ -402,9 +402,7 @@ def in_threads(*calls: Any) -> list[Exception | Any]:
     return outcomes
 
 
-def test_two_machines_over_loopback_equal_one(
-    toy_folder, tmp_path, capfd, monkeypatch, quick_processes
-):
+def test_two_machines_over_loopback_equal_one(toy_folder, tmp_path, capfd, monkeypatch):
     def values(name: str) -> dict[str, Any]:
         own = {key: str(tmp_path / name / key) for key in ("checkpoint_dir", "results_dir")}
         return toy_values(toy_folder, dropout_prob=0.0, **own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,13 @@ def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(toy_folder, f
 
 WAITS = ("_local_scalar_dense", "nonzero", "_unique", "unique_", "masked_select")
 """Parts of the names of operations for whose result the processor waits for a GPU."""
+
+
+@pytest.fixture(autouse=True)
+def _no_anomaly_mode() -> Iterator[None]:
+    """Some of RecBole's models, once imported, have every step looked through for NaN."""
+    with torch.autograd.set_detect_anomaly(False):
+        yield
 
 
 class _Waits(TorchDispatchMode):

@@ -104,6 +104,7 @@ def test_attention_of_the_example_sums_to_one_and_leaves_nothing_out() -> None:
         sys.path.pop(0)
     model = EvenKSR.__new__(EvenKSR)
     torch.nn.Module.__init__(model)
+    model.exact = None
     model.options = EvenKSR.Options(uniform_share=0.2, gamma=1e6)
     model.query_mlp = torch.nn.Identity()
     model.relation_embedding = torch.nn.Embedding.from_pretrained(torch.eye(4))

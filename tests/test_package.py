@@ -50,6 +50,8 @@ def test_the_wheel_has_every_module_and_every_configuration(installed: Path) -> 
         for suffix in (
             "*.py",
             "*.html",
+            "*.css",
+            "*.js",
             "py.typed",
             "ml_100k_crosswalk.tsv",
             "*.tsv.gz",

@@ -116,7 +116,7 @@ _GIVEN = {
 """Values that a user may give; of other keys a number will do."""
 
 _RECBOLES = {"choice", "uniform", "quniform", "loguniform", "local_rank", "MODEL_TYPE"} | {
-    "MODEL_INPUT_TYPE", "eval_type", "single_spec", "verbose"
+    "MODEL_INPUT_TYPE", "eval_type", "single_spec", "verbose", "valid_metric_bigger"
 }  # fmt: skip
 
 

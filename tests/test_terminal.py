@@ -29,6 +29,7 @@ from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.explanation.parts import (
     Attribute,
     AttributeView,
+    Chosen,
     Explanation,
     Item,
     Reason,
@@ -159,6 +160,7 @@ main(sys.argv[1:])
         ("fetch ml-1m", "fetch ml-1m: loading Polars ..."),
         ("convert ml-1m", "convert ml-1m: loading Polars ..."),
         ("describe some/folder", "describe some/folder: loading Polars ..."),
+        ("serve some/folder", "Service of some/folder: loading"),
     ],
 )
 def test_the_first_line_comes_before_anything_heavy_is_loaded(command, said, tmp_path):
@@ -471,10 +473,11 @@ def test_an_explanation_of_hostile_titles():
 
     item, entity = Item("1", HOSTILE), ValueEntity("e", HOSTILE, 1, 0.5, True)
     step = Step(1, item, None, (AttributeView(1.0, (entity,), (entity,)),), item)
-    reason = Reason(HOSTILE, "e", HOSTILE, 1.0, 1, 3)
+    film = Chosen(item, 1)
+    reason = Reason(HOSTILE, HOSTILE, (0,), (HOSTILE,), "e", HOSTILE, 1.0, 1.0, 2.0, 3, (film,))
     explanation = Explanation(
         "KSR", "toy", HOSTILE, 1, "private", (Attribute("r", HOSTILE, 3),), (step,),
-        (Recommendation(1, item, 0.5, (reason,)),), (HOSTILE,),
+        (Recommendation(1, item, 0.5, HOSTILE, (reason,), (reason,), (HOSTILE,)),), (HOSTILE,),
     )  # fmt: skip
     for colour in (False, True):
         shown = render(explanation, width=120, colour=colour)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ksr_recbole.config import checks
-from ksr_recbole.config.options import Value, choice, declared, flag, real, whole
+from ksr_recbole.config.options import Value, choice, declared, flag, optional, real, whole
 from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.exact_memory import ExactMemory, Taste
@@ -53,10 +53,11 @@ class KSROptions(GRUOptions):
     value_matrix: str = choice("private", "private", "shared", "exact")
     """private: one value matrix a user; shared: one for all (Sec. 5.3, Table 4); exact: the value
     entities themselves, matched with the candidate's (footnote 2)."""
-    time_scales: list[float] = declared(
-        [3.0, 20.0, 100.0, 0.0], checks.list_of(Value(float, 0)), "at least one, each from 0"
+    time_scales: list[float] | None = declared(
+        None, optional(checks.list_of(Value(float, 0))), "at least one, each from 0"
     )
-    """Items after which a value in an exact slot has lost its weight; 0: it never does."""
+    """Items after which a value's weight in an exact slot has fallen to 1/e, for each time scale;
+    0: it never falls. ~: 3, 20, 100 and 0."""
     project_entities: bool = flag(False)
     """Learned projection of e_i before the write, as in the authors' released code."""
     memory_backend: Backend = choice("auto", *BACKENDS)
@@ -72,9 +73,9 @@ class KSROptions(GRUOptions):
                 "embeddings (Sec. 4.3); set kb_score: True."
             )
         super().check()
-        if not 0 < len(self.time_scales) <= _MOST_SCALES:
+        if not 0 < len(self.scales) <= _MOST_SCALES:
             raise UserError(
-                f"Config key time_scales has {len(self.time_scales)} numbers; it must have from 1 "
+                f"Config key time_scales has {len(self.scales)} numbers; it must have from 1 "
                 f"to {_MOST_SCALES}."
             )
         if self.value_matrix == "shared" and self.updates_change:
@@ -87,6 +88,11 @@ class KSROptions(GRUOptions):
     def user_size(self) -> int:
         """Columns of the user vector before its MLP, :math:`L_H + L_E` (Sec. 4.3)."""
         return super().user_size + (0 if self.exact else self.kg_embedding_size)
+
+    @property
+    def scales(self) -> list[float]:
+        """Time scales of an exact memory, in items."""
+        return [3.0, 20.0, 100.0, 0.0] if self.time_scales is None else self.time_scales
 
     @property
     def exact(self) -> bool:
@@ -161,7 +167,7 @@ class KSR(GRU, WithGraph):
                 dataset.item_values,
                 len(dataset.attributes),
                 options.hidden_size,
-                options.time_scales,
+                options.scales,
             )
             if options.exact
             else None
