@@ -32,6 +32,7 @@ from ksr_recbole.explanation.parts import (
     Chosen,
     Explanation,
     Item,
+    Often,
     Reason,
     Recommendation,
     Step,
@@ -475,12 +476,13 @@ def test_an_explanation_of_hostile_titles():
     step = Step(1, item, None, (AttributeView(1.0, (entity,), (entity,)),), item)
     film = Chosen(item, 1)
     reason = Reason(HOSTILE, HOSTILE, (0,), (HOSTILE,), "e", HOSTILE, 1.0, 1.0, 2.0, 3, (film,))
+    best = Recommendation(1, item, 0.5, HOSTILE, (reason,), (reason,), (reason,))
     explanation = Explanation(
-        "KSR", "toy", HOSTILE, 1, "private", (Attribute("r", HOSTILE, 3),), (step,),
-        (Recommendation(1, item, 0.5, HOSTILE, (reason,), (reason,), (HOSTILE,)),), (HOSTILE,),
+        "KSR", "toy", HOSTILE, 1, "private", "exact", (Attribute("r", HOSTILE, 3),), (1.0,),
+        (item,), (Often(HOSTILE, 2),), (step,), (best,), (HOSTILE,),
     )  # fmt: skip
     for colour in (False, True):
-        shown = render(explanation, width=120, colour=colour)
+        shown = render(explanation, width=120, colour=colour, full=True)
         assert "owned" in shown and not re.search("[\x07\x9b\u202e\u2066\r]|\x1b[^\\[]", shown)
         assert colour or "\x1b" not in shown
 
