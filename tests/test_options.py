@@ -183,3 +183,19 @@ def test_where_two_models_differ_the_model_s_own_kind_counts():
         checked({"loss_type": "CE"}, "RUM_I")
     with pytest.raises(UserError, match="memory_slots is 'x'"):
         checked({"memory_slots": "x"}, "KSR")
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "idle"),
+    [
+        ("KSR", {"time_scales": [3]}, ["time_scales"]),
+        ("KSR-exact", {"gamma": 5, "gate_bias": 0, "time_scales": [3]}, ["gamma", "gate_bias"]),
+        ("KSR", {"gamma": 5, "memory_scale": 2}, []),
+        ("GRU_F", {"kb_scale": 2, "kb_input": False, "kb_score": False}, ["kb_scale"]),
+        ("GRU_F", {"kb_scale": 2}, []),
+    ],
+)
+def test_an_option_that_means_nothing_with_the_others_is_said(toy_folder, model, given, idle):
+    config = Config(model, "toy", None, toy_values(toy_folder, **given))
+    said = [remark for remark in config.remarks() if "its other options" in remark]
+    assert [remark.split()[2] for remark in said if remark.split()[2] in given] == idle

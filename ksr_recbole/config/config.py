@@ -26,7 +26,7 @@ from ksr_recbole.config.keys import (
     names_of,
     read_for_all,
 )
-from ksr_recbole.config.kinds import check_fields, checked
+from ksr_recbole.config.kinds import check_fields, checked, options_of
 from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
 from ksr_recbole.config.options import option
 from ksr_recbole.config.shared import SHARED_SAMPLE
@@ -126,8 +126,22 @@ class Config(RecBoleConfig):
             said = [f"Of no effect on {self.model}, no options of it: {', '.join(idle)}"]
         if registry.under_protocol(self.model):
             said += remarks(self.model, given, model_options(self.model))
+            said += self._remarks_on_options()
             said += self._remarks_on_data()
         return said
+
+    def _remarks_on_options(self) -> list[str]:
+        """On options that were given and mean nothing with the values that others have."""
+        if self.model not in registry.MODELS:
+            return []
+        options = options_of(self.model)
+        idle = set(options.defaults()) - set(options.of_effect(self))
+        return [
+            f"Config key {key} has no effect on {self.model} with the values of its other options."
+            for key in sorted(
+                idle & set(self.external_config_dict) & set(model_options(self.model))
+            )
+        ]
 
     def _remarks_on_data(self) -> list[str]:
         """On what is given together and does nothing then."""
