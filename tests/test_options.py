@@ -199,3 +199,13 @@ def test_an_option_that_means_nothing_with_the_others_is_said(toy_folder, model,
     config = Config(model, "toy", None, toy_values(toy_folder, **given))
     said = [remark for remark in config.remarks() if "its other options" in remark]
     assert [remark.split()[2] for remark in said if remark.split()[2] in given] == idle
+
+
+def test_every_setting_of_a_study_has_all_the_options_it_needs(toy_folder):
+    from ksr_recbole.comparison.studies import STUDIES
+
+    for study in STUDIES.values():
+        for setting in study.settings:
+            given = {key: value for key, value in setting.overrides.items()}
+            config = Config(setting.model, "toy", None, toy_values(toy_folder, **given))
+            options_of(setting.model).of(config)

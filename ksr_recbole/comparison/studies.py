@@ -115,7 +115,10 @@ _LADDER = (
     Setting("GRU++, score of Eq. 2", "GRU++-paper", {}),
     Setting("with the MLPs of Eq. 10", "GRU++-paper", {"score_mlp_layers": 1}),
     Setting(
-        "with e_i in the item's score", "GRU++-paper", {"score_mlp_layers": 1, "kb_score": True}
+        "with e_i in the item's score",
+        "GRU++-paper",
+        {"score_mlp_layers": 1, "kb_score": True}
+        | {"kg_embedding_size": 50, "kb_scale": 1.0, "freeze_kg": True},
     ),
     Setting("with the memory: KSR", "KSR-paper", {}),
 )
