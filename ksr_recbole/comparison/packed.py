@@ -83,7 +83,7 @@ def read_packed(path: Path, name: str) -> tuple[dict[str, Any], Arrays] | None:
     check_shape(content, _LINE)
     with _opened(path) as file:
         arrays: Arrays = {}
-        # Arrays that others are told by come first.
+        # First the arrays from which others are computed.
         for wanted in sorted(content["arrays"], key=lambda n: content["arrays"][n]["of"] or ""):
             arrays[wanted] = _array(file, wanted, content["arrays"], arrays)
     arrays = {wanted: arrays[wanted] for wanted in content["arrays"]}
@@ -187,7 +187,7 @@ def _squeezed(content: bytes) -> bytes:
 
 
 def _smallest(name: str, arrays: Arrays) -> tuple[bytes, str | None]:
-    """An array's bytes, by itself or told by another mode's ranks, whichever is shorter."""
+    """An array's bytes, by itself or as a difference from another mode's ranks: the shorter one."""
     plain = _by_bytes(arrays[name])
     base = _base(name, arrays)
     if base is None:
@@ -221,11 +221,13 @@ def _array(file: zipfile.ZipFile, name: str, described: Mapping, done: Arrays) -
     if base is None:
         return _from_bytes(_member(file, about["member"], n * dtype.itemsize), dtype, shape)
     if not {base, _users(name)} <= set(done) or dtype.kind != "u" or len(shape) != 1:
-        raise DamagedFileError(f"{name!a} is told by ranks that are not there")
+        raise DamagedFileError(f"{name!a} needs ranks that are not there")
     first, users = done[base], done[_users(name)]
     fits = all([*each.shape] == shape and each.dtype.kind in "ui" for each in (first, users))
     if not fits:
-        raise DamagedFileError(f"{name!a} is told by ranks of other positives")
+        raise DamagedFileError(
+            f"{name!a} needs ranks of the same positives, and has those of others"
+        )
     told = _from_bytes(_member(file, about["member"], n * 4), np.dtype("<u4"), shape)
     return _more_than(first, users, told).astype(dtype)
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ksr_recbole.dataset.sequences import ragged_positions
+
 _SAMPLED = 1000
 """Items whose pairs tell how large an attribute's matches are."""
 
@@ -73,8 +75,7 @@ class ItemValues:
         matrix = self._matrix(np.arange(1, n_items + 1, max(1, n_items // _SAMPLED)))
         weights = np.zeros(len(idf), np.float32)
         for a in np.unique(self.attributes[1:]):
-            columns = np.flatnonzero(self.attributes == a)
-            columns = columns[columns > 0]
+            columns = 1 + np.flatnonzero(self.attributes[1:] == a)
             part = matrix[:, columns]
             match = part.multiply(idf[columns]).tocsr() @ part.T
             squares = match.multiply(match).sum() - np.square(match.diagonal()).sum()
@@ -101,8 +102,7 @@ def _facts(
     owned = item_entities[order]  # several items may have one entity
     first, last = (np.searchsorted(owned, heads, side) for side in ("left", "right"))
     times = last - first
-    within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-    items = order[np.repeat(first, times) + within]
-    facts = np.stack([items, np.repeat(slots, times), np.repeat(tails, times)])
+    fact, within = ragged_positions(times)
+    facts = np.stack([order[first[fact] + within], slots[fact], tails[fact]])
     items, slots, tails = np.unique(facts, axis=1)
     return items, slots, tails

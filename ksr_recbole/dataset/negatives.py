@@ -114,7 +114,7 @@ class SharedSampler:
         """Draw a new order, which takes as long as there are items: once an epoch."""
         self._order = rng.permutation(self._others)
         ends = np.cumsum(self.chances[self._order])
-        # The sum is a whole number but for rounding.
+        # Without rounding the sum would be a whole number.
         self._ends = ends * (self._n_drawn / ends[-1]) if self._n_drawn else ends
 
     def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

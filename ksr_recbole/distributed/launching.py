@@ -64,7 +64,7 @@ def launch(
     Raises:
         UserError: raised by ``work``, or a process ended, here or on another machine.
         ProcessException: ``work`` raised another error; the message has its traceback.
-        KeyboardInterrupt: Ctrl-C; its ``checkpoint`` is the file told by the main process.
+        KeyboardInterrupt: Ctrl-C; its ``checkpoint`` is the file that the main process named.
     """
     meeting = Meeting(hosts)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"

@@ -71,7 +71,7 @@ def _run(given: Namespace) -> int:
 
 
 def check_installed() -> None:
-    """Refuse to go on without the packages of the service.
+    """Raise an error if a package of the service is missing.
 
     Raises:
         UserError: one is missing; it says what to type.
