@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from dataset_atomic import film_graph
@@ -102,3 +103,24 @@ def test_the_script_takes_dbpedias_triples_alone(tmp_path, monkeypatch):
     (tmp_path / "ml-1m.kg").write_text(f"{rows['kg'][0]}\ndbr:B\tdbo:new\tdbr:C\n")
     with pytest.raises(UserError, match="dbo:new"):
         make.make(tmp_path)
+
+
+def test_links_to_films_of_another_time_are_counted():
+    films = {
+        "1": ("dbr:Braveheart_(1925_film)", "1925", "1995"),
+        "2": ("dbr:Hamlet_(1990_film)", "1991", "1990"),
+        "3": ("dbr:Class_(1973_film)", None, "1983"),
+        "4": ("dbr:The_Piano_Teacher_(film)", "2001", "1993"),
+        "5": ("dbr:Heat", "1995", "1995"),
+    }
+    rows = [(film, *rest) for film, rest in films.items()]
+    frame = pl.DataFrame(rows, ["item_id", "entity_id", "category", "release_year"], orient="row")
+    kg = frame.drop_nulls().select(
+        head_id="entity_id",
+        relation_id=pl.lit("dct:subject"),
+        tail_id="dbr:Category:" + pl.col("category") + "_films",
+    )
+    assert make.links_by_year(kg, frame.select("item_id", "entity_id"), frame) == (
+        "links to a name with a year: 3, 2 of another time; by their categories 1 of these 2, "
+        "0 of the other 1, and 1 of 2 links to a name without a year"
+    )

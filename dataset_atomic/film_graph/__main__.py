@@ -1,7 +1,8 @@
 """Make the files of this folder again: ``python -m dataset_atomic.film_graph FOLDER``.
 
 FOLDER holds ``ml-1m.kg``, ``ml-1m.link`` and ``ml-1m.entity``, RecBole's atomic files of ml-1m with
-a graph put together from DBpedia, OMDb and MovieLens.  Only what is DBpedia's is taken: OMDb's
+a graph put together from DBpedia, OMDb and MovieLens; with ``ml-1m.item`` there it is said how many
+links lead to a film of another time.  Only what is DBpedia's is taken: OMDb's
 facts may not be passed on, and genres and years are read from each user's own MovieLens files.
 The same files give the same bytes.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import gzip
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -71,6 +73,9 @@ def make(folder: Path) -> list[str]:
             entity.sort("entity_id"),
         ]
     )
+    told = []
+    if (items := atomic_path(folder, "ml-1m", "item")).is_file():
+        told = [links_by_year(kg, link, scan_atomic(items, ["item_id", "release_year"]).collect())]
     link = link.sort(pl.col("item_id").cast(pl.Int64))
     tables = {
         KG: kg.sort("relation_id", "head_id", "tail_id"),
@@ -84,7 +89,37 @@ def make(folder: Path) -> list[str]:
     return [
         f"{path.name}: {table.height:,} lines, {path.stat().st_size:,} bytes"
         for path, table in tables.items()
-    ] + [f"{len(ends):,} entities, {entity.height:,} of them with a name"]
+    ] + [f"{len(ends):,} entities, {entity.height:,} of them with a name", *told]
+
+
+def links_by_year(kg: pl.DataFrame, link: pl.DataFrame, items: pl.DataFrame) -> str:
+    """How many links lead to a film of another time, by the year in its name and its categories.
+
+    Args:
+        kg: ``head_id``, ``relation_id``, ``tail_id``.
+        link: ``item_id``, ``entity_id``.
+        items: ``item_id``, ``release_year``.
+    """
+    years = items.select("item_id", year=pl.col("release_year").cast(pl.Int64, strict=False))
+    films = link.join(years.drop_nulls(), on="item_id")
+    named = pl.col("entity_id").str.extract(r"_\((\d{4})_").cast(pl.Int64)
+    category = pl.col("tail_id").str.extract(r"Category:(\d{4})_films$").cast(pl.Int64)
+    categories = kg.select(entity_id="head_id", category=category).drop_nulls()
+    off = (pl.col("category") - pl.col("year")).abs().min() > 1
+    by_category = films.join(categories, on="entity_id").group_by("item_id").agg(category_off=off)
+    found = films.with_columns(name_off=(named - pl.col("year")).abs() > 1).join(
+        by_category, on="item_id", how="left"
+    )
+    kinds = found.group_by("name_off", "category_off").len()
+    n = dict.fromkeys(product((True, False, None), repeat=2), 0)
+    n |= {(name, category): count for name, category, count in kinds.iter_rows()}
+    wrong, right = (sum(n[kind, other] for other in (True, False, None)) for kind in (True, False))
+    return (
+        f"links to a name with a year: {wrong + right:,}, {wrong:,} of another time; by their "
+        f"categories {n[True, True]:,} of these {wrong:,}, {n[False, True]:,} of the other "
+        f"{right:,}, and {n[None, True]:,} of {n[None, True] + n[None, False]:,} links to a name "
+        "without a year"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
