@@ -173,6 +173,10 @@ class Graph:
         """The graph with triples from somewhere else too."""
         return replace(self, origin=" and ".join(filter(None, [self.origin, what])))
 
+    def linked_by(self, link: Path | None) -> Graph:
+        """The graph with the links of a file that the user named, if any."""
+        return self if link is None else replace(self, origin=f"{self.origin}, links: {link.name}")
+
     @classmethod
     def films(cls, names: Path | None = None) -> Graph:
         """The graph that ships with the package."""
@@ -214,6 +218,7 @@ def convert_source(
     else:
         links = find_links(source.name, link or find_in(raw, (source.link,)), paths)
         graph = Graph.given(paths, options.names)
+    graph = graph.linked_by(link)
     inter = read_interactions(
         ratings, layout, links.frame["item_id"], options.period or source.period
     )

@@ -105,9 +105,9 @@ def convert_ml_100k(
     linking = Funnel(".link", items.height)
     linked = correct_link(items, pairs, read_crosswalk(), linking)
     inter = read_interactions(ratings, layout, linked["item_id"], options.period or Period())
-    facts = {"facts": movie_facts(items)} if graph.origin == film_graph.ORIGIN else {}
+    facts = {"facts": movie_facts(items)} if film_graph.KG in graph.triples else {}
     material = Material(name, inter, linked, linking, side, inter.notes, **facts)
-    return convert(material, graph, out_dir, options)
+    return convert(material, graph.linked_by(link), out_dir, options)
 
 
 def _graph_and_link(

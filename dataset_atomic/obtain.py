@@ -41,6 +41,9 @@ def obtain(
     *,
     download: bool,
     say: Callable[[str], None],
+    kg: list[Path] | None = None,
+    link: Path | None = None,
+    options: Options | None = None,
 ) -> ConversionReport:
     """Convert a dataset from the first place that holds it, or download it first.
 
@@ -52,6 +55,9 @@ def obtain(
         places: folders to look in.
         download: whether it may be downloaded.
         say: takes the lines to show.
+        kg: as of :func:`dataset_atomic.convert.convert_source`.
+        link: likewise.
+        options: likewise; by default those of the paper.
 
     Raises:
         UserError: it is nowhere and cannot be downloaded; an archive or a file is damaged.
@@ -62,8 +68,9 @@ def obtain(
         raw = _download_folder(name)
         if not download:
             raise _by_hand(source, raw, "download is False")
-        for line in (f"{source.licence}.", f"Knowledge graph: {film_graph.ORIGIN}."):
-            say(line)
+        say(f"{source.licence}.")
+        if not kg:
+            say(f"Knowledge graph: {film_graph.ORIGIN}.")
         try:
             fetch_archive(source, raw)
         except Unreachable as error:
@@ -73,7 +80,8 @@ def obtain(
         assert archive is not None
         _unpack_found(source, archive)
     say(f"Converting {name} from {raw} ...")
-    return convert_source(source, raw, out, options=Options(overwrite=True))
+    options = options or Options(overwrite=True)
+    return convert_source(source, raw, out, link=link, kg=kg, options=options)
 
 
 def _ratings_in(source: Source, folder: Path) -> bool:
@@ -81,7 +89,10 @@ def _ratings_in(source: Source, folder: Path) -> bool:
         return False
     for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
         finish_steps(place)  # of a command that was killed
-    return find_in(folder, (*source.ratings, f"{source.name}.inter")) is not None
+    # What a conversion left has lost interactions to the links of that graph.
+    is_raw = not (folder / f"{source.name}.relation").exists()
+    recboles = (f"{source.name}.inter",) if is_raw else ()
+    return find_in(folder, (*source.ratings, *recboles)) is not None
 
 
 def _archive_in(source: Source, folder: Path) -> Path | None:

@@ -161,12 +161,6 @@ def test_how_much_of_a_sequence_is_read_is_decided_by_model(toy_folder):
     assert said("KSR", **{key: 50}) == []
 
 
-@pytest.mark.parametrize("key", ["kg", "link"])
-def test_another_graph_is_chosen_by_convert(toy_folder, key):
-    with pytest.raises(UserError, match=f"no config key {key} .*dataset_atomic convert NAME"):
-        Config("KSR", "toy", None, toy_values(toy_folder, **{key: "mine.tsv"}))
-
-
 def test_vectors_that_a_model_does_not_read_are_said(toy_folder):
     values = toy_values(toy_folder, preload_weight={"ent_id": "ent_emb"})
     remarks = Config("GRU", "toy", None, values).remarks()

@@ -45,6 +45,7 @@ PLACES = frozenset(
     {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir"}
     | {"pretrain_path", "pretrain_export_path"}
     | {"data_cache_dir", "config_files", "dataset_save_path", "dataloaders_save_path"}
+    | {"kg", "link", "names"}  # what they hold is in the atomic files
 )
 """Config keys that say where files lie on this machine; kept settings and commands lack them."""
 

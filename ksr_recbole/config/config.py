@@ -11,6 +11,7 @@ import yaml
 from recbole.config import Config as RecBoleConfig
 
 from dataset_atomic.layout import Layout
+from dataset_atomic.own_graph import OwnGraph
 from ksr_recbole import registry
 from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config.decisions import FILTERS, refuse, remarks
@@ -73,6 +74,7 @@ class Config(RecBoleConfig):
 
     Attributes:
         under_protocol: whether the model runs on our split, candidates and metrics.
+        own_graph: the graph that was given instead of the dataset's own, if one was.
 
     Raises:
         UserError: unknown model, key or evaluation mode; an unreadable config file.
@@ -80,6 +82,7 @@ class Config(RecBoleConfig):
 
     external_config_dict: dict[str, Any]
     under_protocol: bool
+    own_graph: OwnGraph | None
 
     def __init__(
         self,
@@ -268,12 +271,15 @@ class Config(RecBoleConfig):
         return final
 
     def _set_default_parameters(self) -> None:
-        data_path = self.external_config_dict.get("data_path")
+        data_path = self.external_config_dict.get("data_path") or DATASETS
+        self.own_graph = OwnGraph.of(self.external_config_dict)
+        if self.own_graph is not None:
+            data_path = self.own_graph.data_folder()
         if self.under_protocol:
             self._check_metrics()
         super()._set_default_parameters()
         # RecBole sends ml-100k to its bundled files, whose link is wrong.
-        self.final_config_dict["data_path"] = str(Path(data_path or DATASETS) / self.dataset)
+        self.final_config_dict["data_path"] = str(Path(data_path) / self.dataset)
 
     def _init_device(self) -> None:
         """RecBole's for one process, then this process's own GPU if there are several.

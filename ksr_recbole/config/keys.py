@@ -39,7 +39,8 @@ _OF_TRAINING = {
 
 TEXTS = frozenset({
     "model", "dataset", "task", "data_path", "checkpoint_dir", "results_dir", "data_cache_dir",
-    "pretrain_dir", "pretrain_path", "pretrain_export_path", "dataset_save_path",
+    "kg", "link", "names", "pretrain_dir", "pretrain_path", "pretrain_export_path",
+    "dataset_save_path",
     "dataloaders_save_path", "wandb_project", "encoding", "field_separator", "seq_separator",
     "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD", "NEG_PREFIX",
     "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "POSITION_FIELD", "HEAD_ENTITY_ID_FIELD",
@@ -48,9 +49,6 @@ TEXTS = frozenset({
     "relation_kg_num_interval", "resume",
 })  # fmt: skip
 """Keys whose values are text, such as names and paths: ``12`` there is no number."""
-
-_OF_CONVERT = ("kg", "link")
-"""Options of ``convert`` that are taken for config keys of a run."""
 
 _BASED_ON = "based_on"
 """In a model's YAML file: the model whose values it has where it gives none itself."""
@@ -182,12 +180,6 @@ def check_keys(keys: Iterable[str], source: str | Path) -> None:
     """
     for key in keys:
         name, _, part = key.partition(".")
-        if name in _OF_CONVERT and name not in known_keys():
-            raise UserError(
-                f"There is no config key {name} ({source}): another graph is chosen where data "
-                "are converted. Give `python -m dataset_atomic convert NAME --raw=... --kg=... "
-                "--link=... --out=FOLDER/NAME`, then run with --data_path=FOLDER."
-            )
         if name not in known_keys():
             raise UserError(
                 f"Unknown config key '{shown(key)}' in {source}"

@@ -93,6 +93,12 @@ class RunOptions(Options):
     """Go on from a checkpoint: its path, or True for the newest one of this model and dataset."""
     trust_checkpoint: bool = flag(False)
     """Load RecBole's pickled checkpoints of built-in models that this run did not write."""
+    kg: str | None = declared(None, MAYBE_PATH)
+    """Another knowledge graph for a dataset that is made here, as for convert; see docs/data.md."""
+    link: str | None = declared(None, MAYBE_PATH)
+    """Which entity of it each item is: lines of an item, a tab and its entity."""
+    names: str | None = declared(None, MAYBE_PATH)
+    """Lines of an entity of it, a tab and its name."""
     download: bool = flag(True)
     """Download a public dataset that is not on this machine, such as ml-1m."""
     num_threads: int | None = declared(None, checked_threads, "from 1 up to the cores")

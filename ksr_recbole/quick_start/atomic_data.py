@@ -10,10 +10,11 @@ from dataset_atomic.convert import Options
 from dataset_atomic.layout import Layout
 from dataset_atomic.ml_100k import FREEBASE, NAME, convert_ml_100k
 from dataset_atomic.obtain import downloadable, has_raw, obtain, usual_places
+from dataset_atomic.own_graph import OwnGraph
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import describe_table1, names_line, origin_of
 from ksr_recbole.choices import choose_from
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import remove_leftovers
 from ksr_recbole.paths import DATASETS
@@ -36,10 +37,28 @@ def prepare_atomic_files(config: Any) -> str:
     """
     name, folder = config["dataset"], Path(config["data_path"])
     remove_leftovers(folder)
-    layout, usual = Layout.of(config), folder == DATASETS / name
-    found = any(path.is_file() for path in layout.inter_paths(folder, name))
-    if not found and (usual or (name in downloadable() and has_raw(name, folder))):
-        may_download = "download" not in config or config["download"] is not False
+    layout, own = Layout.of(config), getattr(config, "own_graph", None)
+    if own is not None:
+        _check_made_here(name)
+    if not any(path.is_file() for path in layout.inter_paths(folder, name)):
+        _make(config, name, folder, own)
+    if not folder.is_dir():
+        raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
+    _say_graph(name, folder, layout)
+    return describe_table1(folder, name, config.under_protocol, layout).line()
+
+
+def _make(config: Any, name: str, folder: Path, own: OwnGraph | None) -> None:
+    """Convert a dataset whose files are not there, if it is known how.
+
+    Raises:
+        UserError: it is not known; its raw files cannot be had; they are malformed.
+    """
+    may_download = "download" not in config or config["download"] is not False
+    usual = folder == DATASETS / name
+    if own is not None:
+        _convert(name, folder, own.places(name), may_download, own)
+    elif usual or (name in downloadable() and has_raw(name, folder)):
         if name not in CONVERTERS and name in SOURCES and name not in downloadable():
             raise UserError(
                 f"The dataset {name} has not been converted to {folder} yet: {how_to_get(name)}; "
@@ -52,10 +71,18 @@ def prepare_atomic_files(config: Any) -> str:
                 f"and .link into {folder}, or into FOLDER/{name} and add --data_path=FOLDER."
             )
         _convert(name, folder, usual_places(name) if usual else [folder], may_download)
-    if not folder.is_dir():
-        raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    _say_graph(name, folder, layout)
-    return describe_table1(folder, name, config.under_protocol, layout).line()
+
+
+def _check_made_here(name: str) -> None:
+    """Refuse another graph for a dataset whose raw files are not known here."""
+    made = sorted({*CONVERTERS, *downloadable()})
+    if name not in made:
+        converter = name if name in SOURCES else "csv"
+        raise UserError(
+            f"Config keys kg, link and names choose a graph for {', '.join(made)}. For "
+            f"{shown(name)} give it to `python -m dataset_atomic convert {converter} --raw=... "
+            "--kg=... --link=...`, and leave the keys out of the run."
+        )
 
 
 def _say_graph(name: str, folder: Path, layout: Layout) -> None:
@@ -70,16 +97,20 @@ def _say_graph(name: str, folder: Path, layout: Layout) -> None:
     getLogger().info(f"Graph: {'; '.join(told)}")
 
 
-def _convert(name: str, folder: Path, places: list[Path], download: bool) -> None:
+def _convert(
+    name: str, folder: Path, places: list[Path], download: bool, own: OwnGraph | None = None
+) -> None:
     """Convert a dataset, unless another command does so meanwhile."""
-    say = getLogger().info
-    with locked(folder.with_name(f".{name}.lock")):
+    say, graph = getLogger().info, {} if own is None else own.arguments()
+    lock = folder if own is None else folder.parent  # which is made with the files
+    with locked(lock.with_name(f".{lock.name}.lock")):
         if (folder / f"{name}.inter").is_file():
             return
         # What is there without its .inter is no dataset, so that nothing of value is replaced.
         if name in CONVERTERS:
-            report = CONVERTERS[name](folder, name, options=Options(overwrite=True))
+            graph = {"options": Options(overwrite=True), **graph}
+            report = CONVERTERS[name](folder, name, **graph)
         else:
-            report = obtain(name, folder, places, download=download, say=say)
+            report = obtain(name, folder, places, download=download, say=say, **graph)
         for line in report.lines():
             say(line)

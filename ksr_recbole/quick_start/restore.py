@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import TEXTS, checkpoint_keys, known_keys
 from ksr_recbole.config.literals import literals
@@ -18,7 +19,7 @@ from ksr_recbole.trainer.trainer import MAY_DIFFER
 
 _NOT_AGAIN = frozenset(
     {"model", "dataset", "resume", "pretrain_export_path", "memory_backend", "num_threads"}
-    | {*PROCESS_KEYS}
+    | {*PROCESS_KEYS, *GRAPH_KEYS}
 )
 """Settings of the run that wrote a checkpoint that do not hold for a run that reads it, perhaps on
 another machine."""
@@ -41,6 +42,11 @@ def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = Non
         raise UserError(
             "A checkpoint holds its configuration itself; leave config_files out, and give single "
             "keys, such as data_path, by themselves."
+        )
+    if of_graph := GRAPH_KEYS & set(values or {}):
+        raise UserError(
+            f"A checkpoint belongs to the graph that it was trained with; leave {min(of_graph)} "
+            "out."
         )
     wanted = known_keys() - _NOT_AGAIN
     given = {key: value for key, value in content["given"].items() if key in wanted}

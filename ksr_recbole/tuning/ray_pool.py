@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.comparison.pool import Job, Observer, Report, run_cell
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.paths import IMPORTED_FROM
@@ -100,7 +101,8 @@ def _absolute_folders(config: Any) -> dict[str, str]:
     """A worker's current folder need not be ours."""
     folders = {key: config[key] for key in _FOLDERS if config[key] is not None}
     folders["data_path"] = Path(config["data_path"]).parent
-    return {key: str(Path(folder).resolve()) for key, folder in folders.items()}
+    found = {key: str(Path(folder).resolve()) for key, folder in folders.items()}
+    return {**found, **dict.fromkeys(GRAPH_KEYS, "None")}  # it is in data_path now
 
 
 def _with_folders(job: Job, folders: dict[str, str]) -> Job:

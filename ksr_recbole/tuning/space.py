@@ -33,6 +33,7 @@ NOT_TUNABLE = frozenset(
     # ... or differ in nothing that is scored.
     | {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir", "resume"}
     | {"pretrain_export_path", "config_files", "gpu_id", "use_gpu", "show_progress", "state"}
+    | {"kg", "link", "names"}
 )
 """Config keys that a search may not vary."""
 
