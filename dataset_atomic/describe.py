@@ -96,16 +96,22 @@ def _spread(values: pl.Series) -> str:
 
 
 def _links(folder: Path, name: str, layout: Layout) -> list[str]:
+    """What is linked; as in a run, a link leads nowhere if the graph has not its entity."""
     item, entity = layout.item, layout.entity
     link = scan_atomic(atomic_path(folder, name, "link"), [item, entity], layout).collect()
+    kg = scan_atomic(atomic_path(folder, name, "kg"), layout.triple, layout)
+    ends = pl.concat([kg.select(entity=end) for end in (layout.head, layout.tail)]).unique()
+    linked = link.lazy().join(ends, left_on=entity, right_on="entity", how="semi").select(item)
     column = scan_inter(folder, name, {item: "token"}, layout)
-    items = column.unique().collect(engine="streaming")
-    known = link[item].unique()
+    unlinked = column.join(linked, on=item, how="anti").group_by(item).len()
+    items, without = pl.collect_all(
+        [column.select(pl.col(item).n_unique()), unlinked], engine="streaming"
+    )
     shared = int((link.unique()[entity].value_counts()["count"] > 1).sum())
-    without = items.filter(~pl.col(item).is_in(known.implode())).height
     return [
-        f"links: {link.height:,}; {without:,} items of .inter without one, "
-        f"{shared:,} entities shared by several items"
+        f"items: {items.item():,}, of which {without.height:,} have no link to an entity with "
+        f"triples; {int(without['len'].sum()):,} interactions are with these",
+        f"links: {link.height:,}; {shared:,} entities shared by several items",
     ]
 
 

@@ -456,6 +456,20 @@ def test_a_dataset_without_a_graph_is_described_without_one(tmp_path):
         describe(tmp_path)
 
 
+def test_what_the_links_cost_is_described(tmp_path):
+    files = {
+        "inter": ["user_id:token\titem_id:token\ttimestamp:float", "1\ta\t5", "1\tb\t6", "2\ta\t7"],
+        "kg": ["head_id:token\trelation_id:token\ttail_id:token", "e1\tr\te2"],
+        "link": ["item_id:token\tentity_id:token", "a\tgone", "b\te1"],
+    }
+    for suffix, lines in files.items():
+        (tmp_path / f"few.{suffix}").write_text("".join(f"{line}\n" for line in lines))
+    told = describe(tmp_path)
+    expected = "items: 2, of which 1 have no link to an entity with triples; 2 interactions"
+    assert f"{expected} are with these" in told
+    assert "links: 2; 0 entities shared by several items" in told
+
+
 def test_table1_counts_what_the_files_hold(tmp_path):
     tables = {
         # i9 is not linked; i8 is, but nobody interacted with it.
