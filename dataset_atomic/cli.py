@@ -31,8 +31,10 @@ from dataset_atomic.sources import KB4REC_LICENCE, SOURCES
 from ksr_recbole.arguments import Parser
 from ksr_recbole.cli import (
     INTERRUPTED,
+    command_words,
     tell_error,
     terminated_like_interrupted,
+    typed,
 )
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.names import check_name
@@ -179,6 +181,12 @@ def _convert(given: argparse.Namespace) -> None:
         licence = SOURCES[NAME if given.name == FREEBASE else given.name].licence
         of_links = "" if report.origin == ORIGIN else f". {KB4REC_LICENCE}"
         print(f"Licences: {licence}{of_links}")
+    folder, name = report.folder.absolute(), report.table1.name
+    if folder.name == name:  # as RecBole wants it
+        words = [*command_words("run"), f"--dataset={name}"]
+        if folder.parent != DATASETS.absolute():
+            words.append(f"--data_path={folder.parent}")
+        print(f"Train on it with: {typed(words)}")
 
 
 def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:

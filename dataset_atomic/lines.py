@@ -57,7 +57,10 @@ def text_blocks(
     try:
         with open_regular(path) as raw:
             size = os.fstat(raw.fileno()).st_size
-            is_gzip = raw.read(2) == b"\x1f\x8b"
+            begin = raw.read(2)
+            is_gzip = begin == b"\x1f\x8b"
+            if begin in (b"\xff\xfe", b"\xfe\xff") and encoding == "utf-8":
+                raise UserError(f"{path} is written in UTF-16; save it as UTF-8.")
             raw.seek(0)
             unpacked = 0
             file = cast(BinaryIO, gzip.GzipFile(fileobj=raw) if is_gzip else raw)

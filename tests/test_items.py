@@ -194,3 +194,95 @@ def test_options_of_a_table_without_one(tmp_path, capsys):
     given = ["--raw", str(sales), "--dataset=shop", "--attributes=brand"]
     assert main(["convert", "csv", *given, "--out", str(tmp_path / "o")]) == 2
     assert "--items=FILE" in capsys.readouterr().err
+
+
+def column(tmp_path: Path, values: list[str], name: str = "x") -> tuple[list[str], str]:
+    """The values of a column as they were read, and the note on it."""
+    table = [{"item_id": f"{k}", name: value, "kind": f"{k % 2}"} for k, value in enumerate(values)]
+    items = read_items(write_csv(tmp_path / "i.csv", table), ItemColumns())
+    note = next(note for note in items.notes if note.startswith(f"{name}: "))
+    return items.facts.filter(pl.col("relation_id") == name)["name"].to_list(), note
+
+
+@pytest.mark.parametrize(
+    ("form", "first"),
+    [
+        ("€{0}", "x 0 to 2"), ("{0} €", "x 0 to 2"), ("USD {0}.00", "x 0 to 2"),
+        ("$1,{0:03}.50", "x 1000.5 to 1002.9"), ("1.{0:03},50 EUR", "x 1000.5 to 1002.9"),
+        ("£ 1'{0:03}", "x 1,000 to 1,002"), ("{0},50\xa0€", "x 0.5 to 2.9"),
+    ],
+)  # fmt: skip
+def test_amounts_of_money_are_numbers(tmp_path, form, first):
+    values, note = column(tmp_path, [form.format(k) for k in range(13)])
+    assert "cut into 5 ranges" in note
+    assert len(set(values)) == 5 and values[0].split(" to ")[0] == first.split(" to ")[0]
+
+
+def test_amounts_of_several_currencies_are_not_compared(tmp_path):
+    values, note = column(tmp_path, ["$1", "2 €", "$1", "£3.50"] * 4)
+    assert set(values) == {"$1", "2 €", "£3.50"}
+    assert "amounts in $, £, €, which are not compared" in note
+
+
+def test_codes_and_lists_of_numbers_are_no_amounts(tmp_path):
+    assert column(tmp_path, ["ABC1", "ABC2", "ABC1"] * 5)[1].startswith("x: text")
+    assert column(tmp_path, ["101,102", "102,103", "103,101", "101,103"] * 5)[1].startswith(
+        "x: lists split"
+    )
+
+
+def test_dates_of_many_forms_are_years(tmp_path):
+    forms = [
+        "2020-01-02",
+        "31/12/2020",
+        "5 May 2020",
+        "2020",
+        "01-Jan-2020",
+        "2020-07",
+        "07.08.2020",
+    ]
+    values, note = column(tmp_path, [*forms, "2019-01-01"])
+    assert values == ["2020"] * len(forms) + ["2019"] and "years of dates" in note
+    values, note = column(tmp_path, [*forms, "soon", "soon"])
+    assert note.startswith("x: text") and "soon" in values
+
+
+def test_lists_in_json_may_be_empty_or_hold_nothing(tmp_path):
+    values, note = column(tmp_path, ["[]", "[null]", '["a"]', '["a", "b", null]', ""])
+    assert values == ["a", "a", "b"] and "3 items have none" in note
+    assert "left out, as it holds objects" in column(tmp_path, ['[{"n": 1}]', '{"n": 2}'] * 3)[1]
+
+
+def test_only_a_name_of_items_is_a_title_and_it_is_said(tmp_path):
+    table = [{"sku": f"{k}", "brand_name": f"B{k % 2}", "product_name": f"P{k}"} for k in range(6)]
+    items = read_items(write_csv(tmp_path / "i.csv", table), ItemColumns(item="sku"))
+    assert items.notes[0].startswith("product_name: the titles of the items")
+    assert set(items.facts["name"]) == {"B0", "B1"}
+
+
+def test_types_that_are_no_values_are_left_out_and_ids_may_be_floats(tmp_path):
+    frame = pl.DataFrame(
+        {
+            "item_id": [0.0, 1.0, 2.0, 3.0],
+            "brand": pl.Series(["a", "b", "a", "b"], dtype=pl.Categorical),
+            "maker": [{"n": k} for k in range(4)],
+            "deep": [[["a"]]] * 4,
+            "raw": [b"a"] * 4,
+            "never": pl.Series([None] * 4, dtype=pl.Null),
+        }
+    )
+    frame.write_parquet(path := tmp_path / "i.parquet")
+    items = read_items(path, ItemColumns())
+    assert items.link["item_id"].to_list() == ["0", "1", "2", "3"]
+    assert set(items.facts["relation_id"]) == {"brand"}
+    told = "\n".join(items.notes)
+    for name in ("maker", "deep", "raw", "never"):
+        assert f"{name}: left out, as" in told
+
+
+def test_quoted_headers_and_other_encodings(tmp_path):
+    path = tmp_path / "i.csv"
+    path.write_text('item_id,"brand, main"\n1,a\n2,a\n')
+    assert set(read_items(path, ItemColumns()).facts["relation_id"]) == {"brand, main"}
+    path.write_bytes("item_id,brand\n1,a\n".encode("utf-16"))
+    assert "UTF-16; save it as UTF-8" in complaint(path)

@@ -7,7 +7,8 @@ which line is wrong.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def _block_of_frame(path: Path, layout: TextFormat) -> Block:
                 f"{path} has no column '{shown(raw)}'; its columns are: "
                 f"{', '.join(shown(name, 30) for name in frame.columns[:20])}."
             )
+    frame = with_whole_ids(frame, [r for r, n in layout.columns.items() if n.endswith("_id")])
     if nested := [raw for raw in layout.columns if frame[raw].dtype.is_nested()]:
         raise UserError(f"{path}: the column '{shown(nested[0])}' holds lists; expected one value.")
     frame = frame.select(pl.col(raw).cast(pl.String).alias(n) for raw, n in layout.columns.items())
@@ -136,6 +138,26 @@ def _block_of_frame(path: Path, layout: TextFormat) -> Block:
             row = int(frame[name].is_null().arg_max() or 0)
             raise UserError(f"{path}, row {row + 1}: column '{name}' is empty; fill it in.")
     return Block(path, 1, b"", frame, 0)
+
+
+def with_whole_ids(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """A table whose ids 7.0, as other programs write numbers of a column with a gap, are 7."""
+    floats = [pl.col(n) for n in names if frame[n].dtype.is_float() and _are_whole(frame[n])]
+    return frame.with_columns(column.cast(pl.Int64) for column in floats)
+
+
+def _are_whole(numbers: pl.Series) -> bool:
+    known = numbers.drop_nulls()
+    return bool((known.is_finite() & (known == known.round()) & (known.abs() < 2**53)).all())
+
+
+def header_fields(header: str, separator: str, quoted: bool) -> list[str]:
+    """The names in a header line, which may be in quotes with the separator in them."""
+    fields = header.split(separator)
+    if quoted:
+        with suppress(csv.Error):  # a name of more than 128 KiB
+            fields = next(csv.reader([header], delimiter=separator), [])
+    return [name.strip().strip('"') for name in fields]
 
 
 def read_table(path: Path, layout: TextFormat) -> pl.DataFrame:
@@ -159,7 +181,7 @@ def _header_names(path: Path, header: str, layout: TextFormat) -> list[str]:
     """The columns of a file with a header; those that nobody asked for keep their raw name."""
     wanted = layout.columns
     assert isinstance(wanted, Mapping)
-    found = [name.strip().strip('"') for name in header.split(layout.separator)]
+    found = header_fields(header, layout.separator, layout.quoted)
     missing = [raw for raw in wanted if raw not in found]
     if missing:
         raise UserError(
