@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def usual_places(name: str) -> list[Path]:
     ``raw/<name>`` is where ``fetch`` puts them, ``dataset/<name>`` is RecBole's folder.
     """
     here = [Path("raw") / name, _download_folder(name), Path("dataset") / name, DATASETS / name]
-    return list(dict.fromkeys(path.resolve() for path in here))
+    return list(dict.fromkeys(Path(os.path.realpath(path)) for path in here))
 
 
 def has_raw(name: str, folder: Path) -> bool:

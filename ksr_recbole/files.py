@@ -37,10 +37,11 @@ class NotAFileError(OSError):
 
 
 def check_regular(path: str | os.PathLike[str], limit: int | None = None) -> os.stat_result:
-    """Look at a path without opening it, and refuse what is no plain file.
+    """Look at a path without waiting for it, and refuse what is no plain file.
 
     For libraries that open a path themselves: a named pipe would keep them waiting for ever, and
-    a device may never end.
+    a device may never end.  Only a file that says it is empty is opened here, to see whether it
+    is: the system's own, as in /proc, say so whatever can be read of them.
 
     Args:
         path: the file, or a link to one.
@@ -64,6 +65,8 @@ def check_regular(path: str | os.PathLike[str], limit: int | None = None) -> os.
     except ValueError as error:  # a NUL character in the name
         raise _no_file(path, errno.EINVAL, str(error)) from None
     _check_kind(path, found, limit)
+    if found.st_size == 0:
+        _opened(path, limit).close()
     return found
 
 
@@ -88,14 +91,29 @@ def open_regular(path: str | os.PathLike[str], limit: int | None = None) -> Buff
         OSError: see :func:`check_regular`.
     """
     check_regular(path, limit)
+    return _opened(path, limit)
+
+
+def _opened(path: str | os.PathLike[str], limit: int | None) -> BufferedReader:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(path, flags), "rb")
     try:
-        _check_kind(path, os.fstat(file.fileno()), limit)  # it may have been replaced since
+        found = os.fstat(file.fileno())
+        _check_kind(path, found, limit)  # it may have been replaced since
+        if found.st_size == 0 and not _is_empty(file):
+            raise _no_file(path, errno.EINVAL, "it says that it is empty, and it is not")
     except BaseException:
         file.close()
         raise
     return file
+
+
+def _is_empty(file: BufferedReader) -> bool:
+    """Whether a file really has no bytes; what cannot be read has some."""
+    try:
+        return file.raw.read(1) == b""  # nothing (``None``) is there yet where one would wait
+    except OSError:
+        return False
 
 
 def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
@@ -177,7 +195,7 @@ def replacing_folder(
     Raises:
         UserError: a folder cannot be created or written, or the disk is full.
     """
-    final = Path(target).resolve()
+    final = Path(os.path.realpath(target))  # Path.resolve stops at a link to itself
     folders: dict[Path, Path] = {}
     with ExitStack() as stack:
         try:

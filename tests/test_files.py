@@ -19,7 +19,9 @@ from ksr_recbole.files import (
     read_regular,
     read_text,
     replacing,
+    replacing_folder,
 )
+from ksr_recbole.inference.directory import read_directory
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps, steady
 
@@ -103,8 +105,20 @@ def test_a_file_that_shrinks_and_one_that_never_ends(tmp_path: Path, monkeypatch
         patch.setattr(os, "fstat", lambda _: Longer)
         with pytest.raises(OSError, match="became shorter"):
             read_regular(tmp_path / "file")
-    # Linux calls this a file of no bytes, and it can be read for ever.
-    assert read_regular("/proc/self/pagemap") == b""
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux has such files")
+@pytest.mark.parametrize("read", [check_regular, open_regular, read_regular, read_text, of_file])
+@pytest.mark.parametrize("name", ["mem", "pagemap", "environ", "status"])
+def test_the_systems_own_files_are_not_taken_as_empty(name: str, read) -> None:
+    """Linux says that they have no bytes, whatever can be read of them."""
+    with pytest.raises(OSError, match="it says that it is empty, and it is not"):
+        read(f"/proc/self/{name}")
+
+
+def test_an_empty_file_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert read_regular(tmp_path / "file") == b"" and check_regular(tmp_path / "file").st_size == 0
 
 
 # Writing in one step; tests/test_killed.py kills commands in the middle of it ------------------
@@ -162,6 +176,15 @@ def test_a_journal_that_makes_no_sense_is_one_sentence(tmp_path: Path, journal: 
         with pytest.raises(UserError, match=r"is damaged .*; delete the folder"):
             work()
     assert left.exists() and not (tmp_path / "a").exists()
+
+
+def test_a_folder_is_not_written_over_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    refused = pytest.raises(UserError, match="Cannot write")
+    with refused, replacing_folder(tmp_path / "loop" / "a"):
+        pass
+    with pytest.raises(UserError, match="no model directory"):
+        read_directory(tmp_path / "loop")
 
 
 def test_devices_are_not_replaced() -> None:

@@ -116,7 +116,7 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
             holds what a model cannot have.
     """
     folder = Path(directory)
-    finish_steps(folder.resolve().parent)
+    finish_steps(Path(os.path.realpath(folder)).parent)  # Path.resolve stops at some links
     try:
         manifest = _read_manifest(folder)
         wanted = manifest["sha256"]
