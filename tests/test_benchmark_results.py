@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
+from ksr_recbole.comparison import report
 from ksr_recbole.comparison.figures import draw
 from ksr_recbole.comparison.results import Row, check_candidates, summarise
 from ksr_recbole.comparison.significance import PerUser, compare, mean_over_seeds
@@ -155,6 +157,25 @@ def test_trials_are_ranked_by_validation():
         ("KSR", False),
     ]
     assert found[0].score > found[1].score and found[3].score is None
+
+
+@pytest.mark.parametrize("key", ["cells", "values", "rows", "tasks", "seeds", "study"])
+@pytest.mark.parametrize("value", [5, None, "x", [[1]], [{}], {"b": []}, [None], True])
+def test_a_table_with_odd_content_is_not_replaced(tmp_path, key, value):
+    wanted = {
+        "study": "s",
+        "config_files": [],
+        "values": {},
+        "rows": ["a"],
+        "tasks": [],
+        "seeds": [],
+    }
+    found = {**wanted, "cells": []}
+    document = tmp_path / "table.json"
+    document.write_text(json.dumps(found))
+    assert report._gives_way(document, wanted, [])
+    document.write_text(json.dumps({**found, key: value}))
+    assert not report._gives_way(document, wanted, [])
 
 
 # Tables ---------------------------------------------------------------------------------------

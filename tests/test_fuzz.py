@@ -11,12 +11,14 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import math
 import os
 import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,18 +35,32 @@ from dataset_atomic.raw.links import read_links
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.raw.triples import scan_triples
 from ksr_recbole.cache import read_arrays, write_arrays
-from ksr_recbole.comparison.trials import read_trials
+from ksr_recbole.comparison import packed
+from ksr_recbole.comparison.live import TrialLines
+from ksr_recbole.comparison.pool import Report
+from ksr_recbole.comparison.results import Row
+from ksr_recbole.comparison.store import Cell, Finished, Store
+from ksr_recbole.comparison.studies import Setting
+from ksr_recbole.comparison.trials import by_mrr, rank_trials, read_trials
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import TEXTS, known_keys
 from ksr_recbole.config.literals import is_plain, read_yaml
 from ksr_recbole.dataset.loading import read_columns
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.distributed.message import read_message
+from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.pretraining.vectors import read_vectors
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
+from ksr_recbole.records import read_record, sealed
+from ksr_recbole.tuning import search_report
+from ksr_recbole.tuning.request import Request, make_plan
+from ksr_recbole.tuning.search import Search
 from ksr_recbole.tuning.space import read_space
+from tests.benchmark_fakes import run_result
 from tests.fuzzing import cases, mutated, outcome
+from tests.mutations import ODD_VALUES as ODD_JSON
+from tests.mutations import paths_in, with_other, without
 from tests.toy import toy_values, write_toy
 
 MOST_FAULTS = 10
@@ -528,6 +544,175 @@ def test_caches_of_datasets(tmp_path, fuzz, caplog):
         return "made again" if made_again else None
 
     fuzz("caches of datasets", 100, check)
+
+
+# Cells and trials -----------------------------------------------------------------------------
+
+CELL = Cell("KSR", "toy", "next-item", 1, {}, "ab" * 32)
+MEASURES = {"metrics": ["MAP", "MRR", "Hit", "NDCG"], "topk": [10]}
+LARGEST = (
+    {"topk": list(range(1, 200_000))},
+    {"topk": [2**70], "metrics": ["Hit"]},
+    {"metrics": ["MRR"], "topk": [10]},
+)
+"""Configurations under which a cell's metrics would take memory, or be fewer than it has."""
+
+
+def other_record(rng: random.Random, record: dict[str, Any]) -> dict[str, Any]:
+    """A cell's JSON values with a part missing or another value somewhere; the digest is right."""
+    places = [place for place in paths_in(record, depth=6) if place[0] != "key"]
+    place = rng.choice(places)
+    if rng.random() < 0.3:
+        return sealed(without(record, place))
+    if rng.random() < 0.1:
+        return sealed(with_other(record, ("result", "config"), rng.choice(LARGEST)))
+    return sealed(with_other(record, place, rng.choice(ODD_JSON)))
+
+
+class CellFiles:
+    """A finished cell's two files, and damage to them.
+
+    Attributes:
+        resealed: whether the last damage was a change under the right digest.
+    """
+
+    def __init__(self, store: Store, cell: Cell) -> None:
+        self._paths = (store.result_file(cell), store.ranks_file(cell))
+        self._key = cell.key
+        self._kept = [path.read_bytes() for path in self._paths]
+        self._record = read_record(self._paths[0])
+        self._arrays = read_arrays(self._paths[1], cell.key)
+        self.resealed = False
+
+    def damage(self, rng: random.Random) -> None:
+        """Put back what was kept, and change something in it."""
+        for path, content in zip(self._paths, self._kept, strict=True):
+            path.write_bytes(content)
+        self.resealed = rng.random() < 0.6
+        if not self.resealed:
+            number = rng.randrange(2)
+            self._paths[number].write_bytes(mutated(rng, self._kept[number]))
+        elif rng.random() < 0.7:
+            self._paths[0].write_text(json.dumps(other_record(rng, self._record)))
+        else:
+            name = rng.choice(sorted(self._arrays))
+            changed = {**self._arrays, name: other_array(rng, self._arrays[name])}
+            write_arrays(self._paths[1], self._key, changed, {})
+
+
+def figures(found: Finished) -> dict[str, Any]:
+    """What tables show of a cell."""
+    row = Row(Setting("KSR", "KSR", {}), CELL.task, {CELL.seed: found})
+    [trial] = rank_trials([row], by_mrr("full"))
+    users = [each.values for each in found.per_user("full", "test").values()]
+    metrics = np.concatenate([[trial.score], *row.values("full").values(), *users])
+    return {"metrics": metrics.tolist(), "rest": (row.training(), trial.seconds)}
+
+
+def test_cells(tmp_path, fuzz, caplog):
+    store = Store(tmp_path)
+    result = run_result({"test": [1, 3, 2], "valid": [2, 4, 9]}, config=MEASURES)
+    store.save(CELL, result, 3.0, False)
+    wanted, files = figures(store.load(CELL)), CellFiles(store, CELL)
+
+    def check(rng):
+        files.damage(rng)
+        caplog.clear()
+        found = outcome(lambda: store.load(CELL))
+        if found.value is None:
+            assert "again" in caplog.text
+            return caplog.text
+        shown = outcome(lambda: figures(found.value))
+        if shown.refused is None:
+            assert shown.value["metrics"] == pytest.approx(wanted["metrics"])
+            assert files.resealed or shown.value == wanted
+        return shown.refused
+
+    fuzz("cells", 500, check)
+
+
+def test_packed_cells(tmp_path, fuzz):
+    path = tmp_path / packed.FILE
+    ranks = np.array([1, 300, 2, 7, 9, 4], np.uint16)
+    arrays = {f"{mode}/test/users": np.array([1, 1, 2, 3, 3, 4], np.uint8) for mode in "ab"}
+    arrays |= {"a/test/ranks": ranks, "b/test/ranks": ranks[::-1].copy(), "measured/m": np.eye(2)}
+    packed.pack_bytes(path, {"x": ({"y": [1]}, arrays)})
+    kept = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(kept)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    [line] = lzma.decompress(members[packed._LINES]).decode().splitlines()
+    sizes = (0, -1, 2**40, 2**63 - 1, [0, 2**62], [1] * 40, [2**62] * 9, [[1]], 3, None)
+
+    def other_line(rng):
+        record = {key: value for key, value in json.loads(line).items() if key != "sha256"}
+        if rng.random() < 0.3:
+            of = rng.choice(sorted(record["arrays"]))
+            return with_other(record, ("arrays", of, "shape"), rng.choice(sizes))
+        if rng.random() < 0.2:  # users that begin below 0, where ranks are taken from others'
+            of = {name: {**each, "dtype": "|i1"} for name, each in record["arrays"].items()}
+            return {**record, "arrays": {**of, "b/test/ranks": record["arrays"]["b/test/ranks"]}}
+        return with_other(record, rng.choice(list(paths_in(record, 5))), rng.choice(ODD_JSON))
+
+    def check(rng):
+        path.write_bytes(mutated(rng, kept))
+        resealed = rng.random() < 0.6
+        if resealed:
+            lines = json.dumps(sealed(other_line(rng)))
+            changed = {**members, packed._LINES: lzma.compress(lines.encode())}
+            with zipfile.ZipFile(path, "w") as file:
+                for name, data in changed.items():
+                    if rng.random() < 0.2:
+                        data = lzma.compress(b"\xff" * rng.choice((6, 12, 24, 1 << 20)))
+                    file.writestr(name, data)
+        packed._lines_of.cache_clear()
+        found = outcome(lambda: packed.read_packed(path, "x"), (DamagedFileError,))
+        if found.value is not None:
+            for name, array in arrays.items():
+                assert np.array_equal(found.value[1][name], array)
+        return "nothing" if found.value is None else None
+
+    fuzz("packed cells", 400, check)
+
+
+def test_trials_of_a_search(tmp_path, fuzz, monkeypatch, capsys):
+    write_toy(tmp_path, n_users=6, n_items=20)
+    ranges = tmp_path / "x.hyper"
+    ranges.write_text("learning_rate choice [0.001,0.01]\n")
+    plan = make_plan(Request("GRU", "toy", ranges, values=toy_values(tmp_path)))
+    monkeypatch.setattr(search_report, "_draw", lambda *given: Path(given[-1]).touch())
+    ran: list[Any] = []
+
+    def run_jobs(jobs, observer):
+        for job in jobs:
+            ran.append(job)
+            rate = job.cell.overrides["learning_rate"]
+            score = {"best_valid_score": 10 * rate, "config": MEASURES}
+            observer.started(job)
+            job.store.save(job.cell, run_result({"test": [1], "valid": [2]}, **score), 1.0, False)
+            observer.ended(job, Report())
+
+    def searched():
+        search = Search(plan, TrialLines(plan.store, plan.n_trials, plan.selected_by))
+        run_jobs(search.jobs(), search)
+        search_report.report(plan, search.tried())
+        trials = json.loads(plan.file("json").read_text())["trials"]
+        assert all(each["error"] is None for each in trials)
+        return [(each["metrics"], each["score"]) for each in trials]
+
+    wanted = searched()
+    files = CellFiles(plan.store, plan.cell(1, {"learning_rate": 0.001}))
+
+    def check(rng):
+        files.damage(rng)
+        ran.clear()
+        found = outcome(searched)
+        if found.refused is None:
+            assert [each for each, _ in found.value] == [each for each, _ in wanted]
+            assert files.resealed or found.value == wanted
+        capsys.readouterr()
+        return found.refused or ("run again" if ran else None)
+
+    fuzz("trials of a search", 60, check)
 
 
 # Configuration --------------------------------------------------------------------------------

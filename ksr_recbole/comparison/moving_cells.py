@@ -119,7 +119,10 @@ def _arrays(cell: Finished) -> packed.Arrays:
 def _compare(path: Path, cells: Mapping[str, Content]) -> None:
     """Read what was written before anything is removed."""
     for name, (record, arrays) in cells.items():
-        found = packed.read_packed(path, name)
+        try:
+            found = packed.read_packed(path, name)
+        except DamagedFileError as error:
+            raise UserError(f"{name} cannot be packed ({error}).") from error
         if found is None or found[0] != record or set(found[1]) != set(arrays):
             raise UserError(f"{name} cannot be packed: another record was read than was written.")
         for wanted, array in arrays.items():

@@ -37,6 +37,9 @@ _LINES = "cells.jsonl.xz"
 _MEMORY = 64 << 20
 """Bytes that unpacking a member may need."""
 
+_MOST = 4 * SMALL
+"""Bytes of all arrays of a cell, unpacked: many small members can be arrays of any size."""
+
 _ARRAY = {"dtype": str, "shape": Each(Whole(), list), "member": str, "of": Either(str)}
 _LINE = {"name": str, "record": dict, "arrays": Each(_ARRAY), "digest": str}
 
@@ -81,6 +84,7 @@ def read_packed(path: Path, name: str) -> tuple[dict[str, Any], Arrays] | None:
         return None
     content = digests.unsealed(parse_object(line))
     check_shape(content, _LINE)
+    _check_sizes(content["arrays"])
     with _opened(path) as file:
         arrays: Arrays = {}
         # First the arrays from which others are computed.
@@ -151,7 +155,8 @@ class _opened:
         try:
             check_regular(self._path)
             self._file = zipfile.ZipFile(self._path)
-        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        except (OSError, zipfile.BadZipFile, ValueError, ArithmeticError,
+                NotImplementedError) as error:  # fmt: skip
             raise DamagedFileError(f"{self._path} cannot be read ({error})") from error
         return self._file
 
@@ -170,7 +175,7 @@ def _member(file: zipfile.ZipFile, name: str, size: int | None) -> bytes:
         content = unpacking.decompress(file.read(about), most + 1)
     except KeyError as error:
         raise DamagedFileError(f"{file.filename} has no {name}") from error
-    except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError,
+    except (OSError, EOFError, ValueError, RuntimeError, ArithmeticError, NotImplementedError,
             zipfile.BadZipFile, lzma.LZMAError) as error:  # fmt: skip
         raise DamagedFileError(f"{name} in {file.filename} is damaged ({error})") from error
     if len(content) > most or (size is not None and len(content) < size) or not unpacking.eof:
@@ -211,13 +216,24 @@ def _base(name: str, arrays: Arrays) -> str | None:
     return first if same and arrays[first].dtype.kind == "u" else None
 
 
+def _check_sizes(described: Mapping[str, Any]) -> None:
+    """Make sure that a cell's arrays fit into memory, before any is unpacked."""
+    total = 0
+    for name, about in described.items():
+        shape = about["shape"]
+        # Nor may the sizes next to a zero be too large for NumPy.
+        if len(shape) > 8 or math.prod(max(size, 1) for size in shape) * 8 > SMALL:
+            raise DamagedFileError(f"{name[:80]!a} is larger than any that is written")
+        total += math.prod(shape) * _dtype(about["dtype"]).itemsize
+    if total > _MOST:
+        raise DamagedFileError(f"its arrays have {total:,} bytes, and at most {_MOST:,} are read")
+
+
 def _array(file: zipfile.ZipFile, name: str, described: Mapping, done: Arrays) -> np.ndarray:
     """An array from its member."""
     about = described[name]
     dtype, shape, base = _dtype(about["dtype"]), about["shape"], about["of"]
     n = math.prod(shape)
-    if len(shape) > 8 or n * 8 > SMALL:
-        raise DamagedFileError(f"{name!a} is larger than any that is written")
     if base is None:
         return _from_bytes(_member(file, about["member"], n * dtype.itemsize), dtype, shape)
     if not {base, _users(name)} <= set(done) or dtype.kind != "u" or len(shape) != 1:
@@ -228,6 +244,8 @@ def _array(file: zipfile.ZipFile, name: str, described: Mapping, done: Arrays) -
         raise DamagedFileError(
             f"{name!a} needs ranks of the same positives, and has those of others"
         )
+    if first.min(initial=1) < 0 or users.min(initial=0) < 0:
+        raise DamagedFileError(f"{name!a} needs ranks or users that begin below 0")
     told = _from_bytes(_member(file, about["member"], n * 4), np.dtype("<u4"), shape)
     return _more_than(first, users, told).astype(dtype)
 

@@ -20,8 +20,10 @@ from ksr_recbole.comparison.store import (
     without_places,
 )
 from ksr_recbole.comparison.table import Table, table_of, to_latex, to_markdown, to_text
+from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_text, replacing
 from ksr_recbole.quick_start.result import environment
+from ksr_recbole.records import parse_object
 
 
 def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
@@ -66,29 +68,26 @@ def paths_for(
 
 def _gives_way(document: Path, wanted: Mapping[str, Any], rows: Sequence[Row]) -> bool:
     """Whether nothing is lost if what was ``wanted`` is written over a study's JSON file."""
-    try:
-        found = json.loads(read_text(document))
-        cells = found.get("cells", ())
-        had = {(c["label"], c["task"], c["seed"]) for c in cells if "error" not in c}
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
-        # No table of ours.
-        return False
     failed = {
         (row.setting.label, row.task, seed)
         for row in rows
         for seed, outcome in row.cells.items()
         if isinstance(outcome, Failed)
     }
-    if had & failed:
-        return False
-    if any(found.get(key) != wanted[key] for key in ("study", "config_files")):
-        return False
-    if of_consequence(found.get("values", {})) != of_consequence(wanted["values"]):
-        return False
-    parts = ("rows", "tasks", "seeds")
-    return all(set(found.get(key, [None])) <= set(wanted[key]) for key in parts)
+    try:
+        found = parse_object(read_text(document))
+        cells = found.get("cells", ())
+        had = {(c["label"], c["task"], c["seed"]) for c in cells if "error" not in c}
+        if had & failed or any(found.get(key) != wanted[key] for key in ("study", "config_files")):
+            return False
+        if of_consequence(found.get("values", {})) != of_consequence(wanted["values"]):
+            return False
+        parts = ("rows", "tasks", "seeds")
+        return all(set(found.get(key, [None])) <= set(wanted[key]) for key in parts)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, DamagedFileError):
+        return False  # no table of ours
 
 
 def markdown_document(table1: str, tables: Sequence[Table]) -> str:

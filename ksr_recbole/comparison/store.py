@@ -17,14 +17,16 @@ from ksr_recbole import digests
 from ksr_recbole.cache import array_bytes, compact, read_arrays, widened
 from ksr_recbole.comparison import packed
 from ksr_recbole.comparison.significance import PerUser
+from ksr_recbole.config.evaluation_keys import metric_keys
 from ksr_recbole.digests import unsealed
-from ksr_recbole.errors import DamagedFileError, UserError
+from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.evaluation.metrics import per_user_metrics
 from ksr_recbole.files import replacing
 from ksr_recbole.names import first_name
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.records import (
     Each,
+    Either,
     Number,
     Whole,
     check_shape,
@@ -164,13 +166,18 @@ _SHAPE = {
     "result": {
         "metrics": _METRICS,
         "best_epoch": Whole(),
+        "best_valid_score": Either(Number()),
         "epochs_trained": Whole(1),
+        "pretraining": Each(str, list),
         "seconds": {"training": Number()},
         "candidates": Each(str),
         "config": dict,
     },
 }
 """What is read of a cell's JSON file."""
+
+_MOST_RANKED = 1 << 32
+"""More than the users and items of any dataset."""
 
 _SAME = 1e-9
 """Metrics and those that the ranks give differ by less, whatever order they are added in."""
@@ -199,9 +206,34 @@ class Finished:
     def metrics(
         self, mode: str, phase: str, names: Iterable[str] = METRICS.values()
     ) -> dict[str, float]:
-        """Metrics by RecBole's name, those of Table 3 unless others are wanted."""
-        values = self.result["metrics"][mode][phase]
-        return {name: values[name] for name in names}
+        """Metrics by RecBole's name, those of Table 3 unless others are wanted.
+
+        Raises:
+            UserError: the cell has no such metric, which only a changed one lacks.
+        """
+        values = self.every_metric(mode, phase)
+        wanted = list(names)
+        if missing := [name for name in wanted if name not in values]:
+            raise self._lacks(f"no {missing[0]} of {mode}, {phase}")
+        return {name: values[name] for name in wanted}
+
+    def every_metric(self, mode: str, phase: str) -> Mapping[str, float]:
+        """All metrics that were computed.
+
+        Raises:
+            UserError: there are none of that mode and phase.
+        """
+        values = self.result["metrics"].get(mode, {}).get(phase)
+        if values is None:
+            raise self._lacks(f"no metrics of {mode}, {phase}")
+        return dict(values)
+
+    def _lacks(self, what: str) -> UserError:
+        key = str(self.record.get("key", ""))[:16]
+        return UserError(
+            f"The finished cell {shown(key)} has {what}; delete the files of cells/ with that name "
+            "in them to run it again."
+        )
 
     def per_user(self, mode: str, phase: str) -> dict[str, PerUser]:
         """The metrics of Table 3 of every user, by RecBole's name.
@@ -412,9 +444,9 @@ def _finished(
                 continue
             name = ascii(f"{mode}/{phase}")[1:-1]
             users, of_positives = ranks[mode, phase] = _ranks(arrays, mode, phase, name)
-            given = _given_by(users, of_positives, record["result"]["config"])
+            given = _given_by(users, of_positives, record["result"]["config"], metrics)
             for metric, value in given.items():
-                if abs(metrics.get(metric, np.inf) - value) > _SAME:
+                if not abs(metrics[metric] - value) <= _SAME:  # nor is it NaN
                     raise DamagedFileError(f"its {metric} of {name} is not the one of its ranks")
     measured = {
         name.removeprefix(MEASURED): array
@@ -433,17 +465,35 @@ def _ranks(
     whole = users.dtype.kind in "iu" and ranks.dtype.kind in "iu"
     if not whole or users.ndim != 1 or users.shape != ranks.shape or len(users) == 0:
         raise DamagedFileError(f"its ranks of {name} are missing or of another shape")
+    users, ranks = widened(users), widened(ranks)  # first, for the largest numbers turn negative
     if users.min() < 0 or ranks.min() < 1:
         raise DamagedFileError(f"its ranks of {name} begin below 1")
-    return widened(users), widened(ranks)
+    if max(users.max(), ranks.max()) >= _MOST_RANKED:
+        raise DamagedFileError(f"its ranks of {name} go beyond {_MOST_RANKED:,}")
+    return users, ranks
 
 
-def _given_by(users: np.ndarray, ranks: np.ndarray, config: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that ranks give; those of Table 3 unless the run had others."""
+def _given_by(
+    users: np.ndarray, ranks: np.ndarray, config: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, float]:
+    """The metrics that ranks give; those of Table 3 unless the run had others.
+
+    Args:
+        users: of :func:`_ranks`.
+        ranks: of :func:`_ranks`.
+        config: of the run.
+        names: the metrics that it must give, neither more nor fewer.
+
+    Raises:
+        DamagedFileError: it gives others, or none.
+    """
     kinds = dict.fromkeys(metric.partition("@")[0] for metric in METRICS.values())
+    metrics, topk = config.get("metrics", list(kinds)), config.get("topk", [10])
     try:
-        names, topk = config.get("metrics", list(kinds)), config.get("topk", [10])
-        _, values = per_user_metrics(users, ranks, names, topk)
-    except (UserError, TypeError, ValueError, AttributeError) as error:
+        wanted = metric_keys(metrics, topk)
+        if set(wanted) != set(names):  # before any is computed, for there may be thousands
+            raise DamagedFileError("its metrics are not those of its configuration")
+        _, values = per_user_metrics(users, ranks, metrics, topk)
+    except (UserError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DamagedFileError("its configuration has no metrics") from error
     return {name: float(each.mean()) for name, each in values.items()}

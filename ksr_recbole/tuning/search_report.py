@@ -84,7 +84,7 @@ def report(plan: Plan, tried: Sequence[Tried]) -> tuple[str, list[Path]]:
 
 
 def _layout(plan: Plan, best: Trial | None) -> Layout:
-    names = best.row.finished()[0].result["metrics"][plan.mode]["valid"] if best else ()
+    names = best.row.finished()[0].every_metric(plan.mode, "valid") if best else ()
 
     def settings(trial: Trial) -> str:
         return describe(trial.row.setting.overrides, short)
@@ -161,7 +161,7 @@ def _trial_as_json(plan: Plan, tried: Tried) -> dict[str, Any]:
     return {
         **told,
         "score": plan.score(tried.row),
-        "metrics": result["metrics"][plan.mode]["valid"],
+        "metrics": outcome.every_metric(plan.mode, "valid"),
         "best_epoch": result["best_epoch"],
         "epochs_trained": result["epochs_trained"],
         "seconds": outcome.record["wall_seconds"],
