@@ -225,7 +225,7 @@ def _link_file(name: str, folder: Path) -> Path:
 def _listing() -> list[Any]:
     try:
         listing = json.loads(_get_small(KB4REC_LISTING))
-    except ValueError:
+    except (ValueError, RecursionError):
         listing = None
     if not isinstance(listing, list):
         raise UserError(f"{KB4REC_LISTING} is no list of files now; try again later.")
@@ -235,7 +235,7 @@ def _listing() -> list[Any]:
 def _check_complete(response: requests.Response, part: Path, url: str) -> None:
     """Refuse what is longer than the file the server has, which then is another one."""
     size = response.headers.get("Content-Range", "").removeprefix("bytes */")
-    if size.isdecimal() and int(size) != part.stat().st_size:
+    if size.isdecimal() and size != str(part.stat().st_size):
         part.unlink()
         raise UserError(
             f"{part} is longer than {url}, so it was another file; it was removed, fetch it again."
@@ -250,7 +250,7 @@ def _save(response: requests.Response, part: Path, name: str, url: str, max_byte
     if response.headers.get("Content-Type", "").startswith("text/html"):
         raise UserError(f"{url} is a web page instead of {name}; download it by hand.")
     length = response.headers.get("Content-Length", "")
-    total = int(length) + done if length.isdecimal() else None
+    total = int(length) + done if length.isdecimal() and len(length) < 20 else None
     if total is not None and total > max_bytes:
         raise _too_long(url, max_bytes)
     bar = Bar(total=total, initial=done, unit="B", unit_scale=True, desc=name)

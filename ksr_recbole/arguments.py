@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import CHECKOUT
 
 FILES = "--config_files"
@@ -150,8 +150,11 @@ def count_of(text: str, option: str) -> int:
     Raises:
         UserError: it is something else.
     """
-    if not (text.isdecimal() and text.isascii() and int(text) > 0):
-        raise UserError(f"--{option} is '{text}'; it must be a positive whole number.")
+    # Python reads no number of 5,000 digits.
+    if not re.fullmatch("0{0,9}[1-9][0-9]{0,8}", text):
+        raise UserError(
+            f"--{option} is '{shown(text)}'; it must be a positive whole number up to 999999999."
+        )
     return int(text)
 
 

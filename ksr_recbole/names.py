@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from ksr_recbole.errors import UserError, shown
@@ -10,6 +11,9 @@ _LONGEST = 100
 """Bytes of a name in UTF-8; a file's name is longer, and most systems allow 255."""
 
 _NOT_IN_A_NAME = frozenset('/\\:*?"<>|')
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE | re.DOTALL)
+"""Names that Windows gives to devices, whatever follows after a dot."""
 
 
 def check_name(name: object, what: str) -> str:
@@ -21,14 +25,15 @@ def check_name(name: object, what: str) -> str:
 
     Raises:
         UserError: it is empty, too long, begins with a dot or a hyphen, begins or ends with a
-            blank, or has a separator, a wildcard or a control character in it.
+            blank, ends with a dot, has a separator, a wildcard or a control character in it, or
+            is a device of Windows such as ``nul``.
     """
     if isinstance(name, str) and _is_name(name):
         return name
     raise UserError(
         f"The {what} cannot be called {shown(repr(name))}; a name has 1 to {_LONGEST} bytes, no "
-        'control characters and none of / \\ : * ? " < > |, and begins with no dot, hyphen or '
-        "blank."
+        'control characters and none of / \\ : * ? " < > |, begins with no dot, hyphen or blank, '
+        "ends with no dot or blank, and is no device of Windows such as nul."
     )
 
 
@@ -38,6 +43,8 @@ def _is_name(name: str) -> bool:
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
     if not 0 < length <= _LONGEST or name[0] in ".-" or name != name.strip():
+        return False
+    if name.endswith(".") or _DEVICE.fullmatch(name):
         return False
     return not _NOT_IN_A_NAME & set(name) and not any(map(_is_control, name))
 

@@ -52,7 +52,8 @@ def _number_in(variable: str) -> int | None:
     OpenMP admits a list, a number for each level of nesting; the first is the one that counts.
     """
     text = os.environ.get(variable, "").split(",")[0].strip()
-    return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
+    whole = text.isascii() and text.isdecimal() and len(text) < 10
+    return int(text) if whole and int(text) > 0 else None
 
 
 def _given_here() -> set[str]:

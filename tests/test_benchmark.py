@@ -384,6 +384,8 @@ def refusal(capsys, toy_folder: Path, arguments: list[str]) -> str:
         ("--seeds=0", "positive whole number"),
         ("--seeds=two", "positive whole number"),
         ("--seeds=-1", "positive whole number"),
+        ("--seeds=" + "9" * 5000, "positive whole number"),
+        ("--seeds=999999999", "at most 1000"),
         ("--jobs=1.5", "positive whole number"),
         ("--learnign_rate=1", "did you mean learning_rate?"),
         ("--seed=7", "--seeds"),
@@ -636,6 +638,17 @@ def test_the_last_epoch_is_read_from_the_log(tmp_path):
     epoch += "\x1b[1;34mvalid_score\x1b[0m: 0.3{}0000]\n"
     log.write_text("x" * 10000 + epoch.format(0, 1) + epoch.format(11, 2))
     assert last_epoch(log) == ", epoch 11: 0.3200"
+    log.write_text(epoch.format(11, 2).replace("0.3", "0.3.4."))
+    assert last_epoch(log) == ""
+
+
+def test_what_stands_in_the_place_of_a_log_fails_its_cell(tmp_path):
+    store, cell = Store(tmp_path), Cell("KSR", "toy", "next-item", 1, {}, "ab" * 32)
+    log = store.log_file(cell)
+    log.parent.mkdir()
+    os.mkfifo(log)
+    report = pool.run_cell(pool.Job(cell, store, (), {}, False))
+    assert "it is no file" in report.error and last_epoch(log) == ""
 
 
 def test_the_live_table_shows_every_state(toy_folder, tmp_path):

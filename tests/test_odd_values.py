@@ -197,7 +197,7 @@ def test_sizes_are_compared_with_memory_before_anything_is_allocated(toy_folder)
 BAD_NAMES = (
     "", ".", "..", "../evil", "a/b", "a\\b", "C:evil", "/abs", ".hidden", "-option", " blank",
     "tail ", "a\nb", "a\x1b[2J", "a\x9b", "a\u202eb", "a\u2028b", "a\0b", "x" * 101, "é" * 51,
-    "a*", "\ud800", "wh?t",
+    "a*", "\ud800", "wh?t", "a.", "nul", "COM1", "Aux.inter", "lpt³",
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ is kept and never run again; an interrupted command goes on where it was when it
 SCRIPT = "run_benchmark.py"
 
 _FIRST_SEED = 2020
+_MOST_SEEDS = 1000
 _INSTEAD = {
     "model": "--models",
     "seed": "--seeds",
@@ -105,6 +106,8 @@ def request_of(given: Namespace) -> Request:
     for key, instead in _INSTEAD.items():
         if key in given.values:
             raise UserError(f"The benchmark sets {key} for every cell; give {instead} instead.")
+    if given.seeds > _MOST_SEEDS:
+        raise UserError(f"--seeds is {given.seeds}; it must be at most {_MOST_SEEDS}.")
     dataset = given.dataset or "ml-100k"
     models = given.models or "the paper's models"
     say_loading(f"Comparison of {models} on {dataset}")

@@ -16,18 +16,19 @@ from ksr_recbole.comparison.pool import Job, Report
 from ksr_recbole.comparison.store import Cell, Failed, Finished, Store
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import describe
+from ksr_recbole.files import open_regular
 from ksr_recbole.text import below, clean_line, terminal, without_colour
 
 _TAIL_BYTES = 8192
 _EPOCH = re.compile(
-    r"epoch (\d+) (?:training.*)?evaluating \[time: [\d.]+s, valid_score: ([\d.]+)\]"
+    r"epoch (\d+) (?:training.*)?evaluating \[time: [\d.]+s, valid_score: (\d+\.\d+)\]"
 )
 
 
 def last_epoch(log: Path) -> str:
     """``", epoch 12: 0.3012"`` from the end of a cell's log, or an empty string."""
     try:
-        with log.open("rb") as file:
+        with open_regular(log) as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
             text = without_colour(file.read().decode(errors="replace"))
     except OSError:

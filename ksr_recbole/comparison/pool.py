@@ -20,8 +20,9 @@ from typing import Any, Protocol
 
 from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.compat import silence_upstream_warnings
-from ksr_recbole.errors import UnusableCheckpointError, UserError, one_line
+from ksr_recbole.errors import UnusableCheckpointError, UserError, cannot_write, one_line
 from ksr_recbole.locks import locked
+from ksr_recbole.one_step import check_place
 from ksr_recbole.processes import serve_parent, threads_per_worker
 from ksr_recbole.text import printing
 from ksr_recbole.threads import THREAD_VARIABLES
@@ -171,7 +172,8 @@ def initialise(threads: int) -> None:
     """
     for name in THREAD_VARIABLES:
         given = os.environ.get(name, "")
-        os.environ[name] = str(min(int(given), threads) if given.isdecimal() else threads)
+        fewer = given.isdecimal() and len(given) < 10  # Python reads no number of 5,000 digits
+        os.environ[name] = str(min(int(given), threads) if fewer else threads)
     serve_parent()
 
 
@@ -181,21 +183,33 @@ def run_cell(job: Job) -> Report:
     All output goes to the cell's log file, and so does the traceback of an error.
     """
     log = job.store.log_file(job.cell)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with _output_to(log), printing():
-        try:
-            return Report(warning=_run(job))
-        except UserError as error:
-            traceback.print_exc()
-            return Report(one_line(error))
-        except Exception as error:
-            traceback.print_exc()
-            return Report(f"{type(error).__name__}: {one_line(error)} (see {log})")
+    try:
+        with _output_to(log), printing():
+            return _reported(job, log)
+    except OSError as error:
+        return Report(one_line(cannot_write(log, error)))
+
+
+def _reported(job: Job, log: Path) -> Report:
+    try:
+        return Report(warning=_run(job))
+    except UserError as error:
+        traceback.print_exc()
+        return Report(one_line(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Report(f"{type(error).__name__}: {one_line(error)} (see {log})")
 
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Append everything this process prints, from native code too, to a file."""
+    """Append everything this process prints, from native code too, to a file.
+
+    Raises:
+        OSError: something else stands there, or it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_place(path)  # a named pipe would keep this waiting
     streams = (sys.stdout, sys.stderr)
     saved = [os.dup(number) for number in (1, 2)]
     with path.open("ab", buffering=0) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from argparse import Namespace
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from importlib.util import find_spec
 
 from ksr_recbole.arguments import Parser
 from ksr_recbole.cli import run_command, say_loading
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 
 SCRIPT = "-m ksr_recbole serve"
 _NEEDED = ("fastapi", "uvicorn")
@@ -30,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _port_of(text: str, option: str) -> int:
-    if not (text.isdecimal() and text.isascii() and int(text) < 1 << 16):
-        raise UserError(f"--{option} is '{text}'; it must be a whole number from 0 to 65535.")
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) >= 1 << 16:
+        raise UserError(
+            f"--{option} is '{shown(text)}'; it must be a whole number from 0 to 65535."
+        )
     return int(text)
 
 
