@@ -82,8 +82,8 @@ def test_the_same_seed_gives_the_same_metrics_and_another_one_others(toy_folder,
 
 
 def test_training_learns_what_can_be_learnt(tmp_path):
-    folder = write_toy(tmp_path / "cycle", n_users=200, cycle=True)
-    values = {"bpr_epochs": 60, "learner": "adam", "epochs": 40, "eval_step": 8}
+    folder = write_toy(tmp_path / "cycle", n_users=100, cycle=True)
+    values = {"bpr_epochs": 60, "learner": "adam", "epochs": 40, "eval_step": 20}
     result = toy_run(folder, **values, learning_rate=0.01, stopping_step=40)
     # Chance is an MRR of 0.27 among 11 candidates.
     assert result["test_result"]["mrr"] > 0.8

@@ -19,6 +19,8 @@ from ksr_recbole.config import Config
 from ksr_recbole.distributed.launching import _environment
 from ksr_recbole.errors import UserError
 from ksr_recbole.processes import threads_per_worker
+from ksr_recbole.quick_start import run
+from tests.toy import toy_values
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -269,6 +271,17 @@ def test_others_are_noticed_and_their_end_too(monkeypatch, two_threads):
         assert becomes(True)
     assert not neighbours.crowded()
     assert threading.active_count() == before
+
+
+@several_cores
+def test_the_test_shares_the_cores_as_training_does(toy_folder):
+    def shares(trainer, data):
+        return {"shares": neighbours._watched.locked()}, {}
+
+    values = toy_values(toy_folder, num_threads=2)
+    result = run("KSR", "toy", None, values, measure=shares)
+    assert result["measures"] == {"shares": True}
+    assert not neighbours._watched.locked()
 
 
 def test_one_thread_waits_for_nobody():

@@ -64,6 +64,7 @@ def parser() -> Parser:
         help="cells run at a time (1); they share the cores")  # fmt: skip
     add("--study", metavar="NAME",
         help="instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3), kge (Fig. 4), "
+        "loss (all items or a sample), ladder (from GRU++ to KSR, one change at a time), "
         "interpretability (Sec. 5.4, measured), or tuning (the trials of a task in "
         "configs/tuning/<task>.yaml)")  # fmt: skip
     add("--results_dir", metavar="FOLDER", take=path_of, default=Path("results"),

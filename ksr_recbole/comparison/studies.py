@@ -111,6 +111,11 @@ def _of_ksr(key: str, values: Iterable[Any], group: str = "", **fixed: Any) -> t
 
 _VALUE_MATRICES = _of_ksr("value_matrix", ("private", "shared"))
 
+_LOSSES = (
+    *_of_ksr("loss_type", ("CE", "sampled_CE", "gBCE")),
+    Setting("KSR, sampled_CE of 256", "KSR", {"loss_type": "sampled_CE", "sampled_items": 256}),
+)
+
 _LADDER = (
     Setting("GRU++, score of Eq. 2", "GRU++-paper", {}),
     Setting("with the MLPs of Eq. 10", "GRU++-paper", {"score_mlp_layers": 1}),
@@ -134,6 +139,13 @@ STUDIES: dict[str, Study] = {
             tasks=("next-item", "next-session"),
             reference=_VALUE_MATRICES[0].label,
             baselines=(_VALUE_MATRICES[1].label,),
+        ),
+        Study(
+            name="loss",
+            title="The softmax over all items and the losses on a sample of them",
+            settings=_LOSSES,
+            reference=_LOSSES[0].label,
+            baselines=tuple(setting.label for setting in _LOSSES[1:]),
         ),
         Study(
             name="ladder",

@@ -85,10 +85,11 @@ def summary(result: dict[str, Any], path: Path) -> str:
 
 def _metric_table(metrics: dict[str, dict[str, dict[str, float]]], decimals: int) -> list[str]:
     shown = [name for name in next(iter(metrics.values()))["valid"] if name not in _CUT_WHOLE]
-    head = "  " + " " * 24 + "".join(f"{name.upper():>{decimals + 6}}" for name in shown)
+    label = max(map(len, metrics)) + 2  # with four metrics a line fits 60 columns
+    head = "  " + " " * (label + 5) + "".join(f"{name.upper():>{decimals + 5}}" for name in shown)
     rows = [
-        f"  {mode:<14}{phase:<10}"
-        + "".join(f"{values[name]:>{decimals + 6}.{decimals}f}" for name in shown)
+        f"  {mode:<{label}}{phase:<5}"
+        + "".join(f"{values[name]:>{decimals + 5}.{decimals}f}" for name in shown)
         for mode, phases in metrics.items()
         for phase, values in phases.items()
     ]

@@ -26,6 +26,7 @@ from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import fitting_counts
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.files import ensure_writable
+from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.quick_start.logs import logging_of, to_log_file
 from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.prepare import (
@@ -116,7 +117,8 @@ def run_in_process(
 def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     group.from_main(lambda: _check_folders(config))
     init_seed(config["seed"], config["reproducibility"])
-    with logging_of(config):
+    # The test shares the cores as training does, and so does what is measured after it.
+    with logging_of(config), sharing_cores():
         to_log_file(str(config))
         for remark in config.remarks():
             getLogger().warning(remark)
