@@ -59,7 +59,7 @@ def one_line(error: BaseException) -> str:
 
 def shown(value: object, longest: int = 80) -> str:
     """A value from outside for a sentence: without line breaks and not too long."""
-    text = " ".join((value if isinstance(value, str) else _written(value)).split())
+    text = " ".join((value if isinstance(value, str) else _written(value)).split()) or "(empty)"
     return text if len(text) <= longest else f"{text[:longest]}...({len(text)} characters)"
 
 
