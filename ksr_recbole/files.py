@@ -62,8 +62,8 @@ def check_regular(path: str | os.PathLike[str], limit: int | None = None) -> os.
         if error.errno == errno.ELOOP:
             raise _no_file(path, errno.ELOOP, "it is a link that leads to itself") from None
         raise
-    except ValueError as error:  # a NUL character in the name
-        raise _no_file(path, errno.EINVAL, str(error)) from None
+    except ValueError:  # each Python says it in other words
+        raise _no_file(path, errno.EINVAL, "its name has a NUL character") from None
     _check_kind(path, found, limit)
     if found.st_size == 0:
         _opened(path, limit).close()

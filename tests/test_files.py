@@ -70,7 +70,7 @@ def specials(tmp_path: Path) -> dict[str, Path]:
         "a device, not a file": Path("/dev/zero"),
         "a link to nothing": tmp_path / "broken",
         "a link that leads to itself": tmp_path / "loop",
-        "null byte": Path("a\0b"),
+        "its name has a NUL character": Path("a\0b"),
     }
 
 
