@@ -395,8 +395,9 @@ def _check_numeric(
 
 def _is_finite_number(text: str) -> bool:
     try:
-        # float() also reads "1_000", which Pandas does not, and digits of every script.
-        return "_" not in text and text.isascii() and math.isfinite(float(text))
+        # float() also reads "1_000", which Pandas does not, and digits and blanks of every script.
+        plain = text.isascii() and text.strip(" \t").isprintable() and "_" not in text
+        return plain and math.isfinite(float(text))
     except ValueError:
         return False
 

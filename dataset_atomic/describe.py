@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def _interactions(folder: Path, name: str, layout: Layout) -> list[str]:
     user, item = layout.user, layout.item
     needed = {user: "token", item: "token", layout.time: "float"}
     inter = scan_inter(folder, name, needed, layout).select(
-        user_id=user, item_id=item, time=pl.col(layout.time).cast(pl.Float64)
+        user_id=user, item_id=item, time=_numbers(layout.time)
     )
     median = inter.select(pl.col("time").abs().median()).collect(engine="streaming").to_numpy()
     unit = unit_of(median.ravel())
@@ -73,9 +74,7 @@ def _interactions(folder: Path, name: str, layout: Layout) -> list[str]:
     ends = inter.select(first=pl.col("time").min(), last=pl.col("time").max())
     users, tied, span = pl.collect_all([by_user, ties, ends], engine="streaming")
     total, distinct = int(users["n"].sum()), int(users["distinct"].sum())
-    first, last = (
-        pl.from_epoch(span[end].cast(pl.Int64)).dt.date().item() for end in ("first", "last")
-    )
+    first, last = (_day(span[end].item()) for end in ("first", "last"))
     return [
         f"time: {first} to {last} (UTC){'' if unit == 'seconds' else f', in {unit}'}",
         f"interactions per user: {_spread(users['n'])}",
@@ -85,6 +84,19 @@ def _interactions(folder: Path, name: str, layout: Layout) -> list[str]:
         "with another of the same user",
         f"repeated (user, item): {total - distinct:,}",
     ]
+
+
+def _numbers(column: str) -> pl.Expr:
+    """A column of numbers, which may have blanks around them, as in a run."""
+    return pl.col(column).cast(pl.String).str.strip_chars().cast(pl.Float64)
+
+
+def _day(seconds: float) -> str:
+    """The day of a time since 1970, or the time itself where no calendar has one."""
+    try:
+        return (date(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()
+    except OverflowError:
+        return f"{seconds:g} seconds after 1970, which no calendar has"
 
 
 def _spread(values: pl.Series) -> str:

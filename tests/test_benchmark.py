@@ -529,6 +529,28 @@ def test_a_stored_cell_is_read_back(tmp_path):
     assert store.load(other) is None  # the same file name, but another key
 
 
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({}, True),
+        ({"best_valid_score": None}, True),  # nothing was validated
+        ({"best_valid_score": 0.9}, False),
+        ({"eval_mode": "full2"}, False),
+        ({"eval_mode": ["full"]}, False),
+        ({"config": {"valid_metric": "MAP@3"}}, False),
+        ({"config": {"valid_metric": 5}}, False),
+    ],
+)
+def test_the_score_of_a_cell_is_its_metric_on_validation(tmp_path, caplog, changed, found):
+    store = Store(tmp_path)
+    cell = Cell("KSR", "toy", "next-item", 2020, {}, "0123456789abcdef" * 4)
+    result = fakes.run_result({"test": [1, 2, 5], "valid": [3, 3, 3]})
+    result |= {"config": {"valid_metric": "MRR"}, "best_valid_score": 1 / 3, **changed}
+    store.save(cell, result, wall_seconds=1.5, resumed=False)
+    assert (store.load(cell) is not None) is found
+    assert ("Running KSR" in caplog.text) is not found
+
+
 def test_a_stored_cell_holds_no_place_on_this_machine_and_small_numbers(tmp_path):
     store = Store(tmp_path)
     cell = Cell("KSR", "toy", "next-item", 2020, {}, "0123456789abcdef" * 4)

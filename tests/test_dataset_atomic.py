@@ -456,6 +456,23 @@ def test_a_dataset_without_a_graph_is_described_without_one(tmp_path):
         describe(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [
+        (" 6", "1970-01-01 to 1970-01-01 (UTC)"),
+        ("90000 ", "1970-01-01 to 1970-01-02 (UTC)"),
+        ("1e308", "1970-01-01 to 1e+308 seconds after 1970, which no calendar has (UTC)"),
+        ("-1e15", "-1e+15 seconds after 1970, which no calendar has to 1970-01-01 (UTC)"),
+        ("253402300800", "1970-01-01 to 2.53402e+11 seconds after 1970, which no calendar has"),
+    ],
+)
+def test_odd_times_that_a_run_accepts_are_described(tmp_path, time, told):
+    (tmp_path / "bare.inter").write_text(
+        f"user_id:token\titem_id:token\ttimestamp:float\n1\ta\t5\n1\tb\t{time}\n2\ta\t7\n"
+    )
+    assert describe(tmp_path)[1].startswith(f"time: {told}")
+
+
 def test_what_the_links_cost_is_described(tmp_path):
     files = {
         "inter": ["user_id:token\titem_id:token\ttimestamp:float", "1\ta\t5", "1\tb\t6", "2\ta\t7"],

@@ -28,12 +28,18 @@ from ksr_recbole.explanation.value_entities import ValueEntities
 from ksr_recbole.interpretability.attribute_level import CHOICES, training_agreement
 from ksr_recbole.interpretability.cases import Cases
 from ksr_recbole.interpretability.measures import measure_explanations
-from ksr_recbole.interpretability.method_tables import attribute_table, short_table
-from ksr_recbole.interpretability.methods import Explained
+from ksr_recbole.interpretability.method_tables import (
+    attribute_table,
+    reason_table,
+    short_table,
+)
+from ksr_recbole.interpretability.methods import OWN, Explained
+from ksr_recbole.interpretability.study_report import as_json
 from ksr_recbole.interpretability.value_level import METRICS, RANKINGS, TiedRanks
 from ksr_recbole.quick_start import run
 from tests import benchmark_fakes as fakes
 from tests.models import make_model
+from tests.mutations import paths_in, with_other, without
 from tests.toy import SMALL, toy_values
 
 STUDY = STUDIES["interpretability"]
@@ -556,3 +562,29 @@ def test_tables_over_seeds_and_with_a_failure(exact_config, toy_dataset):
     assert not any(value.best or value.dagger for value in attention.lines[-1].cells)
     columns = attribute_table(explained, "toy").columns
     assert columns[:3] == ("entities", "users", one.label) and two.label not in columns
+
+
+def test_measures_of_another_form_are_refused(exact_config, toy_dataset):
+    cell = seeds_of(exact_config, toy_dataset)[2020]
+    told = cell.result["measures"]
+    refused = 0
+    for place in paths_in(told, 4):
+        for changed in (without(told, place), with_other(told, place, "x")):
+            other = Finished({**cell.record, "result": {"measures": changed}}, {}, cell.measured)
+            rows = [Row(STUDY.settings[0], "next-item", {1: cell, 2: other})]
+            try:
+                explained = Explained.of(rows, "next-item", STUDY.settings[0].label)
+            except UserError as error:
+                assert str(error).startswith("The finished cell ") and "delete" in str(error)
+                refused += 1
+            else:  # what is not shown may be anything
+                as_json(explained)
+                attribute_table(explained, "toy")
+                [short_table(explained, level, "toy") for level in OWN]
+                reason_table(explained, "toy")
+    assert refused > 100
+    for name in ("values/users", "attention/any/agreement@10"):
+        arrays = {**cell.measured, name: cell.measured[name][:-1]}
+        rows = [Row(STUDY.settings[0], "next-item", {1: Finished(cell.record, {}, arrays)})]
+        with pytest.raises(UserError, match="of every user"):
+            Explained.of(rows, "next-item", None)

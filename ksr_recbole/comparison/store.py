@@ -182,6 +182,9 @@ _MOST_RANKED = 1 << 32
 _SAME = 1e-9
 """Metrics and those that the ranks give differ by less, whatever order they are added in."""
 
+_SAME_MODEL = 1e-4
+"""The best validation and the one after training differ by less, whatever shares the work."""
+
 
 @dataclass(frozen=True, eq=False)
 class Finished:
@@ -214,7 +217,7 @@ class Finished:
         values = self.every_metric(mode, phase)
         wanted = list(names)
         if missing := [name for name in wanted if name not in values]:
-            raise self._lacks(f"no {missing[0]} of {mode}, {phase}")
+            raise self.lacks(f"no {missing[0]} of {mode}, {phase}")
         return {name: values[name] for name in wanted}
 
     def every_metric(self, mode: str, phase: str) -> Mapping[str, float]:
@@ -225,10 +228,11 @@ class Finished:
         """
         values = self.result["metrics"].get(mode, {}).get(phase)
         if values is None:
-            raise self._lacks(f"no metrics of {mode}, {phase}")
+            raise self.lacks(f"no metrics of {mode}, {phase}")
         return dict(values)
 
-    def _lacks(self, what: str) -> UserError:
+    def lacks(self, what: str) -> UserError:
+        """What is raised where the cell has something that only a changed one has."""
         key = str(self.record.get("key", ""))[:16]
         return UserError(
             f"The finished cell {shown(key)} has {what}; delete the files of cells/ with that name "
@@ -415,6 +419,23 @@ def _check_record(record: Mapping[str, Any], cell: Cell) -> None:
     if record.get("key") != cell.key:
         raise DamagedFileError("it was made from other data, settings or seed")
     check_shape(record, _SHAPE)
+    _check_score(record["result"])
+
+
+def _check_score(result: Mapping[str, Any]) -> None:
+    """Make sure that trials are chosen by the metric that the result shows.
+
+    Raises:
+        DamagedFileError: the best score is another number than that metric on validation.
+    """
+    score, metric = result["best_valid_score"], result["config"].get("valid_metric")
+    if score is None or metric is None:
+        return
+    check_shape(result, {"eval_mode": str, "config": {"valid_metric": str}})
+    shown_metrics = result["metrics"].get(result["eval_mode"], {}).get("valid", {})
+    value = shown_metrics.get(metric.lower())
+    if value is None or not abs(score - value) <= _SAME_MODEL:
+        raise DamagedFileError("its best_valid_score is not its metric on validation")
 
 
 def _finished(

@@ -11,6 +11,10 @@ import numpy as np
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.significance import Comparison, PerUser, compare, mean_over_seeds
 from ksr_recbole.comparison.store import Finished
+from ksr_recbole.errors import DamagedFileError
+from ksr_recbole.interpretability.attribute_level import WINDOWS
+from ksr_recbole.interpretability.value_level import METRICS
+from ksr_recbole.records import Each, Number, Whole, check_shape
 
 Level = Literal["values", "attention"]
 """Value level and attribute level of Sec. 5.4, as the measures call them."""
@@ -117,8 +121,12 @@ class Explained:
             rows: the rows of all tasks.
             task: the task.
             reference: label of a setting.
+
+        Raises:
+            UserError: a cell has other measures than those that are shown.
         """
         mine = [row for row in rows if row.task == task]
+        _check_measures([cell for row in mine if not row.error for cell in row.finished()])
         return cls(task, {level: tuple(_methods(mine, level)) for level in OWN}, reference)
 
     @property
@@ -157,3 +165,82 @@ def _methods(rows: Sequence[Row], level: Level) -> list[Method]:
     some = [method.cells[:1] for method in own if method.cells]
     others = OTHERS[level].items() if some else ()
     return own + [Method(label, "no model", level, name, some[0]) for name, label in others]
+
+
+# What the cells of a study must have measured -------------------------------------------------
+
+_RANKED = {metric: Number() for metric in METRICS}
+_AGREEMENT = {f"agreement@{window}": Number() for window in WINDOWS}
+_RANKINGS = (OWN["values"], *OTHERS["values"])
+_CHOICES = (OWN["attention"], *OTHERS["attention"])
+_PAIR = {"first": Number(), "second": Number(), "p_value": Number(finite=False)}
+
+_MEASURES = {
+    "users": Whole(1),
+    "positives": Whole(1),
+    "attributes": Each(str, list),
+    "values": {
+        "attributes": Each(
+            {"entities": Whole(), "users": Whole(), **dict.fromkeys(_RANKINGS, _RANKED)}
+        ),
+        "overall": {name: {"macro": _RANKED, "micro": _RANKED} for name in _RANKINGS},
+        "left_out": Each(str),
+    },
+    "attention": {
+        "overall": dict.fromkeys(_CHOICES, _AGREEMENT),
+        "largest": Each(Number()),
+        "mean_weight": Each(Number()),
+        **{name: {"majority": str} for name in _AGREEMENT},
+    },
+}
+
+_REASONS = {
+    "readable": Number(),
+    "expected": dict.fromkeys(("popularity", "frequency", "frequency-popularity"), _PAIR),
+    "strongest": {"against": dict.fromkeys(("majority", "random"), _PAIR)},
+    **dict.fromkeys(("reason", "chance"), dict.fromkeys(("loss", "log2_rank"), _PAIR)),
+}
+"""Of the cells that were measured since there are reasons."""
+
+_PER_USER = {
+    **{f"values/{ranking}": tuple(_RANKED) for ranking in _RANKINGS},
+    **{f"attention/{choice}": tuple(_AGREEMENT) for choice in _CHOICES},
+}
+
+
+def _check_measures(cells: Sequence[Finished]) -> None:
+    """Make sure that a task's cells have the same measures, and all that is shown of them.
+
+    Raises:
+        UserError: one has not, which only a changed one lacks.
+    """
+    for cell in cells:
+        try:
+            measures: Any = cell.result.get("measures")
+            check_shape(measures, _MEASURES, "measures")
+            if "reasons" in measures:
+                check_shape(measures["reasons"], _REASONS, "measures.reasons")
+            _check_per_user(cell.measured)
+        except DamagedFileError as error:
+            raise cell.lacks(f"measures of another form ({error})") from error
+        if _structure(measures) != _structure(cells[0].result["measures"]):
+            raise cell.lacks("other measures than the study's first cell")
+
+
+def _check_per_user(arrays: Mapping[str, np.ndarray]) -> None:
+    for name, metrics in _PER_USER.items():
+        users = arrays.get(f"{name.partition('/')[0]}/users")
+        if users is None or users.ndim != 1 or users.dtype.kind not in "iu" or not len(users):
+            raise DamagedFileError(f"no users of {name}")
+        for metric in metrics:
+            values = arrays.get(f"{name}/{metric}")
+            if values is None or values.shape != users.shape or values.dtype.kind != "f":
+                raise DamagedFileError(f"no {name}/{metric} of every user")
+
+
+def _structure(measures: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the data alone decide: the same in all cells, and not to be looked up in vain."""
+    values, attention = measures["values"], measures["attention"]
+    largest, weights = set(attention["largest"]), set(attention["mean_weight"])
+    numbers = measures["users"], measures["positives"], measures["attributes"]
+    return *numbers, set(values["attributes"]), values["left_out"], largest, weights

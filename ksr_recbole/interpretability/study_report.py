@@ -19,6 +19,7 @@ from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.table import Table, to_latex, to_text
 from ksr_recbole.files import replacing
 from ksr_recbole.interpretability.attribute_figure import draw_attributes
+from ksr_recbole.interpretability.attribute_level import WINDOWS
 from ksr_recbole.interpretability.method_tables import (
     COLUMNS,
     attribute_table,
@@ -26,6 +27,7 @@ from ksr_recbole.interpretability.method_tables import (
     short_table,
 )
 from ksr_recbole.interpretability.methods import OWN, Explained, Method
+from ksr_recbole.interpretability.value_level import METRICS
 
 
 def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
@@ -105,19 +107,18 @@ def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
     named: dict[str, Any] = {"label": method.label, "name": method.name, "error": method.error}
     if not method.cells:
         return named
-    first = method.cells[0].result["measures"][method.level]
     if method.level == "attention":
-        metrics = list(first["overall"][method.name])
+        metrics = [f"agreement@{window}" for window in WINDOWS]
         named["metrics"] = {m: metric_as_json(method.overall(m)) for m in metrics}
         if method.name == OWN["attention"]:
             named |= {key: method.over_attributes(key) for key in ("largest", "mean_weight")}
     else:
-        metrics = list(first["overall"][method.name]["macro"])
+        metrics = list(METRICS)
         for mean in ("macro", "micro"):
             named[mean] = {m: metric_as_json(method.overall(mean, m)) for m in metrics}
         named["attributes"] = {
             name: {m: metric_as_json(method.of_attribute(name, m)) for m in metrics}
-            for name in first["attributes"]
+            for name in explained.figures["values"]["attributes"]
         }
     if method.name == OWN[method.level]:
         seeds = [cell.result["measures"].get("reasons") for cell in method.cells]
