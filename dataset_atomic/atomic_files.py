@@ -42,6 +42,9 @@ _NEWLINE, _CARRIAGE_RETURN, _QUOTE = 10, 13, ord('"')
 
 _LONE_RETURN = re.compile(rb"\r(?!\n)")
 
+_LONGEST_ID = 2_000
+"""Bytes; an IRI has fewer."""
+
 _MAX_PLAIN_NUMBER = 32
 """Longest number, in bytes, that is checked without reading it."""
 
@@ -282,6 +285,8 @@ def _check_rows(
         column = names.index(name)
         field = starts[:, column], ends[:, column]
         _check_not_empty(path, name, *field, line)
+        if types[name] == "token" and path.suffix in READ_BY_RECBOLE:
+            _check_lengths(path, name, *field, line)
         if types[name] == "float":
             _check_numeric(path, name, block, *field, line)
     return len(starts)
@@ -370,6 +375,19 @@ def _check_not_empty(
     empty = np.flatnonzero(starts == ends)
     if len(empty):
         raise empty_column(path, first_line + int(empty[0]), name)
+
+
+def _check_lengths(
+    path: Path, name: str, starts: np.ndarray, ends: np.ndarray, first_line: int
+) -> None:
+    """RecBole keeps every id in as much memory as the longest needs."""
+    lengths = ends - starts
+    if len(lengths) and lengths.max() > _LONGEST_ID:
+        row = int(np.argmax(lengths > _LONGEST_ID))
+        raise UserError(
+            f"{path}, line {first_line + row}: column {shown(repr(name))} has {lengths[row]:,} "
+            f"bytes, and an id has at most {_LONGEST_ID:,}; shorten it or remove the line."
+        )
 
 
 def _check_numeric(

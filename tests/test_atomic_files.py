@@ -124,6 +124,8 @@ def test_missing_file_and_folder(tmp_path):
         (HEADER + b"1\t2\t3\n1\t2\t3\t4\n1\n", ["line 3", "4 columns found"]),
         (HEADER + b"1\t2\n3\t4\t5\t6\n", ["line 2", "2 columns found"]),
         (HEADER + b"1\t2\t3\n\n1\t2\t3\n", ["line 3", "1 column found"]),
+        # Every other id would need as much memory.
+        (HEADER + b"1\t2\t3\n1\t" + b"x" * 2001 + b"\t3\n", ["line 3", "'item_id' has 2,001"]),
         (HEADER + b"1\t2\t3\n1\t\t3\n", ["line 3", "'item_id' is empty"]),
         (HEADER + b"1\t2\t3\n1\t2\t\r\n", ["line 3", "'timestamp' is empty"]),
         (HEADER + b"1\t2\t3\n1\t2\t1998-03-01\n", ["line 3", "'1998-03-01'", "'timestamp'"]),
