@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole import digests
 from ksr_recbole.cache import array_bytes, compact, read_arrays, widened
 from ksr_recbole.comparison import packed
@@ -47,7 +48,7 @@ PLACES = frozenset(
     {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir"}
     | {"pretrain_path", "pretrain_export_path"}
     | {"data_cache_dir", "config_files", "dataset_save_path", "dataloaders_save_path"}
-    | {"kg", "link", "names"}  # what they hold is in the atomic files
+    | GRAPH_KEYS  # what they hold is in the atomic files
 )
 """Config keys that say where files lie on this machine; kept settings and commands lack them."""
 

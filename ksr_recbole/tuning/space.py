@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.choices import choose_from
 from ksr_recbole.config.keys import check_keys
 from ksr_recbole.errors import UserError
@@ -33,7 +34,7 @@ NOT_TUNABLE = frozenset(
     # ... or differ in nothing that is scored.
     | {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir", "resume"}
     | {"pretrain_export_path", "config_files", "gpu_id", "use_gpu", "show_progress", "state"}
-    | {"kg", "link", "names"}
+    | GRAPH_KEYS
 )
 """Config keys that a search may not vary."""
 
