@@ -135,7 +135,7 @@ def _bundled(folder: Path, suffix: str) -> AtomicTable:
 def bundled_folder() -> Path:
     """The folder of ml-100k in the installed RecBole, which need not be imported for it."""
     spec = importlib.util.find_spec("recbole")
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or spec.origin is None or not spec.submodule_search_locations:
         raise UserError(
             "The source files of ml-100k come with RecBole, which is not installed; "
             "run `pip install recbole` or name the folder that holds them."

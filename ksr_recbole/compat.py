@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ from packaging.specifiers import SpecifierSet
 from ksr_recbole import digests
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular
-from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.paths import CHECKOUT, is_installed, name_of_new
 
 WANTED_PYTHON = SpecifierSet(">=3.11,<3.15")
 
@@ -316,7 +315,7 @@ def import_recboles_quick_start() -> ModuleType:
 
     Where Ray is not installed an empty module takes its place, for the time of the import only.
     """
-    if find_spec("ray") is not None or "recbole.quick_start" in sys.modules:
+    if is_installed("ray") or "recbole.quick_start" in sys.modules:
         return import_module("recbole.quick_start")
     stand_in = ModuleType("ray")
     stand_in.__dict__.update(tune=_NoRay("ray.tune"))
@@ -422,6 +421,8 @@ class PickledCheckpoints(_Trainer):
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
+        name = f"{name_of_new(config['model'])}.pth"
+        self.saved_model_file = os.path.join(self.checkpoint_dir, name)
         self._written: dict[str, str] = {}
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:

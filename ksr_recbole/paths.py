@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,3 +33,22 @@ def source_of(module: str) -> Path:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(module)
     return Path(spec.origin)
+
+
+def is_installed(package: str) -> bool:
+    """Whether ``package`` can be imported.
+
+    A folder of that name is not enough, although Python would import it as an empty package: Ray
+    and Weights & Biases leave folders ``ray/`` and ``wandb/`` where a user works.
+    """
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+def name_of_new(prefix: str) -> str:
+    """``prefix`` with the time as RecBole writes it and a random number: no other run's name.
+
+    The time is not enough, since several runs can begin in one second, nor is the process's
+    number, since they can begin in one process or in two containers that share a folder.
+    """
+    return f"{prefix}-{datetime.now():%b-%d-%Y_%H-%M-%S}-{secrets.token_hex(4)}"

@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import socket
+from importlib import invalidate_caches
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from ksr_recbole.files import (
 from ksr_recbole.inference.directory import read_directory
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps, steady
+from ksr_recbole.paths import is_installed
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
@@ -201,3 +204,15 @@ def test_files_replaced_while_they_are_read_are_noticed(tmp_path: Path) -> None:
     refused = pytest.raises(UserError, match="a was replaced while")
     with refused, steady(tmp_path, ["a", "b"]), replacing(tmp_path / "a") as (temporary,):
         temporary.write_text("new")
+
+
+def test_a_folder_that_is_named_like_a_package_is_no_package(tmp_path, monkeypatch):
+    """Ray and Weights & Biases leave such folders where a user works."""
+    folder = tmp_path / "only_a_folder"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_spec(folder.name) is not None and not is_installed(folder.name)
+    (folder / "__init__.py").write_text("")
+    invalidate_caches()
+    assert is_installed(folder.name)
+    assert not is_installed("not_even_a_folder")

@@ -266,6 +266,15 @@ def test_a_checkpoint_that_lacks_a_part_is_not_resumed(toy_folder, part, key, se
         toy_run(toy_folder, epochs=3, resume=path)
 
 
+@pytest.mark.parametrize("name", ["KSR", "GRU4Rec"])
+def test_two_runs_of_one_second_keep_a_checkpoint_each(toy_folder, name):
+    values = {} if name == "KSR" else {"eval_args": {"mode": "full"}, "train_neg_sample_args": None}
+    values = toy_values(toy_folder, epochs=1, **values)
+    for _ in range(2):
+        run(name, "toy", None, values)
+    assert len(list((toy_folder / "saved").glob(f"{name}-*.pth"))) == 2
+
+
 def test_the_newest_checkpoint_is_of_the_dataset_asked_for(tmp_path):
     names = ("KSR-book", "KSR-book-small")
     for name, dataset in zip(names, ("book", "book-small"), strict=True):

@@ -10,13 +10,13 @@ import codecs
 import os
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from ksr_recbole.config import literals
 from ksr_recbole.config.options import Check, Value, refused
 from ksr_recbole.errors import UserError
 from ksr_recbole.names import check_name
+from ksr_recbole.paths import is_installed
 
 _PATH_LENGTH = 4096
 
@@ -222,7 +222,7 @@ def text(key: str, value: Any) -> str:
 
 def wandb(key: str, value: Any) -> bool:
     """Whether to log to Weights & Biases, which is not among what this project needs."""
-    if Value(bool)(key, value) and find_spec("wandb") is None:
+    if Value(bool)(key, value) and not is_installed("wandb"):
         raise UserError(
             f"Config key {key} is True, which needs `pip install wandb`; or leave it out."
         )

@@ -6,7 +6,6 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dataset_atomic.table1 import has_graph
 from ksr_recbole.dataset.recbole_views import needs_graph
 from ksr_recbole.dataset.sequence_datasets import no_graph
 from ksr_recbole.errors import UserError
+from ksr_recbole.paths import is_installed
 from ksr_recbole.registry import model_class
 
 _IN_STAGES = {
@@ -60,7 +60,7 @@ def _reason_against(config: Any) -> str | None:
 def _missing_packages(model: type) -> set[str]:
     """Packages that a model's module imports, also inside its functions, and that are not here."""
     tree = ast.parse(inspect.getsource(sys.modules[model.__module__]))
-    return {name for name in _imported(tree) if name != "recbole" and find_spec(name) is None}
+    return {name for name in _imported(tree) if name != "recbole" and not is_installed(name)}
 
 
 def _not_needed(config: Any) -> set[str]:

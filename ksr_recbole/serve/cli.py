@@ -6,11 +6,11 @@ import re
 import socket
 from argparse import Namespace
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from ksr_recbole.arguments import Parser
 from ksr_recbole.cli import run_command, say_loading
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.paths import is_installed
 
 SCRIPT = "-m ksr_recbole serve"
 _NEEDED = ("fastapi", "uvicorn")
@@ -79,7 +79,7 @@ def check_installed() -> None:
     Raises:
         UserError: one is missing; it says what to type.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _NEEDED if not is_installed(name)]
     if missing:
         raise UserError(
             f"The service needs {' and '.join(missing)}, which this Python lacks; type "

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole.utils import get_local_time
 from torch import Tensor
 
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError, reason_of
 from ksr_recbole.files import check_regular, replacing
+from ksr_recbole.paths import name_of_new
 from ksr_recbole.trainer.checkpoint_file import read, to_bytes
 from ksr_recbole.trainer.weights import difference, problem_in_sizes
 
@@ -181,8 +181,8 @@ def check_same_run(
 
 
 def path_of_new(folder: str | os.PathLike[str], model: str, dataset: str) -> Path:
-    """Where a run keeps its checkpoint: with the time, and the process for runs of one second."""
-    return Path(folder) / f"{model}-{dataset}-{get_local_time()}-{os.getpid()}.pth"
+    """Where a run keeps its checkpoint; no other run has this path."""
+    return Path(folder) / f"{name_of_new(f'{model}-{dataset}')}.pth"
 
 
 def newest(folder: str | os.PathLike[str], model: str, dataset: str, otherwise: str) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.comparison.pool import Job, Observer, Report, run_cell
 from ksr_recbole.errors import UserError, one_line
-from ksr_recbole.paths import IMPORTED_FROM
+from ksr_recbole.paths import IMPORTED_FROM, is_installed
 
 _FOLDERS = ("results_dir", "pretrain_dir", "data_cache_dir", "checkpoint_dir", "pretrain_path")
 _TICK_SECONDS = 0.5
@@ -61,6 +61,8 @@ def run_jobs_on_ray(jobs: Iterable[Job], observer: Observer, config: Any) -> Non
 
 def _started() -> Any:
     try:
+        if not is_installed("ray"):
+            raise ModuleNotFoundError("No module named 'ray'")
         import ray
     except ImportError as error:
         raise UserError(
