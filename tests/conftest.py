@@ -19,6 +19,8 @@ from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from tests.toy import toy_values, write_toy
 
+# No test cuts the power, and waiting for the disk took a tenth of the suite's time.
+pytest.MonkeyPatch().setattr(os, "fsync", lambda descriptor: None)
 silence_upstream_warnings()
 import_recboles_quick_start()  # so that tests can import it where there is no Ray
 

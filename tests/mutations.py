@@ -100,23 +100,26 @@ def paths_in(value: Any, depth: int = 4) -> Iterator[tuple[Any, ...]]:
         yield from ((key, *rest) for rest in paths_in(value[key], depth - 1))
 
 
-def _holder(content: Any, path: tuple[Any, ...]) -> Any:
+def _copied(content: Any, path: tuple[Any, ...]) -> tuple[Any, Any]:
+    """A copy, and what holds the part at ``path`` in it; parts off the path are shared."""
+    changed = holder = copy.copy(content)
     for key in path[:-1]:
-        content = content[key]
-    return content
+        holder[key] = copy.copy(holder[key])
+        holder = holder[key]
+    return changed, holder
 
 
 def without(content: Any, path: tuple[Any, ...]) -> Any:
     """A copy that lacks the part at ``path``."""
-    changed = copy.deepcopy(content)
-    del _holder(changed, path)[path[-1]]
+    changed, holder = _copied(content, path)
+    del holder[path[-1]]
     return changed
 
 
 def with_other(content: Any, path: tuple[Any, ...], value: Any) -> Any:
     """A copy with another value at ``path``."""
-    changed = copy.deepcopy(content)
-    _holder(changed, path)[path[-1]] = value
+    changed, holder = _copied(content, path)
+    holder[path[-1]] = value
     return changed
 
 

@@ -719,18 +719,25 @@ def test_a_killed_benchmark_goes_on_where_it_was(command, toy_folder, tmp_path):
     assert len(cell_files(toy_folder)) == 3
 
 
-def test_all_methods_on_both_tasks(command, toy_folder, tmp_path):
-    """As typed: the command and its workers are new processes."""
-    arguments = [*command, "--task=next-item,next-session", "--session_length=3600"]
+def test_all_methods_as_typed(command, toy_folder, tmp_path):
+    """The command and its workers are new processes."""
     # Toy batches gain nothing from threads, which wait for each other where cores are busy.
     single = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    arguments = [*command, "--models=all", "--task=next-session", "--session_length=3600"]
     done = subprocess.run(
-        [sys.executable, ROOT / "run_benchmark.py", *arguments, "--models=all"],
+        [sys.executable, ROOT / "run_benchmark.py", *arguments],
         cwd=tmp_path, env={**os.environ, **single}, capture_output=True, text=True,
     )  # fmt: skip
-    shown = done.stdout
-    assert done.returncode == 0, shown + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     found = results(toy_folder)
-    assert [row["error"] for table in found["tables"] for row in table["rows"]] == [None] * 13 * 4
+    assert [row["error"] for table in found["tables"] for row in table["rows"]] == [None] * 13 * 2
+    assert {table["task"] for table in found["tables"]} == {"next-session"}
+    assert "improvement" in done.stdout
+
+
+def test_both_tasks_are_tables_of_one_command(command, toy_folder, quick_workers):
+    tasks = ["--task=next-item,next-session", "--session_length=3600"]
+    assert cli.main([*command, *tasks, "--models=KSR,GRU"]) == 0
+    found = results(toy_folder)
+    assert [row["error"] for table in found["tables"] for row in table["rows"]] == [None] * 2 * 4
     assert {table["task"] for table in found["tables"]} == {"next-item", "next-session"}
-    assert "improvement" in shown

@@ -6,6 +6,8 @@ import pickle
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +51,17 @@ def _resolved(python: str, *files: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@cache
+def _resolved_by_all() -> dict[str, subprocess.CompletedProcess[str]]:
+    """What each Python would install, asked at once, since the package index answers slowly."""
+    files = ("requirements.txt", "tests/requirements.txt")
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(PYTHONS, pool.map(lambda p: _resolved(p, *files), PYTHONS), strict=True))
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_both_commands_of_the_readme_can_be_installed_by(python: str) -> None:
-    done = _resolved(python, "requirements.txt", "tests/requirements.txt")
+    done = _resolved_by_all()[python]
     assert done.returncode == 0, done.stderr
     for line in Path(ROOT, "requirements.txt").read_text().splitlines():
         if not line.startswith("#"):

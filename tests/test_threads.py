@@ -218,22 +218,17 @@ class TestFreshProcess:
         assert used([None], *how, OMP_NUM_THREADS="1") == [(1, 1)]
 
     @several_cores
+    @pytest.mark.parametrize("how", [(), ("late",), ("late", "numba")])
+    def test_the_key_overrides_all_and_can_change(self, how):
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")[: 2 - len(how)], "1")
+        assert used([2, 1, 2], *how, **variables) == [(2, 2), (1, 1), (2, 2)]
+
+    @several_cores
     @pytest.mark.parametrize("how", [(), ("late", "numba")])
     def test_the_affinity_holds(self, how):
         assert used([None], *how, cores=1, OMP_NUM_THREADS="2") == [(1, 1)]
         if not how:
             assert used([None], cores=2) == [(2, 2)] or threads.cpu_quota() == 1
-
-    @several_cores
-    @pytest.mark.parametrize("how", [(), ("late",), ("late", "numba")])
-    def test_the_key_overrides_all_and_can_change(self, how):
-        assert used([2, 1, 2], *how, OMP_NUM_THREADS="2") == [(2, 2), (1, 1), (2, 2)]
-        if not how:
-            assert used([1]) == [(1, 1)]
-
-    @several_cores
-    def test_the_key_can_ask_for_more_than_the_variable(self):
-        assert used([2], OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1") == [(2, 2)]
 
     @several_cores
     def test_a_library_may_have_fewer(self):
