@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dataset_atomic.layout import Layout
-from dataset_atomic.lines import Lines, decoded, empty_column, whole_lines
+from dataset_atomic.lines import Lines, decoded, empty_column, lone_return, whole_lines
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular, open_regular
 from ksr_recbole.one_step import steady
@@ -309,13 +309,9 @@ def _without_blank_end(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[in
 
 
 def _check_returns(path: Path, data: bytes, first_line: int) -> None:
-    """Refuse a carriage return inside a line: readers do not agree on what it is."""
+    """Refuse a carriage return inside a line, quoted or not."""
     if b"\r" in data and (found := _LONE_RETURN.search(data)):
-        line = first_line + data.count(b"\n", 0, found.start())
-        raise UserError(
-            f"{path}, line {line}: a carriage return stands where no line ends; remove it, or end "
-            "every line with a line feed."
-        )
+        raise lone_return(path, first_line + data.count(b"\n", 0, found.start()))
 
 
 def _field_bounds(

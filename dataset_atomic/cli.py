@@ -125,7 +125,7 @@ def _add_convert(command: Parser) -> None:
     add("--columns", metavar="A,B,...", help="names of the columns of a file without a header")
     own = command.add_argument_group("csv only: a table of items, with or in place of a graph")
     add = own.add_argument
-    add("--items", type=Path, metavar="FILE", help="text with a header, .jsonl or .parquet")
+    add("--items", type=Path, metavar="FILE", help="text with a header, .json, .jsonl or .parquet")
     add("--attributes", default="", metavar="A,B,...", help="its columns that describe items (all)")
     add("--items-id", metavar="COLUMN", help="its column of ids (that of --item)")
     add("--title", metavar="COLUMN", help="its column of titles (one called title or name)")

@@ -15,15 +15,8 @@ import polars as pl
 
 from dataset_atomic.atomic import AtomicTable
 from dataset_atomic.raw.columns import cleaned, values_of
-from dataset_atomic.raw.stream import (
-    TextFormat,
-    first_line,
-    header_fields,
-    is_frame_file,
-    read_frame,
-    read_table,
-    with_whole_ids,
-)
+from dataset_atomic.raw.stream import TextFormat, first_line, header_fields, read_table
+from dataset_atomic.raw.typed import is_typed, read_typed, texts_of, with_whole_ids
 from dataset_atomic.sources import FACT
 from ksr_recbole.errors import UserError, shown
 
@@ -80,13 +73,14 @@ class Items:
 
 
 def read_items(path: Path, columns: ItemColumns, separator: str = ",") -> Items:
-    """Read a table of items: text with a header, JSON lines or Parquet.
+    """Read a table of items: text with a header, JSON or Parquet.
 
     Raises:
         UserError: the file is missing or malformed; a column is missing; an id is there twice; no
             attribute is left.
     """
-    names = _column_names(path, separator)
+    typed = read_typed(path) if is_typed(path) else None
+    names = _header(path, separator) if typed is None else typed.columns
     title = columns.title or next(
         (name for name in names if _is_title(name, columns.item) and name != columns.item), None
     )
@@ -96,8 +90,13 @@ def read_items(path: Path, columns: ItemColumns, separator: str = ",") -> Items:
     if unknown := [name for name in columns.whole if name not in wanted]:
         raise UserError(f"--whole names '{shown(unknown[0])}', which is no attribute here.")
     needed = list(dict.fromkeys([columns.item, *([title] if title else []), *wanted]))
-    frame = _read(path, needed, columns.item, separator)
-    ids = cleaned(frame[columns.item].cast(pl.String)).rename("item_id")
+    if typed is None:
+        optional = frozenset(needed) - {columns.item}
+        layout = TextFormat({n: n for n in needed}, separator, True, True, optional=optional)
+        frame = read_table(path, layout)
+    else:
+        frame = with_whole_ids(typed, columns.item)
+    ids = cleaned(texts_of(path, frame, columns.item)).rename("item_id")
     _check_ids(path, ids)
     facts: list[pl.DataFrame] = []
     notes = [] if title is None else [f"{title}: the titles of the items (--title names another)"]
@@ -111,7 +110,9 @@ def read_items(path: Path, columns: ItemColumns, separator: str = ",") -> Items:
             f"No column of {path} is an attribute of the items: {'; '.join(notes)}. Name columns "
             "whose values several items share with --attributes=A,B."
         )
-    return _items_of(ids, None if title is None else frame[title], facts, notes)
+    hint = "; name another column of titles with --title"
+    titles = None if title is None else texts_of(path, frame, title, hint)
+    return _items_of(ids, titles, facts, notes)
 
 
 def _items_of(
@@ -122,7 +123,7 @@ def _items_of(
     relations = [frame["relation_id"][0] for frame in facts]
     names = pl.DataFrame({"entity_id": relations, "name": relations})
     if titles is not None:
-        table = table.with_columns(cleaned(titles.cast(pl.String)).rename("title"))
+        table = table.with_columns(cleaned(titles).rename("title"))
         types["title"] = "token_seq"
         of_items = pl.DataFrame({"entity_id": entities, "name": table["title"]})
         names = pl.concat([names, of_items.drop_nulls()])
@@ -135,9 +136,7 @@ def _items_of(
     )
 
 
-def _column_names(path: Path, separator: str) -> list[str]:
-    if is_frame_file(path):
-        return read_frame(path).columns
+def _header(path: Path, separator: str) -> list[str]:
     return header_fields(first_line(path).decode(errors="replace"), separator, quoted=True)
 
 
@@ -157,19 +156,12 @@ def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> N
             )
 
 
-def _read(path: Path, needed: list[str], key: str, separator: str) -> pl.DataFrame:
-    if is_frame_file(path):
-        frame = with_whole_ids(read_frame(path).select(needed), [key])
-        if frame[key].null_count():
-            row = int(frame[key].is_null().arg_max() or 0)
-            raise UserError(f"{path}, row {row + 1}: column '{key}' is empty; fill it in.")
-        return frame
-    optional = frozenset(needed) - {key}
-    layout = TextFormat({n: n for n in needed}, separator, True, True, optional=optional)
-    return read_table(path, layout)
-
-
 def _check_ids(path: Path, ids: pl.Series) -> None:
+    if ids.is_empty():
+        raise UserError(f"{path} has no rows; expected an item in each.")
+    if ids.null_count():
+        row = int(ids.is_null().arg_max() or 0)
+        raise UserError(f"{path}: item {row + 1} of the table has no id; fill it in.")
     again = ids.is_duplicated() & ~ids.is_first_distinct()
     if again.any():
         example, n = ids.filter(again)[0], int(again.sum())
@@ -201,5 +193,6 @@ def _read_attribute(
         relation_id=pl.lit(relation), tail_id=pl.lit(f"{relation}/") + pl.col("name")
     )
     without = len(ids) - pairs["item_id"].n_unique()
-    missing = f", {without:,} items have none" if without else ""
+    have = "item has" if without == 1 else "items have"
+    missing = f", {without:,} {have} none" if without else ""
     return facts.select(*FACT), f"{how}, {n_values:,} values{missing}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ PROGRESS_BYTES = 1 << 26
 """Files smaller than this are read without a progress bar."""
 
 _LONGEST_LINE = 1 << 26
+
+_LONE_RETURN = re.compile(rb"\r(?!\n)")
 
 _BOMB_BYTES, _BOMB_RATIO = 1 << 28, 200
 """A file that unpacks to so many bytes and so many times its own is made to fill a machine."""
@@ -113,6 +116,7 @@ def whole_lines(path: Path, file: Lines, size: int) -> Generator[tuple[int, byte
                 line += text.count(b"\n", 0, cut)
             rest = text[cut:]
             if len(rest) > max(_LONGEST_LINE, size):
+                check_returns(path, rest, line)
                 raise UserError(
                     f"{path}, line {line}: more than {_LONGEST_LINE >> 20} MiB without a line end; "
                     "expected a text file (if it is an archive, unpack it)."
@@ -141,6 +145,34 @@ def decoded(path: Path, first_line: int, data: bytes) -> str:
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; "
             "convert the file to UTF-8."
         ) from None
+
+
+def check_returns(path: Path, text: bytes, first_line: int) -> None:
+    """Refuse a carriage return where no line ends, as in files of old Macs, unless it is quoted.
+
+    Args:
+        path: the file.
+        text: whole lines of it.
+        first_line: the number of their first.
+
+    Raises:
+        UserError: there is one; with its line.
+    """
+    if text.count(b"\r") == text.count(b"\r\n"):
+        return
+    for found in _LONE_RETURN.finditer(text):
+        start = text.rfind(b"\n", 0, found.start()) + 1
+        if text.count(b'"', start, found.start()) % 2 == 0:
+            line = first_line + text.count(b"\n", 0, found.start())
+            raise lone_return(path, line)
+
+
+def lone_return(path: Path, line: int) -> UserError:
+    """The sentence on a carriage return inside a line: readers do not agree on what it is."""
+    return UserError(
+        f"{path}, line {line}: a carriage return stands where no line ends; remove it, or end "
+        "every line with a line feed."
+    )
 
 
 def empty_column(path: Path, line: int, name: str) -> UserError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +14,12 @@ import pytest
 
 from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
+from dataset_atomic.convert import read_names
 from dataset_atomic.items import ItemColumns, read_items
+from dataset_atomic.raw.links import read_links
+from dataset_atomic.raw.stream import TextFormat, read_table
+from dataset_atomic.raw.triples import scan_triples
+from dataset_atomic.raw.typed import read_typed
 from ksr_recbole.errors import UserError
 from tests.toy import toy_values
 
@@ -122,7 +130,7 @@ def test_tables_with_types(tmp_path, suffix):
     sales = write_sales(tmp_path / f"sales.{suffix}", list(range(N_ITEMS)), suffix)
     assert convert(tmp_path, sales, path) == 0
     (tmp_path / f"bad.{suffix}").write_bytes(b"\x00nothing of the kind")
-    with pytest.raises(UserError, match=f"bad.{suffix} cannot be read as"):
+    with pytest.raises(UserError, match=f"bad.{suffix}(, line 1)? cannot be read as"):
         read_items(tmp_path / f"bad.{suffix}", ItemColumns())
 
 
@@ -266,8 +274,9 @@ def test_types_that_are_no_values_are_left_out_and_ids_may_be_floats(tmp_path):
             "item_id": [0.0, 1.0, 2.0, 3.0],
             "brand": pl.Series(["a", "b", "a", "b"], dtype=pl.Categorical),
             "maker": [{"n": k} for k in range(4)],
-            "deep": [[["a"]]] * 4,
-            "raw": [b"a"] * 4,
+            "deep": [[{"n": 1}]] * 4,
+            "raw": [b"\xff"] * 4,
+            "took": [timedelta(minutes=1)] * 4,
             "never": pl.Series([None] * 4, dtype=pl.Null),
         }
     )
@@ -276,8 +285,103 @@ def test_types_that_are_no_values_are_left_out_and_ids_may_be_floats(tmp_path):
     assert items.link["item_id"].to_list() == ["0", "1", "2", "3"]
     assert set(items.facts["relation_id"]) == {"brand"}
     told = "\n".join(items.notes)
-    for name in ("maker", "deep", "raw", "never"):
+    for name in ("maker", "deep", "raw", "took", "never"):
         assert f"{name}: left out, as" in told
+
+
+def test_what_other_programs_write_for_lists_and_for_nothing(tmp_path):
+    values, note = column(tmp_path, ['[["a", "b"], ["c"]]', '["a"]', "b", '{"n": 1}', ""])
+    assert sorted(values) == ["a", "a", "b", "b", "c"]
+    assert "lists in JSON and text without 1 object in them" in note
+    values, note = column(tmp_path, ["['a, b', \"it's\"]", "[3, 'a, b']", "[]"])
+    assert values == ["a, b", "it's", "3", "a, b"] and "1 item has none" in note
+    assert "holds objects" in column(tmp_path, ["[{'n': 1}]", "[{'n': 2}]", "[]"])[1]
+    values, note = column(tmp_path, [*map(str, range(20)), "NA", "nan"])
+    assert "x: numbers cut into 5 ranges" in note and "; 2 such as NA are none" in note
+    assert len(values) == 20
+    assert column(tmp_path, ["2001-02-03", "NULL", "2001-03-04"])[0] == ["2001", "2001"]
+    assert column(tmp_path, ["NA", "NA", "EU", "EU"])[0] == ["NA", "NA", "EU", "EU"]
+
+
+def test_numbers_of_tables_with_types(tmp_path):
+    frame = pl.DataFrame(
+        {
+            "item_id": pl.Series([Decimal(k) for k in range(14)], dtype=pl.Decimal(9, 2)),
+            "weight": [float("nan"), float("inf"), *(k / 4 for k in range(12))],
+            "deep": [[["a"], ["b"]]] * 14,
+            "raw": [b"a"] * 14,
+        }
+    )
+    frame.write_parquet(path := tmp_path / "i.parquet")
+    items = read_items(path, ItemColumns())
+    assert items.link["item_id"].to_list() == [str(k) for k in range(14)]
+    counts = items.facts["relation_id"].value_counts().iter_rows()
+    assert dict(counts) == {"weight": 12, "deep": 28, "raw": 14}
+
+
+def test_json_of_every_form_is_the_same_table(tmp_path):
+    table = [{"item_id": k, "x": ["a", k % 2] if k % 3 else "a"} for k in range(6)]
+    lines = "".join(f"{json.dumps(row)}\r\n" for row in table)
+    text = "\ufeff" + lines.replace("[", "  [")
+    forms = {"a.json": json.dumps(table, indent=1), "b.jsonl": lines, "c.ndjson": text}
+    found = []
+    for name, content in forms.items():
+        (tmp_path / name).write_bytes(content.encode())
+        found.append(read_items(tmp_path / name, ItemColumns()))
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    found.append(read_items(tmp_path / "d.jsonl.gz", ItemColumns()))
+    for items in found:
+        assert items.notes == ("x: lists in JSON and text, 3 values",)
+        assert items.facts.equals(found[0].facts) and items.facts.height == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"item_id": 1}\n{"item_id":\n', "line 2 cannot be read as JSON"),
+        ('{"item_id": 1, "x": [1]}\n{"item_id": 2, "x": 1}\n3\n', "line 3: 3 is no object"),
+        ('[{"item_id": 1}, 2]', "element 2 of the list"),
+        ('{"item_id": {"0": 1}, "x": {"0": 2}}', "'item_id' holds lists or objects"),
+        ('{"item_id": 1, "x": 2}\n{"x": 2}\n', "item 2 of the table has no id"),
+        ("\n\n", "is empty"),
+        ("[]", "has no rows"),
+    ],
+)
+def test_json_that_is_no_table(tmp_path, content, expected):
+    (tmp_path / "i.jsonl").write_text(content)
+    assert expected in complaint(tmp_path / "i.jsonl")
+
+
+def test_line_ends_of_old_macs_are_one_sentence_in_every_file(tmp_path):
+    """Every reader of raw files: with and without header, of fields and of JSON."""
+    expected = "line 1: a carriage return stands where no line ends"
+    readers = {
+        "item_id,brand\r1,a\r2,a\r": lambda path: read_items(path, ItemColumns()),
+        '{"item_id": 1}\r{"item_id": 2}\r': lambda path: read_typed(path.rename(f"{path}.json")),
+        "1\tm.1\r2\tm.2\r": read_links,
+        "m.1\tA\rm.2\tB\r": read_names,
+        "m.1\tr\tm.2\rm.2\tr\tm.1\r": lambda path: scan_triples([path], pl.Series(["m.1"])),
+        "<a> <b> <c> .\r<a> <b> <d> .\r": lambda path: scan_triples([path], pl.Series(["a"])),
+        "1::Alien (1979)::Horror\r2::Big (1988)::Comedy\r": lambda path: read_table(
+            path, _movies("::")
+        ),
+        "user_id,item_id,timestamp\r1,2,3\r": lambda path: read_table(path, _sales(",")),
+    }
+    for k, (content, reader) in enumerate(readers.items()):
+        (tmp_path / f"{k}").write_bytes(content.encode())
+        with pytest.raises(UserError, match=expected):
+            reader(tmp_path / f"{k}")
+    (tmp_path / "i.csv").write_bytes(b'item_id,brand\r\n1,"a\rb"\r\n2,"a\rb"\r\n')
+    assert read_items(tmp_path / "i.csv", ItemColumns()).facts["name"].to_list() == ["a b"] * 2
+
+
+def _movies(separator: str) -> TextFormat:
+    return TextFormat(("item_id", "title", "genre"), separator)
+
+
+def _sales(separator: str) -> TextFormat:
+    names = {name: name for name in ("user_id", "item_id", "timestamp")}
+    return TextFormat(names, separator, quoted=True, header=True)
 
 
 def test_quoted_headers_and_other_encodings(tmp_path):

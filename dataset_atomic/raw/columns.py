@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,9 @@ SEPARATORS = ("|", ";", ",")
 FEW_NUMBERS = 10
 """Numbers of which a column has no more are values as they are, such as a number of rooms."""
 
+_MISSING = ("NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None")
+"""How other programs write, among numbers and dates, that there is no value."""
+
 _YEARS = (1800, 2100)
 _IS_YEAR = re.compile(r"year|date|released", re.IGNORECASE)
 
@@ -28,6 +32,9 @@ _CURRENCY = (
 _AMOUNT = rf"^(?:{_CURRENCY})?([-+]?[0-9][0-9.,' \x{{a0}}\x{{202f}}]*)(?:{_CURRENCY})?$"
 _BLANKS = r"[\s\x{a0}\x{202f}]+"
 _THOUSANDS, _DECIMAL_COMMA = r"^[-+]?\d{1,3}(,\d{3})*(\.\d+)?$", r"^[-+]?\d{1,3}(\.?\d{3})*(,\d+)?$"
+
+_PYTHON_LIST = r"^\[.*\]$"
+_PYTHON_ELEMENT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,\[\]'"][^,\[\]]*"""
 
 _DAYS = (*DATE_FORMATS, "%d/%m/%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
 """Dates of which the year alone counts, so that it does not matter which number is the month."""
@@ -55,32 +62,43 @@ def values_of(
         ``None`` and why, if they cannot be values of an attribute.
     """
     if isinstance(values.dtype, pl.List | pl.Array):
-        inner = values.dtype.inner
-        if _is_text(inner):
-            return values.cast(pl.List(pl.String)), "lists"
-        return None, f"its lists hold {inner}"
+        return _of_lists(values)
     if not _is_text(values.dtype):
-        return None, f"it holds {values.dtype}"
+        return None, f"it holds {_called(values.dtype)}"
     if values.dtype in (pl.Date, pl.Datetime) and not whole:
         return values.dt.year().cast(pl.String), "years of dates"
     texts = cleaned(values.cast(pl.String))
     known = texts.drop_nulls()
     if whole or known.is_empty():
         return texts, "as they are"
-    numbers, currencies = _numbers(texts)
-    if numbers.count() == len(known):
+    is_known = texts.is_not_null() & ~texts.is_in(_MISSING)
+    bare = texts.zip_with(is_known, pl.Series([None], dtype=pl.String))
+    n_known, n_missing = bare.count(), len(known) - bare.count()
+    missing = f"; {n_missing:,} such as NA are none" if n_missing else ""
+    numbers, currencies = _numbers(bare)
+    if numbers.count() == n_known > 0:
         if len(currencies) > 1:
             return texts, f"amounts in {', '.join(currencies)}, which are not compared, as they are"
-        return _of_numbers(name, texts, numbers, ranges)
-    years = _years(texts)
-    if years.count() == len(known):
-        return years, "years of dates"
+        found, how = _of_numbers(name, bare, numbers, ranges)
+        return found, how + missing
+    years = _years(bare)
+    if years.count() == n_known > 0:
+        return years, "years of dates" + missing
     return _split(values.cast(pl.String), texts, known)
 
 
 def _is_text(kind: Any) -> bool:
     """Whether values of a type of Polars can be written as text."""
     return not kind.is_nested() and kind not in (pl.Object, pl.Binary, pl.Duration)
+
+
+def _called(kind: Any) -> str:
+    """A type of values that are left out, in a word."""
+    if isinstance(kind, pl.Struct):
+        return "objects"
+    if kind == pl.Duration:
+        return "durations"
+    return "bytes" if kind == pl.Binary else str(kind)
 
 
 # Numbers and dates ----------------------------------------------------------------------------
@@ -156,11 +174,28 @@ def _years(texts: pl.Series) -> pl.Series:
 # Lists ----------------------------------------------------------------------------------------
 
 
+def _of_lists(values: pl.Series) -> tuple[pl.Series | None, str]:
+    """Lists of a table with types; lists of lists are taken as one."""
+    how = "lists"
+    while True:
+        if isinstance(values.dtype, pl.Array):
+            values = values.arr.to_list()
+        assert isinstance(values.dtype, pl.List)
+        inner = values.dtype.inner
+        if not isinstance(inner, pl.List | pl.Array):
+            break
+        values, how = values.list.eval(pl.element().explode()), "lists of lists, each as one"
+    if not _is_text(inner):
+        return None, f"its lists hold {_called(inner)}"
+    return values.cast(pl.List(pl.String)), how
+
+
 def _split(raw: pl.Series, texts: pl.Series, known: pl.Series) -> tuple[pl.Series | None, str]:
-    if known.str.starts_with("[").all() and (lists := _json_lists(raw)) is not None:
-        return lists, "lists in JSON"
-    if known.str.contains(r"^[\[{].*[{\[].*[}\]]$|^\{.*\}$").all():
-        return None, "it holds objects or lists of them"
+    if known.str.contains(r"^[\[{]").any():
+        if (found := _json_values(raw)) is not None:
+            return found
+        if known.str.contains(_PYTHON_LIST).all():
+            return _python_lists(raw)
     for separator in SEPARATORS:
         if not known.str.contains(separator, literal=True).any():
             continue
@@ -172,18 +207,45 @@ def _split(raw: pl.Series, texts: pl.Series, known: pl.Series) -> tuple[pl.Serie
     return texts, "text"
 
 
-def _json_lists(texts: pl.Series) -> pl.Series | None:
-    """Lists of plain values written in JSON; ``None`` if there is anything else."""
+def _json_values(texts: pl.Series) -> tuple[pl.Series | None, str] | None:
+    """The values of lists written in JSON; other text is a value, objects are counted.
+
+    Returns:
+        ``None`` where what begins like JSON is none.
+    """
     lists: list[list[str] | None] = []
+    objects = plain = 0
     for text in texts:
+        if not text or not text.strip().startswith(("[", "{")):
+            lists.append(None if text is None else [text])
+            plain += bool(text and text.strip())
+            continue
         try:
-            values = json.loads(text) if text and text.strip() else None
+            elements = list(_elements(json.loads(text)))
         except (ValueError, RecursionError):
             return None
-        if values is not None and not isinstance(values, list):
-            return None
-        if any(isinstance(value, list | dict) for value in values or []):
-            return None
-        known = None if values is None else [str(value) for value in values if value is not None]
-        lists.append(known)
-    return pl.Series(lists, dtype=pl.List(pl.String))
+        lists.append([str(value) for value in elements if not isinstance(value, dict)])
+        objects += sum(isinstance(value, dict) for value in elements)
+    if objects and not any(lists):
+        return None, "it holds objects or lists of them"
+    how = f"lists in JSON{' and text' if plain else ''}"
+    left = f" without {objects:,} object{'s' * (objects > 1)} in them" if objects else ""
+    return pl.Series(lists, dtype=pl.List(pl.String)), how + left
+
+
+def _elements(value: Any) -> Iterator[Any]:
+    """The values in lists of lists."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _elements(each)
+    elif value is not None:
+        yield value
+
+
+def _python_lists(texts: pl.Series) -> tuple[pl.Series | None, str]:
+    """Lists as Python prints them, ``['a', 'b']``, which other programs write into a CSV file."""
+    if texts.str.contains("{", literal=True).any():
+        return None, "it holds objects or lists of them"
+    elements = texts.str.extract_all(_PYTHON_ELEMENT)
+    bare = pl.element().str.replace(r"""^['"](.*)['"]$""", "${1}")
+    return elements.list.eval(bare.str.replace_all(r"\\(['\"\\])", "${1}")), "lists"

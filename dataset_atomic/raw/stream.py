@@ -7,18 +7,16 @@ which line is wrong.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.lines import decoded, empty_column, text_blocks
+from dataset_atomic.lines import check_returns, decoded, empty_column, text_blocks
+from dataset_atomic.raw.typed import is_typed, read_typed, texts_of, with_whole_ids
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.files import open_regular
-
-_JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
 
 _OVERFLOW = "\0overflow"
 
@@ -63,12 +61,13 @@ class Block:
     frame: pl.DataFrame
     blank_lines: int
 
-    def line_of(self, row: int) -> int:
-        """The line number of a row of ``frame``; the row's own in a file without lines."""
+    def place_of(self, row: int) -> str:
+        """File and line of a row of ``frame``; the row itself in a file without lines."""
         if not self.text:
-            return self.first_line + row
+            return f"{self.path}, row {row + 1}"
         filled = (k for k, line in enumerate(self.text.split(b"\n")) if line.strip())
-        return self.first_line + next(k for n, k in enumerate(filled) if n == row)
+        line = self.first_line + next(k for n, k in enumerate(filled) if n == row)
+        return f"{self.path}, line {line}"
 
 
 def read_blocks(
@@ -79,11 +78,12 @@ def read_blocks(
     Raises:
         UserError: the file is missing, unreadable, truncated or malformed; with its line.
     """
-    if is_frame_file(path):
+    if is_typed(path):
         yield _block_of_frame(path, layout)
         return
     names: list[str] | None = None if layout.header else list(layout.columns)
     for first_line, text in text_blocks(path, layout.encoding, block_bytes=block_bytes):
+        check_returns(path, text, first_line)
         if names is None:
             header, _, text = text.partition(b"\n")
             names = _header_names(path, decoded(path, 1, header.rstrip(b"\r")), layout)
@@ -91,64 +91,25 @@ def read_blocks(
         yield _parse(path, first_line, text, names, layout)
 
 
-def is_frame_file(path: Path) -> bool:
-    """Whether a file is a table that has types and no lines of fields: JSON lines or Parquet."""
-    return path.suffix.lower() in (*_JSON_LINES, *_PARQUET)
-
-
-def read_frame(path: Path) -> pl.DataFrame:
-    """A file of JSON lines or Parquet.
-
-    Raises:
-        UserError: it is missing, unreadable or malformed.
-    """
-    is_json = path.suffix.lower() in _JSON_LINES
-    try:
-        with open_regular(path) as file:
-            if is_json:
-                return pl.read_ndjson(file, infer_schema_length=None)
-            return pl.read_parquet(file)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; name the file that holds the table.") from None
-    except (OSError, pl.exceptions.PolarsError, ValueError) as error:
-        kind = "JSON lines (an object a line)" if is_json else "Parquet"
-        raise UserError(
-            f"{path} cannot be read as {kind}: {shown(str(error), 120)}; correct the file, or give "
-            "it the suffix of what it is."
-        ) from error
-
-
 def _block_of_frame(path: Path, layout: TextFormat) -> Block:
     """Columns of a table with types, as text."""
     if not isinstance(layout.columns, Mapping):
         raise UserError(f"{path} names its columns itself; leave --columns out.")
-    frame = read_frame(path)
-    for raw in layout.columns:
+    frame = read_typed(path)
+    columns = []
+    for raw, name in layout.columns.items():
         if raw not in frame.columns:
             raise UserError(
                 f"{path} has no column '{shown(raw)}'; its columns are: "
-                f"{', '.join(shown(name, 30) for name in frame.columns[:20])}."
+                f"{', '.join(shown(each, 30) for each in frame.columns[:20])}."
             )
-    frame = with_whole_ids(frame, [r for r, n in layout.columns.items() if n.endswith("_id")])
-    if nested := [raw for raw in layout.columns if frame[raw].dtype.is_nested()]:
-        raise UserError(f"{path}: the column '{shown(nested[0])}' holds lists; expected one value.")
-    frame = frame.select(pl.col(raw).cast(pl.String).alias(n) for raw, n in layout.columns.items())
-    for name in layout.columns.values():
-        if name not in layout.optional and frame[name].null_count():
-            row = int(frame[name].is_null().arg_max() or 0)
-            raise UserError(f"{path}, row {row + 1}: column '{name}' is empty; fill it in.")
-    return Block(path, 1, b"", frame, 0)
-
-
-def with_whole_ids(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """A table whose ids 7.0, as other programs write numbers of a column with a gap, are 7."""
-    floats = [pl.col(n) for n in names if frame[n].dtype.is_float() and _are_whole(frame[n])]
-    return frame.with_columns(column.cast(pl.Int64) for column in floats)
-
-
-def _are_whole(numbers: pl.Series) -> bool:
-    known = numbers.drop_nulls()
-    return bool((known.is_finite() & (known == known.round()) & (known.abs() < 2**53)).all())
+        frame = with_whole_ids(frame, raw) if name.endswith("_id") else frame
+        texts = texts_of(path, frame, raw).rename(name)
+        if name not in layout.optional and texts.null_count():
+            row = int(texts.is_null().arg_max() or 0)
+            raise UserError(f"{path}, row {row + 1}: column '{shown(raw)}' is empty; fill it in.")
+        columns.append(texts)
+    return Block(path, 1, b"", pl.DataFrame(columns), 0)
 
 
 def header_fields(header: str, separator: str, quoted: bool) -> list[str]:
@@ -170,9 +131,10 @@ def read_table(path: Path, layout: TextFormat) -> pl.DataFrame:
 
 def first_line(path: Path) -> bytes:
     """The first line that is neither blank nor a comment (``#``); empty if there is none."""
-    for _, text in text_blocks(path, block_bytes=1 << 16):
-        for line in text.split(b"\n"):
+    for number, text in text_blocks(path, block_bytes=1 << 16):
+        for line_number, line in enumerate(text.split(b"\n"), number):
             if line.strip() and not line.startswith(b"#"):
+                check_returns(path, line + b"\n", line_number)
                 return line.rstrip(b"\r")
     return b""
 

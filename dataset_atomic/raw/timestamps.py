@@ -56,10 +56,12 @@ class TimestampReader:
         result = _convert(values, self.form or "unknown")
         if result.null_count():
             row = int(result.is_null().arg_max() or 0)
-            expected = "a number or a date" if self.form == "unknown" else self.form
+            expected = f"{self.form} as in the lines before"
+            if self.form == "unknown":
+                expected = "a number or a date, such as 2024-03-01 10:15"
             raise UserError(
-                f"{block.path}, line {block.line_of(row)}: {shown(repr(values[row]))} is not a "
-                f"timestamp; expected {expected} as in the lines before; correct the value."
+                f"{block.place_of(row)}: {shown(repr(values[row]))} is not a timestamp; expected "
+                f"{expected}; correct the value."
             )
         return result.rename(column)
 
