@@ -339,6 +339,20 @@ def test_a_trial_means_the_same_once_another_one_was_chosen(tmp_path, monkeypatc
     assert second.overrides == {"gamma": 4, "kb_scale": 1, **chosen}
 
 
+def test_a_trial_of_recboles_model_means_the_same_too(tmp_path, monkeypatch):
+    mine = tmp_path / "configs"
+    copytree(keys.CONFIGS, mine)
+    chosen = "learning_rate: 0.003\nstopping_step: 7\nhidden_size: 3\n"
+    (mine / "model" / "next-session" / "GRU4Rec.yaml").write_text(chosen)
+    monkeypatch.setattr(keys, "CONFIGS", mine)
+    path = tmp_path / "next-session.yaml"
+    path.write_text("GRU4Rec: [{}, {learning_rate: 0.01}]\n")
+    first, second = tuning_study(None, path, "toy").settings
+    before = {"protocol": "paper", "stopping_step": 5, "hidden_size": 128}
+    assert first.overrides == {**before, "learning_rate": 0.001}
+    assert second.overrides == {**before, "learning_rate": 0.01}
+
+
 @pytest.mark.parametrize("task", ["next-item", "next-session"])
 def test_the_trials_that_come_with_the_project_are_fair(task):
     study = tuning_study(None, keys.TRIALS / f"{task}.yaml", "ml-1m")
@@ -353,8 +367,8 @@ def test_recboles_rows_have_as_many_trials_and_their_chosen_values(task):
         trials = tuning_study([name], path, "ml-1m").settings
         assert len(trials) == len(ours)
         assert all(trial.overrides["protocol"] == "paper" for trial in trials)
-        config = Config(name, "ml-1m", None, {"protocol": "paper", "task": task})
-        assert config["stopping_step"] == keys.chosen_options(name, task)["stopping_step"]
+        config = Config(name, "toy", None, {"protocol": "paper", "task": task})
+        assert config["stopping_step"] == keys.model_options("GRU")["stopping_step"]
     table = requested(["--models=paper,recbole"]).study
     assert [each.label for each in table.settings] == [*PAPER_MODELS, *RECBOLE_ROWS]
     assert set(table.baselines) < set(PAPER_MODELS)

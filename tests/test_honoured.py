@@ -370,3 +370,11 @@ def test_a_key_that_is_honoured_changes_something(key, watch):
     if without not in _SEEN:
         _SEEN[without] = look(watch, **always)
     assert look(watch, **{**always, key: value}) != _SEEN[without]
+
+
+@pytest.mark.parametrize(("model", "idle"), [("GRU", True), ("BPR", True), ("NeuMF", False)])
+def test_half_precision_that_changes_nothing_is_said(watch, model, idle):
+    watch.printed.readouterr()
+    toy_run(watch.folder, model, enable_amp=True, **SHORT)
+    told = "".join(watch.printed.readouterr())
+    assert (f"enable_amp has no effect on {model} on this device" in told) is idle

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from recbole.quick_start import run_recbole
 from recbole.utils import (
     dataset_arguments,
     evaluation_arguments,
@@ -14,6 +18,7 @@ from recbole.utils import (
     training_arguments,
 )
 
+import ksr_recbole
 from dataset_atomic.cli import main as atomic
 from ksr_recbole.cli import main as recbole
 from ksr_recbole.comparison.cli import main as benchmark
@@ -27,8 +32,9 @@ from ksr_recbole.inference.cli import main as export
 from ksr_recbole.names import check_name
 from ksr_recbole.paths import CHECKOUT
 from ksr_recbole.pretraining import kge
+from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.model_size import check_memory
-from ksr_recbole.quick_start.process_keys import read_hosts
+from ksr_recbole.quick_start.process_keys import PROCESS_KEYS, read_hosts
 from ksr_recbole.registry import MODELS, model_class
 from ksr_recbole.trainer.trainer import check_options
 from ksr_recbole.tuning.cli import main as tune
@@ -260,3 +266,46 @@ def test_a_logger_that_is_not_installed_is_told(toy_folder, monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="log_wandb is True, which needs"):
         early_checks("KSR", toy_values(toy_folder, log_wandb=True))
+
+
+PLAIN = (
+    "word", "", "1e-3", 0, 1, 3, -1, 10**9, 0.5, 1e30, math.nan, True, None,
+    [1], ["a"], [None], [[{"a": [1]}]], {"a": 1}, {1: 2},
+)  # fmt: skip
+"""Values that a YAML file can hold."""
+
+
+def by_command(folder: Path, values: dict[str, Any], key: str, value: Any) -> None:
+    run("GRU", values.pop("dataset", "toy"), None, {**values, key: str(value)})
+
+
+def by_file(folder: Path, values: dict[str, Any], key: str, value: Any) -> None:
+    file = folder / "some.yaml"
+    file.write_text(yaml.safe_dump({key: value}))
+    values.pop(key, None)
+    run("GRU", None if key == "dataset" else "toy", [str(file)], values)
+
+
+def by_registration(folder: Path, values: dict[str, Any], key: str, value: Any) -> None:
+    ksr_recbole.register()
+    try:
+        run_recbole("GRU", "toy", config_dict={**values, key: value})
+    finally:
+        ksr_recbole.unregister()
+
+
+@pytest.mark.parametrize("way", [by_command, by_file, by_registration])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_taken_can_be_run_with(toy_folder, monkeypatch, way, seed):
+    """A short run with odd values that are of the key's kind: a result or a sentence."""
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    keys = [key for key in all_keys() if key not in (*PROCESS_KEYS, "epochs", "dataset")]
+    fitting = [(key, value) for key in keys for value in PLAIN if taken(key, value)]
+    for key, value in random.Random(seed).sample(fitting, 8):
+        values = toy_values(toy_folder, epochs=1, state="critical", report_modes=["uni5pop5"])
+        try:
+            way(toy_folder, values, key, value)
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000, (key, value)
+        except Exception as error:
+            raise AssertionError(f"{key}: {value!r}, given {way.__name__}") from error

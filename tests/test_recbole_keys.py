@@ -139,6 +139,45 @@ def test_recboles_defaults_are_no_remark(toy_folder):
     assert config.remarks() == []
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"threshold": {"rating": 3}}, ["threshold"]),
+        ({"normalize_all": True, "valid_neg_sample_args": {"distribution": "uniform"}},
+         ["normalize_all", "valid_neg_sample_args"]),
+        ({"repeatable": True, "worker": 1, "transform": "mask_itemseq", "mask_ratio": 0.3}, []),
+    ],
+)  # fmt: skip
+def test_recboles_models_under_the_protocol_say_it_too(toy_folder, given, said):
+    values = toy_values(toy_folder, protocol="paper", **given)
+    for key in ("kge_epochs", "bpr_epochs", "kg_embedding_size"):
+        del values[key]
+    config = Config("GRU4Rec", "toy", None, values)
+    assert [remark.split()[2] for remark in config.remarks()] == said
+
+
+@pytest.mark.parametrize("model", ["GRU", "GRU4Rec"])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"gpu_id": "0"}, "gpu_id has no effect here: everything is computed on the CPU"),
+        ({"use_gpu": True}, "use_gpu has no effect here"),
+        ({"enable_scaler": True}, "enable_scaler has no effect here"),
+        ({"wandb_project": "mine"}, "wandb_project has no effect without --log_wandb=True"),
+        ({"eval_step": 0, "stopping_step": 3}, "stopping_step has no effect with eval_step 0"),
+        ({"port": 5000}, "port has no effect on a single process"),
+        ({"gpu_id": ""}, None), ({"use_gpu": False, "wandb_project": "mine", "nproc": 2}, "wandb"),
+        ({"eval_step": 1, "stopping_step": 3}, None), ({"port": 5000, "nproc": 2}, None),
+    ],
+)  # fmt: skip
+def test_what_does_nothing_on_this_machine_or_alone_is_said(toy_folder, model, given, told):
+    values = {"gpu_id": "", "data_path": str(toy_folder), "device": "cpu", **given}
+    if model == "GRU4Rec":
+        values["train_neg_sample_args"] = None
+    remarks = Config(model, "toy", None, values).remarks()
+    assert remarks == [] if told is None else len(remarks) == 1 and told in remarks[0]
+
+
 @pytest.mark.parametrize("key", [k for k, d in DECISIONS.items() if d.fate is Fate.REFUSED])
 def test_what_cannot_be_had_is_refused(toy_folder, key):
     value = "x.pth" if key.endswith("_path") else 7 if key.isupper() else True
@@ -158,6 +197,8 @@ def test_how_much_of_a_sequence_is_read_is_decided_by_model(toy_folder):
         f"Config key {key} has no effect on BPR: it reads no sequences."
     ]
     assert said("GRU4Rec", protocol="paper", **{key: 7}) == []
+    (of_graph,) = said("LightGCN", protocol="paper", **{key: 7})
+    assert "has no effect on LightGCN: it reads no sequences" in of_graph
     assert said("KSR", **{key: 50}) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -307,6 +308,56 @@ def test_an_unknown_key_is_kept_with_a_warning(registered, caplog):
     assert "Unknown config key 'gama'" in caplog.text and "did you mean gamma?" in caplog.text
 
 
+IDLE = {
+    "threshold": {"rating": 3}, "normalize_all": True, "worker": 2, "gamma": 3, "gpu_id": "0",
+    "device": "cpu", "eval_args": {"mode": "uni500", "group_by": "none"}, "enable_amp": True,
+    "use_gpu": True, "wandb_project": "mine", "unused_col": {"inter": ["timestamp"]}, "epochs": 1,
+}  # fmt: skip
+"""Values that do nothing with GRU, and a mode for which the catalogue is too small."""
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What loggers warn of, wherever their handlers write it."""
+    told: list[str] = []
+    monkeypatch.setattr(logging.Logger, "warning", lambda _, text, *__, **___: told.append(text))
+    return told
+
+
+def test_what_our_run_warns_of_recboles_run_warns_of_too(toy_folder, registered, warned):
+    def said() -> set[str]:
+        told = set(warned)
+        warned.clear()
+        return told
+
+    values = toy_values(toy_folder, **IDLE)
+    del values["report_modes"], values["results_dir"]
+    run("GRU", "toy", None, {**values, "results_dir": str(toy_folder), "report_modes": ["full"]})
+    ours = said()
+    assert len(ours) >= len(IDLE) - 2 and any("uniform and" in each for each in ours)
+    run_recbole("GRU", "toy", config_dict=dict(values))
+    assert said() == ours
+
+
+def test_what_only_our_run_reads_is_said_by_recboles(toy_folder, registered, warned):
+    run_recbole("GRU", "toy", config_dict=toy_values(toy_folder, epochs=1, nproc=1))
+    for key in ("report_modes", "results_dir", "nproc"):
+        assert f"Config key {key} has no effect with RecBole's run_recbole" in " ".join(warned)
+
+
+def test_the_number_of_threads_is_that_of_the_configuration(registered, monkeypatch):
+    asked = []
+    monkeypatch.setattr("ksr_recbole.config.config.use_threads", asked.append)
+    RecBoleConfig("KSR", "toy", config_dict={"num_threads": 1})
+    assert asked == [1]
+
+
+def test_a_model_larger_than_the_memory_is_refused(toy_folder, registered):
+    values = toy_values(toy_folder, hidden_size=65000, num_layers=60)
+    with pytest.raises(UserError, match=r"need .* GiB"):
+        run_recbole("GRU", "toy", config_dict=values)
+
+
 def test_a_class_of_ours_is_configured_by_its_name(registered):
     assert RecBoleConfig(KSR, "toy")["model"] == "KSR"
     assert RecBoleConfig(RUMItem, "toy")["model"] == "RUM_I"
@@ -318,6 +369,7 @@ def test_a_class_of_ours_is_configured_by_its_name(registered):
         ({"save_dataset": True}, "save_dataset is True"),
         ({"dataloaders_save_path": "x.pth"}, "dataloaders_save_path is x.pth"),
         ({"local_rank": 1}, "run with nproc or world_size"),
+        ({"resume": True}, "resume is True, but RecBole's run_recbole cannot resume KSR"),
         ({"task": "next-week"}, "There is no task 'next-week'"),
         ({"eval_args": {"mode": "labeled"}}, "is not a mode known here"),
     ],

@@ -14,7 +14,8 @@ from dataset_atomic.layout import Layout
 from dataset_atomic.own_graph import OwnGraph
 from ksr_recbole import registry
 from ksr_recbole.compat import recbole_on_new_libraries
-from ksr_recbole.config.decisions import FILTERS, refuse, remarks
+from ksr_recbole.config import idle
+from ksr_recbole.config.decisions import refuse
 from ksr_recbole.config.evaluation_keys import metric_keys, parse_mode
 from ksr_recbole.config.keys import (
     KEYS_WITH_PARTS,
@@ -25,9 +26,9 @@ from ksr_recbole.config.keys import (
     known_tasks,
     model_options,
     names_of,
-    read_for_all,
+    recboles_defaults,
 )
-from ksr_recbole.config.kinds import check_fields, checked, options_of
+from ksr_recbole.config.kinds import check_fields, checked
 from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
 from ksr_recbole.config.options import option
 from ksr_recbole.config.shared import SHARED_SAMPLE
@@ -104,7 +105,6 @@ class Config(RecBoleConfig):
         refuse(self.model, self.external_config_dict, sequential=ours)
         if not self.under_protocol:
             self._check_within_reach()
-        use_threads(self["num_threads"])
 
     def compatibility_settings(self) -> None:
         """What RecBole's does to NumPy, for the whole process, is done to RecBole's modules."""
@@ -123,43 +123,8 @@ class Config(RecBoleConfig):
                 )
 
     def remarks(self) -> list[str]:
-        """A sentence on the keys that were given and that nothing here reads."""
-        given, said = self.external_config_dict, []
-        if idle := sorted(set(given) - read_for_all() - set(self.internal_config_dict)):
-            said = [f"Of no effect on {self.model}, no options of it: {', '.join(idle)}"]
-        if registry.under_protocol(self.model):
-            said += remarks(self.model, given, model_options(self.model))
-            said += self._remarks_on_options()
-            said += self._remarks_on_data()
-        return said
-
-    def _remarks_on_options(self) -> list[str]:
-        """On options that were given and mean nothing with the values that others have."""
-        if self.model not in registry.MODELS:
-            return []
-        options = options_of(self.model)
-        idle = set(options.defaults()) - set(options.of_effect(self))
-        return [
-            f"Config key {key} has no effect on {self.model} with the values of its other options."
-            for key in sorted(
-                idle & set(self.external_config_dict) & set(model_options(self.model))
-            )
-        ]
-
-    def _remarks_on_data(self) -> list[str]:
-        """On what is given together and does nothing then."""
-        given, said = self.external_config_dict, []
-        filters = sorted(key for key in FILTERS if given.get(key))
-        if given.get("benchmark_filename") and filters:
-            said.append(
-                f"Config keys {', '.join(filters)} have no effect with benchmark_filename, as in "
-                "RecBole: its files are taken as they are."
-            )
-        starts = self["kb_input"] or self["kb_score"]
-        if given.get("preload_weight") and not starts:
-            said.append(f"Config key preload_weight has no effect on {self.model}: it reads no "
-                        "vectors of a knowledge graph.")  # fmt: skip
-        return said
+        """A sentence on each key that was given and that does nothing here."""
+        return idle.remarks(self)
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return RecBoleLoader
@@ -226,8 +191,8 @@ class Config(RecBoleConfig):
             compared = registry.under_protocol(model)
             if compared or model in registry.WITH_VECTORS:
                 self._default_to(CONFIGS / "pretraining.yaml")
-            if compared:
-                self.internal_config_dict.update(model_options(model))
+            defaults = model_options(model) if compared else recboles_defaults()
+            self.internal_config_dict.update(defaults)
             self._default_to(CONFIGS / "dataset" / "default.yaml")
             self._default_to(CONFIGS / "dataset" / f"{dataset}.yaml")
             self._default_to(CONFIGS / "task" / f"{task}.yaml")
@@ -255,6 +220,7 @@ class Config(RecBoleConfig):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = super()._get_final_config_dict()
+        final["MODEL_TYPE"] = self.internal_config_dict["MODEL_TYPE"]  # whatever a user says
         for key in KEYS_WITH_PARTS:
             ours, given = self.internal_config_dict.get(key), final.get(key)
             if isinstance(ours, dict) and isinstance(given, dict):
@@ -288,6 +254,7 @@ class Config(RecBoleConfig):
         """
         super()._init_device()
         here, final = this_process(), self.final_config_dict
+        use_threads(final["num_threads"])
         self._check_device()
         if here.size == 1:
             return

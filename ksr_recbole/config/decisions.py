@@ -9,7 +9,7 @@ say that they have no effect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -141,6 +141,17 @@ READ_BY_SEQUENCE_MODELS = frozenset({"MAX_ITEM_LIST_LENGTH"})
 """Refused keys of which models without sequences say that they have no effect, and which RecBole's
 sequential models honour."""
 
+READ_BY_RECBOLES_MODELS = frozenset(
+    key
+    for key, each in DECISIONS.items()
+    if each.fate is Fate.NO_EFFECT and each.note in (_TRANSFORM, _TRAINERS)
+) | {"repeatable", "worker", "require_pow"}
+"""Keys of no effect on our models that RecBole's loaders, trainers and models read under the
+protocol too."""
+
+SET_BY_RECBOLE = frozenset(key for key, each in DECISIONS.items() if each.note == _FIXED)
+"""Keys that no run of any model takes from a user."""
+
 FILTERS = (
     *("rm_dup_inter", "val_interval", "filter_inter_by_user_or_item"),
     *("user_inter_num_interval", "item_inter_num_interval"),
@@ -164,28 +175,23 @@ def _says_nothing(key: str, value: Any) -> bool:
     return value in (None, False, "", [], {}) or value == _defaults().get(key, ...)
 
 
-def remarks(model: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+def remarks(model: str, given: Mapping[str, Any], honoured: Container[str]) -> list[str]:
     """A sentence on each key that was given and that does nothing for a model.
 
     Args:
         model: one that runs under the protocol.
         given: the user's config values.
-        options: the model's own options, which are no business of the table's.
+        honoured: keys that are no business of the table's, such as the model's own options.
     """
     said = []
     for key, value in given.items():
         decision = DECISIONS.get(key)
-        if decision is None or key in options or _says_nothing(key, value):
+        if decision is None or key in honoured or _says_nothing(key, value):
             continue
         if decision.fate is Fate.NO_EFFECT:
             said.append(f"Config key {key} has no effect on {model}: {decision.note}.")
         elif key in READ_BY_SEQUENCE_MODELS:  # of other models it was refused
             said.append(f"Config key {key} has no effect on {model}: it reads no sequences.")
-    group_by = (given.get("eval_args") or {}).get("group_by", "user")
-    if group_by not in ("user", None):
-        said.append(
-            f"Config key eval_args.group_by has no effect on {model}: users are split one by one."
-        )
     return said
 
 

@@ -114,7 +114,20 @@ def added_options(name: str) -> Mapping[str, Any]:
 def before_choice(name: str, *uses: str) -> dict[str, Any]:
     """The values that a model's options had before others were chosen for a dataset or a task."""
     chosen = {key for use in uses for key in chosen_options(name, use)}
-    return {key: value for key, value in model_options(name).items() if key in chosen}
+    above = {} if name in MODELS else _of_recboles_models()
+    values = {**above, **model_options(name)}
+    return {key: value for key, value in values.items() if key in chosen}
+
+
+def recboles_defaults() -> dict[str, Any]:
+    """What all models of RecBole have under the protocol: ``configs/recbole.yaml``."""
+    return _content_of(CONFIGS / "recbole.yaml")
+
+
+def _of_recboles_models() -> dict[str, Any]:
+    """What a model of RecBole has where its own YAML file gives no value."""
+    overall = source_of("recbole").parent / "properties" / "overall.yaml"
+    return {**_content_of(overall), **recboles_defaults()}
 
 
 def known_tasks() -> list[str]:

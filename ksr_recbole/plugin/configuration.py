@@ -169,6 +169,11 @@ def _become_ours(config: RecBoleConfig, name: str) -> None:
             "RecBole's run with nproc or world_size does not start the registered models of "
             "ksr_recbole; run them with `python run_recbole.py` of this project."
         )
+    if external.get("resume"):
+        raise UserError(
+            f"Config key resume is {shown(external['resume'])}, but RecBole's run_recbole cannot "
+            f"resume {name}; give it to `python run_recbole.py` of this project."
+        )
     _warn_of_unknown({**config.file_config_dict, **config.variable_config_dict})
     config.external_config_dict = nest(external)
     config.__class__ = Config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from logging import getLogger
 from typing import Any
 
@@ -13,10 +13,21 @@ from ksr_recbole.dataset.dataloader import (
     check_not_empty,
 )
 from ksr_recbole.dataset.sequence_datasets import WithSequences
-from ksr_recbole.quick_start.prepare import find_vectors, open_dataset
+from ksr_recbole.quick_start.model_size import check_memory
+from ksr_recbole.quick_start.prepare import (
+    check_candidates,
+    check_folders,
+    find_vectors,
+    open_dataset,
+)
+from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 
 FINGERPRINT = "data_fingerprint"
 """Config key that carries the dataset's fingerprint from the loaders to the trainer."""
+
+
+_OF_OUR_RUN = {"results_dir", "report_modes", *PROCESS_KEYS}
+"""Keys that our run reads and RecBole's does not."""
 
 
 def dataset_of(config: Any) -> WithSequences:
@@ -25,9 +36,21 @@ def dataset_of(config: Any) -> WithSequences:
     Raises:
         UserError: the dataset is unknown or its files are malformed.
     """
-    for remark in config.remarks():
+    check_folders(config)
+    for remark in [*config.remarks(), *_of_our_run_alone(config)]:
         getLogger().warning(remark)
-    return open_dataset(config)
+    dataset = open_dataset(config)
+    check_memory(config, dataset)
+    return dataset
+
+
+def _of_our_run_alone(config: Any) -> Iterator[str]:
+    """On keys that were given and that RecBole's own run does not know."""
+    for key in sorted(config.external_config_dict.keys() & _OF_OUR_RUN):
+        yield (
+            f"Config key {key} has no effect with RecBole's run_recbole; "
+            "`python run_recbole.py` of this project reads it."
+        )
 
 
 def loader_of(config: Any, phase: str) -> Callable[..., Any] | None:
@@ -67,4 +90,5 @@ def _test_data(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> Seque
 def _eval_data(config: Any, dataset: WithSequences, phase: Any) -> SequenceEvalData:
     data = SequenceEvalData(config, dataset, phase)
     check_not_empty(config, data)
+    check_candidates([data.mode], data)
     return data

@@ -6,6 +6,8 @@ model's hooks, the readers of checkpoints and the timings.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from logging import getLogger
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from recbole.utils import get_trainer, init_seed, training_arguments
 
 from ksr_recbole import registry
 from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
+from ksr_recbole.config.evaluation_keys import parse_mode
 from ksr_recbole.config.keys import added_options, checkpoint_keys
 from ksr_recbole.config.shared import MANY_ITEMS
 from ksr_recbole.dataset.dataloader import (
@@ -27,6 +30,8 @@ from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.dataset.recbole_views import load_views, recbole_loaders
 from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named, load_dataset
 from ksr_recbole.distributed import group
+from ksr_recbole.evaluation.candidates import fitting_counts
+from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import to_log_file
@@ -41,6 +46,21 @@ class Data(NamedTuple):
     train: TrainLoader
     valid: SequenceEvalData
     test: SequenceEvalData
+
+
+def check_folders(config: Any, *more: str) -> None:
+    """Make sure that what is made can be kept.
+
+    Args:
+        config: the configuration.
+        more: keys of further folders.
+
+    Raises:
+        UserError: a folder cannot be made or written to.
+    """
+    for key in ("checkpoint_dir", "pretrain_dir", "data_cache_dir", *more):
+        if config[key] is not None:
+            ensure_writable(config[key], key)
 
 
 def open_dataset(config: Any) -> WithSequences:
@@ -87,6 +107,23 @@ def load_data(config: Any) -> Data:
     check_not_empty(config, *phases)
     to_log_file(str(dataset))
     return Data(dataset, *phases)
+
+
+def check_candidates(modes: Iterable[str], *phases: SequenceEvalData) -> None:
+    """Make sure that candidates can be drawn, and say where a small catalogue has fewer."""
+    for data, mode in itertools.product(phases, map(parse_mode, modes)):
+        dataset, wanted = data.dataset, (mode.n_uniform, mode.n_popular)
+        if mode.kind == "full":
+            continue
+        drawn_from = (dataset.sequences, dataset.split, data.phase)
+        users = dataset.field2id_token[dataset.uid_field]
+        counts = fitting_counts(*drawn_from, wanted, users)
+        if counts != wanted:
+            getLogger().warning(
+                f"{data.phase}: the catalogue has {dataset.sequences.n_items - 1} items, so each "
+                f"positive is ranked against {counts[0]} uniform and {counts[1]} popular items "
+                f"instead of {wanted[0]} and {wanted[1]}."
+            )
 
 
 def find_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -17,19 +16,19 @@ from ksr_recbole import registry
 from ksr_recbole.bars import hide, recbole_bars
 from ksr_recbole.compat import trusting
 from ksr_recbole.config import Config
-from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
+from ksr_recbole.config.evaluation_keys import evaluated_modes
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.evaluation.candidates import fitting_counts
 from ksr_recbole.evaluation.evaluator import EvalResult
-from ksr_recbole.files import ensure_writable
 from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.quick_start.logs import logging_of, to_log_file
 from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.prepare import (
+    check_candidates,
+    check_folders,
     find_vectors,
     load_data,
     load_recboles_data,
@@ -115,7 +114,7 @@ def run_in_process(
 
 
 def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
-    group.from_main(lambda: _check_folders(config))
+    group.from_main(lambda: check_folders(config, "results_dir"))
     init_seed(config["seed"], config["reproducibility"])
     # The test shares the cores as training does, and so does what is measured after it.
     with logging_of(config), sharing_cores():
@@ -132,13 +131,6 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
         return _run_recbole_model(config, saved)
 
 
-def _check_folders(config: Config) -> None:
-    for key in ("checkpoint_dir", "results_dir", "pretrain_dir"):
-        ensure_writable(config[key], key)
-    if config["data_cache_dir"] is not None:
-        ensure_writable(config["data_cache_dir"], "data_cache_dir")
-
-
 def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     # What would be refused later is refused before anything is read or trained.
     check_options(config, registry.model_class(config["model"]))
@@ -152,7 +144,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     check_memory(config, dataset)
     resume = group.from_main(lambda: _resume_path(config))
     modes = evaluated_modes(config)
-    group.from_main(lambda: _check_candidates(modes, valid_data, test_data))
+    group.from_main(lambda: check_candidates(modes, valid_data, test_data))
     with stages("pretraining"):
         vectors = find_vectors(config, dataset)
     if ours:
@@ -274,23 +266,6 @@ def _resume_path(config: Config) -> str | None:
         return None
     checkpoint.check_exists(given)
     return str(given)
-
-
-def _check_candidates(modes: list[str], *phases: SequenceEvalData) -> None:
-    """Make sure that candidates can be drawn, and say where a small catalogue has fewer."""
-    for data, mode in itertools.product(phases, map(parse_mode, modes)):
-        dataset, wanted = data.dataset, (mode.n_uniform, mode.n_popular)
-        if mode.kind == "full":
-            continue
-        drawn_from = (dataset.sequences, dataset.split, data.phase)
-        users = dataset.field2id_token[dataset.uid_field]
-        counts = fitting_counts(*drawn_from, wanted, users)
-        if counts != wanted:
-            getLogger().warning(
-                f"{data.phase}: the catalogue has {dataset.sequences.n_items - 1} items, so each "
-                f"positive is ranked against {counts[0]} uniform and {counts[1]} popular items "
-                f"instead of {wanted[0]} and {wanted[1]}."
-            )
 
 
 def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:

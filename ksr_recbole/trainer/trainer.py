@@ -34,6 +34,7 @@ from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
 from ksr_recbole.trainer.checkpoint_file import numpy_state
+from ksr_recbole.trainer.half_precision import HalfPrecision
 from ksr_recbole.trainer.optimizer_state import optimizer_state
 from ksr_recbole.trainer.row_updates import update_rows_alone
 
@@ -78,6 +79,7 @@ class ProtocolTrainer(Trainer):
         self.best_epoch = -1
         self.epochs_trained = 0
         self.finished = False
+        self._noticed = False
         self._best_state: dict[str, torch.Tensor] | None = None
         self.drawn_candidates: dict[tuple[str, str], CandidateSets] = {}
 
@@ -137,10 +139,28 @@ class ProtocolTrainer(Trainer):
         show_progress: bool = False,
     ) -> Any:
         self._begin_epoch(train_data, epoch_idx)
-        with _matrix_products(self.matmul_precision):
+        with _matrix_products(self.matmul_precision), self._noticing_half_precision():
             loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self.epochs_trained = epoch_idx + 1
         return loss
+
+    @contextmanager
+    def _noticing_half_precision(self) -> Iterator[None]:
+        """Say after the first epoch if ``enable_amp`` has changed nothing that was computed.
+
+        Which operations it reaches depends on the device, and fused steps are none of them.
+        """
+        if not self.enable_amp or self._noticed:
+            yield
+            return
+        with HalfPrecision() as seen:
+            yield
+        self._noticed = True
+        if not seen.used:
+            self.logger.warning(
+                f"Config key enable_amp has no effect on {self.config['model']} on this device: "
+                f"nothing that it computes on {self.device.type} takes half precision."
+            )
 
     def _begin_epoch(self, train_data: Any, epoch: int) -> None:
         """Make what is drawn in an epoch depend on the seed and the epoch alone."""

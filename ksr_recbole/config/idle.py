@@ -1,0 +1,102 @@
+"""What a user gave and what does nothing: a sentence on each key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import Any
+
+from recbole.utils import ModelType
+
+from ksr_recbole import registry
+from ksr_recbole.config import decisions
+from ksr_recbole.config.keys import model_options, read_for_all
+from ksr_recbole.config.kinds import options_of
+
+_ON_GPUS = ("gpu_id", "use_gpu", "enable_scaler")
+"""Keys that mean something where there is a GPU."""
+
+_BY_USER = ("user", None)
+_OF_VALIDATION = ("stopping_step", "valid_metric")
+_OF_SEVERAL = ("ip", "port", "group_offset")
+
+
+def remarks(config: Any) -> list[str]:
+    """A sentence on each key that was given and that does nothing with the others' values.
+
+    Args:
+        config: a :class:`~ksr_recbole.config.Config`.
+    """
+    model, given = config.model, config.external_config_dict
+    said = []
+    if unread := sorted(set(given) - read_for_all() - set(config.internal_config_dict)):
+        said.append(f"Of no effect on {model}, no options of it: {', '.join(unread)}")
+    said += decisions.remarks(model, given, _honoured_in(config))
+    if config.under_protocol and (given.get("eval_args") or {}).get("group_by") not in _BY_USER:
+        said.append(
+            f"Config key eval_args.group_by has no effect on {model}: users are split one by one."
+        )
+    if registry.under_protocol(model):
+        said += _on_options(config)
+        said += _on_data(config)
+    return [*said, *_on_the_machine(config), *_on_company(config)]
+
+
+def _honoured_in(config: Any) -> Set[str]:
+    """Keys of no effect on most of our models that this run's honours."""
+    if not config.under_protocol:  # RecBole decides of all but what it sets itself
+        return decisions.DECISIONS.keys() - decisions.SET_BY_RECBOLE
+    options = frozenset(model_options(config.model))
+    if config.model in registry.MODELS:
+        return options
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    of_sequences = decisions.READ_BY_SEQUENCE_MODELS if sequential else frozenset()
+    return options | decisions.READ_BY_RECBOLES_MODELS | of_sequences
+
+
+def _on_options(config: Any) -> Iterator[str]:
+    """On options that mean nothing with the values that others have."""
+    options = options_of(config.model)
+    idle = set(options.defaults()) - set(options.of_effect(config))
+    given = set(config.external_config_dict) & set(model_options(config.model))
+    for key in sorted(idle & given):
+        yield (
+            f"Config key {key} has no effect on {config.model} with the values of its other "
+            "options."
+        )
+
+
+def _on_data(config: Any) -> Iterator[str]:
+    """On what is given together and does nothing then."""
+    given = config.external_config_dict
+    filters = sorted(key for key in decisions.FILTERS if given.get(key))
+    if given.get("benchmark_filename") and filters:
+        yield (
+            f"Config keys {', '.join(filters)} have no effect with benchmark_filename, as in "
+            "RecBole: its files are taken as they are."
+        )
+    if given.get("preload_weight") and not (config["kb_input"] or config["kb_score"]):
+        yield (
+            f"Config key preload_weight has no effect on {config.model}: it reads no vectors of a "
+            "knowledge graph."
+        )
+
+
+def _on_the_machine(config: Any) -> Iterator[str]:
+    """On what was given for a GPU where the CPU computes."""
+    if config["device"].type == "cpu":
+        for key in _ON_GPUS:
+            if config.external_config_dict.get(key):
+                yield f"Config key {key} has no effect here: everything is computed on the CPU."
+
+
+def _on_company(config: Any) -> Iterator[str]:
+    """On what means something together with another key alone."""
+    given = config.external_config_dict
+    if given.get("wandb_project") and not config["log_wandb"]:
+        yield "Config key wandb_project has no effect without --log_wandb=True."
+    if config["eval_step"] == 0:
+        for key in sorted(given.keys() & {*_OF_VALIDATION}):
+            yield f"Config key {key} has no effect with eval_step 0, which is no validation at all."
+    if config["nproc"] == 1 and config["world_size"] <= 1:
+        for key in sorted(given.keys() & {*_OF_SEVERAL}):
+            yield f"Config key {key} has no effect on a single process; nproc says how many."
