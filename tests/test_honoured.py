@@ -261,7 +261,7 @@ def wandb(watch: Watch, **values: Any) -> list[str]:
     """The projects that a stand-in for Weights & Biases is asked for."""
     asked: list[str] = []
     fake = ModuleType("wandb")
-    fake.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    fake.__spec__ = importlib.machinery.ModuleSpec("wandb", None, origin="a test")
     vars(fake).update(
         init=lambda project=None, **_: asked.append(project), log=lambda *_, **__: None,
         define_metric=lambda *_, **__: None, finish=lambda: None, run=None,

@@ -263,7 +263,7 @@ def test_options_of_recboles_models_that_recbole_stops_on(toy_folder, capsys, op
 
 
 def test_a_logger_that_is_not_installed_is_told(toy_folder, monkeypatch):
-    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "is_installed", lambda name: False)
     with pytest.raises(UserError, match="log_wandb is True, which needs"):
         early_checks("KSR", toy_values(toy_folder, log_wandb=True))
 

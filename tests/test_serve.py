@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 import threading
@@ -235,8 +234,7 @@ def test_typing_choosing_and_stepping_back(url):
 
 
 def test_a_missing_package_is_one_sentence_that_says_what_to_type(monkeypatch, capsys, tmp_path):
-    real = importlib.util.find_spec
-    monkeypatch.setattr(cli, "find_spec", lambda n: None if n == "uvicorn" else real(n))
+    monkeypatch.setattr(cli, "is_installed", lambda name: name != "uvicorn")
     assert main(["serve", str(tmp_path)]) == 2
     assert "which this Python lacks; type `pip install uvicorn`." in capsys.readouterr().err
 
