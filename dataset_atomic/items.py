@@ -85,7 +85,7 @@ def read_items(path: Path, columns: ItemColumns, separator: str = ",") -> Items:
         (name for name in names if _is_title(name, columns.item) and name != columns.item), None
     )
     others = [name for name in names if name not in (columns.item, title)]
-    wanted = columns.attributes or tuple(others)
+    wanted = tuple(dict.fromkeys(columns.attributes)) or tuple(others)
     _check_columns(path, names, [columns.item, *([title] if title else []), *wanted])
     if unknown := [name for name in columns.whole if name not in wanted]:
         raise UserError(f"--whole names '{shown(unknown[0])}', which is no attribute here.")
@@ -102,7 +102,7 @@ def read_items(path: Path, columns: ItemColumns, separator: str = ",") -> Items:
     notes = [] if title is None else [f"{title}: the titles of the items (--title names another)"]
     for name in wanted:
         found, note = _read_attribute(name, ids, frame[name], columns)
-        notes.append(f"{name}: {note}")
+        notes.append(f"{name or 'a column without a name'}: {note}")
         if found is not None:
             facts.append(found)
     if not facts:
@@ -137,7 +137,9 @@ def _items_of(
 
 
 def _header(path: Path, separator: str) -> list[str]:
-    return header_fields(first_line(path).decode(errors="replace"), separator, quoted=True)
+    if not (line := first_line(path)):
+        raise UserError(f"{path} is empty; expected a header and an item a line.")
+    return header_fields(line.decode(errors="replace"), separator, quoted=True)
 
 
 def _is_title(column: str, item: str) -> bool:
@@ -152,7 +154,8 @@ def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> N
             known = ", ".join(shown(each, 30) for each in names[:20])
             raise UserError(
                 f"{path} has no column '{shown(name)}'; its columns are: {known}. Correct the "
-                "header, or name the column of ids with --items-id and others with --attributes."
+                "header, or give the separator with --separator, the column of ids with --items-id "
+                "and others with --attributes."
             )
 
 
@@ -195,4 +198,5 @@ def _read_attribute(
     without = len(ids) - pairs["item_id"].n_unique()
     have = "item has" if without == 1 else "items have"
     missing = f", {without:,} {have} none" if without else ""
-    return facts.select(*FACT), f"{how}, {n_values:,} values{missing}"
+    values_there = f"{n_values:,} value{'s' * (n_values != 1)}"
+    return facts.select(*FACT), f"{how}, {values_there}{missing}"

@@ -25,7 +25,13 @@ from ksr_recbole.explanation import trace as trace_module
 from ksr_recbole.explanation import value_entities as batching
 from ksr_recbole.explanation.explain import explain
 from ksr_recbole.explanation.heat_map import draw
-from ksr_recbole.explanation.labels import attribute_labels, relation_label, relation_labels
+from ksr_recbole.explanation.labels import (
+    Names,
+    attribute_labels,
+    item_titles,
+    relation_label,
+    relation_labels,
+)
 from ksr_recbole.explanation.page import page
 from ksr_recbole.explanation.parts import Chosen, Reason, Recommendation
 from ksr_recbole.explanation.terminal import abbreviations, render
@@ -232,6 +238,19 @@ def test_without_names_ids_are_shown_and_one_line_says_how_to_add_them(tmp_path)
     (note,) = explanation.notes
     assert "films.item" in note and "films.entity" in note and "name:token_seq" in note
     assert note in " ".join(render(explanation, width=400, full=True).split("\n"))
+
+
+def test_an_item_without_a_title_is_called_as_its_entity(films, tmp_path):
+    """Tracks of a graph with names, where nobody wrote a table of items."""
+    _, dataset = films
+    folder = tmp_path / "films" / "films"
+    items = sorted(dataset.item2entity)
+    (folder / "films.item").unlink()
+    with (folder / "films.entity").open("a") as file:
+        file.write("".join(f"{dataset.item2entity[i]}\tSong {i}\n" for i in items[1:]))
+    names = Names.read(dataset, set(items), set())
+    assert names.items == {i: f"Song {i}" for i in items[1:]} and not names.notes
+    assert item_titles(dataset, items) == [items[0], *(f"Song {i}" for i in items[1:])]
 
 
 @pytest.mark.parametrize(

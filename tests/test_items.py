@@ -384,6 +384,17 @@ def _sales(separator: str) -> TextFormat:
     return TextFormat(names, separator, quoted=True, header=True)
 
 
+def test_a_column_without_a_name_and_a_table_without_a_line(tmp_path):
+    path = tmp_path / "i.csv"
+    path.write_text(",item_id,brand\n0,1,a\n1,2,a\n")  # as pandas writes its index
+    notes = read_items(path, ItemColumns()).notes
+    assert notes[0].startswith("a column without a name: left out") and "1 value" in notes[1]
+    path.write_text("")
+    assert "i.csv is empty" in complaint(path)
+    path.write_text("item_id;brand\n1;a\n")
+    assert "the separator with --separator" in complaint(path)
+
+
 def test_quoted_headers_and_other_encodings(tmp_path):
     path = tmp_path / "i.csv"
     path.write_text('item_id,"brand, main"\n1,a\n2,a\n')

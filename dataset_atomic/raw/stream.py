@@ -166,7 +166,7 @@ def _parse(path: Path, first_line: int, text: bytes, names: list[str], layout: T
     )
     # A header of its own tells Polars how many columns to look for in every line.
     header = separator.join(f"c{k}" for k in range(len(columns)))
-    required = [name for name in names if name[0] != "\0" and name not in layout.optional]
+    required = [name for name in names if not name.startswith("\0") and name not in layout.optional]
     try:
         frame = pl.read_csv(
             header.encode() + b"\n" + plain,
@@ -183,7 +183,7 @@ def _parse(path: Path, first_line: int, text: bytes, names: list[str], layout: T
     filled = frame.filter(~is_blank) if frame[names[0]].null_count() else frame
     if sum(filled[name].null_count() for name in required) or filled[_OVERFLOW].count():
         _explain(path, first_line, text, names, required, layout)
-    wanted = [name for name in names if name[0] != "\0"]
+    wanted = [name for name in names if not name.startswith("\0")]
     blank = frame.height - filled.height
     return Block(path, first_line, text, filled.select(wanted), blank)
 

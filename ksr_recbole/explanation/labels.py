@@ -26,7 +26,7 @@ class Names:
     """Names by id, as far as the files have them.
 
     Attributes:
-        items: titles by item id.
+        items: titles by item id, or names of their entities.
         entities: names by entity id.
         notes: a sentence on what is shown by its id, and how to add names; or nothing.
     """
@@ -41,7 +41,8 @@ class Names:
     ) -> Names:
         """The names of some items and entities, from ``<dataset>.item`` and ``.entity``.
 
-        An entity without a name takes the title of an item that is linked to it.
+        An entity without a name takes the title of an item that is linked to it, and an item
+        without a title the name of its entity.
 
         Args:
             dataset: a dataset; its folder has the files.
@@ -52,16 +53,21 @@ class Names:
             UserError: a malformed file.
         """
         wanted = set(entities)
-        linked = {item: e for item, e in dataset.item2entity.items() if e in wanted}
+        entity_of = dataset.item2entity
+        linked = {item: e for item, e in entity_of.items() if e in wanted}
         item_file, entity_file = (
             atomic_path(dataset.dataset_path, dataset.dataset_name, s) for s in ("item", "entity")
         )
         layout = Layout.of(dataset.config)
-        titles = _titles(item_file, layout, {*items, *linked})
-        names = {linked[item]: titles[item] for item in linked if titles and item in titles}
-        named = _entity_names(entity_file, layout, wanted)
+        titles = _titles(item_file, layout, {*items, *linked}) or {}
+        untitled = [item for item in items if item not in titles]
+        ends = {entity_of[item] for item in untitled if item in entity_of}
+        named = _entity_names(entity_file, layout, wanted | ends)
+        names = {linked[item]: titles[item] for item in linked if item in titles}
         names.update(named or {})
-        missing = [] if titles is not None else [_advice("items", item_file, dataset.iid_field)]
+        missing = []
+        if not titles and not ends & names.keys():
+            missing.append(_advice("items", item_file, dataset.iid_field))
         if named is None:
             missing.append(_advice("entities", entity_file, dataset.entity_field))
         elif wanted - names.keys():
@@ -69,8 +75,9 @@ class Names:
                 f"{len(wanted - names.keys()):,} of the {len(wanted):,} entities here have no "
                 f"name in {entity_file} and are shown by their ids"
             )
+        called = {i: names[entity_of[i]] for i in untitled if entity_of.get(i) in names}
         notes = (f"{'; '.join(missing)}.",) if missing else ()
-        return cls({k: v for k, v in (titles or {}).items() if k in set(items)}, names, notes)
+        return cls({**called, **{i: titles[i] for i in items if i in titles}}, names, notes)
 
     def item(self, token: str) -> str:
         """An item's title, or its id."""
@@ -82,17 +89,25 @@ class Names:
 
 
 def item_titles(dataset: Any, items: Sequence[str]) -> list[str]:
-    """Titles of items, from ``<dataset>.item``; the id where there is none.
+    """Titles of items, from ``<dataset>.item``; else their entities' names; else the ids.
 
     Args:
-        dataset: any dataset of RecBole's; its folder has the file.
+        dataset: any dataset of RecBole's; its folder has the files.
         items: item ids.
 
     Raises:
         UserError: a malformed file.
     """
-    path = atomic_path(dataset.dataset_path, dataset.dataset_name, "item")
-    titles = _titles(path, Layout.of(dataset.config), set(items)) or {}
+    folder, name, layout = dataset.dataset_path, dataset.dataset_name, Layout.of(dataset.config)
+    titles = _titles(atomic_path(folder, name, "item"), layout, set(items)) or {}
+    link = atomic_path(folder, name, "link")
+    if link.is_file() and (untitled := set(items) - titles.keys()):
+        pairs = scan_atomic(link, {layout.item: "token", layout.entity: "token"}, layout)
+        rows = _rows(pairs, layout.item, untitled, [layout.entity])
+        entity_of = {row[layout.item]: row[layout.entity] for row in rows}
+        path = atomic_path(folder, name, "entity")
+        named = _entity_names(path, layout, set(entity_of.values())) or {}
+        titles |= {item: named[e] for item, e in entity_of.items() if e in named}
     return [titles.get(item, item) for item in items]
 
 

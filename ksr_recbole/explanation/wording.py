@@ -35,6 +35,7 @@ _PHRASES = {
     "actor": "with {}", "composer": "music by {}", "editor": "edited by {}",
     "cinematographer": "filmed by {}", "production company": "made by {}",
     "distributor": "distributed by {}", "country": "from {}", "decade": "from the {}",
+    "artist": "by {}", "author": "by {}", "engineer": "recorded by {}",
     "category": "“{}”", "genre": "{} (genre)", "rating": "rated {}",
 }  # fmt: skip
 """What is said of a value of an attribute; all others read "label: value"."""
