@@ -19,6 +19,7 @@ from dataset_atomic.filtering import (
     core_of,
     default_min_triples,
     filter_to_fixed_point,
+    largest_core,
     relation_table,
 )
 from dataset_atomic.layout import Layout
@@ -115,7 +116,7 @@ class ConversionReport:
             *(funnel.line() for funnel in self.funnels),
             *self.notes,
             f"{self.k_core}-core, relations of {self.min_triples:,} or more triples, "
-            f"fixed point after {self.rounds} rounds, "
+            f"fixed point after {self.rounds} round{'s' * (self.rounds > 1)}, "
             f"{self.shared_entities:,} entities shared by several items",
             f"{len(self.attributes)} attributes: {', '.join(self.attributes)}",
             f"graph: {self.origin}",
@@ -365,14 +366,15 @@ def _with_facts(scan: Scan, material: Material, link: pl.DataFrame) -> Scan:
 def _in_core(material: Material, options: Options, k_core: int) -> tuple[pl.DataFrame, Funnel]:
     """The interactions between users and linked items with ``k_core`` of them each."""
     inter, funnel = _without_repeats(material, options)
-    n_linked = inter.height
-    inter = funnel.step(f"outside the {k_core}-core", inter, core_of(inter, k_core))
-    if inter.is_empty():
+    core = funnel.step(f"outside the {k_core}-core", inter, core_of(inter, k_core))
+    if core.is_empty():
+        most = largest_core(inter)
         raise UserError(
             f"No linked item of {material.name} is left in the {k_core}-core of its "
-            f"{n_linked:,} interactions with linked items (k_core={k_core}); lower it."
+            f"{inter.height:,} interactions with linked items (k_core={k_core}: so many for every "
+            f"user and item); lower it: --k-core={most} leaves {core_of(inter, most).height:,}."
         )
-    return inter, funnel
+    return core, funnel
 
 
 def ensure_free(out_dir: str | os.PathLike[str], options: Options) -> None:

@@ -158,6 +158,18 @@ def core_of(inter: pl.DataFrame, k_core: int) -> pl.DataFrame:
     return inter
 
 
+def largest_core(inter: pl.DataFrame) -> int:
+    """The largest ``k`` whose :func:`core_of` the interactions, at least one, is not empty."""
+    known, empty = 1, inter.height + 1
+    while known + 1 < empty:
+        middle = (known + empty) // 2
+        if core_of(inter, middle).is_empty():
+            empty = middle
+        else:
+            known = middle
+    return known
+
+
 def _dense(inter: pl.DataFrame, k_core: int) -> pl.DataFrame:
     return inter.filter(
         _is_frequent(inter["user_id"], k_core) & _is_frequent(inter["item_id"], k_core)

@@ -278,6 +278,8 @@ def test_windows_line_ends_change_nothing(source, tmp_path, converted):
 def test_nothing_left(source, tmp_path):
     sentence = complaint(source, tmp_path / "out", k_core=10_000)
     assert "No linked item" in sentence and "k_core=10000" in sentence
+    least = int(sentence.partition("--k-core=")[2].split()[0])
+    assert complaint(source, tmp_path / "out", k_core=least + 1).endswith(sentence[-25:])
     sentence = complaint(source, tmp_path / "out", min_triples=10**6)
     assert "'m.0dyb1'" in sentence  # an example of the links
     assert "No linked item" in sentence and "min_triples=1000000" in sentence
