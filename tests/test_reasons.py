@@ -265,11 +265,13 @@ def test_what_does_not_speak_for_an_item_is_not_called_a_reason():
     [
         (["director"], "directed by {Ann} B"),
         (["brand"], "brand: {Ann} B"),
+        (["artist"], "by {Ann} B"),
         (["director", "actor"], "{Ann} B (director, actor)"),
     ],
 )
 def test_values_in_words(labels, said):
     assert phrase_of(labels, "{Ann} B") == said
+    assert phrase_of(["price"], "price 10 to 20") == "price 10 to 20"
 
 
 def test_sentences_and_labels():
@@ -280,5 +282,7 @@ def test_sentences_and_labels():
         "with Ann: you chose F0 and F1, 1 and 5 choices ago",
         "with Ann: you chose F0, F1 and 2 more, the latest 1 and 5 choices ago",
     ]
+    again = [Chosen(Item("a", "Song"), ago) for ago in (2, 3, 9)]  # it was played three times
+    assert sentence_of("by Ann", again) == "by Ann: you chose Song, 2 choices ago"
     assert plain_label("director (dbo)") == plain_label("directed by") == "director"
     assert plain_label("shelf (big)") == "shelf"

@@ -51,19 +51,30 @@ def phrase_of(labels: Sequence[str], value: str) -> str:
     """A value in words, such as "directed by Nora Ephron"."""
     if len(labels) > 1:
         return f"{value} ({', '.join(labels)})"
+    if value.startswith(f"{labels[0]} "):  # "price 10 to 20"
+        return value
     return _PHRASES.get(labels[0], f"{labels[0]}: {{}}").replace("{}", value)
 
 
 def sentence_of(phrase: str, chosen: Sequence[Chosen]) -> str:
     """A phrase with the latest items of the history that share it."""
-    named = chosen[:_NAMED]
+    different = _once(chosen)
+    named = different[:_NAMED]
     titles = [each.item.title for each in named]
-    if more := len(chosen) - len(named):
+    if more := len(different) - len(named):
         titles.append(f"{more:,} more")
     ago = _listed([f"{each.ago:,}" for each in named])
     choices = "choice" if named[-1].ago == 1 else "choices"
     those = ", the latest" if more else ","
     return f"{phrase}: you chose {_listed(titles)}{those} {ago} {choices} ago"
+
+
+def _once(chosen: Sequence[Chosen]) -> list[Chosen]:
+    """The latest time of every item, as a song is played again; the latest first, as given."""
+    latest: dict[str, Chosen] = {}
+    for each in chosen:
+        latest.setdefault(each.item.id, each)
+    return list(latest.values())
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -222,7 +233,7 @@ def _why(reasons: Sequence[Reason], common: Sequence[Reason], shared: Sequence[R
     """One sentence for a recommendation."""
     if reasons or common:
         first = (*reasons, *common)[0]
-        titles = [each.item.title for each in first.chosen[:_NAMED]]
+        titles = [each.item.title for each in _once(first.chosen)[:_NAMED]]
         return f"{first.phrase[0].upper()}{first.phrase[1:]}, like {_listed(titles)}."
     if shared:
         return f"{NOT_THE_MODELS}: {shared[0].phrase}."
