@@ -489,6 +489,16 @@ def test_vectors_that_are_named_wrongly_are_one_sentence(folder, change, told):
         pretrained_vectors(config, dataset)
 
 
+def test_given_vectors_are_read_before_others_are_trained(folder):
+    values = write_vectors(folder, "entities", size=3)
+    config = config_of(folder, "KSR", **values)
+    dataset = load_dataset(config)
+    dataset.build()
+    with pytest.raises(UserError, match="have 3 numbers but kg_embedding_size is 4"):
+        pretrained_vectors(config, dataset)
+    assert dataset.pretrained is not None and dataset.pretrained.items is None
+
+
 def test_a_loss_without_negatives_is_one_sentence(folder):
     config = config_of(folder, "GRU", loss_type="BPR", train_neg_sample_args=None)
     with pytest.raises(UserError, match="train_neg_sample_args is None, but the loss of GRU needs"):

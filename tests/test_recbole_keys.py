@@ -11,9 +11,11 @@ from recbole.utils import argument_list
 
 from ksr_recbole.config import Config
 from ksr_recbole.config.decisions import DECISIONS, Fate, page
+from ksr_recbole.config.keys import FORMER_KEYS, known_keys
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.errors import UserError
 from ksr_recbole.paths import CHECKOUT, source_of
+from ksr_recbole.quick_start.recbole_models import is_usable
 from tests.toy import toy_values
 
 RECBOLE = source_of("recbole").parent
@@ -215,3 +217,57 @@ def test_filters_beside_the_users_own_files_are_said(toy_folder):
     )
     (said,) = Config("KSR-paper", "toy", None, values).remarks()
     assert "user_inter_num_interval have no effect with benchmark_filename" in said
+
+
+def test_keys_of_an_earlier_recbole_say_what_says_the_same_today(toy_folder):
+    assert not FORMER_KEYS.keys() & known_keys()
+    for key, now in FORMER_KEYS.items():
+        with pytest.raises(UserError, match=f"'{key}' in .* of an earlier RecBole.*use {now[:9]}"):
+            Config("GRU", "toy", None, toy_values(toy_folder, **{key: None}))
+        assert now.partition(" ")[0].partition(".")[0].strip(",") in known_keys()
+
+
+def test_recboles_own_defaults_run_as_they_are(toy_folder):
+    """RecBole refuses two of its defaults with models of sequences."""
+    values = {"data_path": str(toy_folder), "gpu_id": ""}
+    assert Config("GRU", "toy", None, {**values, "repeatable": False}).remarks() == []
+    stock = Config("SASRec", "toy", None, values)
+    assert stock["train_neg_sample_args"]["distribution"] == "none"
+    uniform = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    with pytest.raises(UserError, match="should be None when the loss_type is CE"):
+        Config("SASRec", "toy", None, {**values, **uniform})
+
+
+@pytest.mark.parametrize("protocol", ["paper", "recbole"])
+@pytest.mark.parametrize("none", [None, {"distribution": "none"}])
+def test_a_loss_on_pairs_without_negatives_is_refused(toy_folder, protocol, none):
+    values = {"data_path": str(toy_folder), "gpu_id": "", "protocol": protocol}
+    values |= {"loss_type": "BPR", "train_neg_sample_args": none}
+    with pytest.raises(UserError, match="but the loss of GRU4Rec needs negatives"):
+        Config("GRU4Rec", "toy", None, values)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"load_col": {"intre": ["user_id"]}}, "load_col.intre has no effect; did you mean inter?"),
+        ({"unload_col": {"user": ["age"]}}, "unload_col.user has no effect: there is no toy.user"),
+        ({"load_col": {"item": ["item_id"], "kg": None}}, None),
+        ({"benchmark_filename": ["a", "b", "c"], "eval_args": {"split": {"RS": [8, 1, 1]}}},
+         "eval_args.split and eval_args.order have no effect with benchmark_filename"),
+        ({"benchmark_filename": ["a", "b", "c"], "eval_args": {"order": "TO"}}, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("model", ["GRU", "SASRec"])
+def test_files_and_splits_that_no_one_reads_are_said(toy_folder, model, given, told):
+    (toy_folder / "toy" / "toy.item").write_text("item_id:token\ni1\n")
+    protocol = {"protocol": "paper"} if model == "SASRec" else {}
+    values = {"data_path": str(toy_folder), "gpu_id": "", **protocol, **given}
+    remarks = Config(model, "toy", None, values).remarks()
+    assert remarks == [] if told is None else len(remarks) == 1 and told in remarks[0]
+
+
+@pytest.mark.parametrize(("model", "can"), [("SASRec", True), ("FM", False)])
+def test_the_protocol_is_recommended_to_models_that_can_run_under_it(toy_folder, model, can):
+    config = Config(model, "toy", None, {"data_path": str(toy_folder), "gpu_id": ""})
+    assert is_usable(config) is can

@@ -229,6 +229,14 @@ def wandb(key: str, value: Any) -> bool:
     return value
 
 
+def no_negatives(model: str) -> UserError:
+    """What is raised where ``train_neg_sample_args`` leaves a loss without negatives."""
+    return UserError(
+        f"Config key train_neg_sample_args is None, but the loss of {model} needs negatives; leave "
+        "it out, or give loss_type: CE to a model that has it."
+    )
+
+
 def level(key: str, value: Any) -> Any:
     """RecBole's levels of its log, in any case."""
     levels = ("info", "debug", "error", "warning", "critical")

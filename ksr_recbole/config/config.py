@@ -9,12 +9,14 @@ from typing import Any
 import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
+from recbole.utils import InputType, ModelType
 
 from dataset_atomic.layout import Layout
 from dataset_atomic.own_graph import OwnGraph
 from ksr_recbole import registry
 from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config import idle
+from ksr_recbole.config.checks import no_negatives
 from ksr_recbole.config.decisions import refuse
 from ksr_recbole.config.evaluation_keys import metric_keys, parse_mode
 from ksr_recbole.config.keys import (
@@ -105,6 +107,14 @@ class Config(RecBoleConfig):
         refuse(self.model, self.external_config_dict, sequential=ours)
         if not self.under_protocol:
             self._check_within_reach()
+        if not registry.under_protocol(self.model):
+            self._check_negatives()
+
+    def _check_negatives(self) -> None:
+        """Refuse a loss on pairs without negatives, on which RecBole's models stop."""
+        drawn = self["train_neg_sample_args"]["distribution"]
+        if self["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and drawn == "none":
+            raise no_negatives(self.model)
 
     def compatibility_settings(self) -> None:
         """What RecBole's does to NumPy, for the whole process, is done to RecBole's modules."""
@@ -229,8 +239,14 @@ class Config(RecBoleConfig):
             # Vectors that are not given are pretrained here, in the size that the model reads.
             final["kb_input"] = True
             final["kg_embedding_size"] = final["embedding_size"]
+        sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        given = "train_neg_sample_args" in self.external_config_dict
         if self.under_protocol and final.get("loss_type") in ("CE", *SHARED_SAMPLE):
             final["train_neg_sample_args"] = None  # no position has negatives of its own
+        elif sequential and final.get("loss_type") == "CE" and not given:
+            final["train_neg_sample_args"] = None  # RecBole refuses its own default
+        if sequential and registry.under_protocol(self.model):
+            final["repeatable"] = True  # RecBole refuses False, which means nothing here
         check_fields(final)
         if self.under_protocol and "load_col" not in self.external_config_dict:
             final["load_col"] = _default_columns(final)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from pathlib import Path
 from typing import Any
 
 from recbole.utils import ModelType
 
 from ksr_recbole import registry
+from ksr_recbole.choices import choose_from
 from ksr_recbole.config import decisions
 from ksr_recbole.config.keys import model_options, read_for_all
 from ksr_recbole.config.kinds import options_of
+from ksr_recbole.errors import shown
 
 _ON_GPUS = ("gpu_id", "use_gpu", "enable_scaler")
 """Keys that mean something where there is a GPU."""
 
+_FILES = ("inter", "user", "item", "kg", "link", "net")
+_OPTIONAL = ("user", "item")
 _BY_USER = ("user", None)
 _OF_VALIDATION = ("stopping_step", "valid_metric")
 _OF_SEVERAL = ("ip", "port", "group_offset")
@@ -37,7 +42,9 @@ def remarks(config: Any) -> list[str]:
         )
     if registry.under_protocol(model):
         said += _on_options(config)
+    if config.under_protocol:
         said += _on_data(config)
+    said += _on_files(config)
     return [*said, *_on_the_machine(config), *_on_company(config)]
 
 
@@ -67,18 +74,41 @@ def _on_options(config: Any) -> Iterator[str]:
 
 def _on_data(config: Any) -> Iterator[str]:
     """On what is given together and does nothing then."""
-    given = config.external_config_dict
+    given, evaluation = config.external_config_dict, config["eval_args"]
     filters = sorted(key for key in decisions.FILTERS if given.get(key))
     if given.get("benchmark_filename") and filters:
         yield (
             f"Config keys {', '.join(filters)} have no effect with benchmark_filename, as in "
             "RecBole: its files are taken as they are."
         )
+    other_split = (evaluation["split"], evaluation["order"]) != ({"LS": "valid_and_test"}, "TO")
+    if given.get("benchmark_filename") and other_split:
+        yield (
+            "Config keys eval_args.split and eval_args.order have no effect with "
+            "benchmark_filename: its files are the split."
+        )
     if given.get("preload_weight") and not (config["kb_input"] or config["kb_score"]):
         yield (
             f"Config key preload_weight has no effect on {config.model}: it reads no vectors of a "
             "knowledge graph."
         )
+
+
+def _on_files(config: Any) -> Iterator[str]:
+    """On columns that are to be read of files that are not there, or that no one reads."""
+    read = (*_FILES, *(config["additional_feat_suffix"] or ()))
+    folder = Path(config["data_path"])
+
+    def names(suffix: str) -> Path:
+        return folder / f"{config['dataset']}.{suffix}"
+
+    for key in ("load_col", "unload_col", "unused_col"):
+        for suffix in config.external_config_dict.get(key) or ():
+            if suffix not in read:
+                told = choose_from(suffix, read, "the files that are read are")
+                yield f"Config key {key}.{shown(suffix)} has no effect{told}"
+            elif suffix in _OPTIONAL and folder.is_dir() and not names(suffix).exists():
+                yield f"Config key {key}.{suffix} has no effect: there is no {names(suffix).name}."
 
 
 def _on_the_machine(config: Any) -> Iterator[str]:

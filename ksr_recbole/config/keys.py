@@ -172,6 +172,27 @@ def _parts(key: str) -> frozenset[str]:
     return frozenset(_content_of(properties / "overall.yaml")[key])
 
 
+_OF_USERS = "user_inter_num_interval, such as [5,inf)"
+_OF_ITEMS = "item_inter_num_interval, such as [5,inf)"
+_OF_VALUES = "val_interval, such as {rating: '[3,inf)'}"
+_OF_SPLITS = "eval_args, such as {split: {LS: valid_and_test}, order: TO, mode: full}"
+_OF_LOADED = "data_cache_dir, which keeps what was loaded"
+
+FORMER_KEYS = {
+    **dict.fromkeys(("min_user_inter_num", "max_user_inter_num"), _OF_USERS),
+    **dict.fromkeys(("min_item_inter_num", "max_item_inter_num"), _OF_ITEMS),
+    **dict.fromkeys(("lowest_val", "highest_val", "equal_val", "not_equal_val"), _OF_VALUES),
+    **dict.fromkeys(("eval_setting", "group_by_user", "split_ratio", "leave_one_num"), _OF_SPLITS),
+    "training_neg_sample_distribution": "train_neg_sample_args.distribution",
+    "drop_filter_field": "unused_col",
+    "fields_in_same_space": "alias_of_entity_id and the like",
+    **dict.fromkeys(("save_split_dataloaders", "load_split_dataloaders"), _OF_LOADED),
+    "split_dataloaders_path": _OF_LOADED,
+    "SESSION_ID_FIELD": "USER_ID_FIELD, since a session stands in a user's place",
+}
+"""Keys that many YAML files still have, and what says the same today."""
+
+
 def names_of(content: Mapping[str, Any]) -> Iterator[str]:
     """The keys of config values, those with parts by their parts: ``eval_args.mode``."""
     for key, value in content.items():
@@ -193,6 +214,11 @@ def check_keys(keys: Iterable[str], source: str | Path) -> None:
     """
     for key in keys:
         name, _, part = key.partition(".")
+        if name in FORMER_KEYS:
+            raise UserError(
+                f"Config key '{name}' in {source} is of an earlier RecBole, and nothing reads it; "
+                f"use {FORMER_KEYS[name]}."
+            )
         if name not in known_keys():
             raise UserError(
                 f"Unknown config key '{shown(key)}' in {source}"

@@ -14,6 +14,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import InputType, KGDataLoaderState, ModelType
 
 from ksr_recbole.config import option
+from ksr_recbole.config.checks import no_negatives
 from ksr_recbole.config.shared import SHARED_SAMPLE, SampleOptions
 from ksr_recbole.dataset.negatives import NegativeSampler, SharedSampler
 from ksr_recbole.dataset.sequence_datasets import WithSequences
@@ -75,11 +76,7 @@ class TrainLoader:
 
     def _init_negatives(self, given: dict[str, Any] | None) -> None:
         if given is None or given.get("distribution") == "none":  # as RecBole writes None
-            raise UserError(
-                f"Config key train_neg_sample_args is None, but the loss of "
-                f"{self.config['model']} needs negatives; leave it out, or give loss_type: CE to a "
-                "model that has it."
-            )
+            raise no_negatives(self.config["model"])
         self._n_negatives = option(given, "sample_num", int, minimum=1)
         distribution = option(given, "distribution", str, choices=("uniform", "popularity"))
         alpha = option(given, "alpha", float, minimum=0)

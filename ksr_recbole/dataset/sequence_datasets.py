@@ -423,7 +423,7 @@ def data_keys_named(config: Any) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
-        given = sorted(set(config.external_config_dict) & set(dataset_arguments))
+        given = sorted(set(config.external_config_dict) & {*dataset_arguments, "eval_args"})
         if not given:
             raise
         told = shown(f"{type(error).__name__}: {error}", 200)

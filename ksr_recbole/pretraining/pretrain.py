@@ -58,40 +58,54 @@ def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors
     if for_graph:
         kge_settings(config)
     vectors = dataset.pretrained = PretrainedVectors()
-    if for_items:
+    given = _given_kb(config, cast(KGSequenceDataset, dataset)) if for_graph else {}
+
+    def add_items() -> None:
         vectors.items = _item_embeddings(config, dataset, vectors.notes)
-        getLogger().info(f"Pretrained: {vectors.notes[-1]}")
-    if for_graph:
-        vectors.entities, vectors.relations = _kb_embeddings(
-            config, cast(KGSequenceDataset, dataset), vectors.notes
-        )
+
+    def add_kb() -> None:
+        graph = cast(KGSequenceDataset, dataset)
+        vectors.entities, vectors.relations = _kb_embeddings(config, graph, given, vectors.notes)
+
+    steps = [*([add_items] if for_items else []), *([add_kb] if for_graph else [])]
+    for step in reversed(steps) if given else steps:  # what is read before what is trained
+        step()
         getLogger().info(f"Pretrained: {vectors.notes[-1]}")
     if config["pretrain_export_path"] is not None:
         _export(config, cast(KGSequenceDataset, dataset), vectors)
     return vectors
 
 
-def _kb_embeddings(
-    config: Any, dataset: KGSequenceDataset, notes: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    size = option(config, "kg_embedding_size", int, minimum=1)
-    tokens = {
+def _kb_tokens(dataset: KGSequenceDataset) -> dict[str, np.ndarray]:
+    return {
         "ent": dataset.field2id_token[dataset.entity_field],
         "rel": dataset.field2id_token[dataset.relation_field],
     }
+
+
+def _given_kb(config: Any, dataset: KGSequenceDataset) -> dict[str, Path]:
+    """The files of the vectors of entities (``ent``) and relations (``rel``), if they are given."""
+    tokens = _kb_tokens(dataset)
     found = {suffix: _given(config, suffix) for suffix in tokens}
     if not any(found.values()):
         found = _preloaded(config, dataset, tokens)
     given = {suffix: path for suffix, path in found.items() if path is not None}
-    if len(given) == len(tokens):
-        notes.append(f"KB embeddings read from {given['ent']} and {given['rel']}")
-        return _read_kb(given, tokens, dataset, size)
-    if given:
+    if len(given) == 1:
         (path,) = given.values()
         raise UserError(
             f"Of the vectors of entities and of relations only one kind is given ({path}); give "
             "both or neither, with pretrain_path or with preload_weight."
         )
+    return given
+
+
+def _kb_embeddings(
+    config: Any, dataset: KGSequenceDataset, given: Mapping[str, Path], notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    size = option(config, "kg_embedding_size", int, minimum=1)
+    if given:
+        notes.append(f"KB embeddings read from {given['ent']} and {given['rel']}")
+        return _read_kb(given, _kb_tokens(dataset), dataset, size)
     settings = kge_settings(config)
     shapes = {"entity": (dataset.entity_num, size), "relation": (dataset.relation_num, size)}
 

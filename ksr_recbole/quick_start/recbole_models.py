@@ -40,6 +40,11 @@ def check_usable(config: Any) -> None:
         raise no_graph(config)
 
 
+def is_usable(config: Any) -> bool:
+    """Whether a model of RecBole can run under the paper's protocol."""
+    return _reason_against(config) is None
+
+
 def _reason_against(config: Any) -> str | None:
     name = config["model"]
     if config["MODEL_TYPE"] in (ModelType.CONTEXT, ModelType.DECISIONTREE):

@@ -36,7 +36,7 @@ from ksr_recbole.quick_start.prepare import (
     make_trainer,
 )
 from ksr_recbole.quick_start.process_keys import check_possible, read_hosts
-from ksr_recbole.quick_start.recbole_models import check_usable
+from ksr_recbole.quick_start.recbole_models import check_usable, is_usable
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
@@ -250,8 +250,7 @@ def _finite(score: float) -> float | None:
 EVALUATIONS = {
     "paper": "trained by RecBole on the split of the paper's protocol and evaluated by that "
     "protocol: our candidates, ranks and metrics",
-    "recbole": "evaluated as RecBole does; --protocol=paper evaluates it as the models compared "
-    "here",
+    "recbole": "evaluated as RecBole does",
 }
 """By value of ``protocol``, what is said of a model of RecBole."""
 
@@ -281,7 +280,10 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
             )
             test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
     valid_result, test_result = (_as_floats(each) for each in (valid_result, test_result))
-    logger.info(f"RecBole's {config['model']}, {EVALUATIONS['recbole']}:")
+    other = (
+        "; --protocol=paper evaluates it as the models compared here" if is_usable(config) else ""
+    )
+    logger.info(f"RecBole's {config['model']}, {EVALUATIONS['recbole']}{other}:")
     logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     return {
