@@ -269,5 +269,8 @@ def test_files_and_splits_that_no_one_reads_are_said(toy_folder, model, given, t
 
 @pytest.mark.parametrize(("model", "can"), [("SASRec", True), ("FM", False)])
 def test_the_protocol_is_recommended_to_models_that_can_run_under_it(toy_folder, model, can):
-    config = Config(model, "toy", None, {"data_path": str(toy_folder), "gpu_id": ""})
+    values = {"data_path": str(toy_folder), "gpu_id": ""}
+    if model == "FM":
+        values |= {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"}
+    config = Config(model, "toy", None, values)
     assert is_usable(config) is can

@@ -239,6 +239,8 @@ class Config(RecBoleConfig):
             # Vectors that are not given are pretrained here, in the size that the model reads.
             final["kb_input"] = True
             final["kg_embedding_size"] = final["embedding_size"]
+        if (final["train_neg_sample_args"] or {}).get("distribution") in ("none", "None"):
+            final["train_neg_sample_args"] = None  # as RecBole itself writes None later
         sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
         given = "train_neg_sample_args" in self.external_config_dict
         if self.under_protocol and final.get("loss_type") in ("CE", *SHARED_SAMPLE):
