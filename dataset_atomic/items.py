@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from dataset_atomic.atomic import AtomicTable
+from dataset_atomic.lines import check_text
 from dataset_atomic.raw.columns import cleaned, values_of
 from dataset_atomic.raw.stream import TextFormat, first_line, header_fields, read_table
 from dataset_atomic.raw.typed import is_typed, read_typed, texts_of, with_whole_ids
@@ -139,6 +140,7 @@ def _items_of(
 def _header(path: Path, separator: str) -> list[str]:
     if not (line := first_line(path)):
         raise UserError(f"{path} is empty; expected a header and an item a line.")
+    check_text(path, line)
     return header_fields(line.decode(errors="replace"), separator, quoted=True)
 
 

@@ -175,6 +175,28 @@ def lone_return(path: Path, line: int) -> UserError:
     )
 
 
+_OTHER_KINDS = {
+    b"PK\x03\x04": "a zip file, as .xlsx files are; unpack it, or save the table as CSV",
+    b"\xd0\xcf\x11\xe0": "a file of an old office program; save the table as CSV",
+    b"PAR1": "Parquet; give it the suffix .parquet",
+    b"BZh": "packed by bzip2; unpack it (gzip needs no unpacking)",
+    b"\xfd7zXZ": "packed by xz; unpack it (gzip needs no unpacking)",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it (gzip needs no unpacking)",
+}
+"""How files begin that are no text, and what to do with them."""
+
+
+def check_text(path: Path, begin: bytes) -> None:
+    """Refuse a file of another kind by its first bytes.
+
+    Raises:
+        UserError: it is of one.
+    """
+    for magic, told in _OTHER_KINDS.items():
+        if begin.startswith(magic):
+            raise UserError(f"{path} is no text but {told}.")
+
+
 def empty_column(path: Path, line: int, name: str) -> UserError:
     """The sentence on a field that has to have a value and has none."""
     return UserError(

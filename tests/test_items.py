@@ -395,6 +395,18 @@ def test_a_column_without_a_name_and_a_table_without_a_line(tmp_path):
     assert "the separator with --separator" in complaint(path)
 
 
+@pytest.mark.parametrize(
+    ("begin", "expected"),
+    [(b"PK\x03\x04", "save the table as CSV"), (b"PAR1", ".parquet"), (b"BZh9", "bzip2")],
+)
+def test_files_of_other_kinds_are_named(tmp_path, begin, expected):
+    path = tmp_path / "i.csv"
+    path.write_bytes(begin + b"\x01\xff\n" * 3)
+    assert expected in complaint(path)
+    with pytest.raises(UserError, match="is no text but"):
+        read_table(path, _sales(","))
+
+
 def test_quoted_headers_and_other_encodings(tmp_path):
     path = tmp_path / "i.csv"
     path.write_text('item_id,"brand, main"\n1,a\n2,a\n')

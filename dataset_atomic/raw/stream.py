@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.lines import check_returns, decoded, empty_column, text_blocks
+from dataset_atomic.lines import check_returns, check_text, decoded, empty_column, text_blocks
 from dataset_atomic.raw.typed import is_typed, read_typed, texts_of, with_whole_ids
 from ksr_recbole.errors import UserError, shown
 
@@ -83,6 +83,8 @@ def read_blocks(
         return
     names: list[str] | None = None if layout.header else list(layout.columns)
     for first_line, text in text_blocks(path, layout.encoding, block_bytes=block_bytes):
+        if first_line == 1:
+            check_text(path, text)
         check_returns(path, text, first_line)
         if names is None:
             header, _, text = text.partition(b"\n")
