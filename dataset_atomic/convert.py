@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,8 +35,8 @@ from dataset_atomic.raw.stream import TextFormat, first_line, read_table
 from dataset_atomic.raw.triples import TRIPLE, NameSpool, Scan, scan_triples
 from dataset_atomic.sources import FACT, SOURCES, Source, find_in, movie_facts
 from dataset_atomic.table1 import Table1, describe_table1
-from ksr_recbole.errors import UserError
-from ksr_recbole.one_step import finish_steps, only_leftovers
+from ksr_recbole.errors import UserError, cannot_write
+from ksr_recbole.one_step import finish_steps, only_leftovers, temporary_folder
 
 LINK_TYPES = {"item_id": "token", "entity_id": "token"}
 NAME = dict.fromkeys(("entity_id", "name"), pl.String)
@@ -296,8 +296,8 @@ def convert(
     in_core = pl.col("item_id").is_in(inter["item_id"].unique().implode())
     link = material.linking.step("item not in .inter", all_links, all_links.filter(in_core))
     seeds = link["entity_id"]
-    with tempfile.TemporaryDirectory(prefix="dataset_atomic-") as spool_folder:
-        spool = NameSpool(Path(spool_folder))
+    with _spool_folder(Path(out_dir)) as spool_folder:
+        spool = NameSpool(spool_folder)
         scan = scan_triples(graph.triples, seeds, hops=options.hops, names=spool)
         scan = _with_facts(scan, material, link)
         min_triples = options.min_triples or default_min_triples(scan.kg.n_unique())
@@ -375,6 +375,22 @@ def _in_core(material: Material, options: Options, k_core: int) -> tuple[pl.Data
             f"user and item); lower it: --k-core={most} leaves {core_of(inter, most).height:,}."
         )
     return core, funnel
+
+
+@contextmanager
+def _spool_folder(out_dir: Path) -> Iterator[Path]:
+    """A temporary folder where the dataset will be, as large as the names of a graph.
+
+    One that a killed process left is removed by the next conversion, which the system's folder
+    of temporary files would keep.
+    """
+    place = next(path for path in (out_dir, *out_dir.absolute().parents) if path.is_dir())
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(place))
+        except OSError as error:
+            raise cannot_write(out_dir, error) from error
+        yield folder
 
 
 def ensure_free(out_dir: str | os.PathLike[str], options: Options) -> None:

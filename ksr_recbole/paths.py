@@ -46,9 +46,14 @@ def is_installed(package: str) -> bool:
 
 
 def name_of_new(prefix: str) -> str:
-    """``prefix`` with the time as RecBole writes it and a random number: no other run's name.
+    """``prefix`` with :func:`time_of_new`: no other run's name."""
+    return f"{prefix}-{time_of_new()}"
+
+
+def time_of_new() -> str:
+    """The time as RecBole writes it and a random number, for a name that no other run has.
 
     The time is not enough, since several runs can begin in one second, nor is the process's
     number, since they can begin in one process or in two containers that share a folder.
     """
-    return f"{prefix}-{datetime.now():%b-%d-%Y_%H-%M-%S}-{secrets.token_hex(4)}"
+    return f"{datetime.now():%b-%d-%Y_%H-%M-%S}-{secrets.token_hex(4)}"

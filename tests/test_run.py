@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import shlex
@@ -11,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from ksr_recbole.compat import INSTALL_RECBOLE, RECBOLE_NEEDS, WANTED, check_ver
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
+from ksr_recbole.quick_start.logs import logging_of
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
 from tests import forked
@@ -268,12 +272,31 @@ def test_a_checkpoint_that_lacks_a_part_is_not_resumed(toy_folder, part, key, se
 
 
 @pytest.mark.parametrize("name", ["KSR", "LightGCN"])
-def test_two_runs_of_one_second_keep_a_checkpoint_each(toy_folder, name):
+def test_two_runs_of_one_moment_keep_files_of_their_own(toy_folder, name, monkeypatch):
+    moment = mock.Mock(now=lambda: datetime(2026, 11, 29))
+    for module in ("ksr_recbole.paths", "ksr_recbole.quick_start.result"):
+        monkeypatch.setattr(f"{module}.datetime", moment)
+    monkeypatch.setattr("recbole.utils.logger.get_local_time", lambda: "Nov-29-2026_00-00-00")
     values = {} if name == "KSR" else {"eval_args": {"mode": "full"}}
     values = toy_values(toy_folder, epochs=1, **values)
     for _ in range(2):
         run(name, "toy", None, values)
-    assert len(list((toy_folder / "saved").glob(f"{name}-*.pth"))) == 2
+    left = (f"data/saved/{name}-*.pth", "data/results/*.json")
+    left = (*left, f"log/{name}/*.log", "log_tensorboard/*")
+    assert {pattern: len(list(Path().glob(pattern))) for pattern in left} == dict.fromkeys(left, 2)
+
+
+def test_the_folders_of_events_of_a_dataset_with_a_dot_are_its_own(toy_folder):
+    found = set()
+    for dataset in ("a.b", "a.c"):
+        config = Config("KSR", "toy", None, toy_values(toy_folder))
+        config["dataset"] = dataset
+        with logging_of(config):
+            handlers = logging.getLogger().handlers
+            [name] = [h.baseFilename for h in handlers if isinstance(h, logging.FileHandler)]
+            found.add(Path(name).name.split(".")[0])  # as RecBole names them
+    assert len(found) == 2 and all("a_" in name for name in found)
+    assert len(list(Path("log/KSR").glob("KSR-a.[bc]-*.log"))) == 2
 
 
 def test_the_newest_checkpoint_is_of_the_dataset_asked_for(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,12 @@ from logging import (
 )
 from typing import Any, TextIO
 
-from recbole.utils import init_logger, set_color
+from recbole.utils import logger as recbole_logger
+from recbole.utils import set_color
 
 from ksr_recbole.bars import on_terminal
 from ksr_recbole.distributed import group
+from ksr_recbole.paths import name_of_new, time_of_new
 from ksr_recbole.text import clean, terminal, uncovered, without_colour
 
 _TRAINED = re.compile(r"epoch (\d+) training \[.*\]")
@@ -43,7 +44,7 @@ def logging_of(config: Any) -> Iterator[None]:
     root.handlers = []
     if group.this_process().main:
         with uncovered():  # RecBole wraps both streams for Windows
-            init_logger(config)
+            _init_logger(config)
         root.handlers = [_ours(handler, config) for handler in root.handlers]
     else:
         root.addHandler(_Silent(config))
@@ -54,6 +55,16 @@ def logging_of(config: Any) -> Iterator[None]:
             handler.close()
         root.handlers = before
         root.setLevel(level)  # RecBole sets it by the config key `state`
+
+
+def _init_logger(config: Any) -> None:
+    """RecBole's, with a log file of its own: two like runs of one second would share RecBole's."""
+    before = recbole_logger.get_local_time
+    recbole_logger.get_local_time = time_of_new
+    try:
+        recbole_logger.init_logger(config)
+    finally:
+        recbole_logger.get_local_time = before
 
 
 def to_log_file(text: str) -> None:
@@ -71,6 +82,9 @@ def _ours(handler: Handler, config: Any) -> Handler:
     if isinstance(handler, FileHandler):
         handler.filters.clear()  # RecBole's, which changes the record for the handlers after it
         handler.setFormatter(_CleanFormatter(formatter, colour=False))
+        # RecBole names the folder of TensorBoard's events after the file, up to the first dot:
+        # all runs on a dataset "a.b" would share one.  The file is open and keeps its name.
+        handler.baseFilename = handler.baseFilename.removesuffix(".log").replace(".", "_")
         return handler
     stream = terminal()
     ours = _EpochLines(stream, config["eval_step"])
@@ -158,4 +172,4 @@ class _Silent(NullHandler):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.baseFilename = f"{config['model']}-{os.getpid()}.log"
+        self.baseFilename = name_of_new(config["model"])

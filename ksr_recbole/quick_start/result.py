@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
 import subprocess
 import sys
 from datetime import datetime
@@ -51,12 +52,13 @@ def settings(config: Any) -> dict[str, Any]:
 
 
 def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
-    """Write ``result`` to ``<folder>/<model>-<dataset>-<time>.json`` in one step.
+    """Write ``result`` to ``<folder>/<model>-<dataset>-<time>-<digits>.json`` in one step.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    # With a random number, since several runs can end at one tick of a clock.
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     path = Path(folder) / f"{result['model']}-{result['dataset']}-{stamp}.json"
     with replacing(path) as (temporary,):
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
