@@ -281,8 +281,9 @@ def test_two_runs_of_one_moment_keep_files_of_their_own(toy_folder, name, monkey
     values = toy_values(toy_folder, epochs=1, **values)
     for _ in range(2):
         run(name, "toy", None, values)
-    left = (f"data/saved/{name}-*.pth", "data/results/*.json")
-    left = (*left, f"log/{name}/*.log", "log_tensorboard/*")
+    left = [f"data/saved/{name}-*.pth", f"log/{name}/*.log", "log_tensorboard/*"]
+    if name == "KSR":  # others are evaluated by RecBole, which leaves no result
+        left.append("data/results/*.json")
     assert {pattern: len(list(Path().glob(pattern))) for pattern in left} == dict.fromkeys(left, 2)
 
 

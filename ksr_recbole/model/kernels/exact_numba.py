@@ -16,10 +16,11 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ksr_recbole.model.kernels.compiling import cached_njit
 from ksr_recbole.model.kernels.exact import Reads
 from ksr_recbole.model.kernels.packing import steps_of_lanes
 
-_compiled: Any = njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
+_compiled: Any = cached_njit(parallel=True, fastmath={"contract", "reassoc"})
 
 _LARGEST = np.float32(1e20)
 """What is added grows to this much before all weights are scaled down."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from ksr_recbole.model.kernels.compiling import cached_njit
 from ksr_recbole.model.kernels.numba_exp import exp
 
 _ONE, _TWO = np.float32(1), np.float32(2)
@@ -76,7 +77,7 @@ def _forward_row(gate, product, bias, before, after, work):
     _state(n, z, before, after)
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@cached_njit(parallel=True, fastmath={"contract"}, error_model="numpy")
 def forward_step(table, product, bias, index, before, after, work):
     """Finish one step of ``n`` lanes.
 
@@ -93,7 +94,7 @@ def forward_step(table, product, bias, index, before, after, work):
         _forward_row(table[index[i]], product[i], bias, before[i], after[i], work[i])
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@cached_njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 def forward_step_by_one(table, product, bias, index, before, after, work):
     """As :func:`forward_step`, on one thread."""
     for i in range(len(work)):
@@ -109,7 +110,7 @@ def _backward_lane(gradient, running, before, work):
     _backward_row(total, before, s, r, z, n, running, d_new)
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@cached_njit(parallel=True, fastmath={"contract"}, error_model="numpy")
 def backward_step(gradient, running, before, work):
     """Replace one step's gates by their gradients.
 
@@ -124,7 +125,7 @@ def backward_step(gradient, running, before, work):
         _backward_lane(gradient[i], running[i], before[i], work[i])
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@cached_njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 def backward_step_by_one(gradient, running, before, work):
     """As :func:`backward_step`, on one thread."""
     for i in range(len(work)):

@@ -15,11 +15,12 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ksr_recbole.model.kernels.compiling import cached_njit
 from ksr_recbole.model.kernels.memory import Updates
 from ksr_recbole.model.kernels.numba_exp import exp
 from ksr_recbole.model.kernels.packing import steps_of_lanes
 
-_compiled: Any = njit(parallel=True, cache=True, fastmath={"contract", "reassoc"})
+_compiled: Any = cached_njit(parallel=True, fastmath={"contract", "reassoc"})
 """Of no type, because that which Numba declares for its functions takes no arguments."""
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
+
+from ksr_recbole.model.kernels.compiling import cached_njit
 
 _FAST = {"contract", "reassoc"}
 
 
-@njit(parallel=True, cache=True, fastmath=_FAST)
+@cached_njit(parallel=True, fastmath=_FAST)
 def _scores(users, table, items, result):
     for p in prange(items.shape[0]):
         for n in range(items.shape[1]):
@@ -20,7 +22,7 @@ def _scores(users, table, items, result):
             result[p, n] = total
 
 
-@njit(parallel=True, cache=True, fastmath=_FAST)
+@cached_njit(parallel=True, fastmath=_FAST)
 def _user_gradient(gradient, table, items, result):
     for p in prange(items.shape[0]):
         result[p] = 0
@@ -30,7 +32,7 @@ def _user_gradient(gradient, table, items, result):
                 result[p, k] += factor * vector[k]
 
 
-@njit(parallel=True, cache=True, fastmath=_FAST)
+@cached_njit(parallel=True, fastmath=_FAST)
 def _item_gradient(gradient, users, order, begins, result):
     # `order` lists the cells of `items` by item, so no two threads add to one row.
     width = gradient.shape[1]
