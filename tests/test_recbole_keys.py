@@ -15,6 +15,7 @@ from ksr_recbole.config.keys import FORMER_KEYS, known_keys
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.errors import UserError
 from ksr_recbole.paths import CHECKOUT, source_of
+from ksr_recbole.quick_start import recbole_models, run
 from ksr_recbole.quick_start.recbole_models import is_usable
 from tests.toy import toy_values
 
@@ -274,3 +275,14 @@ def test_the_protocol_is_recommended_to_models_that_can_run_under_it(toy_folder,
         values |= {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"}
     config = Config(model, "toy", None, values)
     assert is_usable(config) is can
+
+
+@pytest.mark.parametrize("protocol", ["paper", "recbole"])
+def test_a_package_that_is_missing_is_said_before_anything_is_read(
+    toy_folder, monkeypatch, protocol
+):
+    monkeypatch.setattr(recbole_models, "is_installed", lambda name: name != "dgl")
+    values = {"data_path": str(toy_folder), "gpu_id": "", "protocol": protocol}
+    values |= {"checkpoint_dir": str(toy_folder), "results_dir": str(toy_folder)}
+    with pytest.raises(UserError, match=r"RecBole's KGAT cannot run.*it imports dgl, which is not"):
+        run("KGAT", "toy", None, values)

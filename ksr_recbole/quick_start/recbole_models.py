@@ -40,6 +40,23 @@ def check_usable(config: Any) -> None:
         raise no_graph(config)
 
 
+def check_packages(config: Any) -> None:
+    """Refuse a model of RecBole whose module imports what is not installed.
+
+    Raises:
+        UserError: naming the packages.
+    """
+    if reason := _packages_missing_for(config):
+        raise UserError(f"RecBole's {config['model']} cannot run: {reason}.")
+
+
+def _packages_missing_for(config: Any) -> str | None:
+    missing = sorted(_missing_packages(model_class(config["model"])) - _not_needed(config))
+    if not missing:
+        return None
+    return f"it imports {', '.join(missing)}, which is not installed; install it first"
+
+
 def is_usable(config: Any) -> bool:
     """Whether a model of RecBole can run under the paper's protocol."""
     return _reason_against(config) is None
@@ -52,8 +69,8 @@ def _reason_against(config: Any) -> str | None:
             "it scores rows of features (context-aware), not users and items; leave protocol out "
             "for RecBole's own evaluation"
         )
-    if missing := sorted(_missing_packages(model_class(name)) - _not_needed(config)):
-        return f"it imports {', '.join(missing)}, which is not installed; install it first"
+    if reason := _packages_missing_for(config):
+        return reason
     if how := _IN_STAGES.get(name):
         return how
     clusters = name == "LDiffRec" and config["n_cate"] != 1

@@ -36,7 +36,7 @@ from ksr_recbole.quick_start.prepare import (
     make_trainer,
 )
 from ksr_recbole.quick_start.process_keys import check_possible, read_hosts
-from ksr_recbole.quick_start.recbole_models import check_usable, is_usable
+from ksr_recbole.quick_start.recbole_models import check_packages, check_usable, is_usable
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.trainer import checkpoint
@@ -270,6 +270,7 @@ def _resume_path(config: Config) -> str | None:
 def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     """One of RecBole's own models, with its own loaders, trainer and metrics, on our files."""
     logger = getLogger()
+    check_packages(config)
     train_data, valid_data, test_data = load_recboles_data(config)
     progress = config["show_progress"]
     with _options_named(config), trusting(config):
