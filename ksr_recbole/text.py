@@ -9,6 +9,7 @@ to :func:`terminal` and cleans its own foreign text with :func:`clean`.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -95,15 +96,21 @@ class CleanStream:
 def printing() -> Iterator[None]:
     """Inside the block everything printed is cleaned."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_cleaning, before)
+    ours = sys.stdout, sys.stderr = _cleaning(before[0]), _cleaning(before[1])
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        for old, new in zip(before, ours, strict=True):
+            if old is None:
+                new.close()
 
 
 def _cleaning(stream: Any) -> Any:
-    return stream if stream is None or isinstance(stream, CleanStream) else CleanStream(stream)
+    if stream is None:  # it was closed by who started the process
+        # Opened at the stream's own number, which the next file would get, prints and all.
+        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    return stream if isinstance(stream, CleanStream) else CleanStream(stream)
 
 
 def below(stream: Any) -> Any:

@@ -39,6 +39,7 @@ from ksr_recbole.explanation.trace import History, Trace, rank_values
 from ksr_recbole.explanation.trained import load_trained
 from ksr_recbole.explanation.value_entities import ValueEntities
 from ksr_recbole.quick_start.prepare import make_trainer
+from ksr_recbole.text import cleaned
 from ksr_recbole.trainer import checkpoint
 from tests import reference
 from tests.films import FILMS, films_model, write_films
@@ -407,9 +408,17 @@ def test_abbreviations_are_different_and_short():
 def test_what_could_end_the_script_is_escaped_and_read_back_the_same(many):
     html = page(many)
     inside = html.split('<script type="application/json" id="data">')[1].split("</script>")[0]
-    assert "<" not in inside and ">" not in inside and "\u2028" not in inside
-    assert json.loads(inside) == json.loads(json.dumps(many.to_dict()))
+    assert "<" not in inside and ">" not in inside
+    assert json.loads(inside) == json.loads(json.dumps(cleaned(many).to_dict()))
     assert html.count("</script>") == 2  # the page's own two
+
+
+def test_no_control_character_and_no_direction_mark_is_in_the_page(many):
+    hostile = "a\x1b]0;owned\x07\x9b2J\u202egnp.exe\u2066\u2028b"
+    step = replace(many.steps[0], item=replace(many.steps[0].item, title=hostile))
+    html = page(replace(many, steps=(step, *many.steps[1:])))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", html)
+    assert r"a\\x1b]0;owned" in html and r"\\u202egnp.exe" in html
 
 
 def test_the_page_names_no_other_address(many):
@@ -463,6 +472,7 @@ def opened(request, browser, many, tmp_path):
 def test_the_page_fits_its_window_and_shows_the_titles_as_text(opened, many):
     assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     text = opened.text_content("#heat")
+    many = cleaned(many)
     for step in many.steps:
         assert step.item.title in text
     assert opened.title() == "KSR-paper on films: user ben"

@@ -448,6 +448,16 @@ def test_an_encoding_without_a_letter_is_no_traceback(tmp_path):
     assert done.stdout == "K\\xf6ln \\u2713\n" and done.stderr == ""
 
 
+def test_streams_that_were_closed_before_the_start_take_everything(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    with text.printing():
+        print(HOSTILE)
+        text.below(sys.stdout).write(HOSTILE[:3])
+        assert not sys.stdout.isatty() and not text.terminal().isatty()
+    assert sys.stdout is sys.stderr is None
+
+
 def test_log_lines_and_log_files_are_clean(toy_folder, capsys):
     from ksr_recbole.quick_start.logs import logging_of
 

@@ -6,6 +6,7 @@ import json
 from importlib.resources import files
 
 from ksr_recbole.explanation.parts import Explanation
+from ksr_recbole.text import cleaned
 
 _PLACE = "__DATA__"
 _SHARED = {"__LOOK__": "look.css", "__CARDS__": "cards.js"}
@@ -15,16 +16,15 @@ _ESCAPES = {
     "<": "\\u003c",
     ">": "\\u003e",
     "&": "\\u0026",
-    "\u2028": "\\u2028",
-    "\u2029": "\\u2029",
 }
-"""What could end the script element or, in old browsers, a line; JSON reads them the same."""
+"""What could end the script element; JSON reads it the same."""
 
 
 def page(explanation: Explanation) -> str:
     """The page: ``page.html`` with the explanation inside as JSON."""
     template = with_shared((files(__package__) / "page.html").read_text(encoding="utf-8"))
-    data = json.dumps(explanation.to_dict(), ensure_ascii=False, allow_nan=False)
+    shown = cleaned(explanation)  # a direction mark in a title turns the text around it too
+    data = json.dumps(shown.to_dict(), ensure_ascii=False, allow_nan=False)
     for character, escape in _ESCAPES.items():
         data = data.replace(character, escape)
     before, after = template.split(_PLACE)
