@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import yaml
 from recbole.utils import argument_list
 
+from ksr_recbole.comparison import store
 from ksr_recbole.config import Config
 from ksr_recbole.config.decisions import DECISIONS, Fate, page
 from ksr_recbole.config.keys import FORMER_KEYS, known_keys
 from ksr_recbole.config.kinds import FOR_ALL
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.paths import CHECKOUT, source_of
 from ksr_recbole.quick_start import recbole_models, run
 from ksr_recbole.quick_start.recbole_models import is_usable
@@ -286,3 +288,13 @@ def test_a_package_that_is_missing_is_said_before_anything_is_read(
     values |= {"checkpoint_dir": str(toy_folder), "results_dir": str(toy_folder)}
     with pytest.raises(UserError, match=r"RecBole's KGAT cannot run.*it imports dgl, which is not"):
         run("KGAT", "toy", None, values)
+
+
+@pytest.mark.parametrize("model", ["KTUP", "GRU4Rec"])
+def test_a_cell_of_a_model_that_scores_at_random_is_read_again(model):
+    metrics = {"full": {"valid": {"mrr": 0.3}}}
+    config = {"model": model, "valid_metric": "MRR"}
+    result = {"best_valid_score": 0.2, "eval_mode": "full", "metrics": metrics, "config": config}
+    refused = nullcontext() if model == "KTUP" else pytest.raises(DamagedFileError)
+    with refused:
+        store._check_score(result)
