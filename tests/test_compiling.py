@@ -25,6 +25,10 @@ def kept(folder: Path, suffix: str) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    # Numba reads variables again when it compiles, and does not compile once this one differs from
+    # what its threads were started with.
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NUMBA_NUM_THREADS", str(config.NUMBA_NUM_THREADS))
     compiling._say.cache_clear()
     return tmp_path
 

@@ -30,7 +30,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.cli import main as explain
 from ksr_recbole.inference.cli import main as export
 from ksr_recbole.paths import CHECKOUT, source_of
-from ksr_recbole.quick_start import run
+from ksr_recbole.quick_start import recbole_models, run
 from ksr_recbole.trainer import checkpoint
 from tests.toy import toy_run, toy_values
 
@@ -300,7 +300,8 @@ def test_the_name_of_a_network_in_recbole_is_a_name(toy_folder, capsys):
             module.eval(text)
 
 
-def test_arrays_that_recbole_loads_are_no_pickles(toy_folder, capsys):
+def test_arrays_that_recbole_loads_are_no_pickles(toy_folder, capsys, monkeypatch):
+    monkeypatch.setattr(recbole_models, "is_installed", lambda name: True)  # kmeans_pytorch
     array = np.array([Touch()], dtype=object)
     np.save(toy_folder / "toy" / "item_emb.npy", array, allow_pickle=True)
     error = _tried(toy_folder, capsys, "--model=LDiffRec", "--n_cate=2", "--out_dims=[8]")
