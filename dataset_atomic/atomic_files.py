@@ -11,7 +11,6 @@ from __future__ import annotations
 import codecs
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from io import TextIOWrapper
@@ -21,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dataset_atomic.layout import Layout
-from dataset_atomic.lines import Lines, decoded, empty_column, lone_return, whole_lines
+from dataset_atomic.lines import Lines, check_returns, decoded, empty_column, whole_lines
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular, open_regular
 from ksr_recbole.one_step import steady
@@ -39,8 +38,6 @@ BLOCK_BYTES = 1 << 19
 """Bytes checked at a time; the working arrays are a few times this."""
 
 _NEWLINE, _CARRIAGE_RETURN, _QUOTE = 10, 13, ord('"')
-
-_LONE_RETURN = re.compile(rb"\r(?!\n)")
 
 _LONGEST_ID = 2_000
 """Bytes; an IRI has fewer."""
@@ -223,7 +220,7 @@ def _check_header(
             f"{separator.join(_example_columns(required))!r} in line 1."
         )
     header = decoded(path, 1, line.rstrip(b"\r\n"))
-    _check_returns(path, line.rstrip(b"\r\n"), first_line=1)
+    check_returns(path, line.rstrip(b"\r\n"), 1, even_quoted=True)
     if header.startswith("\ufeff"):
         raise UserError(f"{path} begins with a byte-order mark; save it as UTF-8 without one.")
     types: dict[str, str] = {}
@@ -277,7 +274,7 @@ def _check_rows(
     """Check whole lines below the header, the first of number ``line``; return how many."""
     names = list(types)
     decoded(path, line, block)
-    _check_returns(path, block, first_line=line)
+    check_returns(path, block, line, even_quoted=True)
     starts, ends = _field_bounds(path, block, len(types), line, separator)
     if path.suffix in READ_BY_RECBOLE:
         _check_quotes(path, names, required, block, starts, ends, line)
@@ -306,12 +303,6 @@ def _without_blank_end(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[in
         if end:
             yield line, text[:end]
         held = text[end:]
-
-
-def _check_returns(path: Path, data: bytes, first_line: int) -> None:
-    """Refuse a carriage return inside a line, quoted or not."""
-    if b"\r" in data and (found := _LONE_RETURN.search(data)):
-        raise lone_return(path, first_line + data.count(b"\n", 0, found.start()))
 
 
 def _field_bounds(

@@ -147,13 +147,16 @@ def decoded(path: Path, first_line: int, data: bytes) -> str:
         ) from None
 
 
-def check_returns(path: Path, text: bytes, first_line: int) -> None:
-    """Refuse a carriage return where no line ends, as in files of old Macs, unless it is quoted.
+def check_returns(path: Path, text: bytes, first_line: int, *, even_quoted: bool = False) -> None:
+    """Refuse a carriage return where no line ends, as in files of old Macs.
+
+    Readers do not agree on what it is.
 
     Args:
         path: the file.
         text: whole lines of it.
         first_line: the number of their first.
+        even_quoted: refuse one between quotes too.
 
     Raises:
         UserError: there is one; with its line.
@@ -162,17 +165,12 @@ def check_returns(path: Path, text: bytes, first_line: int) -> None:
         return
     for found in _LONE_RETURN.finditer(text):
         start = text.rfind(b"\n", 0, found.start()) + 1
-        if text.count(b'"', start, found.start()) % 2 == 0:
-            line = first_line + text.count(b"\n", 0, found.start())
-            raise lone_return(path, line)
-
-
-def lone_return(path: Path, line: int) -> UserError:
-    """The sentence on a carriage return inside a line: readers do not agree on what it is."""
-    return UserError(
-        f"{path}, line {line}: a carriage return stands where no line ends; remove it, or end "
-        "every line with a line feed."
-    )
+        if even_quoted or text.count(b'"', start, found.start()) % 2 == 0:
+            line = first_line + text.count(b"\n", 0, start)
+            raise UserError(
+                f"{path}, line {line}: a carriage return stands where no line ends; remove it, or "
+                "end every line with a line feed."
+            )
 
 
 _OTHER_KINDS = {
