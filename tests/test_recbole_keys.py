@@ -11,6 +11,7 @@ import yaml
 from recbole.utils import argument_list
 
 from ksr_recbole.comparison import store
+from ksr_recbole.compat import keeping_anomaly_mode
 from ksr_recbole.config import Config
 from ksr_recbole.config.decisions import DECISIONS, Fate, page
 from ksr_recbole.config.keys import FORMER_KEYS, known_keys
@@ -19,6 +20,7 @@ from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.paths import CHECKOUT, source_of
 from ksr_recbole.quick_start import recbole_models, run
 from ksr_recbole.quick_start.recbole_models import is_usable
+from ksr_recbole.registry import GROUPS, group_of
 from tests.toy import toy_values
 
 RECBOLE = source_of("recbole").parent
@@ -239,6 +241,15 @@ def test_recboles_own_defaults_run_as_they_are(toy_folder):
     uniform = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
     with pytest.raises(UserError, match="should be None when the loss_type is CE"):
         Config("SASRec", "toy", None, {**values, **uniform})
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_defaults_of_every_model_of_recbole_are_taken(toy_folder, group):
+    """RecBole's SINE says that it reads pairs, also with its default loss, which reads none."""
+    values = {"data_path": str(toy_folder), "gpu_id": "", "protocol": "paper"}
+    with keeping_anomaly_mode():  # importing SINE turns it on
+        for name in group_of(group):
+            assert Config(name, "toy", None, values)["model"] == name
 
 
 @pytest.mark.parametrize("protocol", ["paper", "recbole"])

@@ -113,7 +113,9 @@ class Config(RecBoleConfig):
     def _check_negatives(self) -> None:
         """Refuse a loss on pairs without negatives, on which RecBole's models stop."""
         drawn = self["train_neg_sample_args"]["distribution"]
-        if self["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and drawn == "none":
+        # SINE says that it reads pairs whatever its loss is.
+        on_pairs = self["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and self["loss_type"] != "CE"
+        if on_pairs and drawn == "none":
             raise no_negatives(self.model)
 
     def compatibility_settings(self) -> None:
