@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from shutil import copytree
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from ksr_recbole.cache import read_arrays
-from ksr_recbole.comparison import cli, pool, runner
+from ksr_recbole.comparison import by_frequency, cli, pool, runner
 from ksr_recbole.comparison.live import LiveTable, last_epoch
 from ksr_recbole.comparison.plan import Plan, Request, make_plan
 from ksr_recbole.comparison.report import about
@@ -92,6 +93,46 @@ def test_the_table_is_written_in_every_format(command, toy_folder, faked, capsys
     assert first["rows"][9]["metrics"]["mrr"]["p_value"] is None
     assert "torch" in found["environment"]["packages"]
     assert found["cells"][0]["result"]["candidates"] and "config" not in found["cells"][0]["result"]
+
+
+def test_tables_by_how_often_targets_occur_in_training(command, toy_folder, faked, monkeypatch):
+    users, counts = np.arange(1, fakes.N_USERS + 1), np.arange(fakes.N_USERS) % 30
+    monkeypatch.setattr(by_frequency, "counts_of_targets", lambda plan, task: (users, counts))
+    assert cli.main([*command, "--models=GRU,KSR", "--by_frequency"]) == 0
+    tables = results(toy_folder, "toy-table3-by-frequency")["tables"]
+    assert [(table["mode"], table["targets"]) for table in tables] == [
+        (mode, f"{words} ({chosen} of 200 targets)")
+        for words, chosen in (
+            ("at most 5 training interactions", 42),
+            ("6 to 20 training interactions", 104),
+            ("21 or more training interactions", 54),
+        )
+        for mode in fakes.MODES
+    ]
+    rank = {row["label"]: row["metrics"]["mrr"]["mean"] for row in tables[0]["rows"]}
+    drawn = {  # as the stand-in for a run draws test ranks, after those of validation
+        name: np.random.default_rng([2020, *map(ord, name)]).integers(1, high, (2, fakes.N_USERS))[
+            1
+        ]
+        for name, high in (("GRU", 12), ("KSR", 5))
+    }
+    assert rank == pytest.approx({n: np.mean(1 / r[counts <= 5]) for n, r in drawn.items()})
+    shown = (toy_folder / "results" / "toy-table3-by-frequency.md").read_text()
+    assert "toy, next-item, test, full, 6 to 20 training interactions (104 of 200 targets)" in shown
+
+
+def test_training_interactions_of_the_targets_by_plain_loops(command, toy_folder):
+    plan = make_plan(requested([*command, "--models=GRU"]))
+    users, counts = by_frequency.counts_of_targets(plan, "next-item")
+    histories: dict[str, list[tuple[float, int, str]]] = {}
+    rows = (toy_folder / "toy" / "toy.inter").read_text().splitlines()[1:]
+    for number, row in enumerate(rows):
+        user, item, *_, time_of_it = row.split("\t")
+        histories.setdefault(user, []).append((float(time_of_it), number, item))
+    sequences = [[item for *_, item in sorted(each)] for each in histories.values()]
+    trained = Counter(item for sequence in sequences for item in sequence[:-2])
+    assert sorted(counts) == sorted(trained[sequence[-1]] for sequence in sequences)
+    assert len(users) == len(sequences) and len(set(counts)) > 3
 
 
 def test_a_table_takes_the_place_of_a_smaller_one_only(command, toy_folder, faked):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from ksr_recbole.comparison import report
+from ksr_recbole.comparison import by_frequency, report
 from ksr_recbole.comparison.figures import draw
 from ksr_recbole.comparison.results import Row, check_candidates, summarise
 from ksr_recbole.comparison.significance import PerUser, compare, mean_over_seeds
@@ -26,7 +27,7 @@ from ksr_recbole.comparison.table import (
 )
 from ksr_recbole.comparison.trials import by_mrr, rank_trials
 from ksr_recbole.errors import UserError
-from tests.benchmark_fakes import finished
+from tests.benchmark_fakes import MODES, finished
 
 
 def per_user(*values: float) -> PerUser:
@@ -143,6 +144,27 @@ def test_seconds_of_interrupted_runs_do_not_count():
     row = Row(setting, "a", {1: finished(GOOD, resumed=True)})
     assert row.training()["training_seconds"] is None
     assert row.training()["seconds_to_best_epoch"] is None
+
+
+def test_a_cell_of_some_targets_has_their_metrics_alone():
+    """Of a user with several targets the others leave the list, and those behind move up."""
+    users, ranks = np.array([1, 1, 1, 2, 3]), np.array([4, 1, 2, 3, 1])
+    cell = replace(finished([1]), ranks={(mode, "test"): (users, ranks) for mode in MODES})
+    some = by_frequency.cell_of_some(cell, users, np.array([True, False, True, True, False]))
+    for mode in MODES:
+        owners, kept = some.ranks[mode, "test"]
+        assert (owners.tolist(), kept.tolist()) == ([1, 1, 2], [3, 1, 3])
+        assert some.metrics(mode, "test", ["map"])["map"] == pytest.approx((5 / 6 + 1 / 3) / 2)
+        assert some.per_user(mode, "test")["mrr"].values.tolist() == [1, 1 / 3]
+    with pytest.raises(UserError, match="other test targets"):
+        by_frequency.cell_of_some(cell, users[::-1], np.ones(5, dtype=bool))
+
+
+def test_every_target_is_in_one_of_the_frequencies():
+    counts = np.arange(100)
+    held = np.array([each.holds(counts) for each in by_frequency.FREQUENCIES])
+    assert (held.sum(axis=0) == 1).all()
+    assert [counts[each].max() for each in held] == [5, 20, 99]
 
 
 def test_trials_are_ranked_by_validation():

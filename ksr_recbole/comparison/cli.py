@@ -71,6 +71,9 @@ def parser() -> Parser:
         help="results by default")  # fmt: skip
     add("--keep_checkpoints", nargs="?", const="True", metavar="True", take=switched_on,
         default=False, help="leave the trained models in <results_dir>/benchmark/")  # fmt: skip
+    add("--by_frequency", nargs="?", const="True", metavar="True", take=switched_on, default=False,
+        help="also write the tables for targets that occur rarely, sometimes and often in "
+        "training")  # fmt: skip
     add("--pack", nargs="?", const="True", metavar="True", take=switched_on, default=False,
         help="run nothing: put the finished cells of the dataset into one small file")  # fmt: skip
     return result
@@ -91,7 +94,8 @@ def _pack(given: Namespace) -> int:
     from ksr_recbole.comparison.moving_cells import pack
     from ksr_recbole.comparison.store import Store
 
-    if any((given.models, given.task, given.study, given.config_files, given.values)):
+    others = (given.models, given.task, given.study, given.config_files, given.values)
+    if any((*others, given.keep_checkpoints, given.by_frequency)):
         raise UserError("--pack takes --dataset and --results_dir only; leave the others out.")
     dataset = check_name(given.dataset or "ml-100k", "dataset")
     print(pack(Store.of(given.results_dir, dataset)))
@@ -115,6 +119,8 @@ def request_of(given: Namespace) -> Request:
     from ksr_recbole.comparison.plan import Request
 
     study = _study(given.study, given.models, given.task, check_name(dataset, "dataset"))
+    if given.by_frequency and study.report is not None:
+        raise UserError(f"The study {study.name} has no such tables; leave --by_frequency out.")
     return Request(
         dataset=dataset,
         study=study,
@@ -124,6 +130,7 @@ def request_of(given: Namespace) -> Request:
         results_dir=given.results_dir,
         config_files=tuple(given.config_files),
         keep_checkpoints=given.keep_checkpoints,
+        by_frequency=given.by_frequency,
         values=given.values,
     )
 

@@ -34,6 +34,7 @@ class Request:
         config_files: YAML files read for every cell.
         values: config values of every cell, as on the command line.
         keep_checkpoints: leave the trained models of finished cells on disk.
+        by_frequency: also write tables by how often the targets occur in training.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class Request:
     config_files: tuple[str, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     keep_checkpoints: bool = False
+    by_frequency: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def make_plan(request: Request) -> Plan:
         UserError: the configuration or the dataset's files are refused.
     """
     configs = {
-        (setting.label, task): _config(request, setting, task)
+        (setting.label, task): config_of(request, setting, task)
         for task in request.tasks
         for setting in request.study.settings
     }
@@ -132,7 +134,12 @@ def cell_of(
     return Cell(*names, seed, setting.overrides, key, measure)
 
 
-def _config(request: Request, setting: Setting, task: str) -> Config:
+def config_of(request: Request, setting: Setting, task: str) -> Config:
+    """The configuration of a setting's cells, but for the seed.
+
+    Raises:
+        UserError: it is refused, or the metrics of the tables would not be computed.
+    """
     values = {**request.values, **setting.overrides, "task": task}
     config = Config(setting.model, request.dataset, list(request.config_files), values)
     missing = set(METRICS.values()) - set(metric_keys(config["metrics"], config["topk"]))

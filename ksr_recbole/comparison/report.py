@@ -99,7 +99,7 @@ def as_json(plan: Plan, rows: Sequence[Row], summaries: Sequence[Summary]) -> di
     """Everything a study found, as JSON can hold it."""
     return {
         **about(plan),
-        "tables": [_summary_as_json(summary) for summary in summaries],
+        "tables": [summary_as_json(summary) for summary in summaries],
         "cells": [cell for row in rows for cell in cells_as_json(plan, row)],
     }
 
@@ -122,7 +122,8 @@ def about(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _summary_as_json(summary: Summary) -> dict[str, Any]:
+def summary_as_json(summary: Summary) -> dict[str, Any]:
+    """The figures of a table."""
     return {
         "task": summary.task,
         "mode": summary.mode,

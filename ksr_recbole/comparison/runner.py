@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from pkgutil import resolve_name
 
+from ksr_recbole.comparison.by_frequency import report_by_frequency
 from ksr_recbole.comparison.live import observing
 from ksr_recbole.comparison.plan import Plan, Request, make_plan
 from ksr_recbole.comparison.pool import Job, run_jobs
@@ -36,6 +37,9 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
     with locked(request.results_dir / ".tables.lock"):
         finish_steps(request.results_dir)
         text, paths = write(plan, rows)
+        if request.by_frequency:
+            more, files = report_by_frequency(plan, rows)
+            text, paths = f"{text}\n\n{more}", [*paths, *files]
     return text, paths, all(row.error is None for row in rows)
 
 

@@ -1,0 +1,136 @@
+"""The tables of a study, for targets that occur rarely, sometimes and often in training.
+
+Knowledge should help where there are few interactions to learn an item from.  A table has the
+metrics of the positives whose item occurs so often in the training part, for all rows alike.
+Nothing is trained or ranked for it: the cells have the rank of every positive.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ksr_recbole.comparison.plan import Plan, config_of
+from ksr_recbole.comparison.report import about, markdown_document, paths_for, summary_as_json
+from ksr_recbole.comparison.results import Row, summarise
+from ksr_recbole.comparison.store import METRICS, Finished
+from ksr_recbole.comparison.table import table_of, to_text
+from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.candidates import phase_targets, training_popularity
+from ksr_recbole.evaluation.metrics import positions_within_users, ranking_metrics
+from ksr_recbole.files import replacing
+from ksr_recbole.quick_start.prepare import load_data
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """Targets with so many training interactions, both bounds included."""
+
+    least: int
+    most: float
+
+    @property
+    def words(self) -> str:
+        """As it stands in a caption."""
+        if self.most == np.inf:
+            return f"{self.least} or more training interactions"
+        bounds = f"{self.least} to " if self.least else "at most "
+        return f"{bounds}{self.most:.0f} training interactions"
+
+    def holds(self, counts: np.ndarray) -> np.ndarray:
+        """Which of the targets are of this frequency, ``bool [P]``."""
+        return (self.least <= counts) & (counts <= self.most)
+
+
+FREQUENCIES = (Frequency(0, 5), Frequency(6, 20), Frequency(21, np.inf))
+
+
+def report_by_frequency(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
+    """Write the tables, ``<dataset>-<study>-by-frequency.md`` and ``.json``.
+
+    Args:
+        plan: the plan.
+        rows: its rows, whose cells have ranks of the test positives.
+
+    Returns:
+        The tables as text, and the files.
+
+    Raises:
+        UserError: the files cannot be written, or a cell is of other test positives.
+    """
+    request, tables, documents = plan.request, [], []
+    for task in request.tasks:
+        users, counts = counts_of_targets(plan, task)
+        of_task = [row for row in rows if row.task == task]
+        for frequency in FREQUENCIES:
+            chosen = frequency.holds(counts)
+            where = f"{frequency.words} ({chosen.sum():,} of {len(counts):,} targets)"
+            if not chosen.any():
+                continue
+            some = [_of_some(row, users, chosen) for row in of_task]
+            for mode in plan.modes:
+                summary = summarise(request.study, some, task, mode)
+                table = table_of(summary, request.dataset)
+                tables.append(replace(table, caption=f"{table.caption}, {where}"))
+                documents.append({"targets": where, **summary_as_json(summary)})
+    paths = paths_for(plan, f"{request.study.name}-by-frequency", ("md", "json"), rows)
+    with replacing(*paths) as (markdown, document):
+        markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
+        text = json.dumps({**about(plan), "tables": documents}, indent=2)
+        document.write_text(text + "\n", encoding="utf-8")
+    return "\n\n".join(map(to_text, tables)), paths
+
+
+def counts_of_targets(plan: Plan, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """User and training interactions of every test positive, ``int64 [P]`` each."""
+    setting = plan.request.study.settings[0]
+    data = load_data(config_of(plan.request, setting, task))
+    sequences, split = data.dataset.sequences, data.dataset.split
+    users, items = phase_targets(sequences, split, "test")
+    return users, training_popularity(sequences, split)[items]
+
+
+def _of_some(row: Row, users: np.ndarray, chosen: np.ndarray) -> Row:
+    """The row with the chosen positives alone."""
+    cells = {
+        seed: cell_of_some(cell, users, chosen) if isinstance(cell, Finished) else cell
+        for seed, cell in row.cells.items()
+    }
+    return replace(row, cells=cells)
+
+
+def cell_of_some(cell: Finished, users: np.ndarray, chosen: np.ndarray) -> Finished:
+    """A cell with ranks and metrics of the chosen positives alone.
+
+    A user's other positives leave the list, so those behind them move up.
+
+    Args:
+        cell: the cell.
+        users: user of each test positive, ``int64 [P]``.
+        chosen: which of them to keep, ``bool [P]``.
+
+    Raises:
+        UserError: the cell has other users.
+    """
+    ranks, metrics = {}, {}
+    names = sorted({name.partition("@")[0] for name in METRICS.values()})
+    for (mode, phase), (owners, places) in cell.ranks.items():
+        if phase != "test":
+            continue
+        if not np.array_equal(owners, users):
+            raise UserError(
+                "A finished cell has other test targets than the data; remove the benchmark's "
+                "cells of this dataset and run the command again."
+            )
+        above = positions_within_users(owners, places)[chosen]
+        owners, places = owners[chosen], places[chosen]
+        places = places - above + positions_within_users(owners, places)
+        ranks[mode, phase] = owners, places
+        metrics[mode] = {phase: ranking_metrics(owners, places, names, [10])}
+    record: dict[str, Any] = {**cell.record, "result": {**cell.result, "metrics": metrics}}
+    return replace(cell, record=record, ranks=ranks)
