@@ -1,18 +1,24 @@
-"""Training seconds until the same NDCG@10: our GRU and KSR, RecBole's GRU4Rec and SASRec.
+"""Training seconds until the same NDCG@10: our models, RecBole's, and those of the authors.
 
-    python timings/against_recbole.py [--dataset=ml-100k] [--data_path=FOLDER] [--epochs=30]
-        [--models GRU KSR GRU4Rec SASRec] [--minutes=10]
+    python timings/against_others.py [--dataset=ml-100k] [--data_path=FOLDER] [--epochs=30]
+        [--models GRU KSR GRU4Rec SASRec] [--minutes=10] [--gru4rec=FOLDER] [--gsasrec=FOLDER]
 
 All are evaluated under the paper's protocol, all items ranked, on validation after every epoch.
 RecBole's models run as in RecBole, with softmax loss, 256 columns and its default optimizer.
-Each stops after ``--epochs`` or ``--minutes``.  The goal is the best value that the worst of the
-models reaches; pretraining is not counted.
+``--gru4rec`` and ``--gsasrec`` are clones of the authors' own code (``official.py``), which stop
+after ``--minutes`` alone.  Each other stops after ``--epochs`` or ``--minutes``.  The goal is the
+best value that the worst of the models reaches; pretraining is not counted.
 """
 
 from __future__ import annotations
 
-import common
+from functools import partial
+from pathlib import Path
 
+import common
+import official
+
+OFFICIAL = {"gru4rec": official.gru4rec, "gsasrec": official.gsasrec}
 RECBOLES = {
     "GRU4Rec": {"embedding_size": 256, "hidden_size": 256},
     "SASRec": {"hidden_size": 256, "inner_size": 256},
@@ -45,14 +51,23 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["GRU", "KSR", "GRU4Rec", "SASRec"])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--minutes", type=float, default=10)
+    for name in OFFICIAL:
+        parser.add_argument(f"--{name}", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     print(common.machine())
     courses = {model: course(options, model) for model in options.models}
+    for name, train in OFFICIAL.items():
+        if folder := getattr(options, name):
+            bench = common.load(options, model="GRU")
+            one = partial(train, folder.resolve(), bench)
+            courses[f"official {name}"] = official.course(
+                one, bench, f"official {name}", options.minutes
+            )
     goal = min(max(value for value, _ in found) for found in courses.values())
     print(f"goal: NDCG@10 {goal:.4f}")
     for model, found in courses.items():
         seconds = next(at for value, at in found if value >= goal)
-        print(f"{model:>8}: {seconds:.1f} s, best {max(found)[0]:.4f} of {len(found)} epochs")
+        print(f"{model:>17}: {seconds:.1f} s, best {max(found)[0]:.4f} of {len(found)} epochs")
 
 
 if __name__ == "__main__":
