@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from recbole.data.dataset import Dataset
 
 from ksr_recbole.dataset.dataloader import CHUNK_START, SequenceTrainLoader, data_preparation
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
@@ -15,6 +16,7 @@ from ksr_recbole.dataset.sequences import (
     leave_one_out,
     leave_one_session_out,
     ragged_positions,
+    sorted_distinct,
 )
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import draw_candidates
@@ -140,6 +142,19 @@ def test_ragged_positions_with_empty_rows():
     rows, positions = ragged_positions(np.array([2, 0, 3]))
     assert rows.tolist() == [0, 0, 2, 2, 2]
     assert positions.tolist() == [0, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("numbers", [[], [3], [5, 1, 5, -2, 1, 5]])
+def test_distinct_numbers_are_those_of_numpy(numbers):
+    found = sorted_distinct(np.array(numbers, np.int64))
+    assert found.tolist() == np.unique(numbers).tolist() and found.dtype == np.int64
+
+
+def test_average_actions_are_recboles(toy_config):
+    whole = KGSequenceDataset(toy_config())
+    for dataset in whole.build():
+        for name in ("avg_actions_of_users", "avg_actions_of_items"):
+            assert getattr(dataset, name) == getattr(Dataset, name).fget(dataset)
 
 
 def test_dataset_keeps_every_interaction_once_and_in_order(toy_dataset, toy_folder):

@@ -152,7 +152,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         Unlike RecBole's, an entity stays linked as long as one of its items does, and an item
         of ``.item`` without interactions has no link.
         """
-        items = set(self.inter_feat[self.iid_field])
+        items = set(self.item2entity).intersection(self.inter_feat[self.iid_field].to_numpy())
         wanted, entities = set(self.item2entity.values()), set()
         for end in (self.head_entity_field, self.tail_entity_field):
             entities |= wanted.intersection(self.kg_feat[end].to_numpy())

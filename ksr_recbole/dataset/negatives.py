@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ksr_recbole.dataset.sequences import sorted_distinct
 from ksr_recbole.errors import UserError
 
 
@@ -31,7 +32,7 @@ class NegativeSampler:
         alpha: float = 1.0,
     ) -> None:
         self._n_items = n_items
-        self._seen = np.unique(users * n_items + items)
+        self._seen = sorted_distinct(users * n_items + items)
         distinct = np.bincount(self._seen // self._n_items, minlength=1)
         if distinct.max() >= self._n_items - 1:
             raise UserError(

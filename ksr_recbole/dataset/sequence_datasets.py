@@ -142,12 +142,22 @@ class WithSequences(_Dataset):
         users = np.arange(self.sequences.n_users)
         bounds = (split.train_start, split.train_end, split.valid_end, lengths)
         views = [
-            self.copy(self.inter_feat[self.sequences.spans(users, start, end)])
+            self.copy(_rows_of(self.inter_feat, self.sequences.spans(users, start, end)))
             for start, end in pairwise(bounds)
         ]
         for view, phase in zip(views, get_args(Phase), strict=True):
             view.phase = phase
         return views
+
+    @property
+    def avg_actions_of_users(self) -> float:
+        """Interactions of a user, on average; RecBole counts in a loop over all of them."""
+        return _mean_count(self.inter_feat[self.uid_field])
+
+    @property
+    def avg_actions_of_items(self) -> float:
+        """Interactions of an item, on average."""
+        return _mean_count(self.inter_feat[self.iid_field])
 
     def table1(self) -> Table1:
         """The row of Table 1 of the data used: what filters left out does not count."""
@@ -301,6 +311,18 @@ class WithSequences(_Dataset):
     def _tokens(self, field: str) -> np.ndarray:
         text = "\n".join(np.asarray(self.field2id_token[field]).tolist())
         return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _rows_of(interactions: Interaction, rows: np.ndarray) -> Interaction:
+    """Some rows; ``interactions[rows]`` would make a list of all their numbers."""
+    index = torch.from_numpy(rows)
+    return Interaction({name: interactions[name][index] for name in interactions})
+
+
+def _mean_count(ids: Any) -> float:
+    """How often an id occurs, on average over those that do."""
+    counts = np.bincount(np.asarray(ids))
+    return float(np.mean(counts[counts > 0]))
 
 
 def _n_distinct(ids: np.ndarray) -> int:
