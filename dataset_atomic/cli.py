@@ -29,14 +29,9 @@ from dataset_atomic.raw.links import Links
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.sources import KB4REC_LICENCE, SOURCES
 from ksr_recbole.arguments import Parser
-from ksr_recbole.cli import (
-    INTERRUPTED,
-    command_words,
-    tell_error,
-    terminated_like_interrupted,
-    typed,
-)
+from ksr_recbole.cli import INTERRUPTED, tell_error, terminated_like_interrupted
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.invocation import command_words, typed
 from ksr_recbole.names import check_name
 from ksr_recbole.paths import DATASETS
 from ksr_recbole.text import printing

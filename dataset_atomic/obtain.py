@@ -12,8 +12,9 @@ from dataset_atomic.convert import ConversionReport, Options, convert_source
 from dataset_atomic.fetch import Unreachable, check_of, fetch_archive
 from dataset_atomic.sources import SOURCES, Source, find_in
 from ksr_recbole.errors import UserError
+from ksr_recbole.invocation import TRAIN
 from ksr_recbole.one_step import finish_steps
-from ksr_recbole.paths import CHECKOUT, DATASETS
+from ksr_recbole.paths import DATASETS
 
 
 def downloadable() -> list[str]:
@@ -118,8 +119,7 @@ def _download_folder(name: str) -> Path:
 
 
 def _by_hand(source: Source, folder: Path, reason: str) -> UserError:
-    command = "ksr-recbole run" if CHECKOUT is None else "python run_recbole.py"
     return UserError(
         f"{source.name} is not here, and not downloaded ({reason}): put {source.archive} into "
-        f"{folder}/ and run `{command} --dataset={source.name}`."
+        f"{folder}/ and run `{TRAIN} --dataset={source.name}`."
     )

@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.invocation import called_by
 from ksr_recbole.paths import CHECKOUT
 
 FILES = "--config_files"
@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, script: str = "", keys: str = "", **options: Any) -> None:
         if script:
-            options.setdefault("prog", shlex.join(invocation(script)))
+            options.setdefault("prog", shlex.join(called_by(script)))
         if keys:
             others = f"Any other RecBole config key can be set as --KEY=VALUE, {keys}."
             options.setdefault("epilog", others)
@@ -207,23 +207,6 @@ def without(arguments: Sequence[str], *keys: str) -> list[str]:
         if not dropping:
             kept.append(word)
     return kept
-
-
-def invocation(script: str) -> list[str]:
-    """The words a command was called with, before its own arguments.
-
-    Args:
-        script: the command's script in a checkout, or ``-m`` and module; what is given unless it
-            was called by another path, by ``python -m ksr_recbole`` or by ``ksr-recbole``.
-    """
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py" and called.parent.name == "ksr_recbole":
-        return ["python", "-m", "ksr_recbole", *sys.argv[1:2]]
-    if called.stem == "ksr-recbole":
-        return ["ksr-recbole", *sys.argv[1:2]]
-    if called.name == Path(script).name:
-        return ["python", sys.argv[0]]
-    return ["python", *script.split()]
 
 
 def version_line() -> str:

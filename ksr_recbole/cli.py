@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -15,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from ksr_recbole.arguments import Parser, invocation, without
+from ksr_recbole.arguments import Parser, without
 from ksr_recbole.compat import check_versions, silence_upstream_warnings
 from ksr_recbole.errors import EXIT_STATUS, UserError
-from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.invocation import command_words, same_command, typed
 from ksr_recbole.text import clean_line, printing
 from ksr_recbole.threads import limit_libraries
 
@@ -62,24 +60,6 @@ def task_of(given: Namespace) -> str:
     return f"{given.model or 'KSR'} on {given.dataset or 'ml-100k'}"
 
 
-def typed(words: Sequence[str]) -> str:
-    """A command to be pasted: quoted, and by the Python that runs now if it is not ``python``."""
-    python = "python"
-    if shutil.which(python) != sys.executable:
-        python = sys.executable.removeprefix(f"{Path.cwd()}{os.sep}")
-    return shlex.join([python if word == "python" else word for word in words])
-
-
-def command_words(name: str) -> list[str]:
-    """The words that call one of the commands of ``ksr-recbole``."""
-    if Path(sys.argv[0]).stem == "ksr-recbole":
-        return ["ksr-recbole", name]
-    words = ["python", "-m", "ksr_recbole", name]
-    if CHECKOUT is None or Path.cwd() == CHECKOUT:
-        return words
-    return ["env", f"PYTHONPATH={CHECKOUT}", *words]
-
-
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status.
 
@@ -105,7 +85,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
             again = without(arguments, "resume")
             if file := getattr(interruption, "checkpoint", None):
                 again.append(f"--resume={file}")
-            go_on = typed([*invocation(script), *again])
+            go_on = typed([*same_command(script), *again])
             told = f"Interrupted; what was finished is kept. Go on with: {go_on}"
             print(f"\n{told}", file=sys.stderr)
             return INTERRUPTED
@@ -255,5 +235,5 @@ def next_commands(result: Mapping[str, Any], arguments: Sequence[str]) -> list[s
     key = "epochs" if reached else "stopping_step"
     longer = f"--{key}={max(1, 2 * result['config'][key])}"
     again = without(arguments, "resume", key)
-    commands.append([*invocation(SCRIPT), *again, longer, f"--resume={checkpoint}"])
+    commands.append([*same_command(SCRIPT), *again, longer, f"--resume={checkpoint}"])
     return [typed(words) for words in commands]

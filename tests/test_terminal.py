@@ -38,6 +38,7 @@ from ksr_recbole.explanation.parts import (
     Step,
     ValueEntity,
 )
+from ksr_recbole.invocation import command_words, same_command
 from tests import forked
 from tests.toy import toy_values, write_toy
 
@@ -235,6 +236,15 @@ def test_the_commands_of_the_last_lines_work_as_they_stand(piped):
     assert f"best epoch {best} (counted from 0)" in said[export].stdout
     [manifest] = (folder / "my models").glob("*/manifest.json")
     assert json.loads(manifest.read_text())["best_epoch"] == int(best)
+
+
+@pytest.mark.parametrize("called", ["ksr_recbole/__main__.py", "pytest"])
+def test_a_command_called_again_finds_the_checkout_from_any_folder(called, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", [str(ROOT / called), "run"])
+    here, script = ["python", "-m", "ksr_recbole", "run"], "-m ksr_recbole run"
+    for folder, before in ((ROOT, []), (tmp_path, ["env", f"PYTHONPATH={ROOT}"])):
+        monkeypatch.chdir(folder)
+        assert same_command(script) == command_words("run") == [*before, *here]
 
 
 @pytest.mark.parametrize("added", [["--resume", "a.pth"], ["--resume=a.pth"], ["--resume"]])

@@ -13,6 +13,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UnusableCheckpointError, UserError
+from ksr_recbole.invocation import TRAIN
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.names import check_name
 from ksr_recbole.quick_start.restore import config_of, dataset_of
@@ -66,7 +67,7 @@ def load_trained(
 def _newest(model: str, dataset: str, folder: str) -> Path:
     _class_with_memory(model)
     check_name(dataset, "dataset")
-    train = f"python run_recbole.py --model={model} --dataset={dataset}"
+    train = f"{TRAIN} --model={model} --dataset={dataset}"
     return checkpoint.newest(folder, model, dataset, f"train one with `{train}`")
 
 

@@ -19,6 +19,7 @@ from ksr_recbole.config.keys import TEXTS, check_keys
 from ksr_recbole.config.literals import LONGEST_FILE, literal, literals, read_yaml
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
+from ksr_recbole.invocation import TRAIN
 
 STOCK = registry.STOCK_KSR
 """Name of RecBole's own KSR while this package's has taken its name."""
@@ -167,12 +168,12 @@ def _become_ours(config: RecBoleConfig, name: str) -> None:
     if "local_rank" in external:
         raise UserError(
             "RecBole's run with nproc or world_size does not start the registered models of "
-            "ksr_recbole; run them with `python run_recbole.py` of this project."
+            f"ksr_recbole; run them with `{TRAIN}` of this project."
         )
     if external.get("resume"):
         raise UserError(
             f"Config key resume is {shown(external['resume'])}, but RecBole's run_recbole cannot "
-            f"resume {name}; give it to `python run_recbole.py` of this project."
+            f"resume {name}; give it to `{TRAIN}` of this project."
         )
     _warn_of_unknown({**config.file_config_dict, **config.variable_config_dict})
     config.external_config_dict = nest(external)

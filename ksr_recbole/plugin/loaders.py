@@ -13,6 +13,7 @@ from ksr_recbole.dataset.dataloader import (
     check_not_empty,
 )
 from ksr_recbole.dataset.sequence_datasets import WithSequences
+from ksr_recbole.invocation import TRAIN
 from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.prepare import (
     check_candidates,
@@ -49,7 +50,7 @@ def _of_our_run_alone(config: Any) -> Iterator[str]:
     for key in sorted(config.external_config_dict.keys() & _OF_OUR_RUN):
         yield (
             f"Config key {key} has no effect with RecBole's run_recbole; "
-            "`python run_recbole.py` of this project reads it."
+            f"`{TRAIN}` of this project reads it."
         )
 
 
