@@ -438,9 +438,9 @@ def _nothing_left(material: Material, kg: pl.DataFrame, k_core: int, min_triples
     seen = ", ".join(repr(entity) for entity in kg["head_id"].unique(maintain_order=True).head(3))
     return (
         f"No linked item of {material.name} is left after filtering with k_core={k_core} and "
-        f"min_triples={min_triples}. Entities of the links: {linked}; seen in the graph beside "
-        f"them: {seen or 'none'}. Check that both use the same ids (--link=FILE gives the entities "
-        "of a graph of your own), or lower the two options."
+        f"min_triples={min_triples}. Entities of the links: {linked}; of the graph: "
+        f"{seen or 'none'}. Check that both use the same ids (--link=FILE gives the entities of a "
+        "graph of your own), or lower the two options."
     )
 
 

@@ -264,7 +264,7 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"{journal} is damaged ({error}); delete the folder {journal.parent} and write again "
-            "what lies beside it."
+            "what lies next to it."
         ) from error
     return names, removed
 

@@ -75,6 +75,14 @@ def words(values: dict[str, Any]) -> list[str]:
     return [f"--{key}={value}" for key, value in values.items() if key != "eval_args"]
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/recbole.md"])
+def test_recbole_is_imported_after_register(name):
+    """Without Ray, which a newcomer does not have, the import fails before it."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    [block] = [part for part in text.split("```") if "from recbole.quick_start" in part]
+    assert block.index("ksr_recbole.register()") < block.index("from recbole.quick_start")
+
+
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python(number, folder, monkeypatch):
     monkeypatch.chdir(folder)

@@ -39,6 +39,7 @@ from ksr_recbole.explanation.parts import (
     ValueEntity,
 )
 from ksr_recbole.invocation import command_words, same_command
+from ksr_recbole.quick_start.result import _metric_table
 from tests import forked
 from tests.toy import toy_values, write_toy
 
@@ -209,6 +210,26 @@ def test_recboles_own_bar_is_back_after_a_run(toy_folder):
         assert trainer.tqdm is bars.Bar
         raise RuntimeError
     assert trainer.tqdm is before
+
+
+# The table of metrics -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decimals", [4, 12])
+def test_metrics_of_any_name_and_number_fit_80_columns(decimals):
+    names = [f"{m}@{k}" for k in (10, 20) for m in ("recall", "mrr", "ndcg", "hit", "precision")]
+    phases = {phase: dict.fromkeys(["mrr", *names], 0.5) for phase in ("valid", "test")}
+    lines = _metric_table({"uni50pop50": phases, "full": phases}, decimals, "MRR@10")
+    heads = [line.split() for line in lines if "@" in line]
+    assert [name for head in heads for name in head] == [name.upper() for name in ("mrr", *names)]
+    assert max(map(len, lines)) <= 80 and len(lines) == 5 * len(heads)
+
+
+@pytest.mark.parametrize(("best_by", "shown"), [("MRR", ["MRR"]), ("MRR@10", ["MRR", "MRR@10"])])
+def test_the_metric_that_chose_the_epoch_is_shown(best_by, shown):
+    values = {"mrr": 0.5, "mrr@10": 0.4, "hit@10": 1.0}
+    head, *_ = _metric_table({"full": {"valid": values, "test": values}}, 4, best_by)
+    assert head.split() == [*shown, "HIT@10"]
 
 
 # What can be done next ----------------------------------------------------------------------
@@ -383,8 +404,9 @@ def test_report_modes_as_they_are_written(toy_folder, written):
     assert config["report_modes"] == (["full"] if "uni5" not in written else ["full", "uni5"])
 
 
-def test_a_small_catalogue_says_how_many_candidates_it_has(toy_folder, capsys):
-    arguments = [a for a in words(toy_folder, epochs=1) if not re.match("--(eval|report)", a)]
+def test_a_small_dataset_says_how_many_candidates_and_steps_it_has(toy_folder, capsys, piped):
+    left_out = "--(eval|report|train_batch)"
+    arguments = [a for a in words(toy_folder, epochs=1) if not re.match(left_out, a)]
     assert cli.main(arguments) == 0
     said = capsys.readouterr()
     assert re.search(
@@ -392,6 +414,12 @@ def test_a_small_catalogue_says_how_many_candidates_it_has(toy_folder, capsys):
         r"\d+ popular items instead of 50 and 50",
         said.out + said.err,
     )
+    [fit, give] = re.findall(
+        r"single step, for all (\d+) training .* try --train_batch_size=(\d+)",
+        said.out + said.err,
+    )[0]
+    assert 6 <= int(fit) / int(give) <= 12
+    assert "single step" not in piped[1].stderr  # there a size was given
 
 
 # Foreign text -------------------------------------------------------------------------------

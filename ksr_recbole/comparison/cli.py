@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Compares methods on a dataset and writes the table as <results_dir>/<dataset>-table3.md, .tex,
 .json and .png (-table3-2 if a table of other rows, tasks or settings is there). What is finished
-is kept and never run again; an interrupted command goes on where it was when it is given again.
+is kept and never run again; an interrupted command continues when it is given again.
 """
 
 SCRIPT = "run_benchmark.py"

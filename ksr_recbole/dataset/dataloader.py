@@ -143,6 +143,11 @@ class TrainLoader:
         assert self._kg_loader is not None, "set_mode makes it"
         return self._kg_loader
 
+    @property
+    def n_targets(self) -> int:
+        """How many interactions an epoch trains on; ``train_batch_size`` counts them."""
+        raise NotImplementedError
+
     def _n_batches(self) -> int:
         raise NotImplementedError
 
@@ -195,6 +200,10 @@ class SequenceTrainLoader(TrainLoader):
             "target": config["ITEM_ID_FIELD"],
             "negative": config["NEG_PREFIX"] + config["ITEM_ID_FIELD"],
         }
+
+    @property
+    def n_targets(self) -> int:
+        return int(self._targets.sum())
 
     def _n_batches(self) -> int:
         return sum(-(-int(self._targets[rows[0]]) // self._chunk) for rows in self._plan())
@@ -276,6 +285,10 @@ class PairTrainLoader(TrainLoader):
             follows = np.zeros(len(self._users), dtype=bool)
             follows[1:] = self._users[1:] == self._users[:-1]
             self._indices, self._users = self._indices[follows], self._users[follows]
+
+    @property
+    def n_targets(self) -> int:
+        return len(self._users)
 
     def _n_batches(self) -> int:
         return -(-len(self._users) // self._batch_size)

@@ -18,6 +18,7 @@ from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.prepare import (
     check_candidates,
     check_folders,
+    check_steps,
     find_vectors,
     open_dataset,
 )
@@ -75,6 +76,7 @@ def _train_loader(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> Se
     """
     loader = SequenceTrainLoader(config, dataset)
     check_not_empty(config, loader)
+    check_steps(config, loader)
     find_vectors(config, dataset)
     config[FINGERPRINT] = dataset.fingerprint
     return loader

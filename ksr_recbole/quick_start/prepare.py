@@ -126,6 +126,19 @@ def check_candidates(modes: Iterable[str], *phases: SequenceEvalData) -> None:
             )
 
 
+def check_steps(config: Any, train: Any) -> None:
+    """Say where the default ``train_batch_size`` makes one step of an epoch, and what to give."""
+    given = "train_batch_size" in config.external_config_dict
+    if given or not isinstance(train, TrainLoader) or len(train) > 1:
+        return
+    smaller = 1 << max(2, (train.n_targets // 6).bit_length() - 1)  # six to twelve steps
+    getLogger().warning(
+        f"An epoch is a single step, for all {train.n_targets:,} training targets fit into "
+        f"train_batch_size: {config['train_batch_size']}; smaller batches learn more in an epoch: "
+        f"try --train_batch_size={smaller}."
+    )
+
+
 def find_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
     """The vectors the model starts from, found or trained by the main process for all.
 

@@ -74,7 +74,7 @@ def summary(result: dict[str, Any], path: Path) -> str:
         f"{result['epochs_trained']} trained, by {result['valid_metric']} on validation "
         f"({result['eval_mode']})",
         "",
-        *_metric_table(result["metrics"], result["metric_decimal_place"]),
+        *_metric_table(result["metrics"], result["metric_decimal_place"], result["valid_metric"]),
         "",
         "  seconds     "
         + ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()),
@@ -85,17 +85,31 @@ def summary(result: dict[str, Any], path: Path) -> str:
     return "\n".join(lines)
 
 
-def _metric_table(metrics: dict[str, dict[str, dict[str, float]]], decimals: int) -> list[str]:
-    shown = [name for name in next(iter(metrics.values()))["valid"] if name not in _CUT_WHOLE]
+def _metric_table(
+    metrics: dict[str, dict[str, dict[str, float]]], decimals: int, best_by: str
+) -> list[str]:
+    """A line for each mode and phase; columns that do not fit 80 characters stand below."""
+    names = _shown([*next(iter(metrics.values()))["valid"]], best_by)
     label = max(map(len, metrics)) + 2  # with four metrics a line fits 60 columns
-    head = "  " + " " * (label + 5) + "".join(f"{name.upper():>{decimals + 5}}" for name in shown)
-    rows = [
-        f"  {mode:<{label}}{phase:<5}"
-        + "".join(f"{values[name]:>{decimals + 5}.{decimals}f}" for name in shown)
-        for mode, phases in metrics.items()
-        for phase, values in phases.items()
-    ]
-    return [head, *rows]
+    width = max(decimals + 5, *(len(name) + 2 for name in names))
+    together = max(1, (80 - label - 7) // width)
+    lines = []
+    for part in (names[at : at + together] for at in range(0, len(names), together)):
+        lines.append(
+            "  " + " " * (label + 5) + "".join(f"{name.upper():>{width}}" for name in part)
+        )
+        lines += [
+            f"  {mode:<{label}}{phase:<5}"
+            + "".join(f"{values[name]:>{width}.{decimals}f}" for name in part)
+            for mode, phases in metrics.items()
+            for phase, values in phases.items()
+        ]
+    return lines
 
 
-_CUT_WHOLE = {"map@10", "mrr@10"}  # the whole-list values are there too
+def _shown(names: list[str], best_by: str) -> list[str]:
+    """The metrics; of a single cut, without its MAP and MRR, since the whole list's are there."""
+    if len({name.partition("@")[2] for name in names if "@" in name}) > 1:
+        return names
+    cut = {name for name in names if name.startswith(("map@", "mrr@"))} - {best_by.lower()}
+    return [name for name in names if name not in cut]

@@ -29,6 +29,7 @@ from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.prepare import (
     check_candidates,
     check_folders,
+    check_steps,
     find_vectors,
     load_data,
     load_recboles_data,
@@ -125,8 +126,8 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
             return _run_under_protocol(config, saved, measure)
         if measure is not None:
             raise UserError(
-                f"Nothing can be measured on {config['model']} beside its metrics, since it does "
-                "not run under the paper's protocol; choose a model that is compared here."
+                f"Nothing but its metrics can be measured on {config['model']}, since it does not "
+                "run under the paper's protocol; choose a model that is compared here."
             )
         return _run_recbole_model(config, saved)
 
@@ -145,6 +146,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     resume = group.from_main(lambda: _resume_path(config))
     modes = evaluated_modes(config)
     group.from_main(lambda: check_candidates(modes, valid_data, test_data))
+    group.from_main(lambda: check_steps(config, train_data))
     with stages("pretraining"):
         vectors = find_vectors(config, dataset)
     if ours:
