@@ -119,7 +119,7 @@ def fetch_archive(source: Source, folder: Path) -> list[str]:
     is_zip = archive.suffix == ".zip"
     checksum = None
     if is_zip:
-        checksum = check_of(source.md5) if source.md5 else md5_beside(source.archive)
+        checksum = check_of(source.md5) if source.md5 else published_md5(source.archive)
     download(source.archive, archive, source.max_bytes, checksum)
     lines = [f"{archive} is complete{' (md5 as published)' if checksum else ''}"]
     if is_zip:
@@ -132,7 +132,7 @@ def check_of(md5: str) -> Callable[[Path], bool]:
     return lambda path: _digest(path, hashlib.md5(usedforsecurity=False)) == md5
 
 
-def md5_beside(url: str) -> Callable[[Path], bool]:
+def published_md5(url: str) -> Callable[[Path], bool]:
     """A check against the md5 that GroupLens publishes with each archive."""
     text = _get_small(f"{url}.md5").decode(errors="replace")
     found = re.search(rf"\b[0-9a-f]{{{_HASH_LENGTH_MD5}}}\b", text)
@@ -154,7 +154,7 @@ def git_blob_check(sha: str) -> Callable[[Path], bool]:
 def download(
     url: str, target: Path, max_bytes: int, check: Callable[[Path], bool] | None = None
 ) -> Path:
-    """Download a file, going on from ``<target>.part`` if there is one.
+    """Download a file, resuming from ``<target>.part`` if there is one.
 
     Args:
         url: what.
@@ -263,11 +263,13 @@ def _save(response: requests.Response, part: Path, name: str, url: str, max_byte
                 file.write(chunk)
                 bar.update(len(chunk))
     except requests.RequestException as error:
-        raise UserError(f"{url} broke off ({_reason(error)}); run it again to go on.") from error
+        raise UserError(f"{url} broke off ({_reason(error)}); run it again to resume.") from error
     except OSError as error:
-        raise UserError(f"Cannot write {part}: {error.strerror}; make room and go on.") from error
+        raise UserError(
+            f"Cannot write {part}: {error.strerror}; make room and run it again."
+        ) from error
     if total is not None and part.stat().st_size < total:
-        raise UserError(f"{url} broke off; run it again to go on.")
+        raise UserError(f"{url} broke off; run it again to resume.")
 
 
 def _too_long(url: str, max_bytes: int) -> UserError:

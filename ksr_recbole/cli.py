@@ -190,7 +190,7 @@ def parser() -> Parser:
     result = Parser(SCRIPT, description=about, epilog=_OFTEN, keys="of the run")
     result.add_names()
     result.add_argument("--resume", action="key", nargs="?", const="True", metavar="FILE",
-                        help="go on from the newest checkpoint, or from this one")  # fmt: skip
+                        help="resume from the newest checkpoint, or from this one")  # fmt: skip
     result.add_argument("--trust_checkpoint", action="key", nargs="?", const="True", metavar="True",
                         help="unpickle a checkpoint that RecBole wrote")  # fmt: skip
     return result

@@ -36,7 +36,7 @@ def available_threads(root: Path = Path("/")) -> int:
     """
     limits = [usable_cores(), cpu_quota(root)]
     if "OMP_NUM_THREADS" not in _given_here():
-        limits.append(_number_in("OMP_NUM_THREADS"))
+        limits.append(number_in("OMP_NUM_THREADS"))
     return min(limit for limit in limits if limit is not None)
 
 
@@ -46,7 +46,7 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _number_in(variable: str) -> int | None:
+def number_in(variable: str) -> int | None:
     """The positive whole number that begins an environment variable, if there is one.
 
     OpenMP admits a list, a number for each level of nesting; the first is the one that counts.
@@ -131,7 +131,7 @@ def limit_libraries() -> None:
     """
     wanted = available_threads()
     for name in THREAD_VARIABLES:
-        value, number = os.environ.get(name), _number_in(name)
+        value, number = os.environ.get(name), number_in(name)
         if number is not None and number <= wanted:
             continue
         if value and number is None:
@@ -179,7 +179,7 @@ def use_threads(number: int | None) -> None:
 
 
 def _default_of(variable: str) -> int:
-    own = _number_in(variable) if variable in given_variables() else None
+    own = number_in(variable) if variable in given_variables() else None
     return min(available_threads(), own or sys.maxsize)
 
 

@@ -135,7 +135,7 @@ def cell_of(
 
 
 def config_of(request: Request, setting: Setting, task: str) -> Config:
-    """The configuration of a setting's cells, but for the seed.
+    """The configuration of a setting's cells, without the seed.
 
     Raises:
         UserError: it is refused, or the metrics of the tables would not be computed.

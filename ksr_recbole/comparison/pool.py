@@ -25,7 +25,7 @@ from ksr_recbole.locks import locked
 from ksr_recbole.one_step import check_place
 from ksr_recbole.processes import serve_parent, threads_per_worker
 from ksr_recbole.text import printing
-from ksr_recbole.threads import THREAD_VARIABLES
+from ksr_recbole.threads import THREAD_VARIABLES, number_in
 
 _TICK_SECONDS = 0.5
 
@@ -171,9 +171,7 @@ def initialise(threads: int) -> None:
         threads: threads of each library; fewer stay fewer where the environment says so.
     """
     for name in THREAD_VARIABLES:
-        given = os.environ.get(name, "")
-        fewer = given.isdecimal() and len(given) < 10  # Python reads no number of 5,000 digits
-        os.environ[name] = str(min(int(given), threads) if fewer else threads)
+        os.environ[name] = str(min(number_in(name) or threads, threads))
     serve_parent()
 
 

@@ -56,7 +56,7 @@ def paths_for(
     """The files of a study, one of them JSON: ``<results_dir>/<dataset>-<name>.<suffix>``.
 
     A table takes the place of one with the same config values all of whose rows, tasks and seeds
-    it has, and all of whose finished cells are finished among ``rows``; beside any other it gets
+    it has, and all of whose finished cells are finished among ``rows``; next to any other it gets
     a number (``<dataset>-<name>-2``).
     """
     folder, wanted = plan.request.results_dir, about(plan)

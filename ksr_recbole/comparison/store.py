@@ -318,7 +318,7 @@ class Store:
             cell: the cell.
             run_result: what :func:`ksr_recbole.quick_start.run` returned.
             wall_seconds: what this took, from the last resumption on.
-            resumed: whether it went on from a checkpoint, so that the seconds are not all.
+            resumed: whether it was resumed from a checkpoint, so that the seconds are not all.
 
         Raises:
             UserError: the folder cannot be written.

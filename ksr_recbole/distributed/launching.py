@@ -85,7 +85,7 @@ def launch(
     except KeyboardInterrupt as interruption:
         reports.collect()  # what was told since the last look
         interruption.checkpoint = reports.checkpoint  # type: ignore[attr-defined]
-        meeting.post("The run was interrupted on another machine; add --resume to go on.")
+        meeting.post("The run was interrupted on another machine; add --resume to continue.")
         raise
     finally:
         _end(context)
@@ -157,11 +157,11 @@ def _cause(
             "what the command that started that one printed."
         )
     how = failure.signal_name or f"exit status {exit_code}"
-    go_on = f"; go on with --resume={reports.checkpoint}" if reports.checkpoint else ""
+    more = f"; continue with --resume={reports.checkpoint}" if reports.checkpoint else ""
     return ProcessEndedError(
         f"Process {rank} of {hosts.world_size} ended unexpectedly ({how}), and the run with it; "
         "if memory ran out, take fewer processes (nproc) or a smaller train_batch_size"
-        f"{go_on}."
+        f"{more}."
     )
 
 

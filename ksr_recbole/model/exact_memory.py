@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -93,6 +93,16 @@ class ExactMemory(nn.Module):
         even = sizes.new_tensor(1e-12)  # before training all weights are 0
         return (sizes + even) / (sizes + even).sum(-1, keepdim=True)
 
+    def preferences(
+        self, hidden_states: Tensor, items: Tensor, slots: Tensor, widths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """:math:`h_t`, for the memory enters a score as a match; and the slots by lane."""
+        return hidden_states, self.write_all(items, slots, widths)
+
+    def preference(self, hidden: Tensor, slots: Tensor) -> Tensor:
+        """:math:`h_t` in a state, ``[B, H]``."""
+        return hidden
+
     def reads(
         self, hidden_states: Tensor, items: Tensor, slots: Tensor, widths: Sequence[int]
     ) -> exact.Reads:
@@ -115,29 +125,34 @@ class ExactMemory(nn.Module):
         return exact.read(slots, self.reading(hidden), self.attributes, self.value_weights)
 
     def terms(
-        self, values: Tensor | exact.Reads, shared: Tensor, own: Tensor
+        self, read: Taste, shared: Tensor | None, own: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Parts of the scores of ``shared [m]`` and of each user's ``own [P, C]`` items."""
+        values, nothing = read.values, self.starts.new_empty(0)
+        shared = nothing if shared is None else shared
+        own = nothing.view(1, 0).expand(len(read.users), 0) if own is None else own
         if isinstance(values, exact.Reads):
             return exact.terms(values, shared, own)
         sparse = (self.starts, self.columns)
         return exact.match(values, shared, *sparse), exact.match_own(values, own, *sparse)
 
-    def match_terms(self, values: Tensor, items: Tensor) -> Tensor:
-        """Matches of each user's own ``items [B, C]`` by attribute, ``[B, C, A]``."""
+    def match_terms(self, hidden: Tensor, slots: Tensor, items: Tensor) -> Tensor:
+        """Matches of each user's own ``items [B, C]`` by attribute in a state, ``[B, C, A]``."""
+        values = self.read(hidden, slots)
         pairs, columns = exact.values_of(items.flatten(), self.starts, self.columns)
         users = torch.div(pairs, items.shape[1], rounding_mode="floor")
         cells = pairs * self.n_attributes + self.attributes[columns]
         terms = values.new_zeros(items.numel() * self.n_attributes)
         return terms.index_add(0, cells, values[users, columns]).view(*items.shape, -1)
 
-    def mean_vectors(self, slots: Tensor, vectors: Tensor) -> Tensor:
+    def matrices(self, slots: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean vector of the values in each slot over the longest time scale, ``[B, A, E]``.
 
         Args:
             slots: ``[B, S, V]``.
-            vectors: a vector for each column, ``[V, E]``.
+            vectors_of: vectors ``[V, E]`` of entity ids ``[V]``.
         """
+        vectors = vectors_of(self.entities)
         held = slots[:, int(self.decays.argmax())]
         found = held.new_zeros(len(held), self.n_attributes, vectors.shape[1])
         counts = held.new_zeros(len(held), self.n_attributes)

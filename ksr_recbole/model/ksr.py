@@ -7,6 +7,7 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,20 +163,16 @@ class KSR(GRU, WithGraph):
         self.query_mlp = tanh_mlp(options.hidden_size, n_kb, layers)
         self.projection = nn.Linear(n_kb, n_kb, bias=False) if options.project_entities else None
         self.INNER_PRODUCT = not options.exact
-        self.exact = (
-            ExactMemory(
-                dataset.item_values,
-                len(dataset.attributes),
-                options.hidden_size,
-                options.scales,
+        self.exact: ExactMemory | None = None
+        if options.exact:
+            n_attributes = len(dataset.attributes)
+            self.exact = ExactMemory(
+                dataset.item_values, n_attributes, options.hidden_size, options.scales
             )
-            if options.exact
-            else None
-        )
         if options.value_matrix == "shared":
             stream = torch.from_numpy(dataset.training_items())
             # The model is not on its device yet, so the vectors' place chooses the backend.
-            values = shared_values(self._updates(stream), "auto")
+            values = shared_values(self.updates(stream))
             self.register_buffer("shared_value_matrix", values)
 
     @classmethod
@@ -187,9 +184,14 @@ class KSR(GRU, WithGraph):
         return options
 
     @property
+    def memory(self) -> VectorMemory | ExactMemory:
+        """The memory that ``value_matrix`` names; both kinds answer to the same methods."""
+        return VectorMemory(self) if self.exact is None else self.exact
+
+    @property
     def splits_score(self) -> bool:
         """Whether :meth:`match_terms` are a part of the score: with an exact memory."""
-        return self.exact is not None
+        return self.options.exact
 
     # The sequence: Eq. 1 and 3-9 ------------------------------------------------------------
 
@@ -216,103 +218,57 @@ class KSR(GRU, WithGraph):
     ) -> tuple[Tensor, SequenceState]:
         """:meth:`forward` on packed ``items [P]``, by lane: preferences ``[P, H + E]``."""
         hidden_states, hidden = self._run_gru(items, packing, state)  # Eq. 1
-        if self.exact is not None:
-            slots = self.exact.write_all(items, state.values, packing.widths)
-            return hidden_states, SequenceState(hidden, slots)
-        weights = self.attention(hidden_states)
-        if self.options.value_matrix == "shared":
-            memory, values = weights @ self.shared_value_matrix, state.values  # Eq. 5
-        else:
-            memory, values = write_then_read(  # Eq. 5 and 8-9
-                weights,
-                self._updates(items),
-                state.values,
-                packing.widths,
-                self.options.memory_backend,
-            )
-        return self._join(hidden_states, memory), SequenceState(hidden, values)
+        preference, values = self.memory.preferences(
+            hidden_states, items, state.values, packing.widths
+        )
+        return preference, SequenceState(hidden, values)
 
     def read(
         self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
     ) -> tuple[Any, SequenceState]:
         """User vectors after each step, ``[P, d]``, with an exact memory a :class:`Taste`."""
-        if self.exact is None:
-            return super().read(users, items, packing, state)
-        hidden_states, hidden = self._run_gru(items, packing, state)  # Eq. 1
-        reads = self.exact.reads(hidden_states, items, state.values, packing.widths)
-        slots = self.exact.write_all(items, state.values, packing.widths)
-        return Taste(self.user_mlp(hidden_states), reads), SequenceState(hidden, slots)
+        preference, after = self.preferences(items, packing, state)
+        reads = self.memory.reads(preference, items, state.values, packing.widths)
+        vectors = self.user_mlp(preference)
+        return (vectors if reads is None else Taste(vectors, reads)), after
 
     def read_state(self, users: Tensor, state: SequenceState) -> Any:
         """What :meth:`read` gives, in a state."""
         vectors = super().read_state(users, state)
-        if self.exact is None:
-            return vectors
-        return Taste(vectors, self.exact.read(state.hidden[-1], state.values))
+        values = self.memory.read(state.hidden[-1], state.values)
+        return vectors if values is None else Taste(vectors, values)
 
     def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
         """States by lane after packed ``items [P]``."""
         state = super().write(items, packing, state)  # Eq. 1
-        if self.exact is not None:
-            return state._replace(values=self.exact.write_all(items, state.values, packing.widths))
-        if self.options.value_matrix == "shared":
-            return state
-        values = write_all(  # Eq. 8-9
-            self._updates(items), state.values, packing.widths, self.options.memory_backend
-        )
-        return SequenceState(state.hidden, values)
+        return state._replace(values=self.memory.write_all(items, state.values, packing.widths))
 
     def last_preference(self, state: SequenceState) -> Tensor:
         """:math:`p_t` in a state, ``[B, H + E]``: one read a row."""
-        hidden = state.hidden[-1]
-        if self.exact is not None:
-            return hidden
-        values = self.value_matrices(state)
-        memory = torch.einsum("ba,bae->be", self.attention(hidden), values)  # Eq. 5
-        return self._join(hidden, memory)
-
-    def _join(self, hidden: Tensor, memory: Tensor) -> Tensor:
-        """:math:`p_t = h_t \\oplus m_t` (Sec. 4.3), the memory scaled by ``memory_scale``."""
-        return torch.cat([hidden, self.options.memory_scale * memory], dim=-1)
+        return self.memory.preference(state.hidden[-1], state.values)
 
     def initial_state(self, n_users: int) -> SequenceState:
         """Zero GRU states and zero value matrices for ``n_users`` users."""
-        n_attributes = 0 if self.options.value_matrix == "shared" else len(self.attributes)
-        shape = (n_users, n_attributes, self.options.kg_embedding_size)
-        if self.exact is not None:
-            shape = (n_users, *self.exact.slot_shape)
-        return (
-            super()
-            .initial_state(n_users)
-            ._replace(values=self.item_embedding.weight.new_zeros(shape))
-        )
+        zeros = self.item_embedding.weight.new_zeros(n_users, *self.memory.slot_shape)
+        return super().initial_state(n_users)._replace(values=zeros)
 
     def attention(self, hidden_states: Tensor) -> Tensor:
         """Attention over the attributes (Eq. 6) for GRU states ``[..., H]``: ``[..., A]``.
 
         Of an exact memory it is each attribute's share of the reading weights' sizes.
         """
-        if self.exact is not None:
-            return self.exact.attention(hidden_states)
-        query = self.query_mlp(hidden_states)  # Sec. 4.2.1, the transformed h
-        return attention_weights(
-            query, self.relation_embedding(self.attributes), self.options.gamma
-        )
+        return self.memory.attention(hidden_states)
 
     def value_matrices(self, state: SequenceState) -> Tensor:
         """Value matrices that are read in a state, ``[B, A, E]``; exact slots as mean vectors."""
-        if self.exact is not None:
-            return self.exact.mean_vectors(state.values, self.entity_vectors(self.exact.entities))
-        if self.options.value_matrix == "shared":
-            return self.shared_value_matrix.expand(state.hidden.shape[1], -1, -1)
-        return state.values
+        return self.memory.matrices(state.values, self.entity_vectors)
 
     def entity_vectors(self, entities: Tensor) -> Tensor:
         """KB embeddings of entity ids ``[...]`` as the memory has them, ``[..., E]``."""
         vectors = self.entity_embedding(entities)
         return vectors if self.projection is None else self.projection(vectors)
 
-    def _updates(self, items: Tensor) -> Updates:
+    def updates(self, items: Tensor) -> Updates:
         """What packed ``items [P]`` write, each different item's update vectors once."""
         distinct, index = torch.unique(items, return_inverse=True)
         entities = self.entity_vectors(self.item_entities[distinct])
@@ -323,18 +279,13 @@ class KSR(GRU, WithGraph):
 
     def user_vectors(self, read: Any) -> Tensor:
         """See the base class."""
-        return read if self.exact is None else read.users
+        return read.users if isinstance(read, Taste) else read
 
     def terms(
         self, read: Any, shared: Tensor | None = None, own: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Matches with an exact memory; see the base class."""
-        if self.exact is None:
-            return None, None
-        nothing = self.item_entities.new_empty(0)
-        shared = nothing if shared is None else shared
-        own = nothing.view(1, 0).expand(len(read.users), 0) if own is None else own
-        return self.exact.terms(read.values, shared, own)
+        return self.memory.terms(read, shared, own)
 
     def match_terms(self, state: SequenceState, items: Tensor) -> Tensor:
         """What each attribute adds to the scores of ``items [B, C]`` in a state, ``[B, C, A]``.
@@ -342,9 +293,7 @@ class KSR(GRU, WithGraph):
         A score is the inner product of Eq. 10 plus the sum of these over the attributes; without
         an exact memory (:attr:`splits_score`) they are 0.
         """
-        if self.exact is None:
-            return state.hidden.new_zeros(*items.shape, len(self.attributes))
-        return self.exact.match_terms(self.exact.read(state.hidden[-1], state.values), items)
+        return self.memory.match_terms(state.hidden[-1], state.values, items)
 
     # Training -------------------------------------------------------------------------------
 
@@ -361,3 +310,82 @@ class KSR(GRU, WithGraph):
         distance = (head + relation - tail).norm(dim=1)
         wrong_distance = (head + relation - wrong).norm(dim=1)
         return -F.logsigmoid(wrong_distance - distance).mean()
+
+
+class VectorMemory:
+    """The paper's memory: slots of vectors, read with weights that a user's hidden state
+    decides (Eq. 5-9).
+
+    It answers to the same methods as :class:`~ksr_recbole.model.exact_memory.ExactMemory`.  What
+    it reads and learns are layers of the model.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: KSR) -> None:
+        self._model, self._options = model, model.options
+        self._shared = model.options.value_matrix == "shared"
+
+    @property
+    def slot_shape(self) -> tuple[int, int]:
+        """Attributes and columns of one user's value matrix, which is empty if it is shared."""
+        n_attributes = 0 if self._shared else len(self._model.attributes)
+        return n_attributes, self._options.kg_embedding_size
+
+    def attention(self, hidden_states: Tensor) -> Tensor:
+        """Attention over the attributes (Eq. 6) for GRU states ``[..., H]``: ``[..., A]``."""
+        query = self._model.query_mlp(hidden_states)  # Sec. 4.2.1, the transformed h
+        keys = self._model.relation_embedding(self._model.attributes)
+        return attention_weights(query, keys, self._options.gamma)
+
+    def preferences(
+        self, hidden_states: Tensor, items: Tensor, slots: Tensor, widths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """:math:`p_t` after each of packed ``items [P]``, ``[P, H + E]``, and the slots by lane."""
+        weights = self._model.attention(hidden_states)
+        if self._shared:
+            memory = weights @ self._model.shared_value_matrix  # Eq. 5
+        else:
+            updates, backend = self._model.updates(items), self._options.memory_backend
+            memory, slots = write_then_read(weights, updates, slots, widths, backend)  # Eq. 5, 8-9
+        return self._join(hidden_states, memory), slots
+
+    def write_all(self, items: Tensor, slots: Tensor, widths: Sequence[int]) -> Tensor:
+        """The slots after packed ``items [P]``, by lane."""
+        if self._shared:
+            return slots
+        updates, backend = self._model.updates(items), self._options.memory_backend
+        return write_all(updates, slots, widths, backend)  # Eq. 8-9
+
+    def preference(self, hidden: Tensor, slots: Tensor) -> Tensor:
+        """:math:`p_t` in a state, ``[B, H + E]``."""
+        values = self.matrices(slots, self._model.entity_vectors)
+        weights = self._model.attention(hidden)
+        return self._join(hidden, torch.einsum("ba,bae->be", weights, values))  # Eq. 5
+
+    def _join(self, hidden: Tensor, memory: Tensor) -> Tensor:
+        """:math:`p_t = h_t \\oplus m_t` (Sec. 4.3), the memory scaled by ``memory_scale``."""
+        return torch.cat([hidden, self._options.memory_scale * memory], dim=-1)
+
+    def matrices(self, slots: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """Value matrices that are read, ``[B, A, E]``."""
+        if self._shared:
+            return self._model.shared_value_matrix.expand(len(slots), -1, -1)
+        return slots
+
+    # A score is the inner product of Eq. 10 alone: there is no match with a candidate's values.
+
+    def reads(self, *_: Any) -> None:
+        """No read but the one in :meth:`preferences`."""
+
+    def read(self, *_: Any) -> None:
+        """No read but the one in :meth:`preference`."""
+
+    def terms(self, *_: Any) -> tuple[None, None]:
+        """No part of a score."""
+        return None, None
+
+    def match_terms(self, hidden: Tensor, slots: Tensor, items: Tensor) -> Tensor:
+        """Zeros for ``items [B, C]``, ``[B, C, A]``."""
+        return hidden.new_zeros(*items.shape, len(self._model.attributes))

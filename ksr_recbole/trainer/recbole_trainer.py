@@ -88,7 +88,7 @@ class RecBoleTrainer(ProtocolTrainer):
         if beyond := self._read(resume_file)["given"].get(_BEYOND):
             raise UnusableCheckpointError(
                 f"RecBole's {self.config['model']} keeps more from epoch to epoch than a "
-                f"checkpoint holds ({', '.join(map(str, beyond))[:100]}), so it cannot go on from "
+                f"checkpoint holds ({', '.join(map(str, beyond))[:100]}), so it cannot resume from "
                 f"{resume_file}; train it anew, without resume."
             )
         super().resume_checkpoint(resume_file)

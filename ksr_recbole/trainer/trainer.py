@@ -124,7 +124,7 @@ class ProtocolTrainer(Trainer):
             vars(interruption)["checkpoint"] = self.saved_model_file if saved else None
             raise
         finally:
-            self.tensorboard.close()  # its thread would go on for as long as the process
+            self.tensorboard.close()  # its thread would live as long as the process
         self.finished = True
         if saved:
             self._write(self.epochs_trained - 1)
