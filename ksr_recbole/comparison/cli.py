@@ -38,7 +38,7 @@ _MOST_SEEDS = 1000
 _INSTEAD = {
     "model": "--models",
     "seed": "--seeds",
-    "resume": "nothing, since unfinished cells go on by themselves",
+    "resume": "nothing, since unfinished cells resume by themselves",
     "checkpoint_dir": "--results_dir",
 }
 """Config keys that differ from cell to cell, and what to give instead."""
