@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -124,6 +125,20 @@ def test_a_bad_request_is_one_sentence(url, path, body, status, said):
     assert answer.status_code == status, answer.text
     detail = answer.json()["detail"]
     assert said in detail and "\n" not in detail and "\x1b" not in detail
+
+
+@pytest.mark.parametrize(
+    ("headers", "data", "said"),
+    [
+        ({}, '{"user": "u1"}', "The body: give a JSON object, with the header Content-Type: app"),
+        ({"Content-Type": "application/json"}, "[1]", "The body: give a JSON object"),
+        ({"Content-Type": "application/json"}, "", "The body: give a JSON object"),
+        ({"Content-Type": "application/json"}, "{bad", "The body is no JSON: Expecting .* at char"),
+    ],
+)
+def test_a_body_that_is_no_json_object_says_what_to_send(url, headers, data, said):
+    answer = requests.post(f"{url}/recommend", data=data, headers=headers, timeout=60)
+    assert answer.status_code == 422 and re.match(said, answer.json()["detail"])
 
 
 def test_large_and_broken_bodies_and_other_hosts_are_refused(url):

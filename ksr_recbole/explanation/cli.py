@@ -77,7 +77,7 @@ def _run(given: Namespace) -> int:
     told = [f"Explained: {trained.checkpoint}", *(f"Written: {path}" for path in targets.values())]
     if not given.user:
         told.append(f"User {user} was chosen because the model has most to say of them; --user=ID.")
-    if not (given.full or to_stdout):
+    if not (given.full or to_stdout or "html" in targets):
         told.append("More: --full, or --html=FILE for a page to explore.")
     print("\n".join(told), file=sys.stderr if to_stdout else sys.stdout)
     return 0

@@ -415,7 +415,7 @@ class Recommender:
             user = self._users.get(query)
             if user is None:
                 raise UserError(
-                    f"There is no user '{query}' among the {len(self._users)} users the model "
+                    f"There is no user '{query}' among the {len(self._users):,} users the model "
                     "was saved with; give a list of item tokens for someone new."
                 )
             items, start = self._histories.of(user), self._histories.starts[user]
@@ -435,7 +435,7 @@ class Recommender:
             unknown = next(t for t in tokens if not (isinstance(t, str) and t in self._items))
             hint = "" if isinstance(unknown, str) else " (tokens are strings)"
             raise UserError(
-                f"There is no item {unknown!r}{hint} among the {len(self._items)} items the model "
+                f"There is no item {unknown!r}{hint} among the {len(self._items):,} items the model "
                 "was trained with; leave it out, or train again with it."
             ) from error
 

@@ -142,6 +142,10 @@ def _invalid(_: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body") or "The body"
     reason = first.get("ctx", {}).get("error", first["msg"])
+    if first["type"] == "json_invalid":
+        where, reason = "The body is no JSON", f"{reason} at character {where}"
+    elif first["loc"] == ("body",):  # as of curl -d without the header
+        reason = "give a JSON object, with the header Content-Type: application/json"
     return _problem(422, f"{where}: {reason}; /openapi.json says what is expected.")
 
 
