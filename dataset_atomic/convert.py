@@ -384,10 +384,10 @@ def _spool_folder(out_dir: Path) -> Iterator[Path]:
     One that a killed process left is removed by the next conversion, which the system's folder
     of temporary files would keep.
     """
-    place = next(path for path in (out_dir, *out_dir.absolute().parents) if path.is_dir())
+    parent = next(path for path in (out_dir, *out_dir.absolute().parents) if path.is_dir())
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(temporary_folder(place))
+            folder = stack.enter_context(temporary_folder(parent))
         except OSError as error:
             raise cannot_write(out_dir, error) from error
         yield folder

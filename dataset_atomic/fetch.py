@@ -314,6 +314,4 @@ def _reason(error: requests.RequestException) -> str:
 
 def _digest(path: Path, state: hashlib._Hash) -> str:
     with open_regular(path) as file:
-        while chunk := file.read(CHUNK):
-            state.update(chunk)
-    return state.hexdigest()
+        return hashlib.file_digest(file, lambda: state).hexdigest()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -178,10 +179,6 @@ def _movies_dat(folder: Path, encoding: str = "latin-1") -> AtomicTable | None:
     return None if path is None else movie_table(read_table(path, layout))
 
 
-def _movies_dat_in_utf8(folder: Path) -> AtomicTable | None:
-    return _movies_dat(folder, "utf-8")
-
-
 def _movies_csv(folder: Path) -> AtomicTable | None:
     path = find_in(folder, ("movies.csv",))
     columns = {"movieId": "item_id", "title": "title", "genres": "genre"}
@@ -263,7 +260,7 @@ SOURCES = {
             ratings=("ratings.dat",),
             layout=TextFormat(_PLAIN, separator="::"),
             max_bytes=1 << 30,
-            items=_movies_dat_in_utf8,
+            items=partial(_movies_dat, encoding="utf-8"),
         ),
         _movielens("ml-20m", max_bytes=1 << 31, period=Period(first_year=2005, last_year=2015)),
         _movielens("ml-25m", max_bytes=1 << 32),

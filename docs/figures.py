@@ -36,7 +36,7 @@ FIGURES = Path(__file__).with_name("figures")
 VERSION = 4
 """To be raised when a picture is drawn in another way."""
 
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 """Of Okabe and Ito: told apart by people who do not see all colours."""
 
 LOOKS = {
@@ -124,14 +124,14 @@ def dots(figure: Any, look: Mapping[str, str], data: Any) -> None:
     metrics, labels = data["metrics"], list(data["rows"])
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
-        for place, label in enumerate(labels):
+        for row, label in enumerate(labels):
             mean, half = interval(data["rows"][label], metric)
             ours = label in data["ours"]
-            axes.errorbar(mean, place, xerr=half, fmt="o" if ours else "s", capsize=3, markersize=5,
+            axes.errorbar(mean, row, xerr=half, fmt="o" if ours else "s", capsize=3, markersize=5,
                           color=ORANGE if ours else look["blue"])  # fmt: skip
             if label in data["paper"]:
                 value = data["paper"][label][list(METRICS).index(metric)]
-                axes.plot(value, place, "D", mfc="none", mec=look["ink"], markersize=5)
+                axes.plot(value, row, "D", mfc="none", mec=look["ink"], markersize=5)
         axes.set_xlabel(METRICS[metric])
         axes.grid(axis="x", color=look["faint"], linewidth=0.6)
     panels[0].set_yticks(range(len(labels)), labels)
@@ -177,8 +177,8 @@ def busy(figure: Any, look: Mapping[str, str], data: Any) -> None:
     axes = figure.subplots()
     for shift, kind, colour in ((-0.2, "idle", look["blue"]), (0.2, "busy", ORANGE)):
         low, middle, high = np.array(data[f"{kind}_seconds"]).T
-        places = np.arange(len(middle)) + shift
-        axes.barh(places, middle, 0.36, xerr=[middle - low, high - middle], color=colour,
+        heights = np.arange(len(middle)) + shift
+        axes.barh(heights, middle, 0.36, xerr=[middle - low, high - middle], color=colour,
                   ecolor=look["ink"], capsize=3, label=f"{kind} machine")  # fmt: skip
     axes.set_yticks(range(len(data["versions"])), data["versions"])
     axes.invert_yaxis()
@@ -193,10 +193,10 @@ def ladder(figure: Any, look: Mapping[str, str], data: Any) -> None:
     """What each step from Eq. 2 to the memory adds."""
     panels = figure.subplots(1, len(data["panels"]), squeeze=False)[0]
     for axes, panel in zip(panels, data["panels"], strict=True):
-        for place, (label, cells) in enumerate(panel["steps"].items()):
+        for row, (label, cells) in enumerate(panel["steps"].items()):
             mean, half = interval(cells, panel["metric"])
-            axes.errorbar(mean, place, xerr=half, fmt="o", capsize=3, color=look["blue"])
-            axes.annotate(label, (mean, place), (0, 7), textcoords="offset points", ha="center",
+            axes.errorbar(mean, row, xerr=half, fmt="o", capsize=3, color=look["blue"])
+            axes.annotate(label, (mean, row), (0, 7), textcoords="offset points", ha="center",
                           fontsize=8, color=look["ink"])  # fmt: skip
         axes.set_yticks([])
         axes.margins(y=0.2)

@@ -1,4 +1,4 @@
-"""SHA-256 of values, arrays, files and of files that hold their own: the one place for digests.
+"""SHA-256 of values, arrays, files and of files that hold their own: the one home of digests.
 
 A digest shows a change that nobody meant: a flipped bit, a file cut short, an edited number.  It
 is no signature, so what a file holds is checked too before it is used.  What a digest is of, and
@@ -113,13 +113,13 @@ def unsealed(record: Mapping[str, Any], entry: str = OWN) -> dict[str, Any]:
 
 
 def with_own(head: bytes, data: Sequence[memoryview]) -> list[bytes | memoryview]:
-    """The pieces of a file whose header has a place for its digest.
+    """The pieces of a file whose header has room for its digest.
 
     Args:
         head: the header's length in eight bytes, and the header, with :data:`BLANK` in it.
         data: the bytes of the arrays.
     """
-    start, stop = _place(head)
+    start, stop = _span(head)
     digest = of_bytes(head, *data)
     return [head[:start], digest.encode(), head[stop:], *data]
 
@@ -130,13 +130,13 @@ def check_own(data: bytes) -> None:
     Raises:
         DamagedFileError: they are not, or there is no digest that would show it.
     """
-    start, stop = _place(data)
+    start, stop = _span(data)
     view = memoryview(data)
     if of_bytes(view[:start], BLANK.encode(), view[stop:]).encode() != data[start:stop]:
         raise DamagedFileError("its digest does not match its content")
 
 
-def _place(data: bytes) -> tuple[int, int]:
+def _span(data: bytes) -> tuple[int, int]:
     length = int.from_bytes(data[:8], "little")
     found = _IN_HEADER.search(data, 8, 8 + length) if length < len(data) else None
     if found is None:

@@ -136,8 +136,8 @@ def _of_numbers(
         return texts, "numbers, few of them, as they are"
     edges = _edges(values, ranges)
     labels = [f"{name} {_plain(a)} to {_plain(b)}" for a, b in pairwise(edges)]
-    places = np.searchsorted(edges[1:-1], numbers.fill_null(0.0).to_numpy(), side="right")
-    cut = pl.Series([labels[place] for place in places]).to_frame("label")
+    which = np.searchsorted(edges[1:-1], numbers.fill_null(0.0).to_numpy(), side="right")
+    cut = pl.Series([labels[k] for k in which]).to_frame("label")
     known = cut.select(pl.when(numbers.is_not_null()).then("label"))["label"]
     return known, f"numbers cut into {len(labels)} ranges with about as many items each"
 

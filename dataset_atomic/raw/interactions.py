@@ -163,7 +163,7 @@ def _check_ids(block: Block) -> None:
         if bad.any():
             row = int(bad.arg_max() or 0)
             raise UserError(
-                f"{block.place_of(row)}: the {name} {shown(repr(block.frame[name][row]))} "
+                f"{block.line_of(row)}: the {name} {shown(repr(block.frame[name][row]))} "
                 "holds a tab, a double quote or a line end, which RecBole's atomic files cannot; "
                 "rename it."
             )
@@ -174,7 +174,7 @@ def _ratings(block: Block) -> pl.Series:
     if values.null_count() or not values.is_finite().all():
         row = int((values.is_null() | ~values.is_finite().fill_null(True)).arg_max() or 0)
         raise UserError(
-            f"{block.place_of(row)}: {shown(repr(block.frame['rating'][row]))} is not a rating; "
+            f"{block.line_of(row)}: {shown(repr(block.frame['rating'][row]))} is not a rating; "
             "expected a number, so correct the value or the order of the columns."
         )
     return values

@@ -61,7 +61,7 @@ class Block:
     frame: pl.DataFrame
     blank_lines: int
 
-    def place_of(self, row: int) -> str:
+    def line_of(self, row: int) -> str:
         """File and line of a row of ``frame``; the row itself in a file without lines."""
         if not self.text:
             return f"{self.path}, row {row + 1}"

@@ -60,7 +60,7 @@ class TimestampReader:
             if self.form == "unknown":
                 expected = "a number or a date, such as 2024-03-01 10:15"
             raise UserError(
-                f"{block.place_of(row)}: {shown(repr(values[row]))} is not a timestamp; expected "
+                f"{block.line_of(row)}: {shown(repr(values[row]))} is not a timestamp; expected "
                 f"{expected}; correct the value."
             )
         return result.rename(column)

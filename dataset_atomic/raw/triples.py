@@ -246,7 +246,7 @@ def _split_line(block: Block) -> pl.DataFrame:
     if bad.any():
         row = int(bad.arg_max() or 0)
         raise UserError(
-            f"{block.place_of(row)}: {lines[row][:80]!r} is not a triple; "
+            f"{block.line_of(row)}: {lines[row][:80]!r} is not a triple; "
             "expected `<subject> <predicate> <object> .` (N-Triples), so correct the line."
         )
     return frame.filter(~is_comment)

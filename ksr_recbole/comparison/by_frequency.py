@@ -119,7 +119,7 @@ def cell_of_some(cell: Finished, users: np.ndarray, chosen: np.ndarray) -> Finis
     """
     ranks, metrics = {}, {}
     names = sorted({name.partition("@")[0] for name in METRICS.values()})
-    for (mode, phase), (owners, places) in cell.ranks.items():
+    for (mode, phase), (owners, of_positives) in cell.ranks.items():
         if phase != "test":
             continue
         if not np.array_equal(owners, users):
@@ -127,10 +127,10 @@ def cell_of_some(cell: Finished, users: np.ndarray, chosen: np.ndarray) -> Finis
                 "A finished cell has other test targets than the data; remove the benchmark's "
                 "cells of this dataset and run the command again."
             )
-        above = positions_within_users(owners, places)[chosen]
-        owners, places = owners[chosen], places[chosen]
-        places = places - above + positions_within_users(owners, places)
-        ranks[mode, phase] = owners, places
-        metrics[mode] = {phase: ranking_metrics(owners, places, names, [10])}
+        above = positions_within_users(owners, of_positives)[chosen]
+        owners, of_positives = owners[chosen], of_positives[chosen]
+        of_positives = of_positives - above + positions_within_users(owners, of_positives)
+        ranks[mode, phase] = owners, of_positives
+        metrics[mode] = {phase: ranking_metrics(owners, of_positives, names, [10])}
     record: dict[str, Any] = {**cell.record, "result": {**cell.result, "metrics": metrics}}
     return replace(cell, record=record, ranks=ranks)

@@ -79,27 +79,39 @@ def _panels(study: Study, rows: Sequence[Row]) -> list[tuple[str, list[str], lis
 def _draw_bars(
     axes: Any, rows: Sequence[Row], mode: str, metrics: Sequence[str], reference: str | None
 ) -> None:
-    """A group of bars for each metric, a bar for each row, whiskers over seeds."""
-    colours = bar_colours(len(rows))
-    width = 0.8 / len(rows)
-    for k, row in enumerate(rows):
-        positions = np.arange(len(metrics)) + (k - (len(rows) - 1) / 2) * width
+    """A group of bars for each metric, a bar for each row."""
+    bars = []
+    for row, colour in zip(rows, bar_colours(len(rows)), strict=True):
         label = row.setting.label
-        colour = HIGHLIGHT if label == reference else colours[k]
         values = row.values(mode) if row.error is None else {}
+        look = {
+            "label": label if row.error is None else f"{label} (failed)",
+            "color": HIGHLIGHT if label == reference else colour,
+            "edgecolor": "black" if label == reference else "none",
+        }
         # A failed row keeps its place and its name in the legend, without a bar.
-        samples = [values.get(SHOWN[name], np.zeros(1)) for name in metrics]
+        bars.append(([values.get(SHOWN[name], np.zeros(1)) for name in metrics], look))
+    draw_groups(axes, bars)
+    axes.set_xticks(np.arange(len(metrics)), metrics)
+
+
+def draw_groups(axes: Any, bars: Sequence[tuple[Sequence[np.ndarray], dict[str, Any]]]) -> None:
+    """Groups of bars side by side, whiskers over seeds.
+
+    Args:
+        axes: Matplotlib's.
+        bars: of each bar of a group its sample in every group, and Matplotlib's options.
+    """
+    width = 0.8 / len(bars)
+    for k, (samples, look) in enumerate(bars):
         axes.bar(
-            positions,
+            np.arange(len(samples)) + (k - (len(bars) - 1) / 2) * width,
             [float(np.mean(sample)) for sample in samples],
             width,
             yerr=[spread(sample) or 0.0 for sample in samples],
-            label=label if row.error is None else f"{label} (failed)",
-            color=colour,
-            edgecolor="black" if label == reference else "none",
             error_kw={"elinewidth": 0.8},
+            **look,
         )
-    axes.set_xticks(np.arange(len(metrics)), metrics)
 
 
 def _draw_lines(axes: Any, rows: Sequence[Row], mode: str, metric: str, x_label: str) -> None:

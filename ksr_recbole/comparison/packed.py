@@ -15,7 +15,8 @@ import json
 import lzma
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -145,23 +146,17 @@ def _lines_of(path: Path, identity: tuple[int, int, int]) -> dict[str, str]:
 # Members --------------------------------------------------------------------------------------
 
 
-class _opened:
-    """A zip file whose every fault is a :class:`DamagedFileError`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> zipfile.ZipFile:
-        try:
-            check_regular(self._path)
-            self._file = zipfile.ZipFile(self._path)
-        except (OSError, zipfile.BadZipFile, ValueError, ArithmeticError,
-                NotImplementedError) as error:  # fmt: skip
-            raise DamagedFileError(f"{self._path} cannot be read ({error})") from error
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file; that it cannot be read as one is a :class:`DamagedFileError`."""
+    try:
+        check_regular(path)
+        file = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, ValueError, ArithmeticError,
+            NotImplementedError) as error:  # fmt: skip
+        raise DamagedFileError(f"{path} cannot be read ({error})") from error
+    with file:
+        yield file
 
 
 def _member(file: zipfile.ZipFile, name: str, size: int | None) -> bytes:

@@ -77,22 +77,22 @@ def table3(models: Sequence[str]) -> Study:
     """
     own = "KSR"
     settings = [
-        Setting(name, name, protocol_values(name), _GROUPS[_place(name)])
-        for name in sorted(models, key=_place)
+        Setting(name, name, protocol_values(name), _GROUPS[_group_of(name)])
+        for name in sorted(models, key=_group_of)
     ]
     return Study(
         name=TABLE3,
         title="Methods compared (Table 3)",
         settings=tuple(settings),
         reference=own if own in models else None,
-        baselines=tuple(name for name in models if name != own and _place(name) == 0),
+        baselines=tuple(name for name in models if name != own and _group_of(name) == 0),
     )
 
 
 _GROUPS = ("", "variants", "RecBole's models")
 
 
-def _place(model: str) -> int:
+def _group_of(model: str) -> int:
     """Which of :data:`_GROUPS` a model's row stands in."""
     return (0 if model in PAPER_MODELS else 1) if model in MODELS else 2
 

@@ -167,11 +167,11 @@ def _failure(line: Line, widths: Sequence[int]) -> str:
 
 
 def _plain(value: Value) -> str:
-    return _number(value, " ± ") + ("†" if value.dagger else " ")
+    return _number(value) + ("†" if value.dagger else " ")
 
 
-def _number(value: Value, plus_minus: str) -> str:
-    deviation = "" if value.std is None else f"{plus_minus}{value.std:.4f}"
+def _number(value: Value) -> str:
+    deviation = "" if value.std is None else f" ± {value.std:.4f}"
     return f"{value.mean:.4f}{deviation}"
 
 
@@ -182,7 +182,7 @@ def to_markdown(table: Table) -> str:
     def shown(value: Value | str) -> str:
         if isinstance(value, str):
             return value
-        number = _number(value, " ± ")
+        number = _number(value)
         return (f"**{number}**" if value.best else number) + ("†" if value.dagger else "")
 
     def row(texts: Sequence[str]) -> str:

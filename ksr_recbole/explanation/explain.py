@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation.influence import LOOKED_BACK, influence, is_split
+from ksr_recbole.explanation.influence import influences, is_split
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation, Recommendation, Step
 from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered
@@ -171,29 +171,17 @@ def recommendations_of(
     shape = (1, len(knowledge.item_tokens))
     histories = csr_matrix((np.ones(len(history)), (one, history)), shape=shape)
     attention = attention_now(model, state)
+    items = torch.from_numpy(best).to(state.hidden.device)[None]
     if is_split(model):
-        items = torch.from_numpy(best).to(state.hidden.device)[None]
         terms = model.match_terms(state, items)[0]  # type: ignore[operator]  # is_split saw it
         asked = Candidates(best, owners, attention, terms=terms.double().cpu().numpy())
     else:
-        found = _influence(model, history, best, shape[1])
+        chosen = torch.from_numpy(history).to(items.device)[None]
+        length = torch.tensor([len(history)], device=items.device)
+        found = influences(model, chosen, length, items, shape[1])
         asked = Candidates(best, owners, attention, influence=found)
     shared = SharedFacts.of(knowledge, histories, asked)
     return Wording(knowledge, history, shared).recommendations(best, scores)
-
-
-def _influence(model: KSR, history: np.ndarray, best: np.ndarray, n_items: int) -> csr_matrix:
-    """What each item of one history weighs for each of ``best [K]``, ``[K, n]``, sparse."""
-    device = model.item_embedding.weight.device
-    items, candidates = (torch.from_numpy(each).to(device)[None] for each in (history, best))
-    early, late = items[:, :-LOOKED_BACK], items[:, -LOOKED_BACK:]
-    lengths = [torch.tensor([part.shape[1]], device=device) for part in (early, late)]
-    before = model.advance(early, lengths[0])
-    lost = influence(model, late, lengths[1], before, candidates)[0].double().cpu().numpy()
-    rows, steps = np.indices(lost.T.shape)
-    columns = history[-LOOKED_BACK:][steps.ravel()] if len(history) else steps.ravel()
-    cells = (lost.T.ravel(), (rows.ravel(), columns))
-    return csr_matrix(cells, shape=(len(best), n_items))
 
 
 def _check_fit(model: Any, dataset: Any) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ksr_recbole.model.ksr import KSR
@@ -20,6 +22,34 @@ _ROWS = 4096
 def is_split(model: Any) -> bool:
     """Whether the model's score is a sum with an exact part for each attribute."""
     return bool(getattr(model, "splits_score", False))
+
+
+def influences(
+    model: KSR, items: Tensor, lengths: Tensor, candidates: Tensor, n_items: int
+) -> csr_matrix:
+    """What each of the latest items of ``B`` histories weighs for each candidate.
+
+    Args:
+        model: as of :func:`influence`.
+        items: whole histories, ``int64 [B, T]``, padded with 0 at the end.
+        lengths: how long they are, ``int64 [B]``.
+        candidates: item ids, ``int64 [B, K]``.
+        n_items: items of the dataset, padding among them.
+
+    Returns:
+        ``float64 [B * K, n_items]``, sparse; an item that a history has twice weighs the sum.
+    """
+    early = (lengths - LOOKED_BACK).clamp(min=0)
+    columns = torch.arange(min(LOOKED_BACK, items.shape[1]), device=items.device)
+    columns = early[:, None] + columns
+    late = items.gather(1, columns.clamp(max=items.shape[1] - 1)) * (columns < lengths[:, None])
+    lost = influence(model, late, lengths - early, model.advance(items, early), candidates)
+    rows, steps = torch.nonzero(late, as_tuple=True)
+    n_candidates = candidates.shape[1]
+    at = (rows.cpu().numpy()[:, None] * n_candidates + np.arange(n_candidates)).ravel()
+    named = np.repeat(late[rows, steps].cpu().numpy(), n_candidates)
+    values = lost[rows, steps].double().cpu().numpy().ravel()
+    return csr_matrix((values, (at, named)), shape=(candidates.numel(), n_items))
 
 
 def influence(
@@ -39,15 +69,15 @@ def influence(
     """
     whole = _scores(model, items, lengths, before, candidates)
     lost = whole.new_zeros(*items.shape, candidates.shape[1])
-    rows, places = torch.nonzero(items > 0, as_tuple=True)
+    rows, steps = torch.nonzero(items > 0, as_tuple=True)
     if not len(rows):
         return lost
     column = torch.arange(max(items.shape[1] - 1, 0), device=items.device)
-    for row, place in zip(rows.split(_ROWS), places.split(_ROWS), strict=True):
-        kept = items[row[:, None], column + (column >= place[:, None])]
+    for row, step in zip(rows.split(_ROWS), steps.split(_ROWS), strict=True):
+        kept = items[row[:, None], column + (column >= step[:, None])]
         state = SequenceState(before.hidden[:, row].contiguous(), before.values[row])
         without = _scores(model, kept, lengths[row] - 1, state, candidates[row])
-        lost[row, place] = whole[row] - without
+        lost[row, step] = whole[row] - without
     return lost
 
 

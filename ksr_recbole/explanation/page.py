@@ -8,7 +8,7 @@ from importlib.resources import files
 from ksr_recbole.explanation.parts import Explanation
 from ksr_recbole.text import cleaned
 
-_PLACE = "__DATA__"
+_DATA = "__DATA__"
 _SHARED = {"__LOOK__": "look.css", "__CARDS__": "cards.js"}
 """What this page and that of ``serve`` have in common."""
 
@@ -27,12 +27,12 @@ def page(explanation: Explanation) -> str:
     data = json.dumps(shown.to_dict(), ensure_ascii=False, allow_nan=False)
     for character, escape in _ESCAPES.items():
         data = data.replace(character, escape)
-    before, after = template.split(_PLACE)
+    before, after = template.split(_DATA)
     return f"{before}{data}{after}"
 
 
 def with_shared(template: str) -> str:
     """A page's template with the look and the script that pages share in it."""
-    for place, name in _SHARED.items():
-        template = template.replace(place, (files(__package__) / name).read_text(encoding="utf-8"))
+    for mark, name in _SHARED.items():
+        template = template.replace(mark, (files(__package__) / name).read_text(encoding="utf-8"))
     return template

@@ -155,10 +155,10 @@ class Wording:
         sentence = _why(reasons, folded, shared) if known else FOR_SOMEBODY_NEW
         return Recommendation(row + 1, item, score, sentence, reasons, folded, shared)
 
-    def _reasons(self, had: csc_matrix, places: np.ndarray) -> tuple[Reason, ...]:
+    def _reasons(self, had: csc_matrix, rows: np.ndarray) -> tuple[Reason, ...]:
         kept: list[_Fact] = []
-        for place in places[:_LOOKED_AT].tolist():
-            fact = self._fact(had, place)
+        for row in rows[:_LOOKED_AT].tolist():
+            fact = self._fact(had, row)
             same = next((each for each in kept if each.says(fact)), None)
             if same is not None:
                 same.add(fact)
@@ -166,10 +166,10 @@ class Wording:
                 kept.append(fact)
         return tuple(map(self._reason, kept))
 
-    def _fact(self, had: csc_matrix, place: int) -> _Fact:
-        fact = int(self.found.facts[place])
+    def _fact(self, had: csc_matrix, row: int) -> _Fact:
+        fact = int(self.found.facts[row])
         steps = had.indices[had.indptr[fact] : had.indptr[fact + 1]]
-        weight, attention = float(self.found.weight[place]), float(self.found.attention[place])
+        weight, attention = float(self.found.weight[row]), float(self.found.attention[row])
         knowledge = self.knowledge
         return _Fact(
             knowledge.name_of(fact),

@@ -435,8 +435,8 @@ class Recommender:
             unknown = next(t for t in tokens if not (isinstance(t, str) and t in self._items))
             hint = "" if isinstance(unknown, str) else " (tokens are strings)"
             raise UserError(
-                f"There is no item {unknown!r}{hint} among the {len(self._items):,} items the model "
-                "was trained with; leave it out, or train again with it."
+                f"There is no item {unknown!r}{hint} among the {len(self._items):,} items the "
+                "model was trained with; leave it out, or train again with it."
             ) from error
 
     def _check_something_known(self, readings: Sequence[_Reading]) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.comparison.figures import bar_colours
-from ksr_recbole.comparison.results import spread
+from ksr_recbole.comparison.figures import bar_colours, draw_groups
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
 from ksr_recbole.interpretability.methods import Explained
 
@@ -43,18 +42,12 @@ def _draw_bars(axes: Any, explained: Explained) -> None:
     if not methods:
         return
     names = list(explained.figures["values"]["attributes"])
-    width = 0.8 / len(methods)
-    for k, (method, colour) in enumerate(zip(methods, bar_colours(len(methods)), strict=True)):
+    bars = []
+    for method, colour in zip(methods, bar_colours(len(methods)), strict=True):
+        chosen = HIGHLIGHT if method.label == explained.reference else colour
         samples = [method.of_attribute(name, "mrr") for name in names]
-        axes.bar(
-            np.arange(len(names)) + (k - (len(methods) - 1) / 2) * width,
-            [float(np.mean(sample)) for sample in samples],
-            width,
-            yerr=[spread(sample) or 0.0 for sample in samples],
-            label=method.label,
-            color=HIGHLIGHT if method.label == explained.reference else colour,
-            error_kw={"elinewidth": 0.8},
-        )
+        bars.append((samples, {"label": method.label, "color": chosen}))
+    draw_groups(axes, bars)
     axes.set_yscale("log")  # ranges of 20 and of 20,000 entities side by side
     axes.set_ylabel("MRR")
     axes.set_xticks(np.arange(len(names)), names, rotation=30, ha="right")

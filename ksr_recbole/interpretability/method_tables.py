@@ -10,7 +10,7 @@ import numpy as np
 from ksr_recbole.comparison.results import spread
 from ksr_recbole.comparison.significance import ALPHA
 from ksr_recbole.comparison.table import Line, Table, Value, with_rules
-from ksr_recbole.interpretability.methods import OWN, Explained, Level, Method
+from ksr_recbole.interpretability.methods import OWN, Explained, Level, Method, part_of
 
 COLUMNS: dict[Level, dict[str, tuple[str, ...]]] = {
     "values": {
@@ -191,11 +191,6 @@ def reason_table(explained: Explained, where: str) -> Table | None:
 
 def _pair(seeds: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> str:
     """Two means over seeds and the largest p-value."""
-    found = []
-    for seed in seeds:
-        value: Any = seed
-        for key in keys:
-            value = value[key]
-        found.append(value)
+    found = [part_of(seed, keys) for seed in seeds]
     first, second = (np.mean([each[side] for each in found]) for side in ("first", "second"))
     return f"{first:.4f} / {second:.4f} ({max(each['p_value'] for each in found):.1g})"

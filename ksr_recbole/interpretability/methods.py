@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +38,11 @@ OTHERS: Mapping[Level, Mapping[str, str]] = {
 }
 """What it is compared with: name in the measures, and label.  It depends on the data alone and is
 the same in every cell."""
+
+
+def part_of(measures: Any, keys: Iterable[str]) -> Any:
+    """What stands in nested measures under one key after the other."""
+    return reduce(getitem, keys, measures)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +78,8 @@ class Method:
         return self._figures("attributes", attribute, self.name, metric)
 
     def _figures(self, *keys: str) -> np.ndarray:
-        values = []
-        for cell in self.cells:
-            value: Any = cell.result["measures"][self.level]
-            for key in keys:
-                value = value[key]
-            values.append(value)
-        return np.array(values, dtype=np.float64)
+        measures = (cell.result["measures"][self.level] for cell in self.cells)
+        return np.array([part_of(each, keys) for each in measures], dtype=np.float64)
 
     def over_attributes(self, key: str) -> dict[str, float]:
         """How a model's attention is spread, mean over seeds.

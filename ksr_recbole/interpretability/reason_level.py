@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import ttest_rel
 from torch import Tensor
 
-from ksr_recbole.explanation.influence import LOOKED_BACK, influence, is_split
+from ksr_recbole.explanation.influence import influences, is_split
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.reasons import COMMON_SHARE, Candidates, SharedFacts
 from ksr_recbole.explanation.value_entities import ValueEntities
@@ -91,18 +91,7 @@ class ReasonLevel:
             terms = model.match_terms(state, best)  # type: ignore[operator]  # is_split saw it
             parts = terms.double().cpu().numpy().reshape(len(owners), -1)
             return Candidates(candidates, owners, attention, terms=parts)
-        early = (lengths - LOOKED_BACK).clamp(min=0)
-        before = model.advance(items, early)
-        columns = early[:, None] + torch.arange(LOOKED_BACK, device=items.device)
-        within = columns < lengths[:, None]
-        late = items.gather(1, columns.clamp(max=items.shape[1] - 1)) * within
-        lost = influence(model, late, lengths - early, before, best)  # [B, L, K]
-        rows, places = torch.nonzero(within, as_tuple=True)
-        values = lost[rows, places].double().cpu().numpy()  # [m, K]
-        at = (rows.cpu().numpy()[:, None] * TOP + np.arange(TOP)).ravel()
-        columns_of = np.repeat(late[rows, places].cpu().numpy(), TOP)
-        shape = (len(candidates), n_items)
-        weights = csr_matrix((values.ravel(), (at, columns_of)), shape=shape)
+        weights = influences(model, items, lengths, best, n_items)
         return Candidates(candidates, owners, attention, influence=weights)
 
     def _add_strength(self, batch: slice, found: SharedFacts) -> None:
@@ -114,10 +103,10 @@ class ReasonLevel:
 
     def _drawn(self, found: SharedFacts, n_rows: int) -> np.ndarray:
         """Of each row one of its shared facts that are not common, at random, or -1."""
-        places = self._random.permutation(np.flatnonzero(~found.common))
-        rows, first = np.unique(found.rows[places], return_index=True)
+        order = self._random.permutation(np.flatnonzero(~found.common))
+        rows, first = np.unique(found.rows[order], return_index=True)
         drawn = np.full(n_rows, -1)
-        drawn[rows] = places[first]
+        drawn[rows] = order[first]
         return drawn
 
     def _delete(
@@ -245,10 +234,10 @@ def _others(named: np.ndarray, present: np.ndarray) -> np.ndarray:
     free = present & ~named
     enough = free.sum(axis=1) >= named.sum(axis=1)
     for row in np.flatnonzero(enough):  # a matching of one user's positions is no array operation
-        places = np.flatnonzero(free[row])
-        left = places.astype(np.float64)
+        steps = np.flatnonzero(free[row])
+        left = steps.astype(np.float64)
         for position in np.flatnonzero(named[row])[::-1]:
             nearest = int(np.argmin(np.abs(left - position)))
             left[nearest] = np.inf
-            chosen[row, places[nearest]] = True
+            chosen[row, steps[nearest]] = True
     return chosen

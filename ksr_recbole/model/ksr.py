@@ -171,7 +171,7 @@ class KSR(GRU, WithGraph):
             )
         if options.value_matrix == "shared":
             stream = torch.from_numpy(dataset.training_items())
-            # The model is not on its device yet, so the vectors' place chooses the backend.
+            # The model is not on its device yet, so the vectors' device chooses the backend.
             values = shared_values(self.updates(stream))
             self.register_buffer("shared_value_matrix", values)
 

@@ -11,7 +11,7 @@ from typing import Any
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.choices import choose_from
 from ksr_recbole.config.keys import check_keys
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
 
 BOUNDS = {
@@ -102,7 +102,7 @@ def _read_line(line: str, where: str) -> Range:
     name, kind, values = (*line.split(maxsplit=2), "", "")[:3]
     if not kind:
         raise UserError(
-            f"{where}: '{_cut(line.strip())}' is not a config key, a type and its values."
+            f"{where}: '{shown(line.strip())}' is not a config key, a type and its values."
         )
     check_keys([name], where)
     if name.split(".")[0] in NOT_TUNABLE:
@@ -122,16 +122,11 @@ def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
         values = None
     if not isinstance(values, list | tuple) or not _is_plain(values):
         raise UserError(
-            f"{where}: '{_cut(text)}' is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
+            f"{where}: '{shown(text)}' is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
         )
     if not values:
         raise UserError(f"{where}: the range of {name} is empty; give at least one choice.")
     return tuple(values)
-
-
-def _cut(text: str) -> str:
-    """The beginning of what is shown in a sentence."""
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_plain(value: Any) -> bool:
@@ -152,7 +147,9 @@ def _bounds(name: str, kind: str, text: str, where: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != len(wanted) or not all(map(isfinite, values)):
-        raise UserError(f"{where}: '{_cut(text)}' is not the {','.join(wanted)} of a {kind} range.")
+        raise UserError(
+            f"{where}: '{shown(text)}' is not the {','.join(wanted)} of a {kind} range."
+        )
     if values[0] >= values[1]:
         raise UserError(f"{where}: the range of {name} is empty; low must be less than high.")
     if kind == "quniform" and values[2] <= 0:
