@@ -170,6 +170,23 @@ def test_speed_is_that_of_the_page():
     assert f"{seconds} s" in page and f"**{times}**" in page
 
 
+def test_no_figure_is_left_unchecked():
+    """Of those with decimals; each is of a stored result, of a page or the version of something."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`|\]\([^)]*\)", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+    shown = set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.]*\d)", text))
+    stored = rows("ml-1m-three-seeds") | {"KSR-paper": rows("ml-1m-table3")["KSR-paper"]}
+    known = {value for values in stored.values() for value in values}
+    versions = {"3.11", "3.13", "3.14", "2.7", "3.0"}
+    speed = re.findall(r"takes ([\d.]+) (?:s on|times)", text)  # test_speed_is_that_of_the_page
+    page = (RESULTS.parent / "results.md").read_text(encoding="utf-8")
+    [paper] = re.findall(r"\(the paper: ([\d.]+)\)", TEXT)
+    assert f"| KSR in the paper, on its ml-1m | {paper} |" in page
+    assert shown - known - versions - {*speed} == {paper}
+    [users] = re.findall(r"over all (\d+) users of ml-100k", TEXT)
+    page = (RESULTS.parent / "interpretability.md").read_text(encoding="utf-8")
+    assert f"| users | {users} |" in page
+
+
 def test_the_output_is_that_of_a_run():
     kept = (ROOT / "docs/measured/first-run.txt").read_text(encoding="utf-8").splitlines()
     [block] = [text for text in blocks("text") if "uni50pop50" in text]
