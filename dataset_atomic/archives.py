@@ -97,7 +97,7 @@ def _unpack_folder(
                     target.writelines(_content(file, info))
     except BaseException:
         if is_new:
-            with suppress(OSError):  # whoever has put something there meanwhile needs it
+            with suppress(OSError):  # something was put there meanwhile
                 folder.rmdir()
         raise
 

@@ -1,6 +1,6 @@
 """Downloading the public raw files: resumed, checked, and renamed only when complete.
 
-What a server sends is a stranger's: no more of it is read than the source can have, and an
+What a server sends is not trusted: no more is read than the source can have, and an
 archive is looked through before anything of it is written.
 """
 

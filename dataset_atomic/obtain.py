@@ -105,7 +105,7 @@ def _archive_in(source: Source, folder: Path) -> Path | None:
 
 
 def _unpack_found(source: Source, archive: Path) -> None:
-    """Unpack an archive that lies there, whoever put it there."""
+    """Unpack an archive that was not downloaded by this command."""
     if source.md5 is not None and not check_of(source.md5)(archive):
         raise UserError(
             f"{archive} is not the archive that GroupLens publishes (md5 {source.md5}), or only a "

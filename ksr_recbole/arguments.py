@@ -198,7 +198,7 @@ def _is_value(word: str) -> bool:
 
 
 def without(arguments: Sequence[str], *keys: str) -> list[str]:
-    """Arguments of a command but those of the ``keys``, whichever way they are written."""
+    """Arguments of a command without those of the ``keys``, however they are written."""
     kept: list[str] = []
     dropping = False
     for word in arguments:

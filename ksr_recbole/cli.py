@@ -92,9 +92,9 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
 
 
 def _enough_read(error: BrokenPipeError) -> int:
-    """The exit status once who reads the output wants no more of it, as ``head`` does.
+    """The exit status after the reader of the output has left, as ``head`` does.
 
-    That is no mistake, so nothing is said.  Any other broken pipe is one.
+    That is no mistake, so nothing is printed.  Any other broken pipe is one.
     """
     try:
         poll = select.poll()
@@ -121,7 +121,7 @@ def tell_error(error: UserError | OSError) -> int:
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """Inside the block SIGTERM, which schedulers and ``timeout`` send, is taken for Ctrl-C."""
+    """Inside the block SIGTERM, which schedulers and ``timeout`` send, acts as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

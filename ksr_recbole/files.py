@@ -37,7 +37,7 @@ class NotAFileError(OSError):
 
 
 def check_regular(path: str | os.PathLike[str], limit: int | None = None) -> os.stat_result:
-    """Look at a path without waiting for it, and refuse what is no plain file.
+    """Look at a path without waiting for it, and refuse anything but a plain file.
 
     For libraries that open a path themselves: a named pipe would keep them waiting for ever, and
     a device may never end.  Only a file that says it is empty is opened here, to see whether it

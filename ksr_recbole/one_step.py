@@ -3,7 +3,7 @@
 A write puts its new files into a folder of its own next to their places, ``.<digits>.ksr-tmp``,
 and holds a lock in it for as long as it lives: a folder whose lock is free is of a dead process.
 One rename is one step.  Of several, a journal in that folder says first what is to be renamed
-and removed.  Until the journal is there nothing has changed; from then on, whoever comes next,
+and removed.  Until the journal is there nothing has changed.  From then on, the next process,
 reader or writer, does what is left of it.
 """
 
@@ -54,7 +54,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # With a journal it is of use to whoever comes next.
+        # With a journal the next process needs it.
         if not (folder / _JOURNAL).exists():
             shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
@@ -258,7 +258,7 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
         if not isinstance(names, list) or not isinstance(removed, list):
             raise ValueError("it holds no lists of names")
         if not all(_is_plain(name) for name in [*names, *removed]):
-            raise ValueError("it holds what is no name of a file")
+            raise ValueError("it holds something that is not the name of a file")
     except FileNotFoundError:
         return [], []
     except (ValueError, TypeError, KeyError, RecursionError) as error:

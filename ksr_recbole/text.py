@@ -3,7 +3,7 @@
 Titles, names, file names, config values and other processes' messages are foreign text.  It may
 hold control characters that recolour a terminal, move its cursor, set its title or turn the order
 of letters around.  :func:`printing` puts a stream in front of standard output and standard error
-that replaces them, whoever prints.  Who draws on purpose (a bar, a table, a coloured line) writes
+that replaces them.  Code that draws on purpose (a bar, a table, a coloured line) writes
 to :func:`terminal` and cleans its own foreign text with :func:`clean`.
 """
 
@@ -107,7 +107,7 @@ def printing() -> Iterator[None]:
 
 
 def _cleaning(stream: Any) -> Any:
-    if stream is None:  # it was closed by who started the process
+    if stream is None:  # the parent process has closed it
         # Opened at the stream's own number, which the next file would get, prints and all.
         stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     return stream if isinstance(stream, CleanStream) else CleanStream(stream)

@@ -22,7 +22,7 @@ FOLDERS = ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir")
 
 
 def main() -> None:
-    """Print a line a part."""
+    """Print a line for each part."""
     parser = common.parser(__doc__, "ml-1m")
     parser.add_argument("--model", default="KSR")
     options = parser.parse_args()

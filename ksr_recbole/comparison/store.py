@@ -112,12 +112,12 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
 
 
 def of_consequence(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Config values but those under which a result stays the same."""
+    """Config values without those under which a result stays the same."""
     return {key: value for key, value in values.items() if key not in NO_PART_OF_THE_KEY}
 
 
 def without_places(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Config values but those that say where files lie on this machine."""
+    """Config values without those that say where files lie on this machine."""
     return {key: value for key, value in values.items() if key not in PLACES}
 
 
@@ -342,7 +342,7 @@ class Store:
             "measure": cell.measure,
         }
         record = {**about, "wall_seconds": wall_seconds, "resumed": resumed, "result": result}
-        # Who reads meanwhile looks for the JSON file first, so the ranks get to their place first.
+        # A reader looks for the JSON file first, so the ranks are moved first.
         with replacing(self.ranks_file(cell), self.result_file(cell)) as (ranks_file, result_file):
             ranks_file.write_bytes(array_bytes(cell.key, arrays, about))
             result_file.write_text(record_text(record), encoding="utf-8")

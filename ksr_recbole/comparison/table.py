@@ -37,7 +37,7 @@ class Line:
     Attributes:
         label: what the line is of.
         cells: its figures, or ready texts.
-        error: told in place of the figures.
+        error: shown instead of the figures.
         rule_above: a rule parts it from the line before.
     """
 
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, as yet without a format.
+    """A table that has no format yet.
 
     Attributes:
         caption: what it shows.

@@ -181,7 +181,7 @@ class Layout:
         metrics: heads of columns, and RecBole's names of the metrics below them.
         texts: heads of the columns after these, and what stands in them.
         error: what stands there for a trial that failed.
-        mark: what is said of the best trial of a model.
+        mark: what stands behind the best trial of a model.
         selected_by: name of the metric that trials are chosen by.
     """
 

@@ -320,7 +320,7 @@ class Config(RecBoleConfig):
 
 
 def _default_columns(final: dict[str, Any]) -> dict[str, Any]:
-    """The columns read by default under the user's names, and all but those of ``unload_col``."""
+    """The columns read by default under the user's names, without those of ``unload_col``."""
     names = Layout.from_values(final).renamed()
     loaded = {
         suffix: [names.get(column, column) for column in columns]

@@ -59,7 +59,7 @@ def _is_switch(key: str, value: Any) -> bool:
 
 
 def literals(words: Mapping[str, Any], texts: Collection[str] = ()) -> dict[str, Any]:
-    """Config values that were written as words; what is no string is kept.
+    """Config values that were written as words; other values are kept.
 
     Args:
         words: config values by key.

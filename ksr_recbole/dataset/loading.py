@@ -265,7 +265,7 @@ class Asked:
         """What a configuration asks of the file with this suffix.
 
         Raises:
-            UserError: ``load_col`` and ``unload_col`` both say something of it.
+            UserError: ``load_col`` and ``unload_col`` both name columns of it.
         """
         load_col, unload_col = config["load_col"], config["unload_col"] or {}
         whole = load_col is None or (suffix in load_col and load_col[suffix] in ("*", None))

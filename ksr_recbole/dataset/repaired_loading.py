@@ -30,7 +30,7 @@ class RepairedLoading:
     """Mixin over a RecBole dataset that fills missing values whatever pandas is installed.
 
     RecBole fills them by ``feat[field].fillna(..., inplace=True)``, which pandas 3 carries out
-    on a copy: nothing is filled and nothing is said.
+    on a copy: nothing is filled, and no error tells.
     """
 
     if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides

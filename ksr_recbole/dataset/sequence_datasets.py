@@ -184,7 +184,7 @@ class WithSequences(_Dataset):
     def join(self, df: Interaction) -> Interaction:
         """As RecBole's; once built, with the items that a model reads in this view's phase.
 
-        This is how RecBole's own functions (``full_sort_scores``, ``get_flops``) come by
+        This is how RecBole's own functions (``full_sort_scores``, ``get_flops``) get
         histories: from a view's rows, or from user ids alone.
 
         Raises:

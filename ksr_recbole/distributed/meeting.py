@@ -54,7 +54,7 @@ T = TypeVar("T")
 class Meeting:
     """The store of a run, as the command that starts processes sees it.
 
-    Whoever can reach the store can read and write in it.  So each command publishes, when it
+    Anyone who can reach the store can read and write in it.  So each command publishes, when it
     registers, the hashes of two random tokens, and the others remember them.  A message of the
     command counts only if it reveals the token of its hash.
 

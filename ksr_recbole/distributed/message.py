@@ -35,7 +35,7 @@ def broadcast(value: Any, source: int) -> Any:
 
     Raises:
         TypeError: in the source, for a value of another type.
-        UserError: elsewhere, for what is no message.
+        UserError: elsewhere, if no message came.
     """
     tensors: list[Tensor] = []
     if dist.get_rank() == source:
@@ -89,8 +89,8 @@ def read_message(content: bytes) -> tuple[Any, list[Tensor]]:
 
 def _no_message(problem: str) -> UserError:
     return UserError(
-        f"Another process of this run sent what is no message of it ({shown(problem, 80)}); start "
-        "all processes again with the same version, on a network that strangers cannot reach."
+        f"Another process of this run sent something that cannot be read ({shown(problem, 80)}); "
+        "start all processes again with the same version, on a network that strangers cannot reach."
     )
 
 

@@ -38,7 +38,7 @@ _PHRASES = {
     "artist": "by {}", "author": "by {}", "engineer": "recorded by {}",
     "category": "“{}”", "genre": "{} (genre)", "rating": "rated {}",
 }  # fmt: skip
-"""What is said of a value of an attribute; all others read "label: value"."""
+"""Phrases for a value of an attribute; all others read "label: value"."""
 
 
 def plain_label(label: str) -> str:

@@ -265,7 +265,7 @@ def _given(config: Any, suffix: str) -> Path | None:
         raise UserError(f"The folder {folder} (pretrain_path) does not exist.")
     finish_steps(folder)
     path = Path(folder) / f"{config['dataset']}.{suffix}"
-    return path if os.path.lexists(path) else None  # what is no file is said when it is read
+    return path if os.path.lexists(path) else None  # reading it tells whether it is a file
 
 
 def _preloaded(

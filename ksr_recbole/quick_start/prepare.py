@@ -70,7 +70,7 @@ def open_dataset(config: Any) -> WithSequences:
         UserError: the dataset is unknown or its files are malformed.
     """
     held = group.in_turn(lambda: prepare_atomic_files(config))
-    getLogger().info(f"Files: {held}")  # what is used of them is said once they are read
+    getLogger().info(f"Files: {held}")  # what is used of them is logged once they are read
     load = load_dataset if registry.under_protocol(config["model"]) else load_views
     dataset = group.in_turn(lambda: load(config))
     _choose_loss(config, dataset)

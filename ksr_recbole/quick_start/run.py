@@ -254,7 +254,7 @@ EVALUATIONS = {
     "protocol: our candidates, ranks and metrics",
     "recbole": "evaluated as RecBole does",
 }
-"""By value of ``protocol``, what is said of a model of RecBole."""
+"""By value of ``protocol``, how a model of RecBole is evaluated."""
 
 
 def _resume_path(config: Config) -> str | None:
