@@ -191,3 +191,6 @@ def test_the_output_is_that_of_a_run():
     kept = (ROOT / "docs/measured/first-run.txt").read_text(encoding="utf-8").splitlines()
     [block] = [text for text in blocks("text") if "uni50pop50" in text]
     assert [line for line in block.splitlines() if line not in kept] == []
+    [seconds] = [line for line in kept if line.startswith("  seconds")]
+    assert 9 * 60 < sum(map(float, re.findall(r"[\d.]+", seconds))) < 11 * 60
+    assert "ten minutes on two cores" in TEXT
