@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -36,10 +36,6 @@ class AtomicTable:
 
     frame: pl.DataFrame
     types: dict[str, str]
-
-    def with_frame(self, frame: pl.DataFrame) -> AtomicTable:
-        """The same columns with other rows."""
-        return replace(self, frame=frame)
 
 
 def scan_atomic(

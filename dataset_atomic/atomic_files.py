@@ -115,17 +115,9 @@ def steady_dataset(
     with steady(folder, names):
         for path in map(Path(folder).joinpath, names):
             if os.path.lexists(path):
-                _check_readable(path)
+                with _explained(path):
+                    check_regular(path)
         yield
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        check_regular(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); it should be a readable file."
-        ) from error
 
 
 def check_atomic_file(

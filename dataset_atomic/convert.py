@@ -484,7 +484,8 @@ def _tables_of(
     side = {}
     for suffix, table in material.side.items():
         left = pl.col(f"{suffix}_id").is_in((items if suffix == "item" else users).implode())
-        side[suffix] = table.with_frame(table.frame.filter(left).pipe(_quotes_replaced))
+        rows = table.frame.filter(left).pipe(_quotes_replaced)
+        side[suffix] = replace(table, frame=rows)
     tables = {
         "inter": AtomicTable(data.inter.select(*inter_types), inter_types),
         "kg": AtomicTable(data.kg, dict.fromkeys(TRIPLE, "token")),

@@ -192,17 +192,12 @@ def switched_on(text: str, switch: str) -> bool:
     return text == "True"
 
 
-def _is_value(word: str) -> bool:
-    """Whether a word is the value of the argument before it: no option, but maybe below zero."""
-    return not word.startswith("-") or _NEGATIVE.match(word) is not None
-
-
 def without(arguments: Sequence[str], *keys: str) -> list[str]:
     """Arguments of a command without those of the ``keys``, however they are written."""
     kept: list[str] = []
     dropping = False
     for word in arguments:
-        if not _is_value(word):
+        if word.startswith("-") and not _NEGATIVE.match(word):
             dropping = word.partition("=")[0].removeprefix("--") in keys
         if not dropping:
             kept.append(word)

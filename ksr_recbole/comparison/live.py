@@ -223,11 +223,9 @@ class LiveTable(Board):
             table.add_column(f"{task}\n{seed}", justify="right")
         for setting in request.study.settings:
             cells = [self.plan.cells[setting.label, *column] for column in columns]
-            table.add_row(_plain(setting.label), *(self._styled(cell) for cell in cells))
+            texts = (_plain(self.text(c), _STYLES[self.states[c.name].status]) for c in cells)
+            table.add_row(_plain(setting.label), *texts)
         return table
-
-    def _styled(self, cell: Cell) -> Any:
-        return _plain(self.text(cell), _STYLES[self.states[cell.name].status])
 
 
 def _plain_lines(lines: list[str]) -> Any:

@@ -150,7 +150,8 @@ def to_text(table: Table) -> str:
     for line, row in zip(table.lines, cells, strict=True):
         if line.rule_above:
             lines.append(rule)
-        lines.append(_aligned(row, widths) if line.error is None else _failure(line, widths))
+        failed = f"{line.label.ljust(widths[0])}  failed: {line.error}"
+        lines.append(_aligned(row, widths) if line.error is None else failed)
     return "\n".join([*lines, "", *table.notes]) + "\n"
 
 
@@ -160,10 +161,6 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
         for k, (text, width) in enumerate(zip(row, widths, strict=True))
     )
     return "  ".join([first, *rest]).rstrip()
-
-
-def _failure(line: Line, widths: Sequence[int]) -> str:
-    return f"{line.label.ljust(widths[0])}  failed: {line.error}"
 
 
 def _plain(value: Value) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from logging import getLogger
 from typing import Any
 
@@ -65,7 +66,7 @@ def loader_of(config: Any, phase: str) -> Callable[..., Any] | None:
         return None
     if phase == "train":
         return _train_loader
-    return _valid_data if phase == "valid" else _test_data
+    return partial(_eval_data, phase="valid" if phase == "valid" else "test")
 
 
 def _train_loader(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> SequenceTrainLoader:
@@ -82,15 +83,9 @@ def _train_loader(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> Se
     return loader
 
 
-def _valid_data(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> SequenceEvalData:
-    return _eval_data(config, dataset, "valid")
-
-
-def _test_data(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> SequenceEvalData:
-    return _eval_data(config, dataset, "test")
-
-
-def _eval_data(config: Any, dataset: WithSequences, phase: Any) -> SequenceEvalData:
+def _eval_data(
+    config: Any, dataset: WithSequences, *_: Any, phase: Any, **__: Any
+) -> SequenceEvalData:
     data = SequenceEvalData(config, dataset, phase)
     check_not_empty(config, data)
     check_candidates([data.mode], data)

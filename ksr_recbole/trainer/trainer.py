@@ -308,7 +308,8 @@ class ProtocolTrainer(Trainer):
 
         def read() -> dict[str, Any]:
             content = checkpoint.load(path)
-            self._check_same_run(path, content)
+            run = self.config, self._fingerprint, self._settings
+            checkpoint.check_same_run(path, content, *run)
             wanted = self.model.state_dict()
             checkpoint.check_weights(path, self.config["model"], content["state_dict"], wanted)
             return content
@@ -356,9 +357,6 @@ class ProtocolTrainer(Trainer):
         if last["average"]:
             checkpoint.check_weights(path, name, last["average"], self._average.weights)
         return optimizer_state(path, self.optimizer, last["optimizer"])
-
-    def _check_same_run(self, path: str | Path, content: dict[str, Any]) -> None:
-        checkpoint.check_same_run(path, content, self.config, self._fingerprint, self._settings)
 
 
 class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
