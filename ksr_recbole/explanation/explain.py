@@ -68,14 +68,18 @@ def explain(
 _LOOKED_AT = 20
 """Users among whom a telling one is chosen."""
 
+_NAMED = 3
+"""Items of the history beyond which more of them make a reason no better."""
+
 _LONG = 30
 """Interactions of a history that is long enough to tell something, and short enough to be read."""
 
 
 def telling_user(model: KSR, dataset: KGSequenceDataset) -> str:
-    """A user of whom the model has much to say: the most recommendations with a rare reason.
+    """A user of whom the model has much to say: reasons that are rare, well-founded and different.
 
-    Looked at are users whose histories are about 30 interactions long.
+    A value counts once, by how rare it is and by how many items of the history have it.  Looked
+    at are users whose histories are about 30 interactions long.
 
     Raises:
         UserError: see :func:`explain`.
@@ -92,7 +96,8 @@ def telling_user(model: KSR, dataset: KGSequenceDataset) -> str:
             state = Trace.of(model, items, 0).state
             best = _recommend(model, state, history.seen, 10)
             found = recommendations_of(model, knowledge, history.items, state, *best)
-        told.append(sum(each.reasons[0].rarity for each in found if each.reasons))
+        reasons = {each.reasons[0].entity: each.reasons[0] for each in found if each.reasons}
+        told.append(sum(r.rarity * min(len(r.chosen), _NAMED) for r in reasons.values()))
     return str(tokens[users[int(np.argmax(told))]])
 
 
