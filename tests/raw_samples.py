@@ -38,7 +38,7 @@ def write(path: Path, lines: list[str], encoding: str = "utf-8") -> Path:
 
 
 def write_raw(name: str, folder: Path) -> Path:
-    """The raw files of a dataset (but for links and graph)."""
+    """The raw files of a dataset (without links and graph)."""
     rows = ratings()
     titles = [(f"{i}", f"Café {i}, The (199{i})") for i in range(1, N_ITEMS + 1)]
     if name == "ml-1m":

@@ -55,7 +55,7 @@ def test_the_average_is_what_is_validated_tested_and_kept(toy_folder, tmp_path):
     kept = checkpoint.load(averaged["checkpoint"])
     for name, average in kept["last"]["average"].items():
         assert torch.equal(kept["state_dict"][name], average)
-        # Training itself goes on from the weights, not from their average.
+        # Training itself continues from the weights, not from their average.
         trained = checkpoint.load(plain["checkpoint"])["last"]["state_dict"][name]
         assert torch.equal(kept["last"]["state_dict"][name], trained)
 

@@ -235,7 +235,7 @@ class TestFreshProcess:
         assert used([None], OMP_NUM_THREADS="2", NUMBA_NUM_THREADS="1") == [(2, 1)]
 
 
-# Beside others --------------------------------------------------------------------------------
+# Next to others -------------------------------------------------------------------------------
 
 
 @pytest.fixture

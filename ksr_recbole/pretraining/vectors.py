@@ -192,11 +192,11 @@ def write_vectors(folder: Path, name: str, tables: Mapping[str, VectorTable]) ->
         UserError: a file cannot be written.
     """
     paths = [folder / f"{name}.{suffix}" for suffix in tables]
-    with replacing(*paths, _digests_of(paths[0])) as (*files, beside):
+    with replacing(*paths, _digests_of(paths[0])) as (*files, record_file):
         for file, table in zip(files, tables.values(), strict=True):
             _write(file, table)
         digests = {path.name: of_file(file) for path, file in zip(paths, files, strict=True)}
-        beside.write_text(record_text({"files": digests}), encoding="utf-8")
+        record_file.write_text(record_text({"files": digests}), encoding="utf-8")
 
 
 def _write(path: Path, table: VectorTable) -> None:
@@ -223,20 +223,20 @@ def check_digest(path: str | os.PathLike[str]) -> None:
         UserError: it is another.
         OSError: it cannot be read.
     """
-    beside = _digests_of(path)
+    record_file = _digests_of(path)
     try:
-        record = read_record(beside)
+        record = read_record(record_file)
         check_shape(record, {"files": Each(str)})
     except FileNotFoundError:
         return
     except (OSError, DamagedFileError) as error:
         raise UserError(
-            f"{beside}, which holds the digests of the vectors, cannot be used "
+            f"{record_file}, which holds the digests of the vectors, cannot be used "
             f"({reason_of(error)}); export them again, or delete it if you trust the vectors."
         ) from error
     wanted = record["files"].get(Path(path).name)
     if wanted is not None and wanted != of_file(path):
         raise UserError(
-            f"{path} is not the file that was exported (its SHA-256 is not that in {beside}); "
-            f"export it again, or delete {beside.name} if you changed it on purpose."
+            f"{path} is not the file that was exported (its SHA-256 is not that in {record_file}); "
+            f"export it again, or delete {record_file.name} if you changed it on purpose."
         )
