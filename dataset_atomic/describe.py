@@ -45,14 +45,15 @@ def describe(folder: Path, layout: Layout = RECBOLES) -> list[str]:
     finish_steps(folder)
     name = name_of(folder, layout)
     with steady_dataset(folder, name, layout.files):
-        lines = [describe_table1(folder, name, layout=layout).line()]
+        row = describe_table1(folder, name, layout=layout)
+        lines = [row.line()]
         lines += _interactions(folder, name, layout)
         if has_graph(folder, name):
             lines += _links(folder, name, layout)
             lines += _relations(folder, name, layout)
             origin = origin_of(folder, name, layout) or "the files do not say which"
             lines.append(f"graph: {origin}")
-            lines.append(names_line(folder, name, layout))
+            lines.append(names_line(folder, row, layout))
     return lines
 
 

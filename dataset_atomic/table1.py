@@ -107,25 +107,29 @@ def origin_of(folder: str | os.PathLike[str], name: str, layout: Layout = RECBOL
     return "; ".join(shown(row[key], 200) for key in ("graph", "links") if row.get(key))
 
 
-def names_line(folder: str | os.PathLike[str], name: str, layout: Layout = RECBOLES) -> str:
+def names_line(folder: str | os.PathLike[str], row: Table1, layout: Layout = RECBOLES) -> str:
     """How many entities of a graph have a name.
+
+    Args:
+        folder: the dataset's folder.
+        row: what :func:`describe_table1` found in it.
+        layout: the columns' names, and how the files are written.
 
     Raises:
         UserError: ``.kg`` or ``.entity`` is malformed.
     """
-    path = atomic_path(folder, name, "entity")
-    kg = scan_atomic(atomic_path(folder, name, "kg"), layout.triple, layout)
-    both = [kg.select(e=layout.head), kg.select(e=layout.tail)]
-    ends = pl.concat(both).unique().collect()["e"]
+    path = atomic_path(folder, row.name, "entity")
     if not path.is_file():
         return (
-            f"entities without a name: all {len(ends):,}; convert with --names=FILE (lines of an "
-            "entity, a tab and its name) to have explanations in words"
+            f"entities without a name: all {row.entities:,}; convert with --names=FILE (lines of "
+            "an entity, a tab and its name) to have explanations in words"
         )
-    known = scan_atomic(path, [layout.entity, "name"], layout)
-    named = known.select(layout.entity).collect()[layout.entity]
-    without = len(ends) - ends.is_in(named.implode()).sum()
-    return f"entities without a name: {without:,} of {len(ends):,}"
+    kg = scan_atomic(atomic_path(folder, row.name, "kg"), layout.triple, layout)
+    ends = pl.concat([kg.select(entity=end) for end in (layout.head, layout.tail)])
+    known = scan_atomic(path, [layout.entity, "name"], layout).select(entity=layout.entity)
+    unnamed = ends.join(known, on="entity", how="anti").select(pl.col("entity").n_unique())
+    without = unnamed.collect(engine="streaming").item()
+    return f"entities without a name: {without:,} of {row.entities:,}"
 
 
 def has_graph(folder: str | os.PathLike[str], name: str) -> bool:

@@ -12,7 +12,7 @@ from dataset_atomic.ml_100k import FREEBASE, NAME, convert_ml_100k
 from dataset_atomic.obtain import downloadable, has_raw, obtain, usual_places
 from dataset_atomic.own_graph import OwnGraph
 from dataset_atomic.sources import SOURCES, how_to_get
-from dataset_atomic.table1 import describe_table1, names_line, origin_of
+from dataset_atomic.table1 import Table1, describe_table1, names_line, origin_of
 from ksr_recbole.choices import choose_from
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
@@ -44,8 +44,9 @@ def prepare_atomic_files(config: Any) -> str:
         _make(config, name, folder, own)
     if not folder.is_dir():
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    _say_graph(name, folder, layout)
-    return describe_table1(folder, name, config.under_protocol, layout).line()
+    row = describe_table1(folder, name, config.under_protocol, layout)
+    _say_graph(row, folder, layout)
+    return row.line()
 
 
 def _make(config: Any, name: str, folder: Path, own: OwnGraph | None) -> None:
@@ -85,13 +86,13 @@ def _check_made_here(name: str) -> None:
         )
 
 
-def _say_graph(name: str, folder: Path, layout: Layout) -> None:
+def _say_graph(row: Table1, folder: Path, layout: Layout) -> None:
     """Which graph a dataset has, from where, and how much of it has names."""
-    if not all((folder / f"{name}.{suffix}").is_file() for suffix in ("kg", "link")):
+    if row.entities is None:
         return
     try:
-        origin = origin_of(folder, name, layout) or f"{folder / name}.kg"
-        told = [origin, names_line(folder, name, layout)]
+        origin = origin_of(folder, row.name, layout) or f"{folder / row.name}.kg"
+        told = [origin, names_line(folder, row, layout)]
     except UserError as error:  # no run needs names; what it does need is checked when it is read
         told = [str(error)]
     getLogger().info(f"Graph: {'; '.join(told)}")
