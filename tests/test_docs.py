@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +48,14 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# Two words\n[x](b.md) [y](a.md#two-words) [z](#other)")
     assert list(broken_links(tmp_path / "a.md")) == ["b.md", "#other"]
+
+
+def test_the_table_of_reasons_is_that_of_the_stored_figures() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "make_reasons.py"))
+    entries = json.loads(script["STORED"].read_text("utf-8"))
+    text = script["PAGE"].read_text("utf-8")
+    assert script["page"](text, entries) == text, "run `python docs/make_reasons.py`"
+    assert len(entries) > 3 and text.count(script["BEGIN"]) == 1
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

@@ -181,10 +181,11 @@ def test_no_figure_is_left_unchecked():
     page = (RESULTS.parent / "results.md").read_text(encoding="utf-8")
     [paper] = re.findall(r"\(the paper: ([\d.]+)\)", TEXT)
     assert f"| KSR in the paper, on its ml-1m | {paper} |" in page
-    assert shown - known - versions - {*speed} == {paper}
-    [users] = re.findall(r"over all (\d+) users of ml-100k", TEXT)
-    page = (RESULTS.parent / "interpretability.md").read_text(encoding="utf-8")
-    assert f"| users | {users} |" in page
+    [(share, users)] = re.findall(r"([\d.]+) % of the top 10 .* all ([\d,]+) users of ml-1m", TEXT)
+    assert shown - known - versions - {*speed} == {paper, share}
+    measured = json.loads((RESULTS.parent / "measured/reasons.json").read_text(encoding="utf-8"))
+    [ml_1m] = [each for each in measured if (each["model"], each["dataset"]) == ("KSR", "ml-1m")]
+    assert (users, share) == (f"{ml_1m['users']:,}", f"{100 * ml_1m['reasons']['readable']:.1f}")
 
 
 def test_the_output_is_that_of_a_run():

@@ -1,0 +1,94 @@
+"""Writes the table of reasons in ``docs/interpretability.md`` from ``docs/measured/reasons.json``.
+
+    python docs/make_reasons.py [MEASURED.json ...]
+
+A file that is named holds ``model``, ``dataset`` and the ``measures`` of a result; what the table
+shows of it is stored first, in place of what there is of that model and dataset.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+STORED = DOCS / "measured" / "reasons.json"
+PAGE = DOCS / "interpretability.md"
+BEGIN, END = "<!-- made by docs/make_reasons.py -->\n", "<!-- until here -->\n"
+MUSIC = {"lfm1m": "Music"}
+
+
+def p_value(value: float) -> str:
+    """As the page shows it."""
+    if value < 1e-99:
+        return "p < 1e-99"
+    return f"p = {value:.0e}" if value < 0.01 else f"p = {value:.2f}"
+
+
+def cells_of(entry: dict[str, Any]) -> dict[str, str]:
+    """A column of the table, by row."""
+    found, expected = entry["reasons"], entry["reasons"]["expected"]
+    strongest = found["strongest"]
+    said, against = strongest["agreement"], strongest["against"]
+
+    def rival(name: str) -> str:
+        return f"{expected[name]['second']:.4f} ({p_value(expected[name]['p_value'])})"
+
+    def pair(kind: str, measure: str) -> str:
+        both = found[kind][measure]
+        return f"{both['first']:.4f} and {both['second']:.4f} ({p_value(both['p_value'])})"
+
+    most = f'"{strongest["majority"]}", {p_value(against["majority"]["p_value"])}'
+    users = (found[kind]["loss"]["users"] for kind in ("reason", "chance"))
+    return {
+        "users": f"{entry['users']:,}",
+        "top 10 with a readable reason": f"{100 * found['readable']:.1f} %",
+        "MRR of expected values, mean over users": f"{expected['popularity']['first']:.4f}",
+        "... by popularity": rival("popularity"),
+        "... by user's frequency, then popularity": rival("frequency-popularity"),
+        "... by user's frequency": rival("frequency"),
+        "next item agrees on the strongest attribute": f"{said['strongest']:.4f}",
+        "... on the most frequent in training": f"{said['majority']:.4f} ({most})",
+        "... on a random attribute": f"{said['random']:.4f} "
+        f"({p_value(against['random']['p_value'])})",
+        "score lost without the named items, without as many others": pair("reason", "loss"),
+        "log2 of the rank without them, without as many others": pair("reason", "log2_rank"),
+        "a value at random: score lost, as many others": pair("chance", "loss"),
+        "a value at random: log2 of the rank, as many others": pair("chance", "log2_rank"),
+        "users of the two comparisons": " and ".join(f"{n:,}" for n in users),
+    }
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """The table in Markdown."""
+    columns = [cells_of(entry) for entry in entries]
+    heads = [f"{e['model']}, {MUSIC.get(e['dataset'], e['dataset'])}" for e in entries]
+    rows = [[row, *(column[row] for column in columns)] for row in columns[0]]
+    head = f"| | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|\n"
+    return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def page(text: str, entries: list[dict[str, Any]]) -> str:
+    """The page with the table in its place."""
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}{table(entries)}{END}{rest.partition(END)[2]}"
+
+
+def main(files: list[str]) -> None:
+    """Store what is named, and write the page."""
+    entries = json.loads(STORED.read_text("utf-8")) if STORED.exists() else []
+    for file in files:
+        given = json.loads(Path(file).read_text("utf-8"))
+        entry = {key: given[key] for key in ("model", "dataset")}
+        entry |= {key: given["measures"][key] for key in ("users", "reasons")}
+        entries = [e for e in entries if (e["model"], e["dataset"]) != tuple(entry.values())[:2]]
+        entries.append(entry)
+    entries.sort(key=lambda e: (e["dataset"] in MUSIC, e["dataset"], e["model"]))
+    STORED.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text("utf-8"), entries), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
