@@ -278,3 +278,13 @@ def test_an_address_in_use_is_one_sentence():
             cli._listening("127.0.0.1", port)
     with pytest.raises(Exception, match=r"Cannot listen on no\.such.host.example"):
         cli._listening("no.such.host.example", 80)
+
+
+def test_the_parts_of_an_answer_are_sent_at_once():
+    """A connection without TCP_NODELAY holds the body back until the head is confirmed."""
+    with (
+        cli._listening("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
