@@ -122,7 +122,7 @@ def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
         values = None
     if not isinstance(values, list | tuple) or not _is_plain(values):
         raise UserError(
-            f"{where}: '{shown(text)}' is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
+            f"{where}: {shown(repr(text))} is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
         )
     if not values:
         raise UserError(f"{where}: the range of {name} is empty; give at least one choice.")
@@ -148,7 +148,7 @@ def _bounds(name: str, kind: str, text: str, where: str) -> tuple[float, ...]:
         values = ()
     if len(values) != len(wanted) or not all(map(isfinite, values)):
         raise UserError(
-            f"{where}: '{shown(text)}' is not the {','.join(wanted)} of a {kind} range."
+            f"{where}: {shown(repr(text))} is not the {','.join(wanted)} of a {kind} range."
         )
     if values[0] >= values[1]:
         raise UserError(f"{where}: the range of {name} is empty; low must be less than high.")
