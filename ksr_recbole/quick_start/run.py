@@ -126,8 +126,8 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
             return _run_under_protocol(config, saved, measure)
         if measure is not None:
             raise UserError(
-                f"Nothing can be measured on {config['model']} except its metrics, since it does not "
-                "run under the paper's protocol; choose a model that is compared here."
+                f"Nothing can be measured on {config['model']} except its metrics, since it does "
+                "not run under the paper's protocol; choose a model that is compared here."
             )
         return _run_recbole_model(config, saved)
 

@@ -122,7 +122,8 @@ def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
         values = None
     if not isinstance(values, list | tuple) or not _is_plain(values):
         raise UserError(
-            f"{where}: {shown(repr(text))} is not a list of choices such as [0.1,0.2] or ['BPR','CE']."
+            f"{where}: {shown(repr(text))} is not a list of choices such as [0.1,0.2] or "
+            "['BPR','CE']."
         )
     if not values:
         raise UserError(f"{where}: the range of {name} is empty; give at least one choice.")
