@@ -39,6 +39,7 @@ from ksr_recbole.dataset.sequences import (
     leave_one_session_out,
     split_of_parts,
 )
+from ksr_recbole.distributed.sharding import rows_of
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import needs_kg
 
@@ -142,7 +143,7 @@ class WithSequences(_Dataset):
         users = np.arange(self.sequences.n_users)
         bounds = (split.train_start, split.train_end, split.valid_end, lengths)
         views = [
-            self.copy(_rows_of(self.inter_feat, self.sequences.spans(users, start, end)))
+            self.copy(rows_of(self.inter_feat, self.sequences.spans(users, start, end)))
             for start, end in pairwise(bounds)
         ]
         for view, phase in zip(views, get_args(Phase), strict=True):
@@ -311,12 +312,6 @@ class WithSequences(_Dataset):
     def _tokens(self, field: str) -> np.ndarray:
         text = "\n".join(np.asarray(self.field2id_token[field]).tolist())
         return np.frombuffer(text.encode(), dtype=np.uint8)
-
-
-def _rows_of(interactions: Interaction, rows: np.ndarray) -> Interaction:
-    """Some rows; ``interactions[rows]`` would make a list of all their numbers."""
-    index = torch.from_numpy(rows)
-    return Interaction({name: interactions[name][index] for name in interactions})
 
 
 def _mean_count(ids: Any) -> float:

@@ -62,9 +62,15 @@ def share_of_mean(batch: Interaction) -> Interaction:
     return _share(batch, rows, weight=len(rows) / len(batch))
 
 
+def rows_of(interactions: Interaction, rows: np.ndarray) -> Interaction:
+    """Some rows; ``interactions[rows]`` would make a list of all their numbers."""
+    index = torch.from_numpy(rows)
+    return Interaction({name: interactions[name][index] for name in interactions})
+
+
 def _share(batch: Interaction, rows: np.ndarray, weight: float) -> Interaction:
     if len(rows) == 0:
         rows, weight = np.zeros(1, np.int64), 0.0
-    share = batch[torch.from_numpy(rows)]
+    share = rows_of(batch, rows)
     share.update(Interaction({WEIGHT: torch.full((len(rows),), weight)}))
     return share
