@@ -24,6 +24,7 @@ from ksr_recbole.comparison.store import Cell, Failed, Store, cell_key, file_dig
 from ksr_recbole.comparison.studies import STUDIES, table3
 from ksr_recbole.comparison.trials import tuning_study
 from ksr_recbole.config import Config, keys
+from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start.result import settings
 from ksr_recbole.registry import PAPER_MODELS, RECBOLE_ROWS, VARIANTS
 from tests import benchmark_fakes as fakes
@@ -97,7 +98,7 @@ def test_the_table_is_written_in_every_format(command, toy_folder, faked, capsys
 
 def test_tables_by_how_often_targets_occur_in_training(command, toy_folder, faked, monkeypatch):
     users, counts = np.arange(1, fakes.N_USERS + 1), np.arange(fakes.N_USERS) % 30
-    monkeypatch.setattr(by_frequency, "counts_of_targets", lambda plan, task: (users, counts))
+    monkeypatch.setattr(by_frequency, "counts_of_targets", lambda *_: (users, counts))
     assert cli.main([*command, "--models=GRU,KSR", "--by_frequency"]) == 0
     tables = results(toy_folder, "toy-table3-by-frequency")["tables"]
     assert [(table["mode"], table["targets"]) for table in tables] == [
@@ -121,9 +122,19 @@ def test_tables_by_how_often_targets_occur_in_training(command, toy_folder, fake
     assert "toy, next-item, test, full, 6 to 20 training interactions (104 of 200 targets)" in shown
 
 
+def test_the_data_of_targets_are_loaded_for_a_row_that_can_be_run(command, toy_folder, faked):
+    """Without a graph KSR, the first row, is refused; the fakes have other users than the data."""
+    for suffix in ("kg", "link"):
+        (toy_folder / "toy" / f"toy.{suffix}").unlink()
+    with pytest.raises(UserError, match="other test targets than the data"):
+        runner.run_benchmark(requested([*command, "--models=KSR,GRU", "--by_frequency"]))
+
+
 def test_training_interactions_of_the_targets_by_plain_loops(command, toy_folder):
     plan = make_plan(requested([*command, "--models=GRU"]))
-    users, counts = by_frequency.counts_of_targets(plan, "next-item")
+    users, counts = by_frequency.counts_of_targets(
+        plan, plan.request.study.settings[0], "next-item"
+    )
     histories: dict[str, list[tuple[float, int, str]]] = {}
     rows = (toy_folder / "toy" / "toy.inter").read_text().splitlines()[1:]
     for number, row in enumerate(rows):

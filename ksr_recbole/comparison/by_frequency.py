@@ -11,18 +11,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ksr_recbole.comparison.plan import Plan, config_of
 from ksr_recbole.comparison.report import about, markdown_document, paths_for, summary_as_json
 from ksr_recbole.comparison.results import Row, summarise
-from ksr_recbole.comparison.store import METRICS, Finished
+from ksr_recbole.comparison.store import Finished
+from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.table import table_of, to_text
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import phase_targets, training_popularity
-from ksr_recbole.evaluation.metrics import positions_within_users, ranking_metrics
+from ksr_recbole.evaluation.metrics import positions_within_users
 from ksr_recbole.files import replacing
 from ksr_recbole.quick_start.prepare import load_data
 
@@ -65,8 +65,12 @@ def report_by_frequency(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path
     """
     request, tables, documents = plan.request, [], []
     for task in request.tasks:
-        users, counts = counts_of_targets(plan, task)
         of_task = [row for row in rows if row.task == task]
+        finished = [row.setting for row in of_task if row.error is None]
+        if not finished:
+            continue
+        # All rows have the same targets; a model that is refused cannot load the data.
+        users, counts = counts_of_targets(plan, finished[0], task)
         for frequency in FREQUENCIES:
             chosen = frequency.holds(counts)
             where = f"{frequency.words} ({chosen.sum():,} of {len(counts):,} targets)"
@@ -86,9 +90,8 @@ def report_by_frequency(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path
     return "\n\n".join(map(to_text, tables)), paths
 
 
-def counts_of_targets(plan: Plan, task: str) -> tuple[np.ndarray, np.ndarray]:
+def counts_of_targets(plan: Plan, setting: Setting, task: str) -> tuple[np.ndarray, np.ndarray]:
     """User and training interactions of every test positive, ``int64 [P]`` each."""
-    setting = plan.request.study.settings[0]
     data = load_data(config_of(plan.request, setting, task))
     sequences, split = data.dataset.sequences, data.dataset.split
     users, items = phase_targets(sequences, split, "test")
@@ -117,8 +120,7 @@ def cell_of_some(cell: Finished, users: np.ndarray, chosen: np.ndarray) -> Finis
     Raises:
         UserError: the cell has other users.
     """
-    ranks, metrics = {}, {}
-    names = sorted({name.partition("@")[0] for name in METRICS.values()})
+    ranks = {}
     for (mode, phase), (owners, of_positives) in cell.ranks.items():
         if phase != "test":
             continue
@@ -131,6 +133,9 @@ def cell_of_some(cell: Finished, users: np.ndarray, chosen: np.ndarray) -> Finis
         owners, of_positives = owners[chosen], of_positives[chosen]
         of_positives = of_positives - above + positions_within_users(owners, of_positives)
         ranks[mode, phase] = owners, of_positives
-        metrics[mode] = {phase: ranking_metrics(owners, of_positives, names, [10])}
-    record: dict[str, Any] = {**cell.record, "result": {**cell.result, "metrics": metrics}}
-    return replace(cell, record=record, ranks=ranks)
+    some = replace(cell, ranks=ranks)
+    metrics = {
+        mode: {phase: {n: float(np.mean(m.values)) for n, m in some.per_user(mode, phase).items()}}
+        for mode, phase in ranks
+    }
+    return replace(some, record={**cell.record, "result": {**cell.result, "metrics": metrics}})
