@@ -258,17 +258,24 @@ def _length(what: Any) -> Any:
     return len(what)
 
 
+def _ensure_dir(dir_path: str) -> None:
+    """RecBole's, for several runs at once: it looks first, and stops if the folder comes then."""
+    os.makedirs(dir_path, exist_ok=True)
+
+
 @cache
-def _stand_ins() -> dict[str, tuple[ModuleType, ModuleType]]:
-    """By the name RecBole's modules give a library: the library, and what stands in for it."""
+def _stand_ins() -> dict[str, tuple[Any, Any]]:
+    """By its name in RecBole's modules: a library or function, and what stands in for it."""
     import numpy
     import pandas
     import scipy.sparse
+    from recbole.utils.utils import ensure_dir
 
     return {
         "np": (numpy, _numpy_of_recbole()),
         "pd": (pandas, _pandas_of_recbole()),
         "sp": (scipy.sparse, _sparse_of_recbole()),
+        "ensure_dir": (ensure_dir, _ensure_dir),
     }
 
 
@@ -293,15 +300,17 @@ def _class_of(module: ModuleType, name: str) -> type:
 def recbole_on_new_libraries() -> None:
     """Let RecBole's modules that are imported by now find what newer libraries have removed.
 
-    Only the names ``np``, ``pd``, ``sp`` and ``len`` inside RecBole's own modules change, and
-    ``torch`` and ``eval`` in those that load or evaluate.  It is cheap, and called again whenever
-    modules of RecBole may have been imported.
+    Only the names ``np``, ``pd``, ``sp``, ``len`` and ``ensure_dir`` inside RecBole's own modules
+    change, and ``torch`` and ``eval`` in those that load or evaluate.  It is cheap, and called
+    again whenever modules of RecBole may have been imported.
     """
-    for name, module in list(sys.modules.items()):
-        if name.startswith("recbole."):
-            for alias, (library, stand_in) in _stand_ins().items():
-                if getattr(module, "__dict__", {}).get(alias) is library:
-                    setattr(module, alias, stand_in)
+    libraries = _stand_ins().items()
+    for name in [name for name in list(sys.modules) if name.startswith("recbole.")]:
+        module = sys.modules[name]
+        content = getattr(module, "__dict__", {})
+        for alias, (library, stand_in) in libraries:
+            if content.get(alias) is library:
+                setattr(module, alias, stand_in)
         if name.startswith("recbole.data.dataset."):
             module.len = _length  # type: ignore[attr-defined]
         if name.rpartition(".")[2] in _LOADERS and name.startswith("recbole.model."):

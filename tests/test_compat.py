@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,17 @@ def test_recboles_names_of_numpy_are_those_recbole_means() -> None:
 
 
 # Graph models ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["utils.logger", "utils.utils", "trainer.trainer", "data.utils"])
+def test_a_folder_may_come_while_recbole_looks_for_it(module, tmp_path: Path, monkeypatch) -> None:
+    """Of two runs that start together, one makes the folder of the other's log."""
+    compat.recbole_on_new_libraries()
+    ensure_dir = import_module(f"recbole.{module}").ensure_dir
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    ensure_dir(str(tmp_path / "log" / "KSR"))
+    ensure_dir(str(tmp_path / "log"))
+    assert (tmp_path / "log" / "KSR").is_dir()
 
 
 def test_the_matrix_of_graph_models_holds_what_is_put_in() -> None:

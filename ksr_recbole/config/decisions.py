@@ -15,8 +15,7 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-import yaml
-
+from ksr_recbole.config.literals import read_shipped_yaml
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import source_of
 
@@ -164,9 +163,7 @@ def _defaults() -> dict[str, Any]:
     properties = source_of("recbole").parent / "properties"
     files = ("dataset/sample.yaml", "overall.yaml")  # the first is for every dataset
     return {
-        key: value
-        for file in files
-        for key, value in yaml.safe_load((properties / file).read_text("utf-8")).items()
+        key: value for file in files for key, value in read_shipped_yaml(properties / file).items()
     }
 
 

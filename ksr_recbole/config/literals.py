@@ -7,7 +7,8 @@ import math
 import re
 import warnings
 from collections.abc import Collection, Mapping
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def read_yaml(path: Path, texts: Collection[str] = (), what: str = "Config file"
             f"{what} {path}, line {line} is not valid YAML: it is not written in UTF-8."
         ) from error
     try:
-        values = yaml.load(text, Loader=_strict_loader(frozenset(texts)))
+        values = deepcopy(_content_of(text, frozenset(texts)))
     except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{what} {path}{_why_not_yaml(error)}") from error
     if values is None:
@@ -216,6 +217,23 @@ def read_yaml(path: Path, texts: Collection[str] = (), what: str = "Config file"
                 "dict; put quotes around it if it is text."
             )
     return values
+
+
+@lru_cache(maxsize=64)
+def _content_of(text: str, texts: frozenset[str]) -> Any:
+    # PyYAML takes 5 ms for a file of this project, and each of many configurations reads some ten.
+    return yaml.load(text, Loader=_strict_loader(texts))
+
+
+@lru_cache(maxsize=64)
+def _shipped_content(text: str) -> Any:
+    return yaml.load(text, Loader=RecBoleLoader)
+
+
+def read_shipped_yaml(path: Path) -> dict[str, Any]:
+    """The values in a YAML file of this project or of RecBole, which need no check."""
+    values = deepcopy(_shipped_content(path.read_text(encoding="utf-8")))
+    return values if isinstance(values, dict) else {}
 
 
 def _why_not_yaml(error: Exception) -> str:

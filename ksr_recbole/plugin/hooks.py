@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 _ABSENT = object()
+
+Function = Callable[..., Any]
 
 
 class Hooks:
@@ -41,14 +43,15 @@ class Hooks:
 
         self._undo.append(undo)
 
-    def replace_function(self, original: Callable, replacement: Callable) -> None:
-        """``replacement`` instead of ``original`` in every module that holds it by any name.
+    def replace_functions(self, replacements: Mapping[Function, Function]) -> None:
+        """Every function's replacement instead of it, in every module that holds it by any name.
 
         Modules hold a function they imported by name, so that changing it where it is defined
         would not reach them.  The way back also reaches modules imported since.
         """
-        _exchange(original, replacement)
-        self._undo.append(lambda: _exchange(replacement, original))
+        _exchange(replacements)
+        back = {new: old for old, new in replacements.items()}
+        self._undo.append(lambda: _exchange(back))
 
     def undo(self) -> None:
         """Take all changes back, the last one first."""
@@ -56,14 +59,11 @@ class Hooks:
             self._undo.pop()()
 
 
-def _exchange(old: Callable, new: Callable) -> None:
-    for module, name in list(_holders(old)):
-        setattr(module, name, new)
-
-
-def _holders(function: Callable) -> Iterator[tuple[ModuleType, str]]:
+def _exchange(replacements: Mapping[Function, Function]) -> None:
+    # All functions in one walk: a process holds some thousand modules.
+    new = {id(old): replacement for old, replacement in replacements.items()}
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType):
-            for name, value in list(vars(module).items()):
-                if value is function:
-                    yield module, name
+            found = [name for name, value in list(vars(module).items()) if id(value) in new]
+            for name in found:
+                setattr(module, name, new[id(vars(module)[name])])

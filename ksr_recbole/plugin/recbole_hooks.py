@@ -32,7 +32,7 @@ from ksr_recbole.plugin.configuration import (
     keep_words,
     stock_class,
 )
-from ksr_recbole.plugin.hooks import Hooks
+from ksr_recbole.plugin.hooks import Function, Hooks
 from ksr_recbole.plugin.loaders import dataset_of, loader_of
 from ksr_recbole.plugin.registered_trainer import RegisteredTrainer
 
@@ -46,10 +46,15 @@ def put_in_place() -> Hooks:
             _add_dataset_and_trainer(hooks, name)
         _add_stock(hooks)
         _repair(hooks)
-        _keep_pickles_out(hooks)
-        _add_loaders(hooks)
         _add_config(hooks)
-        _add_checkpoints(hooks)
+        hooks.replace_functions(
+            {
+                **_repaired_look_up(),
+                **_without_pickles(),
+                **_with_loaders(),
+                **_with_checkpoints(),
+            }
+        )
     except BaseException:
         hooks.undo()
         raise
@@ -102,14 +107,6 @@ def _repair(hooks: Hooks) -> None:
         recbole_on_new_libraries()
 
     hooks.set_attribute(recbole.config.Config, "compatibility_settings", compatibility_settings)
-    get_model = recbole.utils.get_model
-
-    def get_repaired_model(name: str) -> type:
-        found = get_model(name)
-        recbole_on_new_libraries()
-        return found
-
-    hooks.replace_function(get_model, get_repaired_model)
     base = recbole.data.dataset.Dataset
     load, fill = base._from_scratch, base._fill_nan
 
@@ -125,23 +122,38 @@ def _repair(hooks: Hooks) -> None:
     hooks.set_attribute(base, "_fill_nan", _fill_nan)
 
 
-def _keep_pickles_out(hooks: Hooks) -> None:
+def _repaired_look_up() -> dict[Function, Function]:
+    """Models that RecBole imports when they are named are repaired too."""
+    get_model = recbole.utils.get_model
+
+    def get_repaired_model(name: str) -> type:
+        found = get_model(name)
+        recbole_on_new_libraries()
+        return found
+
+    return {get_model: get_repaired_model}
+
+
+def _without_pickles() -> dict[Function, Function]:
     """Before ``create_dataset`` and ``data_preparation``, which unpickle what they find saved.
 
     For the models of this package they refuse to; RecBole's own models keep their ways.
     """
-    for original in (recbole.data.utils.create_dataset, recbole.data.utils.data_preparation):
 
-        def without(config: Any, *rest: Any, _original: Callable[..., Any] = original) -> Any:
+    def without(original: Function) -> Function:
+        def replacement(config: Any, *rest: Any) -> Any:
             if config["model"] not in registry.own_models():
-                return _original(config, *rest)
+                return original(config, *rest)
             with without_pickles(config):
-                return _original(config, *rest)
+                return original(config, *rest)
 
-        hooks.replace_function(original, without)
+        return replacement
+
+    originals = (recbole.data.utils.create_dataset, recbole.data.utils.data_preparation)
+    return {original: without(original) for original in originals}
 
 
-def _add_loaders(hooks: Hooks) -> None:
+def _with_loaders() -> dict[Function, Function]:
     """Before ``recbole.data.utils.get_dataloader``, which ``data_preparation`` calls.
 
     Its table of models with loaders of their own is a local variable, so the function itself
@@ -152,7 +164,7 @@ def _add_loaders(hooks: Hooks) -> None:
     def get_dataloader(config: Any, phase: str) -> Callable[..., Any]:
         return loader_of(config, phase) or original(config, phase)
 
-    hooks.replace_function(original, get_dataloader)
+    return {original: get_dataloader}
 
 
 def _add_config(hooks: Hooks) -> None:
@@ -172,7 +184,7 @@ def _add_config(hooks: Hooks) -> None:
     hooks.set_attribute(recbole.trainer.hyper_tuning, "eval", choices)
 
 
-def _add_checkpoints(hooks: Hooks) -> None:
+def _with_checkpoints() -> dict[Function, Function]:
     """Before ``load_data_and_model``, which unpickles a ``Config`` that ours do not hold."""
     original = import_recboles_quick_start().load_data_and_model
-    hooks.replace_function(original, load_data_and_model(original))
+    return {original: load_data_and_model(original)}
