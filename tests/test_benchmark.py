@@ -193,9 +193,14 @@ def test_the_same_command_twice_at_once(command, toy_folder):
     assert not hidden and not list(toy_folder.glob("results/benchmark/toy/checkpoints/*"))
 
 
+def of_any_size(command: list[str]) -> list[str]:
+    """The command without what the study kge compares."""
+    return [word for word in command if not word.startswith("--kg_embedding_size")]
+
+
 @pytest.mark.parametrize("name", sorted(n for n, s in STUDIES.items() if s.measure is None))
 def test_a_study_is_written_in_every_format(command, toy_folder, faked, name):
-    assert cli.main([*command, f"--study={name}"]) == 0
+    assert cli.main([*of_any_size(command), f"--study={name}"]) == 0
     found = results(toy_folder, f"toy-{name}")
     assert found["tasks"] == list(STUDIES[name].tasks)
     assert len(found["tables"][0]["rows"]) == len(STUDIES[name].settings)
@@ -203,9 +208,25 @@ def test_a_study_is_written_in_every_format(command, toy_folder, faked, name):
         assert (toy_folder / "results" / f"toy-{name}.{suffix}").stat().st_size > 500
 
 
+def test_a_value_that_a_study_varies_keeps_its_rows(command, toy_folder, faked, capsys):
+    words = [*of_any_size(command), "--study=kge", "--kg_embedding_size=50"]
+    assert cli.main([*words, "--kge_method=TransE"]) == 0
+    assert "Left out, since kg_embedding_size 50, kge_method TransE was given: KSR, " in (
+        capsys.readouterr().err
+    )
+    assert len(cell_files(toy_folder)) == 1
+
+
+def test_a_value_that_some_rows_set_is_said_not_to_hold_there(command, faked, capsys):
+    assert cli.main([*command, "--study=ladder"]) == 0  # the command has kg_embedding_size 4
+    assert "kg_embedding_size is 4 only where a row does not set it itself." in (
+        capsys.readouterr().err
+    )
+
+
 def test_studies_share_the_runs_they_have_in_common(command, toy_folder, faked):
     # TransE of size 50 stands in both panels of Fig. 4.
-    assert cli.main([*command, "--study=kge"]) == 0
+    assert cli.main([*of_any_size(command), "--study=kge"]) == 0
     assert len(cell_files(toy_folder)) == 7
 
 
@@ -360,7 +381,7 @@ def test_a_dataset_that_no_cell_can_use_is_refused_once(command, toy_folder, cap
     inter.write_text(whole)
     for suffix in ("kg", "link"):
         (toy_folder / "toy" / f"toy.{suffix}").unlink()
-    said = refusal(capsys, toy_folder, [*command, "--study=kge"])
+    said = refusal(capsys, toy_folder, [*of_any_size(command), "--study=kge"])
     assert "KSR needs a knowledge graph" in said
 
 
@@ -468,11 +489,6 @@ def test_bad_argument(command, toy_folder, capsys, argument, part):
 
 def test_unknown_dataset(toy_folder, capsys):
     assert "did you mean ml-100k?" in refusal(capsys, toy_folder, ["--dataset=ml-100"])
-
-
-def test_models_of_a_study_are_its_own(command, toy_folder, capsys):
-    arguments = [*command, "--study=kge", "--models=KSR"]
-    assert "leave --models out" in refusal(capsys, toy_folder, arguments)
 
 
 def test_results_folder_that_cannot_be_written(command, toy_folder, capsys):

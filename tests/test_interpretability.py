@@ -504,9 +504,29 @@ def test_a_dataset_without_a_graph_is_refused_with_the_reason(command, toy_folde
     assert not (toy_folder / "results").exists()
 
 
-def test_the_study_names_its_models_itself(command, toy_folder, capsys):
-    assert cli.main([*command, "--study=interpretability", "--models=KSR"]) == 2
-    assert "names its models itself" in capsys.readouterr().err
+def test_a_study_of_some_rows(command, toy_folder, capsys):
+    study = [*command, "--study=interpretability", "--task=next-item"]
+    assert cli.main([*study, "--models=KSR-paper", "--value_matrix=shared"]) == 0
+    told = capsys.readouterr()
+    assert "Left out, since value_matrix shared was given: KSR-paper, private." in told.err
+    (result,) = json.loads((toy_folder / "results" / "toy-interpretability.json").read_text())[
+        "results"
+    ]
+    own = [row["label"] for row in result["values"] if row["name"] == "memory"]
+    assert own == [result["reference"]] == ["KSR-paper, shared"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["--models=GRU"], "has no row of GRU; its models are KSR, KSR-paper."),
+        (["--value_matrix=none"], "value_matrix"),
+        (["--value_matrix=exact"], "The study interpretability has no row with value_matrix exact"),
+    ],
+)  # fmt: skip
+def test_a_study_without_a_row_is_refused(changes, told, command, toy_folder, capsys):
+    assert cli.main([*command, "--study=interpretability", *changes]) == 2
+    assert told in capsys.readouterr().err
     assert not (toy_folder / "results").exists()
 
 

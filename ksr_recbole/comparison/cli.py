@@ -58,7 +58,8 @@ def parser() -> Parser:
     add("--models", metavar="A,B",
         help="names, or paper: the ten of Table 3 (the default), or all: variants too; recbole: "
         "its GRU4Rec, SASRec and GRU4RecKG; any general, sequential or knowledge-aware model of "
-        "RecBole, or recbole-general, -sequential, -knowledge")  # fmt: skip
+        "RecBole, or recbole-general, -sequential, -knowledge; with --study, rows of these "
+        "models")  # fmt: skip
     add("--seeds", metavar="N", take=count_of, default=1, help="N seeds from 2020 on (1)")
     add("--jobs", metavar="N", take=count_of, default=1,
         help="cells run at a time (1); they share the cores")  # fmt: skip
@@ -145,9 +146,19 @@ def _study(name: str | None, models: str | None, task: str | None, dataset: str)
     if name not in STUDIES:
         known = choose_from(name, [*STUDIES, TUNING], f"without --study it is {TABLE3}, others are")
         raise UserError(f"There is no study named '{name}'{known}")
-    if models is not None:
-        raise UserError(f"The study {name} names its models itself; leave --models out.")
-    return STUDIES[name]
+    study = STUDIES[name]
+    return study if models is None else _rows_of(study, _models(models))
+
+
+def _rows_of(study: Study, models: Sequence[str]) -> Study:
+    """A study's rows of some models."""
+    known = list(dict.fromkeys(setting.model for setting in study.settings))
+    for model in models:
+        if model not in known:
+            raise UserError(
+                f"The study {study.name} has no row of {model}; its models are {', '.join(known)}."
+            )
+    return study.only([setting for setting in study.settings if setting.model in models])
 
 
 def _tuning(models: str | None, task: str | None, dataset: str) -> Study:

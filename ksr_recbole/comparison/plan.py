@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ksr_recbole import registry
 from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key, file_digests
 from ksr_recbole.comparison.studies import Setting, Study
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.recbole_models import check_usable
 from ksr_recbole.quick_start.result import settings
@@ -60,6 +61,7 @@ class Plan:
         modes: evaluation modes reported, the one that selects the best epoch first.
         cells: by position in the tables; positions that need the same run share a cell.
         refused: why a cell cannot be run on this dataset, by the cell's name.
+        remarks: a sentence on each given value that does not hold for every row.
     """
 
     request: Request
@@ -68,6 +70,7 @@ class Plan:
     modes: tuple[str, ...]
     cells: Mapping[Position, Cell]
     refused: Mapping[str, str]
+    remarks: tuple[str, ...] = ()
 
     def distinct_cells(self) -> list[Cell]:
         """Every cell once: seed by seed, so that a first whole table is there early."""
@@ -81,6 +84,7 @@ def make_plan(request: Request) -> Plan:
     Raises:
         UserError: the configuration or the dataset's files are refused.
     """
+    request, remarks = _as_given(request)
     configs = {
         (setting.label, task): config_of(request, setting, task)
         for task in request.tasks
@@ -110,7 +114,42 @@ def make_plan(request: Request) -> Plan:
         tuple(evaluated_modes(some_config)),
         cells,
         {name: reason for name, reason in reasons.items() if reason},
+        remarks,
     )
+
+
+def _as_given(request: Request) -> tuple[Request, tuple[str, ...]]:
+    """Only the rows of a value that was given, where it is what the rows differ in, and remarks.
+
+    Other values that rows set themselves are theirs, whatever was given for every cell.
+
+    Raises:
+        UserError: no row is left.
+    """
+    study, files = request.study, list(request.config_files)
+    named = {key for setting in study.settings for key in setting.overrides}
+    if not named:
+        return request, ()
+    config = Config(study.settings[0].model, request.dataset, files, dict(request.values))
+    given = {key: value for key, value in config.external_config_dict.items() if key in named}
+    varied = {key: value for key, value in given.items() if study.varies(key)}
+    kept = [setting for setting in study.settings if _agrees(setting, varied)]
+    told = ", ".join(f"{key} {shown(value)}" for key, value in sorted(varied.items()))
+    if not kept:
+        raise UserError(f"The study {study.name} has no row with {told}; leave the key out.")
+    remarks = [
+        f"Config key {key} is {shown(value)} only where a row does not set it itself."
+        for key, value in sorted(given.items())
+        if key not in varied and not all(_agrees(row, {key: value}) for row in kept)
+    ]
+    if out := [setting.label for setting in study.settings if setting not in kept]:
+        remarks.append(f"Left out, since {told} was given: {', '.join(out)}.")
+    return replace(request, study=study.only(kept)), tuple(remarks)
+
+
+def _agrees(setting: Setting, given: Mapping[str, Any]) -> bool:
+    """Whether a row sets none of the given keys otherwise."""
+    return all(setting.overrides.get(key, value) == value for key, value in given.items())
 
 
 def cell_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -28,6 +29,9 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
         UserError: anything that concerns all cells; what concerns one is shown in its place.
     """
     plan = make_plan(request)
+    request = plan.request
+    for remark in plan.remarks:
+        print(remark, file=sys.stderr)
     ensure_writable(request.results_dir, "results_dir")
     outcomes = run_cells(plan)
     rows = collect_rows(plan, outcomes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ksr_recbole.registry import MODELS, PAPER_MODELS
@@ -61,6 +61,20 @@ class Study:
     phase: Literal["test", "valid"] = "test"
     measure: str | None = None
     report: str | None = None
+
+    def varies(self, key: str) -> bool:
+        """Whether every row sets a config key, and not all of them to one value."""
+        values = [setting.overrides.get(key, ...) for setting in self.settings]
+        return ... not in values and any(value != values[0] for value in values)
+
+    def only(self, kept: Sequence[Setting]) -> Study:
+        """The study with some of its rows; without the reference, their first is in its place."""
+        labels = [setting.label for setting in kept]
+        reference = self.reference
+        if reference is not None and reference not in labels:
+            reference = next(iter(labels), None)
+        baselines = tuple(label for label in self.baselines if label in labels)
+        return replace(self, settings=tuple(kept), reference=reference, baselines=baselines)
 
 
 TABLE3 = "table3"
