@@ -25,6 +25,7 @@ from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation import value_entities as batching
 from ksr_recbole.explanation.value_entities import ValueEntities
+from ksr_recbole.interpretability import method_tables
 from ksr_recbole.interpretability.attribute_level import CHOICES, training_agreement
 from ksr_recbole.interpretability.cases import Cases
 from ksr_recbole.interpretability.measures import measure_explanations
@@ -582,6 +583,12 @@ def test_tables_over_seeds_and_with_a_failure(exact_config, toy_dataset):
     assert not any(value.best or value.dagger for value in attention.lines[-1].cells)
     columns = attribute_table(explained, "toy").columns
     assert columns[:3] == ("entities", "users", one.label) and two.label not in columns
+
+
+@pytest.mark.parametrize(("p", "told"), [(0.0, "< 1e-99"), (2e-9, "2e-09"), (0.25, "0.2")])
+def test_no_p_value_is_shown_as_zero(p, told):
+    seeds = [{"first": 0.5, "second": 0.25, "p_value": each} for each in (0.0, p)]
+    assert method_tables._pair(seeds, ()) == f"0.5000 / 0.2500 ({told})"
 
 
 def test_measures_of_another_form_are_refused(exact_config, toy_dataset):

@@ -9,11 +9,13 @@ defines every figure.
 
 from __future__ import annotations
 
+from logging import getLogger
 from typing import Any, cast
 
 import numpy as np
 import torch
 
+from ksr_recbole.bars import Bar
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
@@ -59,8 +61,10 @@ def measure_explanations(
     reasons = ReasonLevel(Knowledge.of(dataset), cases, model)
     weights = np.empty((len(cases.users), len(names)))
     model.eval()
+    users = list(batches(len(cases.users), max(cases.ends - cases.starts)))
+    getLogger().info(f"Measuring the explanations of {len(cases.users):,} users.")
     with torch.no_grad():
-        for batch in batches(len(cases.users), max(cases.ends - cases.starts)):
+        for batch in Bar(users, desc="Explain    ", disable=not trainer.config["show_progress"]):
             history = scorer.history(cases.users[batch], cases.ends[batch])
             items, lengths = history[model.ITEM_SEQ], history[model.ITEM_SEQ_LEN]
             state = model.advance(items, lengths)

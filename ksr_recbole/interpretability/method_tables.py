@@ -193,4 +193,7 @@ def _pair(seeds: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> str:
     """Two means over seeds and the largest p-value."""
     found = [part_of(seed, keys) for seed in seeds]
     first, second = (np.mean([each[side] for each in found]) for side in ("first", "second"))
-    return f"{first:.4f} / {second:.4f} ({max(each['p_value'] for each in found):.1g})"
+    p_value = max(each["p_value"] for each in found)
+    # Smaller ones come out as 0 in float64, which no test can give.
+    told = f"{p_value:.1g}" if p_value >= 1e-99 else "< 1e-99"
+    return f"{first:.4f} / {second:.4f} ({told})"
