@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -589,6 +590,25 @@ def test_tables_over_seeds_and_with_a_failure(exact_config, toy_dataset):
 def test_no_p_value_is_shown_as_zero(p, told):
     seeds = [{"first": 0.5, "second": 0.25, "p_value": each} for each in (0.0, p)]
     assert method_tables._pair(seeds, ()) == f"0.5000 / 0.2500 ({told})"
+
+
+@pytest.mark.parametrize(("shown", "dagger"), [(0.4, True), (0.5, False), (0.6, False)])
+def test_no_method_with_a_higher_figure_is_marked_as_worse(
+    shown, dagger, exact_config, toy_dataset
+):
+    cell = seeds_of(exact_config, toy_dataset)[2020]
+    told, arrays = deepcopy(cell.result["measures"]), dict(cell.measured)
+    rng = np.random.default_rng(0)
+    theirs = arrays["values/random/mrr"]
+    arrays["values/memory/mrr"] = theirs + rng.uniform(0.1, 0.2, len(theirs))
+    told["values"]["overall"]["memory"]["macro"]["mrr"] = 0.5
+    told["values"]["overall"]["random"]["macro"]["mrr"] = shown
+    other = Finished({**cell.record, "result": {"measures": told}}, {}, arrays)
+    label = STUDY.settings[0].label
+    explained = Explained.of([Row(STUDY.settings[0], "next-item", {1: other})], "next-item", label)
+    table = short_table(explained, "values", "toy")
+    [line] = [line for line in table.lines if line.label == "random order"]
+    assert line.cells[1].mean == shown and line.cells[1].dagger == dagger
 
 
 def test_measures_of_another_form_are_refused(exact_config, toy_dataset):

@@ -60,14 +60,13 @@ def _line(explained: Explained, method: Method, columns: dict[str, tuple[str, ..
         highest = max(float(np.mean(m.overall(*keys))) for m in rivals)
         # The test is over users' means over attributes, that of pairs has none of its own.
         tested = _competes(method) and "micro" not in keys
-        comparison = explained.compare(method, keys[-1]) if tested else None
         values = method.overall(*keys)
         mean = float(np.mean(values))
         cells.append(
             Value(
                 mean,
                 spread(values),
-                dagger=comparison is not None and comparison.is_improvement,
+                dagger=tested and explained.is_behind(method, *keys),
                 best=_competes(method) and mean == highest,
             )
         )
@@ -115,8 +114,8 @@ def _dagger_note(explained: Explained, level: Level, lines: Sequence[Line]) -> l
         return []
     over = "seeds and attributes" if level == "values" else "seeds"
     return [
-        f"† {explained.reference} is better at p < {ALPHA}: paired two-sided t-test over users, on "
-        f"each user's mean over {over}."
+        f"† {explained.reference} is better, also at p < {ALPHA} in a paired two-sided t-test over "
+        f"users, on each user's mean over {over}."
     ]
 
 

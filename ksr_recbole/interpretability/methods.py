@@ -146,10 +146,30 @@ class Explained:
 
     def compare(self, method: Method, metric: str) -> Comparison | None:
         """The reference against a method; ``None`` for itself and where one of them failed."""
-        [reference] = [m for m in self.methods[method.level] if m.label == self.reference]
+        reference = self._reference_on(method.level)
         if reference is method or not (reference.cells and method.cells):
             return None
         return compare(reference.per_user(metric), method.per_user(metric))
+
+    def is_behind(self, method: Method, *keys: str) -> bool:
+        """Whether a method's figure of a table is lower than the reference's, significantly.
+
+        Both are asked: the test is over users' means, and a mean over attributes can differ from
+        it in sign, since not every user has a figure on every attribute.
+
+        Args:
+            method: the method.
+            keys: as of :meth:`Method.overall`.
+        """
+        comparison = self.compare(method, keys[-1])
+        if comparison is None or not comparison.is_improvement:
+            return False
+        own = self._reference_on(method.level).overall(*keys)
+        return bool(np.mean(own) > np.mean(method.overall(*keys)))
+
+    def _reference_on(self, level: Level) -> Method:
+        [reference] = [m for m in self.methods[level] if m.label == self.reference]
+        return reference
 
 
 def _methods(rows: Sequence[Row], level: Level) -> list[Method]:
