@@ -2,14 +2,16 @@
 
     python docs/make_reasons.py [MEASURED.json ...]
 
-A file that is named holds ``model``, ``dataset`` and the ``measures`` of a result; what the table
-shows of it is stored first, in place of what there is of that model and dataset.
+A file that is named is ``<dataset>-interpretability.json`` of the study, or holds ``model``,
+``dataset`` and the ``measures`` of a result; what the table shows of it is stored first, in place
+of what there is of that model and dataset.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +78,30 @@ def page(text: str, entries: list[dict[str, Any]]) -> str:
     return f"{before}{BEGIN}{table(entries)}{END}{rest.partition(END)[2]}"
 
 
+def measured(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a file holds of each model: of a study its private rows, of which it ran one seed."""
+    if "results" not in given:
+        found = given["measures"]
+        yield {"model": given["model"], "dataset": given["dataset"],
+               "users": found["users"], "reasons": found["reasons"]}  # fmt: skip
+        return
+    [result] = given["results"]
+    for row in result["values"]:
+        model, _, kind = row["label"].partition(", ")
+        if row["name"] == "memory" and kind == "private":
+            [reasons] = row["reasons"]
+            yield {"model": model, "dataset": given["dataset"],
+                   "users": result["users"], "reasons": reasons}  # fmt: skip
+
+
 def main(files: list[str]) -> None:
     """Store what is named, and write the page."""
     entries = json.loads(STORED.read_text("utf-8")) if STORED.exists() else []
     for file in files:
-        given = json.loads(Path(file).read_text("utf-8"))
-        entry = {key: given[key] for key in ("model", "dataset")}
-        entry |= {key: given["measures"][key] for key in ("users", "reasons")}
-        entries = [e for e in entries if (e["model"], e["dataset"]) != tuple(entry.values())[:2]]
-        entries.append(entry)
+        for entry in measured(json.loads(Path(file).read_text("utf-8"))):
+            name = entry["model"], entry["dataset"]
+            entries = [e for e in entries if (e["model"], e["dataset"]) != name]
+            entries.append(entry)
     entries.sort(key=lambda e: (e["dataset"] in MUSIC, e["dataset"], e["model"]))
     STORED.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(PAGE.read_text("utf-8"), entries), encoding="utf-8")
