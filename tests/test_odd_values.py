@@ -6,6 +6,7 @@ import math
 import random
 import sys
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ import ksr_recbole
 from dataset_atomic.cli import main as atomic
 from ksr_recbole.cli import main as recbole
 from ksr_recbole.comparison.cli import main as benchmark
-from ksr_recbole.config import Config, checks, kinds
+from ksr_recbole.config import Config, checks, config, keys, kinds
 from ksr_recbole.config.keys import TEXTS, model_options
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.sequence_datasets import load_dataset
@@ -118,6 +119,18 @@ def test_every_default_is_of_its_kind(model):
             final = Config(model, dataset, None, {"task": task}).final_config_dict
             known = {k: v for k, v in final.items() if k in {*kinds.FOR_ALL, *kinds.of_models()}}
             assert kinds.checked(known, model).keys() == known.keys()
+
+
+@pytest.mark.parametrize("name", ["model/KSR.yaml", "overall.yaml", "dataset/default.yaml"])
+@pytest.mark.parametrize("content", [b"gamma: [1", b"\xff", b"- a", b"a: !!python/name:os ~"])
+def test_a_damaged_file_of_the_project_is_named(name, content, tmp_path, monkeypatch):
+    mine = tmp_path / "configs"
+    copytree(keys.CONFIGS, mine)
+    (mine / name).write_bytes(content)
+    for module in (keys, config):
+        monkeypatch.setattr(module, "CONFIGS", mine)
+    with pytest.raises(UserError, match=f"^Config file {mine / name}(, line 1)? (is not|must)"):
+        Config("KSR", "toy")
 
 
 def test_every_key_of_the_yaml_files_has_a_kind():

@@ -31,7 +31,7 @@ from ksr_recbole.config.keys import (
     recboles_defaults,
 )
 from ksr_recbole.config.kinds import check_fields, checked
-from ksr_recbole.config.literals import RecBoleLoader, literals, read_shipped_yaml, read_yaml
+from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
 from ksr_recbole.config.options import option
 from ksr_recbole.config.shared import SHARED_SAMPLE
 from ksr_recbole.distributed.group import this_process
@@ -146,7 +146,7 @@ class Config(RecBoleConfig):
         return literals(config_dict, TEXTS) if self._words else dict(config_dict)
 
     def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
-        values = read_shipped_yaml(Path(file))
+        values = read_yaml(Path(file))
         self.internal_config_dict.update(values)
         return values
 

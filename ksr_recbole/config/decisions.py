@@ -15,7 +15,7 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from ksr_recbole.config.literals import read_shipped_yaml
+from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import source_of
 
@@ -162,9 +162,7 @@ FILTERS = (
 def _defaults() -> dict[str, Any]:
     properties = source_of("recbole").parent / "properties"
     files = ("dataset/sample.yaml", "overall.yaml")  # the first is for every dataset
-    return {
-        key: value for file in files for key, value in read_shipped_yaml(properties / file).items()
-    }
+    return {key: value for file in files for key, value in read_yaml(properties / file).items()}
 
 
 def _says_nothing(key: str, value: Any) -> bool:

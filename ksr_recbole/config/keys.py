@@ -16,7 +16,7 @@ from recbole.utils import (
 
 from ksr_recbole.choices import choose_from, nearest
 from ksr_recbole.config.decisions import DECISIONS
-from ksr_recbole.config.literals import read_shipped_yaml
+from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import CONFIGS, source_of
 from ksr_recbole.registry import MODELS, recboles_name
@@ -60,7 +60,7 @@ def _keys_below(folder: Path) -> set[str]:
 
 
 def _keys_of(file: Path) -> set[str]:
-    return set(read_shipped_yaml(file)) - {_BASED_ON}
+    return set(read_yaml(file)) - {_BASED_ON}
 
 
 def model_options(name: str) -> dict[str, Any]:
@@ -71,13 +71,13 @@ def model_options(name: str) -> dict[str, Any]:
     if name not in MODELS:
         properties = source_of("recbole").parent / "properties" / "model"
         file = properties / f"{recboles_name(name)}.yaml"
-        return read_shipped_yaml(file) if file.is_file() else {}
+        return read_yaml(file) if file.is_file() else {}
     return {**_shipped_options(_shipped_base(name)), **added_options(name)}
 
 
 def _shipped_options(name: str) -> dict[str, Any]:
     """The values of ``configs/model/<name>.yaml`` and those of the file it is based on."""
-    values = read_shipped_yaml(CONFIGS / "model" / f"{name}.yaml")
+    values = read_yaml(CONFIGS / "model" / f"{name}.yaml")
     base = values.pop(_BASED_ON, None)
     return values if base is None else {**_shipped_options(base), **values}
 
@@ -95,7 +95,7 @@ def chosen_options(name: str, use: str) -> dict[str, Any]:
     """
     base = _shipped_base(name) if name in MODELS else name
     file = CONFIGS / "model" / use / f"{base}.yaml"
-    return read_shipped_yaml(file) if file.is_file() else {}
+    return read_yaml(file) if file.is_file() else {}
 
 
 def added_options(name: str) -> Mapping[str, Any]:
@@ -116,13 +116,13 @@ def before_choice(name: str, *uses: str) -> dict[str, Any]:
 
 def recboles_defaults() -> dict[str, Any]:
     """What all models of RecBole have under the protocol: ``configs/recbole.yaml``."""
-    return read_shipped_yaml(CONFIGS / "recbole.yaml")
+    return read_yaml(CONFIGS / "recbole.yaml")
 
 
 def _of_recboles_models() -> dict[str, Any]:
     """What a model of RecBole has where its own YAML file gives no value."""
     overall = source_of("recbole").parent / "properties" / "overall.yaml"
-    return {**read_shipped_yaml(overall), **recboles_defaults()}
+    return {**read_yaml(overall), **recboles_defaults()}
 
 
 def known_tasks() -> list[str]:
@@ -164,7 +164,7 @@ KEYS_WITH_PARTS = ("eval_args", "train_neg_sample_args")
 @cache
 def _parts(key: str) -> frozenset[str]:
     properties = source_of("recbole").parent / "properties"
-    return frozenset(read_shipped_yaml(properties / "overall.yaml")[key])
+    return frozenset(read_yaml(properties / "overall.yaml")[key])
 
 
 _OF_USERS = "user_inter_num_interval, such as [5,inf)"

@@ -225,17 +225,6 @@ def _content_of(text: str, texts: frozenset[str]) -> Any:
     return yaml.load(text, Loader=_strict_loader(texts))
 
 
-@lru_cache(maxsize=64)
-def _shipped_content(text: str) -> Any:
-    return yaml.load(text, Loader=RecBoleLoader)
-
-
-def read_shipped_yaml(path: Path) -> dict[str, Any]:
-    """The values in a YAML file of this project or of RecBole, which need no check."""
-    values = deepcopy(_shipped_content(path.read_text(encoding="utf-8")))
-    return values if isinstance(values, dict) else {}
-
-
 def _why_not_yaml(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f", line {mark.line + 1}" if mark is not None else ""
