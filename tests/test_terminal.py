@@ -155,6 +155,8 @@ main(sys.argv[1:])
     [
         ("run", "KSR on ml-100k: loading PyTorch and RecBole ..."),
         ("benchmark", "Comparison of the paper's models on ml-100k: loading"),
+        ("benchmark --study=kge", "Study kge on ml-100k: loading"),
+        ("benchmark --study=kge --models=KSR", "Study kge of KSR on ml-100k: loading"),
         ("tune -m GRU", "Tuning of GRU on ml-100k: loading"),
         ("export --output=o", "Export of KSR on ml-100k: loading"),
         ("explain --user=1 -d x", "User 1, KSR on x: loading"),

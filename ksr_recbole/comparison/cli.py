@@ -115,8 +115,9 @@ def request_of(given: Namespace) -> Request:
     if given.seeds > _MOST_SEEDS:
         raise UserError(f"--seeds is {given.seeds}; it must be at most {_MOST_SEEDS}.")
     dataset = given.dataset or "ml-100k"
-    models = given.models or "the paper's models"
-    say_loading(f"Comparison of {models} on {dataset}")
+    models = given.models or ("" if given.study else "the paper's models")
+    about = f"Study {given.study}" if given.study else "Comparison"
+    say_loading(f"{about}{models and f' of {models}'} on {dataset}")
     from ksr_recbole.comparison.plan import Request
 
     study = _study(given.study, given.models, given.task, check_name(dataset, "dataset"))
