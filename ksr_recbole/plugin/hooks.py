@@ -64,6 +64,6 @@ def _exchange(replacements: Mapping[Function, Function]) -> None:
     new = {id(old): replacement for old, replacement in replacements.items()}
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType):
-            found = [name for name, value in list(vars(module).items()) if id(value) in new]
-            for name in found:
-                setattr(module, name, new[id(vars(module)[name])])
+            for name, value in list(vars(module).items()):
+                if id(value) in new:
+                    setattr(module, name, new[id(value)])
