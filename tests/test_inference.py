@@ -525,6 +525,20 @@ def test_bad_commands_are_one_sentence(trained, toy_folder, tmp_path, capsys):
     assert main(["export", "--help"]) == 0
 
 
+@pytest.mark.parametrize("key", ["pretrain_path", "resume", "data_path", "results_dir",
+                                 "checkpoint_dir", "pretrain_dir", "data_cache_dir"])  # fmt: skip
+def test_a_folder_with_a_name_too_long_is_one_sentence(key, toy_folder):
+    with pytest.raises(UserError, match="x{50}"):
+        run("KSR", "toy", None, toy_values(toy_folder, epochs=1, **{key: "x" * 300}))
+
+
+def test_a_model_directory_with_a_name_too_long_is_one_sentence(trained):
+    with pytest.raises(UserError, match="There is no model directory x{50}"):
+        Recommender.load("x" * 300)
+    with pytest.raises(UserError, match="Cannot write .*x{50}"):
+        trained.save("x" * 300)
+
+
 def test_models_of_recbole_are_refused(toy_folder, tmp_path):
     result = run("BPR", "toy", None, toy_values(toy_folder, epochs=1))
     with pytest.raises(UserError, match="The model BPR is RecBole's"):

@@ -305,6 +305,24 @@ def test_bpr_of_nothing_and_of_one_column():
         train_blocks(replace(BPR, dim=1))
 
 
+def learnt(learning_rate: float, regularization: float) -> np.ndarray | None:
+    """Item vectors of a short training, ``None`` where it is refused."""
+    settings = replace(SHORT_BPR, learning_rate=learning_rate, regularization=regularization)
+    try:
+        return train_blocks(settings).item
+    except UserError as error:
+        assert "BPR are not finite after epoch" in str(error)
+        assert "lower bpr_learning_rate or bpr_regularization." in str(error)
+        return None
+
+
+def test_bpr_that_grows_out_of_bounds_names_what_to_lower():
+    found = [learnt(10.0**power, rate) for power in range(-2, 36, 4) for rate in (0.0, 0.01, 1e9)]
+    trained = [vectors for vectors in found if vectors is not None]
+    assert 0 < len(trained) < len(found)
+    assert all(np.isfinite(vectors).all() for vectors in trained)
+
+
 # Keys
 
 

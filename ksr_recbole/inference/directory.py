@@ -61,7 +61,7 @@ def check_replaceable(directory: str | os.PathLike[str]) -> None:
         UserError: it is a file, or a directory that holds more than a model.
     """
     path = Path(directory)
-    if not path.exists():
+    if not os.path.exists(path):  # or its name is too long: writing says so
         return
     found = {p.name for p in path.iterdir()} if path.is_dir() else {path.name}
     if found and (MANIFEST not in found or found - {MANIFEST, *FILES}):
@@ -150,7 +150,7 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise UserError(
             f"There is no model directory {folder}; make one with ksr_recbole.save_model or "
             "`python -m ksr_recbole export`."

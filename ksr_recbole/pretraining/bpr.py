@@ -156,6 +156,21 @@ def _fit(
     bar = {"desc": "BPR", "unit": "epoch", "initial": start, "total": settings.epochs}
     for epoch in Bar(range(start, settings.epochs), disable=not show_progress, **bar):
         model.random_state = epoch_seed(seed, epoch)
-        model.fit(matrix, show_progress=False)
+        _one_epoch(model, matrix, epoch)
         if partial.due():
             partial.save(epoch + 1, {"user": model.user_factors, "item": model.item_factors})
+
+
+def _one_epoch(model: Any, matrix: sp.csr_matrix, epoch: int) -> None:
+    from implicit.recommender_base import ModelFitError
+
+    try:
+        model.fit(matrix, show_progress=False)
+        finite = np.isfinite(model.user_factors).all() and np.isfinite(model.item_factors).all()
+    except ModelFitError:  # it looks for NaN, not for infinity
+        finite = False
+    if not finite:
+        raise UserError(
+            f"The vectors of BPR are not finite after epoch {epoch + 1}; "
+            "lower bpr_learning_rate or bpr_regularization."
+        )

@@ -261,7 +261,7 @@ def _given(config: Any, suffix: str) -> Path | None:
     folder = config["pretrain_path"]
     if folder is None:
         return None
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise UserError(f"The folder {folder} (pretrain_path) does not exist.")
     finish_steps(folder)
     path = Path(folder) / f"{config['dataset']}.{suffix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ def prepare_atomic_files(config: Any) -> str:
     layout, own = Layout.of(config), getattr(config, "own_graph", None)
     if own is not None:
         _check_made_here(name)
-    if not any(path.is_file() for path in layout.inter_paths(folder, name)):
+    if not any(map(os.path.isfile, layout.inter_paths(folder, name))):
         _make(config, name, folder, own)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
     row = describe_table1(folder, name, config.under_protocol, layout)
     _say_graph(row, folder, layout)
