@@ -528,14 +528,14 @@ def test_bad_commands_are_one_sentence(trained, toy_folder, tmp_path, capsys):
 @pytest.mark.parametrize("key", ["pretrain_path", "resume", "data_path", "results_dir",
                                  "checkpoint_dir", "pretrain_dir", "data_cache_dir"])  # fmt: skip
 def test_a_folder_with_a_name_too_long_is_one_sentence(key, toy_folder):
-    with pytest.raises(UserError, match="x{50}"):
+    with pytest.raises(UserError, match=r"x{50}"):
         run("KSR", "toy", None, toy_values(toy_folder, epochs=1, **{key: "x" * 300}))
 
 
 def test_a_model_directory_with_a_name_too_long_is_one_sentence(trained):
-    with pytest.raises(UserError, match="There is no model directory x{50}"):
+    with pytest.raises(UserError, match=r"There is no model directory x{50}"):
         Recommender.load("x" * 300)
-    with pytest.raises(UserError, match="Cannot write .*x{50}"):
+    with pytest.raises(UserError, match=r"Cannot write .*x{50}"):
         trained.save("x" * 300)
 
 
