@@ -18,7 +18,7 @@ from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config import idle
 from ksr_recbole.config.checks import no_negatives
 from ksr_recbole.config.decisions import refuse
-from ksr_recbole.config.evaluation_keys import metric_keys, parse_mode
+from ksr_recbole.config.evaluation_keys import check_selecting, metric_keys, parse_mode
 from ksr_recbole.config.keys import (
     KEYS_WITH_PARTS,
     TEXTS,
@@ -317,7 +317,7 @@ class Config(RecBoleConfig):
             super()._set_eval_neg_sample_args(phase)
             return
         # Our evaluation draws its own candidates; RecBole's samplers draw none.
-        parse_mode(self.final_config_dict["eval_args"]["mode"][phase])
+        check_selecting(self.final_config_dict["eval_args"]["mode"][phase])
         self.final_config_dict[f"{phase}_neg_sample_args"] = {
             "distribution": "none",
             "sample_num": "none",

@@ -27,22 +27,31 @@ class EvalMode:
         kind: ``"sampled"`` negatives, or all items (``"full"``).
         n_uniform: negatives per positive drawn uniformly.
         n_popular: negatives per positive drawn by popularity.
+        calibrated: whether popularity is added to the scores, as much as validation wants.
     """
 
     kind: Literal["sampled", "full"]
     n_uniform: int = 0
     n_popular: int = 0
+    calibrated: bool = False
+
+
+CALIBRATED = "+popularity"
+"""End of a mode's name in which popularity is added to the scores."""
 
 
 def parse_mode(text: str) -> EvalMode:
     """Read RecBole's ``eval_args: mode``: ``uni50pop50`` (the paper's), ``uni100``, ``full``.
 
+    With :data:`CALIBRATED` behind it a mode is one of ``report_modes``.
+
     Raises:
         UserError: anything else, telling what is possible.
     """
-    name = str(text).strip().lower()
+    given = str(text).strip().lower()
+    name = uncalibrated(given)
     if name == "full":
-        return EvalMode("full")
+        return EvalMode("full", calibrated=name != given)
     match = re.fullmatch(r"(?:uni([1-9][0-9]{0,8}))?(?:pop([1-9][0-9]{0,8}))?", name)
     if not name or match is None:
         raise UserError(
@@ -50,7 +59,26 @@ def parse_mode(text: str) -> EvalMode:
             "or uniNpopM with the numbers of negatives per positive (uni50pop50 as in the paper), "
             "or full."
         )
-    return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0))
+    return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0), calibrated=name != given)
+
+
+def uncalibrated(mode: str) -> str:
+    """The mode without :data:`CALIBRATED` behind it; any other is as it was."""
+    plain = mode.strip()
+    return plain[: -len(CALIBRATED)] if plain.lower().endswith(CALIBRATED) else mode
+
+
+def check_selecting(mode: str) -> None:
+    """Refuse a mode that cannot select the best epoch.
+
+    Raises:
+        UserError: it is unknown, or calibrated.
+    """
+    if parse_mode(mode).calibrated:
+        raise UserError(
+            f"eval_args: mode: {shown(mode)} is fitted once a model is trained; name it in "
+            f"report_modes, and {shown(uncalibrated(mode))} here."
+        )
 
 
 def evaluated_modes(config: Any) -> list[str]:

@@ -141,7 +141,8 @@ class TaskOptions(Options):
     """split and order: leave-one-out in time order; mode: full, uniN, popN or uniNpopM, the
     candidates of a positive (Sec. 5.1: 50 uniform and 50 by popularity)."""
     report_modes: list[str] | str = declared(["uni50pop50", "full"], checks.modes)
-    """Modes reported at the end, in addition to that of eval_args."""
+    """Modes reported at the end, in addition to that of eval_args. With +popularity behind it a
+    mode adds popularity to the scores, as much as validation wants."""
     metrics: list[str] = declared(["MAP", "MRR", "Hit", "NDCG"], checks.texts)
     """MAP and MRR over the whole list, Hit and NDCG at topk."""
     topk: list[int] = declared([10], checks.topk)

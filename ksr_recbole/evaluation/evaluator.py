@@ -85,25 +85,52 @@ def evaluate_sampled(
     """
     metrics, topk = parse_metrics(metrics), parse_topk(topk)
     users, negatives = candidates.users, candidates.negatives
-    lists = np.concatenate([candidates.positives[:, None], negatives], axis=1)
-    history_end = split.history_end(phase)
     ranks = np.zeros(len(users), dtype=np.int64)
-    batches = _user_batches(users, history_end, batch_size)
-    for batch_users, rows in _progress(batches, show_progress):
+    history_end = split.history_end(phase)
+    for rows, values in _scored(scorer, candidates, history_end, batch_size, show_progress):
         real = rows >= 0
-        items = np.where(real[:, :, None], lists[rows], 0).reshape(len(rows), -1)
-        scores = scorer.score_candidates(
-            batch_users, history_end[batch_users], torch.from_numpy(items)
-        )
-        _check_shape(scores, items.shape)
-        values = _to_numpy(scores).reshape(*rows.shape, -1)[real]
-        positive, negative, kept = values[:, 0], values[:, 1:], rows[real]
+        positive, negative, kept = values[real][:, 0], values[real][:, 1:], rows[real]
         if rows.shape[1] == 1:
             ranks[kept] = rank_of_positives(positive, negative)
         else:
             ranks[kept] = joint_ranks(users[kept], positive, negatives[kept], negative)
     ranks = summed(ranks)  # of each positive, one process has the rank and the others 0
     return EvalResult(ranking_metrics(users, ranks, metrics, topk), users, ranks)
+
+
+@torch.no_grad()
+def candidate_scores(
+    scorer: SequenceScorer, candidates: CandidateSets, history_end: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """Scores of each positive, in column 0, and of its negatives, ``float64 [P, C]``.
+
+    Args:
+        scorer: the model.
+        candidates: the positives and negatives.
+        history_end: where each user's history ends, ``int64 [n_users]``.
+        batch_size: positives scored at once.
+    """
+    scores = np.zeros((len(candidates.users), 1 + candidates.negatives.shape[1]))
+    for rows, values in _scored(scorer, candidates, history_end, batch_size, show_progress=False):
+        scores[rows[rows >= 0]] = values[rows >= 0]
+    return summed(scores)
+
+
+def _scored(
+    scorer: SequenceScorer,
+    candidates: CandidateSets,
+    history_end: np.ndarray,
+    batch_size: int,
+    show_progress: bool,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """This process's batches: rows of the candidates, -1 for none, and scores ``[B, R, C]``."""
+    lists = np.concatenate([candidates.positives[:, None], candidates.negatives], axis=1)
+    batches = _user_batches(candidates.users, history_end, batch_size)
+    for users, rows in _progress(batches, show_progress):
+        items = np.where(rows[:, :, None] >= 0, lists[rows], 0).reshape(len(rows), -1)
+        scores = scorer.score_candidates(users, history_end[users], torch.from_numpy(items))
+        _check_shape(scores, items.shape)
+        yield rows, _to_numpy(scores).reshape(*rows.shape, -1)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from recbole.utils import get_trainer, init_seed, training_arguments
 
 from ksr_recbole import registry
 from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
-from ksr_recbole.config.evaluation_keys import parse_mode
+from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.keys import added_options, checkpoint_keys
 from ksr_recbole.config.shared import MANY_ITEMS
 from ksr_recbole.dataset.dataloader import (
@@ -111,7 +111,8 @@ def load_data(config: Any) -> Data:
 
 def check_candidates(modes: Iterable[str], *phases: SequenceEvalData) -> None:
     """Make sure that candidates can be drawn, and say where a small catalogue has fewer."""
-    for data, mode in itertools.product(phases, map(parse_mode, modes)):
+    plain = dict.fromkeys(map(uncalibrated, modes))
+    for data, mode in itertools.product(phases, map(parse_mode, plain)):
         dataset, wanted = data.dataset, (mode.n_uniform, mode.n_popular)
         if mode.kind == "full":
             continue

@@ -75,6 +75,7 @@ def summary(result: dict[str, Any], path: Path) -> str:
         f"({result['eval_mode']})",
         "",
         *_metric_table(result["metrics"], result["metric_decimal_place"], result["valid_metric"]),
+        *_popularity(result.get("popularity_weights", {})),
         "",
         "  seconds     "
         + ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()),
@@ -83,6 +84,13 @@ def summary(result: dict[str, Any], path: Path) -> str:
         f"  result      {path}",
     ]
     return "\n".join(lines)
+
+
+def _popularity(weights: dict[str, float]) -> list[str]:
+    return [
+        f"  {mode}: {weight:+.3f} log(1 + training interactions) added to scores"
+        for mode, weight in weights.items()
+    ]
 
 
 def _metric_table(

@@ -16,7 +16,7 @@ from ksr_recbole import registry
 from ksr_recbole.bars import hide, recbole_bars
 from ksr_recbole.compat import trusting
 from ksr_recbole.config import Config
-from ksr_recbole.config.evaluation_keys import evaluated_modes
+from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.distributed import group
@@ -164,7 +164,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         with stages("training"):
             trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
         with stages("test"):
-            evaluated = _evaluate_best(trainer, saved, modes, valid_data, test_data)
+            evaluated, weights = _evaluate_best(trainer, saved, modes, valid_data, test_data)
     measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
         "model": config["model"],
@@ -172,6 +172,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         "table1": dataset.table1().line(),
         "data": asdict(dataset.funnel),
         **_scores(config, trainer, evaluated),
+        **weights,
         **measures,
         "pretraining": vectors.notes,
         "data_fingerprint": dataset.fingerprint,
@@ -188,15 +189,31 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
 
 
 def _evaluate_best(
-    trainer: ProtocolTrainer, saved: bool, modes: list[str], *phases: SequenceEvalData
-) -> dict[str, dict[str, EvalResult]]:
-    """The best model's results by mode and phase."""
+    trainer: ProtocolTrainer,
+    saved: bool,
+    modes: list[str],
+    valid: SequenceEvalData,
+    test: SequenceEvalData,
+) -> tuple[dict[str, dict[str, EvalResult]], dict[str, Any]]:
+    """The best model's results by mode and phase; what popularity weighs in calibrated modes."""
     if saved:
         trainer.load_best(trainer.saved_model_file)
     else:
         trainer.use_best()
+    weights = {
+        mode: trainer.popularity_weight(valid, mode)
+        for mode in modes
+        if parse_mode(mode).calibrated
+    }
     show = trainer.config["show_progress"]
-    return {mode: {data.phase: trainer.rank(data, mode, show) for data in phases} for mode in modes}
+    evaluated = {
+        mode: {
+            data.phase: trainer.rank(data, mode, show, weights.get(mode, 0.0))
+            for data in (valid, test)
+        }
+        for mode in modes
+    }
+    return evaluated, {"popularity_weights": weights} if weights else {}
 
 
 def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:

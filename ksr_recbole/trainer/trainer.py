@@ -15,7 +15,7 @@ from recbole.utils import calculate_valid_score, set_color
 
 from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config import option
-from ksr_recbole.config.evaluation_keys import parse_mode
+from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.shared import TrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
@@ -28,6 +28,7 @@ from ksr_recbole.evaluation.evaluator import (
     evaluate_full,
     evaluate_sampled,
 )
+from ksr_recbole.evaluation.popularity import WithPopularity, popularity_weight
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
@@ -44,6 +45,9 @@ MAY_DIFFER = frozenset(
     | {"report_modes", "download"}
 )
 """Config keys that may change when a run is resumed."""
+
+UNIFORM = "uni100"
+"""What stands for all items where the weight of popularity is fitted."""
 
 
 class ProtocolTrainer(Trainer):
@@ -213,11 +217,22 @@ class ProtocolTrainer(Trainer):
         result = self.rank(eval_data, eval_data.mode, show_progress)
         return OrderedDict(result.metrics)
 
-    def rank(self, data: SequenceEvalData, mode: str, show_progress: bool = False) -> EvalResult:
-        """Evaluate the current model on ``data`` in ``mode``, with every positive's rank."""
+    def rank(
+        self, data: SequenceEvalData, mode: str, show_progress: bool = False, weight: float = 0.0
+    ) -> EvalResult:
+        """Evaluate the current model on ``data`` in ``mode``, with every positive's rank.
+
+        Args:
+            data: the phase.
+            mode: one of ``report_modes``.
+            show_progress: whether to show a progress bar.
+            weight: of popularity in the scores, from :meth:`popularity_weight`.
+        """
         self.model.eval()
         dataset = data.dataset
         scorer = self._scorer(dataset)
+        if weight:
+            scorer = WithPopularity(scorer, dataset.sequences, dataset.split, weight)
         common = {
             "sequences": dataset.sequences,
             "split": dataset.split,
@@ -231,15 +246,32 @@ class ProtocolTrainer(Trainer):
             return evaluate_full(scorer, **common)
         return evaluate_sampled(scorer, self.candidates(data, mode), **common)
 
+    def popularity_weight(self, data: SequenceEvalData, mode: str) -> float:
+        """The weight of popularity with which the current model fits validation best.
+
+        Args:
+            data: validation.
+            mode: what the positives are ranked against; for all items a uniform sample.
+        """
+        self.model.eval()
+        sampled = parse_mode(mode).kind == "sampled"
+        candidates = self.candidates(data, mode) if sampled else self._drawn(data, UNIFORM)
+        dataset, size = data.dataset, self.config["eval_batch_size"]
+        scorer = self._scorer(dataset)
+        return popularity_weight(scorer, candidates, dataset.sequences, dataset.split, size)
+
     def candidates(self, data: SequenceEvalData, mode: str) -> CandidateSets:
         """The candidates of a phase, drawn once per dataset, split and seed."""
-        key = (data.phase, mode)
+        key = (data.phase, uncalibrated(mode))
         if key not in self.drawn_candidates:
-            parsed = parse_mode(mode)
-            drawn_from = (data.dataset.sequences, data.dataset.split, data.phase)
-            counts = fitting_counts(*drawn_from, (parsed.n_uniform, parsed.n_popular))
-            self.drawn_candidates[key] = draw_candidates(*drawn_from, self.config["seed"], *counts)
+            self.drawn_candidates[key] = self._drawn(data, mode)
         return self.drawn_candidates[key]
+
+    def _drawn(self, data: SequenceEvalData, mode: str) -> CandidateSets:
+        parsed = parse_mode(mode)
+        drawn_from = (data.dataset.sequences, data.dataset.split, data.phase)
+        counts = fitting_counts(*drawn_from, (parsed.n_uniform, parsed.n_popular))
+        return draw_candidates(*drawn_from, self.config["seed"], *counts)
 
     # Checkpoints ----------------------------------------------------------------------------
 
