@@ -206,7 +206,7 @@ def _evaluate_best(
         if parse_mode(mode).calibrated
     }
     show = trainer.config["show_progress"]
-    evaluated = {
+    evaluated: dict[str, dict[str, EvalResult]] = {
         mode: {
             data.phase: trainer.rank(data, mode, show, weights.get(mode, 0.0))
             for data in (valid, test)
