@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))  # if the package is not installed
+
+from ksr_recbole.comparison.significance import LEAST_P
+
 STORED = DOCS / "measured" / "reasons.json"
 PAGE = DOCS / "interpretability.md"
 BEGIN, END = "<!-- made by docs/make_reasons.py -->\n", "<!-- until here -->\n"
@@ -24,8 +28,8 @@ MUSIC = {"lfm1m": "Music"}
 
 def p_value(value: float) -> str:
     """As the page shows it."""
-    if value < 1e-99:
-        return "p < 1e-99"
+    if value < LEAST_P:
+        return f"p < {LEAST_P:.0e}"
     return f"p = {value:.0e}" if value < 0.01 else f"p = {value:.2f}"
 
 

@@ -22,6 +22,9 @@ from ksr_recbole.errors import UserError
 ALPHA = 0.01
 """The p-value below which a difference counts as significant."""
 
+LEAST_P = 1e-99
+"""Smaller ones are shown as smaller: they come out as 0 in float64, which no test can give."""
+
 
 @dataclass(frozen=True, eq=False)
 class PerUser:

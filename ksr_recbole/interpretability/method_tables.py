@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.comparison.results import spread
-from ksr_recbole.comparison.significance import ALPHA
+from ksr_recbole.comparison.significance import ALPHA, LEAST_P
 from ksr_recbole.comparison.table import Line, Table, Value, with_rules
 from ksr_recbole.interpretability.methods import OWN, Explained, Level, Method, part_of
 
@@ -193,6 +193,5 @@ def _pair(seeds: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> str:
     found = [part_of(seed, keys) for seed in seeds]
     first, second = (np.mean([each[side] for each in found]) for side in ("first", "second"))
     p_value = max(each["p_value"] for each in found)
-    # Smaller ones come out as 0 in float64, which no test can give.
-    told = f"{p_value:.1g}" if p_value >= 1e-99 else "< 1e-99"
+    told = f"{p_value:.1g}" if p_value >= LEAST_P else f"< {LEAST_P:.0e}"
     return f"{first:.4f} / {second:.4f} ({told})"

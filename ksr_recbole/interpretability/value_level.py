@@ -282,7 +282,7 @@ def _among_all(scores: Tensor, rows: np.ndarray, own: Tensor) -> tuple[np.ndarra
     at = torch.from_numpy(rows), torch.from_numpy(columns)
     asked = own.new_zeros(len(scores), int(counts.max(initial=0)))
     asked[at] = own
-    ordered = scores.sort(dim=1).values
+    ordered = scores.sort(dim=1).values.contiguous()  # searchsorted would copy it twice
     below = torch.searchsorted(ordered, asked)[at].numpy()
     up_to = torch.searchsorted(ordered, asked, right=True)[at].numpy()
     return scores.shape[1] - up_to, up_to - below
