@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))  # if the package is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
 
 from ksr_recbole.comparison.significance import LEAST_P
 
+DOCS = Path(__file__).resolve().parent
 STORED = DOCS / "measured" / "reasons.json"
 PAGE = DOCS / "interpretability.md"
 BEGIN, END = "<!-- made by docs/make_reasons.py -->\n", "<!-- until here -->\n"
