@@ -132,7 +132,8 @@ def test_a_loaded_model_scores_and_continues_as_the_trained_one(case, tmp_path):
 
 def test_a_mixed_batch_gives_what_each_query_gives_alone(rec, monkeypatch):
     monkeypatch.setattr(recommender_module, "USERS_AT_ONCE", 4)
-    monkeypatch.setattr(recommender_module, "PAIRS", 3 * len(rec.items))
+    for bound in ("PAIRS", "SCORES_AT_ONCE"):
+        monkeypatch.setattr(recommender_module, bound, 3 * len(rec.items))
     state = rec.update(rec.start(["i4"]), "i9")
     queries = ["u3", [], ["i1", "i1", "i7"], state, "u1", ["i8"], rec.start()]
     for query, found in zip(queries, rec.recommend_batch(queries, 7), strict=True):

@@ -29,6 +29,10 @@ from ksr_recbole.model.sequence_recommender import SequenceState
 USERS_AT_ONCE = 1024
 """Queries of a batch that are read in one forward pass, so that memory stays bounded."""
 
+SCORES_AT_ONCE = 1 << 26
+"""Inner products held at a time, 256 MiB.  With a million items that is still 64 users: a product
+with one of them reads every item vector for two operations on each number."""
+
 
 class Seen(NamedTuple):
     """Items known to a state: those of the latest event, and before it those of the others.
@@ -208,7 +212,8 @@ class Recommender:
             raise UserError(f"k is {k!r}; it must be a positive whole number of items.")
         readings = [self._reading(query) for query in queries]
         self._check_something_known(readings)
-        rows = max(1, PAIRS // len(self._item_tokens))
+        at_once = SCORES_AT_ONCE if self.model.INNER_PRODUCT else PAIRS
+        rows = max(1, at_once // len(self._item_tokens))
         found = []
         for start in range(0, len(readings), USERS_AT_ONCE):
             some = readings[start : start + USERS_AT_ONCE]
