@@ -55,6 +55,9 @@ def main() -> None:
     print(f"best epoch kept in memory: another {gib(vectors)}; a checkpoint {gib(4 * vectors)}")
     print(f"interactions (item, time, order, 8 bytes each) {gib(24 * n)}")
     print(f"tokens of users and items, about 60 bytes each {gib(60 * (users + items))}")
+    # The vectors, two means and the best epoch; every process has all of it.
+    held = 4 * vectors + 24 * n + 60 * (users + items)
+    print(f"held by each process, all of these together {gib(held)}")
     print(f"an epoch on this machine {n * seconds / 3600:,.1f} h")
     step, wire = batch * seconds, exchanged / options.network
     print(f"a step {step:.3f} s, to send its gradients {wire:.3f} s for each other machine")
