@@ -19,10 +19,10 @@ from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
 from ksr_recbole.errors import UnusableCheckpointError, UserError
 from ksr_recbole.evaluation.recbole_scorer import RecBoleScorer
 from ksr_recbole.evaluation.scorer import PairScorer
-from ksr_recbole.quick_start import run
+from ksr_recbole.quick_start import prepare, run
 from ksr_recbole.registry import GROUPS, MODELS, comparable, group_of, model_class
 from ksr_recbole.trainer.recbole_trainer import RecBoleTrainer
-from tests.toy import toy_run, toy_values
+from tests.toy import toy_run, toy_values, write_toy
 
 TINY = {"MAX_ITEM_LIST_LENGTH": 7, "train_batch_size": 128, "epochs": 1}
 CUT = {"MAX_ITEM_LIST_LENGTH": 7, "eval_args": {"mode": "full"}, "train_neg_sample_args": None}
@@ -270,7 +270,8 @@ def test_the_best_epoch_is_used_with_what_no_file_holds(toy_folder):
         ("SASRec", {"task": "next-year"}, "There is no task"),
         ("SASRec", {"hidden_size": 63}, "stopped"),
         ("FEARec", {"nproc": 2}, "--nproc=1"),
-        ("GRU4RecF", {"selected_features": ["colour"]}, "colour"),
+        ("GRU4RecF", {"selected_features": ["colour"]}, r"features colour .*name features that"),
+        ("FDSA", {"kge_epochs": 2}, r"features class \(selected_features\), but .*toy.item has"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(name, changes, told, toy_folder):
@@ -285,6 +286,16 @@ def test_a_model_of_graphs_is_refused_where_there_is_none(toy_folder):
     for name in ("KGCN", "GRU4RecKG", "StockKSR"):
         with pytest.raises(UserError, match="needs a knowledge graph"):
             toy_run(toy_folder, name, protocol="paper", **TINY)
+
+
+@pytest.mark.parametrize("name", ["GRU4RecKG", "KGCN"])
+def test_a_graph_that_is_made_by_the_command_is_there_in_time(name, tmp_path, monkeypatch):
+    """In a new checkout ml-100k has no atomic files until a command converts it."""
+    made = prepare.prepare_atomic_files
+    monkeypatch.setattr(
+        prepare, "prepare_atomic_files", lambda config: made(write_toy(tmp_path) and config)
+    )
+    assert toy_run(tmp_path, name, protocol="paper", **TINY)["test_result"]
 
 
 def test_what_is_printed_says_whose_evaluation_it_is(toy_folder, capsys):

@@ -14,7 +14,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
-from ksr_recbole.quick_start.recbole_models import check_usable
+from ksr_recbole.quick_start.recbole_models import check_files, check_usable
 from ksr_recbole.quick_start.result import settings
 
 Position = tuple[str, str, int]
@@ -195,6 +195,7 @@ def _reason_against(config: Config, digests: Mapping[str, str]) -> str | None:
     if not registry.under_protocol(model):
         try:
             check_usable(config)
+            check_files(config)
         except UserError as error:
             return str(error)
         return None

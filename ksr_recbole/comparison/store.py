@@ -423,7 +423,7 @@ def _check_record(record: Mapping[str, Any], cell: Cell) -> None:
     _check_score(record["result"])
 
 
-_SCORES_AT_RANDOM = ("KTUP", "Random", "DiffRec", "LDiffRec")
+_SCORES_AT_RANDOM = ("KTUP", "Random", "DiffRec", "LDiffRec", "ADMMSLIM")
 """Models of RecBole that draw noise while they score: no evaluation gives the same again."""
 
 

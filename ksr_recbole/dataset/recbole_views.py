@@ -30,7 +30,6 @@ from ksr_recbole.dataset.sequence_datasets import (
     SequenceDataset,
     WithSequences,
     data_keys_named,
-    no_graph,
 )
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
@@ -139,13 +138,11 @@ def load_views(config: Any) -> WithSequences:
     It has the interactions, and the ids, of every other model's (:func:`load_dataset`).
 
     Raises:
-        UserError: the model needs a knowledge graph and there is none, or files are malformed.
+        UserError: files are malformed.
     """
     name, folder = config["dataset"], Path(config["data_path"])
     kind = recboles_dataset_class(config)
     ours = KGSequenceDataset if has_graph(folder, name) else SequenceDataset
-    if ours is SequenceDataset and needs_graph(config):
-        raise no_graph(config)
     bases = (RecBoleViews, ours) if issubclass(ours, kind) else (RecBoleViews, ours, kind)
     with data_keys_named(config):
         return type(kind.__name__, bases, {})(config)

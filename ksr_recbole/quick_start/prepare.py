@@ -35,6 +35,7 @@ from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import to_log_file
+from ksr_recbole.quick_start.recbole_models import check_files
 from ksr_recbole.trainer.recbole_trainer import recbole_trainer
 from ksr_recbole.trainer.trainer import ProtocolTrainer, SequenceTrainer
 
@@ -71,7 +72,10 @@ def open_dataset(config: Any) -> WithSequences:
     """
     held = group.in_turn(lambda: prepare_atomic_files(config))
     getLogger().info(f"Files: {held}")  # what is used of them is logged once they are read
-    load = load_dataset if registry.under_protocol(config["model"]) else load_views
+    load = load_dataset
+    if not registry.under_protocol(config["model"]):
+        check_files(config)
+        load = load_views
     dataset = group.in_turn(lambda: load(config))
     _choose_loss(config, dataset)
     return dataset

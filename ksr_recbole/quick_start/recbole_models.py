@@ -11,10 +11,13 @@ from typing import Any
 
 from recbole.utils import ModelType
 
+from dataset_atomic.atomic import atomic_path
+from dataset_atomic.atomic_files import columns_of
+from dataset_atomic.layout import Layout
 from dataset_atomic.table1 import has_graph
 from ksr_recbole.dataset.recbole_views import needs_graph
 from ksr_recbole.dataset.sequence_datasets import no_graph
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import is_installed
 from ksr_recbole.registry import model_class
 
@@ -27,7 +30,7 @@ _IN_STAGES = {
 
 
 def check_usable(config: Any) -> None:
-    """Refuse a model of RecBole that cannot run under the paper's protocol.
+    """Refuse a model of RecBole that cannot run under the paper's protocol, whatever the data.
 
     Raises:
         UserError: saying why.
@@ -36,8 +39,27 @@ def check_usable(config: Any) -> None:
         raise UserError(
             f"RecBole's {config['model']} cannot run under the paper's protocol: {reason}."
         )
-    if needs_graph(config) and not has_graph(Path(config["data_path"]), config["dataset"]):
+
+
+def check_files(config: Any) -> None:
+    """Refuse a model of RecBole that reads what the dataset's atomic files do not have.
+
+    Raises:
+        UserError: naming the files or the columns.
+    """
+    folder, name = Path(config["data_path"]), config["dataset"]
+    if needs_graph(config) and not has_graph(folder, name):
         raise no_graph(config)
+    wanted, path = config["selected_features"], atomic_path(folder, name, "item")
+    if not isinstance(wanted, list):
+        return
+    there = columns_of(path, Layout.of(config)) if path.is_file() else {}
+    if missing := [str(feature) for feature in wanted if feature not in there]:
+        others = ", ".join(shown(column) for column in list(there)[1:]) or "no such column"
+        raise UserError(
+            f"RecBole's {config['model']} reads the item features {shown(', '.join(missing))} "
+            f"(selected_features), but {path} has {others}; name features that it has."
+        )
 
 
 def check_packages(config: Any) -> None:

@@ -18,6 +18,7 @@ from ksr_recbole.compat import trusting
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
 from ksr_recbole.config.kinds import FOR_ALL
+from ksr_recbole.config.shared import PretrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.launching import launch
@@ -326,7 +327,8 @@ def _options_named(config: Config) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # an option may be the path of a file with any content
-        given = sorted(config.external_config_dict.keys() - FOR_ALL.keys() - {"model"})
+        ours = {*FOR_ALL, *PretrainingOptions.checks(), "model"}
+        given = sorted(config.external_config_dict.keys() - ours)
         told = shown(f"{type(error).__name__}: {error}", 200)
         if not given and config.under_protocol:
             raise UserError(
