@@ -436,7 +436,14 @@ class PickledCheckpoints(_Trainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
-        path: str = kwargs.get("saved_model_file") or self.saved_model_file
+        self._note_written(kwargs.get("saved_model_file") or self.saved_model_file)
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """As the trainer of S3Rec and RaCT does, which tests the model of this file."""
+        super().save_pretrained_model(epoch, saved_model_file)
+        self._note_written(saved_model_file)
+
+    def _note_written(self, path: str) -> None:
         if os.path.exists(path):
             self._written[os.path.abspath(path)] = digests.of_file(path)
 

@@ -47,6 +47,13 @@ def without_graph(folder):
         (folder / "toy" / f"toy.{suffix}").unlink()
 
 
+def with_features(folder):
+    """An ``.item`` file with a column that RecBole's models read."""
+    lines = (f"i{item}\t{'a b' if item % 3 else 'c'}" for item in range(1, 61))
+    text = "\n".join(["item_id:token\tclass:token_seq", *lines]) + "\n"
+    (folder / "toy" / "toy.item").write_text(text, encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["GRU4Rec", "BPR", "KGCN", "StockKSR"])
 def test_every_model_has_the_interactions_ids_and_split_of_ours(name, toy_folder):
     ours = load_dataset(Config("KSR", "toy", None, toy_values(toy_folder)))
@@ -286,6 +293,52 @@ def test_a_model_of_graphs_is_refused_where_there_is_none(toy_folder):
     for name in ("KGCN", "GRU4RecKG", "StockKSR"):
         with pytest.raises(UserError, match="needs a knowledge graph"):
             toy_run(toy_folder, name, protocol="paper", **TINY)
+
+
+@pytest.mark.parametrize("name", ["SASRecF", "GRU4RecF", "FDSA", "DIN", "DIEN"])
+def test_a_model_that_is_kept_with_its_dataset_runs_as_in_recbole(name, toy_folder):
+    """RecBole pickles the dataset's class with their weights."""
+    with_features(toy_folder)
+    values = {**TINY, "selected_features": ["class"]}
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}
+    own = {**values, "eval_args": {"mode": "uni5"}, "load_col": columns}
+    assert toy_run(toy_folder, name, **own)["test_result"]
+    [file] = (toy_folder / "saved").glob("*.pth")
+    if name in ("SASRecF", "GRU4RecF", "FDSA"):
+        content = torch.load(file, weights_only=False)  # which this test wrote
+        assert type(content["other_parameter"]["feature_embed_layer"].dataset) is type(
+            recbole_dataset(Config(name, "toy", None, toy_values(toy_folder, **own)))
+        )
+
+
+@pytest.mark.parametrize("name", ["DIN", "DIEN"])
+def test_a_model_with_metrics_of_values_keeps_recboles_candidates(name, toy_folder):
+    final = Config(name, "toy", None, {"data_path": str(toy_folder)})
+    assert final["eval_args"]["mode"] == {"valid": "uni100", "test": "uni100"}
+    assert final["metrics"] == ["AUC", "LogLoss"]
+    assert Config("FM", "toy", None, {})["eval_args"]["mode"]["test"] == "labeled"
+    assert Config("SASRec", "toy", None, {})["eval_args"]["mode"]["test"] == "full"
+
+
+def test_a_model_that_is_pretrained_first_reads_what_it_wrote(toy_folder):
+    own = {**TINY, "eval_args": {"mode": "full"}, "pretrain_epochs": 1, "save_step": 1}
+    assert toy_run(toy_folder, "RaCT", **own)["test_result"]
+
+
+@pytest.mark.parametrize("protocol", [None, "paper"])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("GRU4RecF", "item features class"), ("KGCN", "needs a knowledge graph")],
+)
+def test_what_the_files_lack_is_named_with_either_evaluation(protocol, name, told, toy_folder):
+    without_graph(toy_folder)
+    with pytest.raises(UserError, match=told):
+        toy_run(toy_folder, name, protocol=protocol, eval_args={"mode": "full"}, **TINY)
+
+
+def test_vectors_that_recbole_would_read_are_missed_in_a_sentence(toy_folder):
+    with pytest.raises(UserError, match=r"There is no .*toy\.ent, .*--protocol=paper"):
+        run("GRU4RecKG", "toy", None, {"data_path": str(toy_folder), "gpu_id": ""})
 
 
 @pytest.mark.parametrize("name", ["GRU4RecKG", "KGCN"])

@@ -196,7 +196,13 @@ class Config(RecBoleConfig):
         task = self.external_config_dict.get("task", _DEFAULT_TASK)
         self._default_to(CONFIGS / "overall.yaml")
         if not self.under_protocol:
+            recboles = self.internal_config_dict
+            mode = (recboles.get("eval_args") or {}).get("mode")
             self._default_to(CONFIGS / "task" / "builtin.yaml")
+            if "AUC" in (
+                recboles.get("metrics") or ()
+            ):  # which needs RecBole's candidates or labels
+                recboles["eval_args"] = {**recboles["eval_args"], "mode": mode}
             columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
             time = self.external_config_dict.get("TIME_FIELD", "timestamp")
             if isinstance(columns, list) and time not in columns:

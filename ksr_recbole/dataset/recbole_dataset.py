@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import recbole.data.dataset
@@ -26,9 +27,31 @@ def recbole_dataset(config: Any) -> Dataset:
         UserError: a missing, empty or malformed atomic file, or nothing left after filtering.
     """
     own = getattr(recbole.data.dataset, f"{recboles_name(config['model'])}Dataset", None)
-    kind = own or _BY_TYPE.get(config["MODEL_TYPE"], Dataset)
+    return _loaded_right(own or _BY_TYPE.get(config["MODEL_TYPE"], Dataset))(config)
+
+
+_PREFIX = "Right"
+"""What :func:`_loaded_right` puts before the name of RecBole's class, where a pickle looks."""
+
+
+@cache
+def _loaded_right(kind: type[Dataset]) -> type[Dataset]:
+    """A class of RecBole, read and counted by ours.
+
+    RecBole pickles the dataset with the weights of DIN, DIEN, FDSA, GRU4RecF and SASRecF, so that
+    the class has to be found again by its name (:func:`__getattr__`).
+    """
     if kind is KnowledgeBasedDataset:
-        return LinkedDataset(config)
-    if issubclass(kind, KnowledgeBasedDataset):
-        return type(kind.__name__, (LinkedDataset, kind), {})(config)
-    return type(kind.__name__, (RepairedLoading, WithFunnel, AtomicReading, kind), {})(config)
+        return LinkedDataset
+    mixed = (LinkedDataset,)
+    if not issubclass(kind, KnowledgeBasedDataset):
+        mixed = (RepairedLoading, WithFunnel, AtomicReading)
+    names = {"__module__": __name__, "__qualname__": _PREFIX + kind.__name__}
+    return type(kind.__name__, (*mixed, kind), names)
+
+
+def __getattr__(name: str) -> Any:
+    kind = getattr(recbole.data.dataset, name.removeprefix(_PREFIX), None)
+    if not name.startswith(_PREFIX) or not (isinstance(kind, type) and issubclass(kind, Dataset)):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _loaded_right(kind)

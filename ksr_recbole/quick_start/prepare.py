@@ -184,6 +184,7 @@ def load_recboles_data(config: Any) -> tuple[Any, Any, Any]:
         UserError: as :func:`open_dataset`.
     """
     getLogger().info(prepare_atomic_files(config))
+    check_files(config)
     with data_keys_named(config):
         dataset = recbole_dataset(config)
     getLogger().info(dataset.funnel.line())

@@ -50,6 +50,13 @@ def check_files(config: Any) -> None:
     folder, name = Path(config["data_path"]), config["dataset"]
     if needs_graph(config) and not has_graph(folder, name):
         raise no_graph(config)
+    for suffix in config["additional_feat_suffix"] or ():
+        if not (vectors := atomic_path(folder, name, suffix)).is_file():
+            raise UserError(
+                f"There is no {vectors}, from which {config['model']} takes vectors "
+                "(additional_feat_suffix); with --protocol=paper GRU4RecKG and StockKSR pretrain "
+                "theirs, and pretrain_export_path writes such files."
+            )
     wanted, path = config["selected_features"], atomic_path(folder, name, "item")
     if not isinstance(wanted, list):
         return
