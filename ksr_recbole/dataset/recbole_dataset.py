@@ -43,7 +43,7 @@ def _loaded_right(kind: type[Dataset]) -> type[Dataset]:
     """
     if kind is KnowledgeBasedDataset:
         return LinkedDataset
-    mixed = (LinkedDataset,)
+    mixed: tuple[type, ...] = (LinkedDataset,)
     if not issubclass(kind, KnowledgeBasedDataset):
         mixed = (RepairedLoading, WithFunnel, AtomicReading)
     names = {"__module__": __name__, "__qualname__": _PREFIX + kind.__name__}
