@@ -199,9 +199,8 @@ class Config(RecBoleConfig):
             recboles = self.internal_config_dict
             mode = (recboles.get("eval_args") or {}).get("mode")
             self._default_to(CONFIGS / "task" / "builtin.yaml")
-            if "AUC" in (
-                recboles.get("metrics") or ()
-            ):  # which needs RecBole's candidates or labels
+            # AUC is not to be had of a full ranking: candidates stay as RecBole draws them.
+            if "AUC" in (recboles.get("metrics") or ()):
                 recboles["eval_args"] = {**recboles["eval_args"], "mode": mode}
             columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
             time = self.external_config_dict.get("TIME_FIELD", "timestamp")
