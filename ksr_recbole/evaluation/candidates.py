@@ -47,6 +47,11 @@ class CandidateSets:
     negatives: np.ndarray
 
     @property
+    def lists(self) -> np.ndarray:
+        """Each positive, in column 0, and its negatives, ``int64 [P, 1 + N]``."""
+        return np.concatenate([self.positives[:, None], self.negatives], axis=1)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the three arrays in hexadecimal: equal if and only if the sets are."""
         digest = hashlib.sha256(repr(self.negatives.shape).encode())

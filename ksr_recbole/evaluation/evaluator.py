@@ -87,10 +87,9 @@ def evaluate_sampled(
     users, negatives = candidates.users, candidates.negatives
     ranks = np.zeros(len(users), dtype=np.int64)
     history_end = split.history_end(phase)
-    for rows, values in _scored(scorer, candidates, history_end, batch_size, show_progress):
-        real = rows >= 0
-        positive, negative, kept = values[real][:, 0], values[real][:, 1:], rows[real]
-        if rows.shape[1] == 1:
+    for kept, scores, single in _scored(scorer, candidates, history_end, batch_size, show_progress):
+        positive, negative = scores[:, 0], scores[:, 1:]
+        if single:
             ranks[kept] = rank_of_positives(positive, negative)
         else:
             ranks[kept] = joint_ranks(users[kept], positive, negatives[kept], negative)
@@ -102,7 +101,7 @@ def evaluate_sampled(
 def candidate_scores(
     scorer: SequenceScorer, candidates: CandidateSets, history_end: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """Scores of each positive, in column 0, and of its negatives, ``float64 [P, C]``.
+    """Scores of :attr:`~ksr_recbole.evaluation.candidates.CandidateSets.lists`, ``float64``.
 
     Args:
         scorer: the model.
@@ -111,9 +110,9 @@ def candidate_scores(
         batch_size: positives scored at once.
     """
     scores = np.zeros((len(candidates.users), 1 + candidates.negatives.shape[1]))
-    for rows, values in _scored(scorer, candidates, history_end, batch_size, show_progress=False):
-        scores[rows[rows >= 0]] = values[rows >= 0]
-    return summed(scores)
+    for kept, some, _ in _scored(scorer, candidates, history_end, batch_size, show_progress=False):
+        scores[kept] = some
+    return summed(scores)  # of each positive, one process has the scores and the others 0
 
 
 def _scored(
@@ -122,15 +121,18 @@ def _scored(
     history_end: np.ndarray,
     batch_size: int,
     show_progress: bool,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """This process's batches: rows of the candidates, -1 for none, and scores ``[B, R, C]``."""
-    lists = np.concatenate([candidates.positives[:, None], candidates.negatives], axis=1)
+) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """This process's batches: rows of the candidates ``int64 [R]``, their scores ``float64 [R, C]``
+    and whether each user has a single one."""
+    lists = candidates.lists
     batches = _user_batches(candidates.users, history_end, batch_size)
     for users, rows in _progress(batches, show_progress):
-        items = np.where(rows[:, :, None] >= 0, lists[rows], 0).reshape(len(rows), -1)
+        real = rows >= 0
+        items = np.where(real[:, :, None], lists[rows], 0).reshape(len(rows), -1)
         scores = scorer.score_candidates(users, history_end[users], torch.from_numpy(items))
         _check_shape(scores, items.shape)
-        yield rows, _to_numpy(scores).reshape(*rows.shape, -1)
+        values = _to_numpy(scores).reshape(*rows.shape, -1)
+        yield rows[real], values[real], rows.shape[1] == 1
 
 
 @torch.no_grad()

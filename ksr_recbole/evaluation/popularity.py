@@ -75,8 +75,7 @@ def popularity_weight(
         nothing of the positives, so that no multiple of theirs can be compared with popularity.
     """
     scores = candidate_scores(scorer, candidates, split.history_end("valid"), batch_size)
-    lists = np.concatenate([candidates.positives[:, None], candidates.negatives], axis=1)
-    return fitted_weight(scores, log_popularity(sequences, split)[lists])
+    return fitted_weight(scores, log_popularity(sequences, split)[candidates.lists])
 
 
 def fitted_weight(scores: np.ndarray, logarithms: np.ndarray) -> float:
