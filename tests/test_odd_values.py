@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from shutil import copytree
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -36,6 +37,7 @@ from ksr_recbole.pretraining import kge
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS, read_hosts
+from ksr_recbole.quick_start.run import _options_named
 from ksr_recbole.registry import MODELS, model_class
 from ksr_recbole.trainer.trainer import check_options
 from ksr_recbole.tuning.cli import main as tune
@@ -273,6 +275,17 @@ def test_options_of_recboles_models_that_recbole_stops_on(toy_folder, capsys, op
     assert recbole([*command, "--model=LightGCN", option]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: RecBole's LightGCN stopped") and option[2:8] in error
+
+
+def test_a_model_of_recboles_that_stops_without_options():
+    """As NCL does on fewer users than faiss needs: there is no option to blame."""
+
+    config = MagicMock(external_config_dict={"model": "NCL"})
+    with (
+        pytest.raises(UserError, match=r"stopped on .*\(RuntimeError: 60 < 1000\)"),
+        _options_named(config),
+    ):
+        raise RuntimeError("60 < 1000")
 
 
 def test_a_logger_that_is_not_installed_is_told(toy_folder, monkeypatch):

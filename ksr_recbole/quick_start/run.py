@@ -317,7 +317,7 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
 
 @contextmanager
 def _options_named(config: Config) -> Iterator[None]:
-    """Where a model of RecBole stops under the protocol, or with options that no one checks.
+    """Where a model of RecBole stops, on the data or on options that no one checks.
 
     Raises:
         UserError: in place of RecBole's error.
@@ -330,13 +330,11 @@ def _options_named(config: Config) -> Iterator[None]:
         ours = {*FOR_ALL, *PretrainingOptions.checks(), "model"}
         given = sorted(config.external_config_dict.keys() - ours)
         told = shown(f"{type(error).__name__}: {error}", 200)
-        if not given and config.under_protocol:
+        if not given:
             raise UserError(
                 f"RecBole's {config['model']} stopped on {config['dataset']} ({told}); its "
                 "documentation says what data and options it takes."
             ) from error
-        if not given:
-            raise
         raise UserError(
             f"RecBole's {config['model']} stopped ({told}) with the given {', '.join(given)}; "
             "what it takes is in RecBole's documentation."
