@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dataset_atomic.held import held_or
 from dataset_atomic.layout import Layout
 from dataset_atomic.lines import Lines, check_returns, decoded, empty_column, whole_lines
 from ksr_recbole.errors import UserError, shown
@@ -155,8 +156,21 @@ def check_atomic_file(
             f"The field separator of {path} is {separator!r}; set `field_separator` to one "
             "ASCII character, such as a tab."
         )
+    with _explained(path):
+        what = ("checked", separator, encoding, frozenset(required))
+        types = held_or(path, what, lambda: _checked(path, required, separator, encoding))
+    _check_required(path, types, required)
+    return types
+
+
+def _checked(
+    path: Path,
+    required: Mapping[str, str] | Sequence[str],
+    separator: str,
+    encoding: str | None,
+) -> dict[str, str]:
+    """The types of a file's columns, once all of its rows were looked at."""
     with (
-        _explained(path),
         open_as_utf8(path, encoding) as file,
         closing(whole_lines(path, file, BLOCK_BYTES)) as blocks,
     ):
@@ -176,12 +190,13 @@ def check_atomic_file(
     return types
 
 
-def columns_of(path: Path, layout: Layout) -> dict[str, str]:
+def columns_of(path: str | os.PathLike[str], layout: Layout) -> dict[str, str]:
     """The type of every column by name, from the first line of an atomic file alone.
 
     Raises:
         UserError: the file is missing or cannot be read, or the line is no header.
     """
+    path = Path(path)
     with _explained(path), open_as_utf8(path, layout.encoding) as file:
         return _check_header(path, file.readline(), (), layout.separator)
 

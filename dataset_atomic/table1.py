@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import RECBOLES, atomic_path, scan_atomic
-from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.atomic import RECBOLES, atomic_path, read_ids, scan_atomic
+from dataset_atomic.atomic_files import check_atomic_file, steady_dataset
 from dataset_atomic.layout import Layout
 from ksr_recbole.errors import shown
 
@@ -70,20 +70,12 @@ def describe_table1(
     needed = {layout.user: "token", layout.item: "token"}
     needed |= {layout.time: "float"} if timed else {}
     with steady_dataset(folder, name, layout.files):
-        inter = scan_inter(folder, name, needed, layout)
-        of_inter = inter.select(
-            interactions=pl.len(),
-            items=pl.col(layout.item).n_unique(),
-            users=pl.col(layout.user).n_unique(),
-        )
-        if not has_graph(folder, name):
-            counts = [of_inter.collect(engine="streaming")]
-        else:
-            graph = _of_graph(inter, folder, name, layout)
-            counts = pl.collect_all([of_inter, *graph], engine="streaming")
-    return Table1(
-        name, **{key: n for frame in counts for key, n in frame.row(0, named=True).items()}
-    )
+        parts = [_ids(path, needed, layout) for path in layout.inter_paths(Path(folder), name)]
+        inter = pl.concat([part.select(layout.user, layout.item) for part in parts])
+        items = inter[layout.item].unique()
+        graph = _of_graph(items, folder, name, layout) if has_graph(folder, name) else {}
+    users = inter[layout.user].n_unique()
+    return Table1(name, interactions=len(inter), items=len(items), users=users, **graph)
 
 
 def scan_inter(
@@ -138,15 +130,20 @@ def has_graph(folder: str | os.PathLike[str], name: str) -> bool:
 
 
 def _of_graph(
-    inter: pl.LazyFrame, folder: str | os.PathLike[str], name: str, layout: Layout
-) -> list[pl.LazyFrame]:
-    link = scan_atomic(atomic_path(folder, name, "link"), [layout.item, layout.entity], layout)
-    kg = scan_atomic(atomic_path(folder, name, "kg"), layout.triple, layout)
+    items: pl.Series, folder: str | os.PathLike[str], name: str, layout: Layout
+) -> dict[str, int]:
+    """What the knowledge graph of a dataset with these items counts."""
+    pair = [layout.item, layout.entity]
+    linked = scan_atomic(atomic_path(folder, name, "link"), pair, layout).collect()[layout.item]
+    kg = _ids(atomic_path(folder, name, "kg"), dict.fromkeys(layout.triple, "token"), layout)
+    return {
+        "linked_items": int(items.cast(pl.String).is_in(linked.implode()).sum()),
+        "entities": pl.concat([kg[layout.head], kg[layout.tail]]).n_unique(),
+        "relations": kg[layout.relation].n_unique(),
+        "triples": len(kg),
+    }
 
-    linked = inter.select(layout.item).unique().join(link, on=layout.item, how="semi")
-    entities = pl.concat([kg.select(entity=end) for end in (layout.head, layout.tail)])
-    return [
-        linked.select(linked_items=pl.len()),
-        kg.select(triples=pl.len(), relations=pl.col(layout.relation).n_unique()),
-        entities.select(entities=pl.col("entity").n_unique()),
-    ]
+
+def _ids(path: Path, required: dict[str, str], layout: Layout) -> pl.DataFrame:
+    check_atomic_file(path, required, layout.separator, layout.encoding)
+    return read_ids(path, required, layout)

@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
+from dataset_atomic import atomic
+from dataset_atomic.atomic_files import check_atomic_file
+from dataset_atomic.held import holding
+from dataset_atomic.table1 import describe_table1
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.repaired_loading import strings_as_objects
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+from ksr_recbole.dataset.tokens import as_categoricals, joint_codes
+from ksr_recbole.errors import UserError
 
 TYPES = {"user_id": "token", "timestamp": "float"}
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -119,3 +126,67 @@ def test_the_cache_is_whole_or_not_at_all(toy_config, toy_folder, monkeypatch):
     with pytest.raises(AssertionError):
         LinkedDataset(toy_config())
     assert not list((toy_folder / "cache").iterdir())
+
+
+WORDS = ["b", "a", "NA", "ä b", "1", "01", "-1", "nan"]
+
+
+def drawn(n: int, seed: int) -> list[str]:
+    return [WORDS[k] for k in np.random.default_rng(seed).integers(len(WORDS), size=n)]
+
+
+def test_ids_are_coded_by_their_first_appearance_in_all_columns_of_their_kind():
+    heads, tails = drawn(50, 0), ["first", *drawn(49, 1)]
+    columns = [pl.Series(each).cast(pl.Categorical) for each in (heads, tails)]
+    made = as_categoricals(columns)
+    codes, tokens = pd.factorize(np.array([*heads, *tails], dtype=object))
+    assert [*made[0].codes, *made[1].codes] == codes.tolist()
+    assert all(each.categories.tolist() == tokens.tolist() for each in made)
+    assert [each.tolist() for each in made] == [heads, tails]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_joint_codes_are_those_of_all_columns_one_after_the_other(seed):
+    lists = [drawn(30, seed), drawn(20, seed + 10), ["new", *drawn(5, seed + 20)]]
+    first, second = as_categoricals([pl.Series(a).cast(pl.Categorical) for a in lists[:2]])
+    frame = pd.DataFrame({"first": first})[7:]  # a filter leaves categories without a row
+    objects = pd.Series([*lists[2], np.nan], dtype=object)
+    codes, tokens = joint_codes([frame["first"], pd.Series(second), objects])
+    wanted = np.array([*lists[0][7:], *lists[1], *objects], dtype=object)
+    expected, names = pd.factorize(wanted)
+    assert codes.tolist() == expected.tolist()
+    assert tokens.tolist() == names.tolist()
+
+
+def test_what_a_description_read_is_there_for_the_loading(toy_config, toy_folder, monkeypatch):
+    config, read = toy_config(data_cache_dir=None), []
+    scan = atomic.scan_checked
+    monkeypatch.setattr(
+        atomic,
+        "scan_checked",
+        lambda path, *given: read.append(Path(path).suffix) or scan(path, *given),
+    )
+    with holding():
+        described = describe_table1(toy_folder / "toy", "toy", timed=True)
+        dataset = KGSequenceDataset(config)
+    assert sorted(set(read)) == [".inter", ".kg", ".link"] and len(read) == 3
+    assert described.interactions == dataset.funnel.read.interactions
+    assert content(KGSequenceDataset(config)) == content(dataset)  # read anew
+
+
+def test_a_file_that_was_written_after_its_description_is_read_again(toy_config, toy_folder):
+    path = toy_folder / "toy" / "toy.inter"
+    with holding():
+        described = describe_table1(toy_folder / "toy", "toy", timed=True)
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+        dataset = KGSequenceDataset(toy_config(data_cache_dir=None))
+    assert dataset.funnel.read.interactions == described.interactions - 1
+
+
+def test_a_header_is_checked_for_each_reader(toy_folder):
+    path = toy_folder / "toy" / "toy.kg"
+    path.write_text(path.read_text().replace("tail_id:token", "tail_id:token_seq", 1))
+    with holding():
+        check_atomic_file(path, ["head_id", "relation_id", "tail_id"])
+        with pytest.raises(UserError, match="'tail_id' has type 'token_seq'"):
+            check_atomic_file(path, dict.fromkeys(["head_id", "relation_id", "tail_id"], "token"))

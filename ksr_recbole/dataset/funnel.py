@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from recbole.utils import FeatureType
 
 from dataset_atomic.layout import Layout
+from ksr_recbole.dataset.tokens import joint_codes
 from ksr_recbole.errors import UserError, shown
 
 
@@ -298,8 +298,8 @@ def _any_count(bounds: Sequence[tuple[str, float, float, str]] | None) -> bool:
 
 def _codes(frame: Any, columns: Sequence[str]) -> np.ndarray:
     """A number for each different value of some columns together, ``int64 [columns, n]``."""
-    values = np.concatenate([frame[name].to_numpy() for name in columns])
-    return pd.factorize(values)[0].reshape(len(columns), len(frame))
+    codes, _ = joint_codes([frame[name] for name in columns])
+    return codes.reshape(len(columns), len(frame))
 
 
 def check_present(config: Any, name: str, *suffixes: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from recbole.data.dataset import KnowledgeBasedDataset
 from recbole.utils import FeatureType
 
@@ -19,6 +18,7 @@ from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.funnel import WithFunnel, check_present
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
+from ksr_recbole.dataset.tokens import joint_codes
 from ksr_recbole.errors import UserError
 
 NO_LINK = "item without a link to an entity with triples"
@@ -88,6 +88,12 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         }
         return dict.fromkeys(graph.get(suffix, ()), "token") or super()._needed(suffix)
 
+    def _kinds_of_id(self, suffix: str) -> Sequence[Sequence[str]]:
+        return {
+            "inter": ([self.uid_field], [self.iid_field]),
+            "kg": ([self.head_entity_field, self.tail_entity_field], [self.relation_field]),
+        }.get(suffix, ())
+
     def _load_data(self, token: str, dataset_path: str) -> None:
         check_present(self.config, self.dataset_name, "kg", "link")
         super()._load_data(token, dataset_path)
@@ -152,10 +158,10 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         Unlike RecBole's, an entity stays linked as long as one of its items does, and an item
         of ``.item`` without interactions has no link.
         """
-        items = set(self.item2entity).intersection(self.inter_feat[self.iid_field].to_numpy())
+        items = set(self.item2entity).intersection(self.inter_feat[self.iid_field].unique())
         wanted, entities = set(self.item2entity.values()), set()
         for end in (self.head_entity_field, self.tail_entity_field):
-            entities |= wanted.intersection(self.kg_feat[end].to_numpy())
+            entities |= wanted.intersection(self.kg_feat[end].unique())
         self.item2entity = {
             item: entity
             for item, entity in self.item2entity.items()
@@ -175,11 +181,11 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         if not remap_list or any(kind != FeatureType.TOKEN for _, _, kind in remap_list):
             super()._remap(remap_list)
             return
-        tokens, ends = self._concat_remaped_tokens(remap_list)
-        ids, found = pd.factorize(tokens)
+        codes, found = joint_codes([feat[field] for feat, field, _ in remap_list])
+        ends = np.cumsum([len(feat) for feat, _, _ in remap_list])[:-1]
         names = ["[PAD]", *found]
         array, id_of = np.array(names), dict(zip(names, range(len(names)), strict=True))
-        for (feat, field, _), new in zip(remap_list, np.split(ids + 1, ends), strict=True):
+        for (feat, field, _), new in zip(remap_list, np.split(codes + 1, ends), strict=True):
             if field not in self.field2id_token:
                 self.field2id_token[field], self.field2token_id[field] = array, id_of
             feat[field] = new

@@ -1,7 +1,8 @@
 """Atomic files as data frames, and loaded datasets as arrays for the cache.
 
 RecBole reads atomic files with Pandas' Python parser, which makes a Python object of every
-cell.  :func:`read_columns` reads them with Polars, one object for each different token.
+cell.  :func:`read_columns` reads them with Polars, one object for each different token, and
+:func:`with_ids` makes codes of the ids.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import pandas as pd
 import polars as pl
 from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 
-from dataset_atomic.atomic import RECBOLES, scan_checked
-from dataset_atomic.atomic_files import check_atomic_file, open_as_utf8
+from dataset_atomic.atomic import RECBOLES, read_ids, scan_checked
+from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import DamagedFileError, compact, widened
 from ksr_recbole.dataset.funnel import DataFunnel
+from ksr_recbole.dataset.tokens import as_categoricals
 from ksr_recbole.errors import UserError, shown
 
 SETTINGS = (
@@ -72,7 +74,48 @@ def read_columns(
     Raises:
         UserError: what should be a number is none, with its line.
     """
-    frame = _texts(path, list(types), layout)
+    return _as_frame(path, _texts(path, list(types), layout), types, seq_separator)
+
+
+def with_ids(
+    path: str | os.PathLike[str],
+    types: Mapping[str, str],
+    required: Mapping[str, str],
+    kinds_of_id: Sequence[Sequence[str]],
+    layout: Layout = RECBOLES,
+    seq_separator: str = " ",
+) -> pd.DataFrame:
+    """As :func:`read_columns`, but ids are categorical, and what was held of them is used.
+
+    Args:
+        path: the file.
+        types: type of each column wanted.
+        required: type of each column that must be there, as the file was checked for.
+        kinds_of_id: columns of ids, those of one kind together; all of them are required.
+        layout: how the file is written.
+        seq_separator: between the parts of a sequence.
+
+    Raises:
+        UserError: what should be a number is none, with its line.
+    """
+    ids = read_ids(path, required, layout)
+    found: dict[str, Any] = {}
+    for columns in kinds_of_id:
+        made = as_categoricals([ids[name] for name in columns])
+        found |= dict(zip(columns, made, strict=True))
+    rest = {name: kind for name, kind in types.items() if name not in found}
+    texts = ids if rest.keys() <= required.keys() else _texts(path, list(rest), layout)
+    frame = _as_frame(path, texts, rest, seq_separator)
+    return pd.DataFrame({**found, **frame}, columns=list(types))
+
+
+def _as_frame(
+    path: str | os.PathLike[str],
+    frame: pl.DataFrame,
+    types: Mapping[str, str],
+    seq_separator: str,
+) -> pd.DataFrame:
+    """Columns of text as what their types say."""
     found: dict[str, Any] = {}
     for name, kind in types.items():
         text = _without_quotes(frame[name])
@@ -86,10 +129,7 @@ def read_columns(
 
 
 def _texts(path: str | os.PathLike[str], columns: Sequence[str], layout: Layout) -> pl.DataFrame:
-    with open_as_utf8(path, layout.encoding) as file:
-        header = file.readline().decode().rstrip("\r\n")
-    names = [column.partition(":")[0] for column in header.split(layout.separator)]
-    return scan_checked(path, names, layout).select(*columns).collect()
+    return scan_checked(path, columns_of(path, layout), layout).select(*columns).collect()
 
 
 def order_of(times: pl.Series) -> np.ndarray | None:
@@ -196,6 +236,10 @@ class AtomicReading:
             needed[self.time_field] = "float"
         return needed
 
+    def _kinds_of_id(self, suffix: str) -> Sequence[Sequence[str]]:
+        """Columns of a file that are read as codes, those of one kind of id together."""
+        return ()
+
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         suffix, layout = suffix_of(source), Layout.of(self.config)
         asked = Asked.of(self.config, suffix)
@@ -209,7 +253,11 @@ class AtomicReading:
         if not columns:
             return None
         wanted = {name: types[name] for name in columns}
-        frame = read_columns(filepath, wanted, layout, self.config["seq_separator"])
+        kinds, separator = self._kinds_of_id(suffix), self.config["seq_separator"]
+        if kinds:
+            frame = with_ids(filepath, wanted, needed, kinds, layout, separator)
+        else:
+            frame = read_columns(filepath, wanted, layout, separator)
         if self.time_field in columns and suffix == "inter":
             frame = self._in_order(frame, filepath, layout)
         self._note_fields(frame, source, types)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from recbole.data import data_preparation as recbole_data_preparation
 from recbole.utils import get_trainer, init_seed, training_arguments
 
+from dataset_atomic.held import holding
 from ksr_recbole import registry
 from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
@@ -70,13 +71,14 @@ def open_dataset(config: Any) -> WithSequences:
     Raises:
         UserError: the dataset is unknown or its files are malformed.
     """
-    held = group.in_turn(lambda: prepare_atomic_files(config))
-    getLogger().info(f"Files: {held}")  # what is used of them is logged once they are read
-    load = load_dataset
-    if not registry.under_protocol(config["model"]):
-        check_files(config)
-        load = load_views
-    dataset = group.in_turn(lambda: load(config))
+    with holding():
+        described = group.in_turn(lambda: prepare_atomic_files(config))
+        getLogger().info(f"Files: {described}")  # what is used of them is logged once it is read
+        load = load_dataset
+        if not registry.under_protocol(config["model"]):
+            check_files(config)
+            load = load_views
+        dataset = group.in_turn(lambda: load(config))
     _choose_loss(config, dataset)
     return dataset
 

@@ -1,0 +1,47 @@
+"""What was read of a file, kept for the next one who reads the same of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_held: ContextVar[dict[Hashable, Any] | None] = ContextVar("held", default=None)
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """Inside the block, what one reader asked of a file is there for the next one.
+
+    A dataset is described before it is loaded, from the same columns.
+    """
+    token = _held.set({})
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
+def held_or(path: str | os.PathLike[str], what: Hashable, read: Callable[[], T]) -> T:
+    """What ``read`` gives, or gave the reader before for the same file.
+
+    It is kept for one more reader only, so that memory is free as soon as it can be.
+
+    Args:
+        path: the file; if it was replaced or written to meanwhile, it is read again.
+        what: what is read of it, and how.
+        read: reads it.
+    """
+    held = _held.get()
+    if held is None:
+        return read()
+    found = os.stat(path)
+    key = (os.fspath(path), found.st_ino, found.st_size, found.st_mtime_ns, what)
+    if key in held:
+        return held.pop(key)
+    held[key] = read()
+    return held[key]
