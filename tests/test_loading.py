@@ -21,6 +21,8 @@ from ksr_recbole.dataset.repaired_loading import strings_as_objects
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.dataset.tokens import as_categoricals, joint_codes
 from ksr_recbole.errors import UserError
+from ksr_recbole.quick_start import atomic_data
+from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 
 TYPES = {"user_id": "token", "timestamp": "float"}
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -190,3 +192,38 @@ def test_a_header_is_checked_for_each_reader(toy_folder):
         check_atomic_file(path, ["head_id", "relation_id", "tail_id"])
         with pytest.raises(UserError, match="'tail_id' has type 'token_seq'"):
             check_atomic_file(path, dict.fromkeys(["head_id", "relation_id", "tail_id"], "token"))
+
+
+def test_files_that_were_described_are_not_read_for_it_again(toy_config, monkeypatch):
+    line = prepare_atomic_files(toy_config())
+    monkeypatch.setattr(atomic_data, "describe_table1", refuse)
+    assert prepare_atomic_files(toy_config()) == line
+    with pytest.raises(AssertionError, match="read the atomic files"):
+        prepare_atomic_files(toy_config(data_cache_dir=None))
+
+
+@pytest.mark.parametrize("suffix", ["inter", "kg", "link"])
+def test_other_files_are_described_anew(suffix, toy_config, toy_folder):
+    line = prepare_atomic_files(toy_config())
+    path = toy_folder / "toy" / f"toy.{suffix}"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    found = prepare_atomic_files(toy_config())
+    assert found == prepare_atomic_files(toy_config(data_cache_dir=None))
+    assert found != line
+
+
+def test_a_file_that_became_wrong_is_refused_though_it_was_described(toy_config, toy_folder):
+    prepare_atomic_files(toy_config())
+    with (toy_folder / "toy" / "toy.kg").open("a") as file:
+        file.write("only one column\n")
+    with pytest.raises(UserError, match="1 column found where the header has 3"):
+        prepare_atomic_files(toy_config())
+
+
+def test_a_damaged_description_is_made_again(toy_config, toy_folder, caplog):
+    line = prepare_atomic_files(toy_config())
+    [path] = Path(toy_config()["data_cache_dir"]).glob("toy-table1-*")
+    path.write_bytes(path.read_bytes()[:-3])
+    assert prepare_atomic_files(toy_config()) == line
+    assert "Making" in caplog.text
+    assert prepare_atomic_files(toy_config()) == line

@@ -42,7 +42,10 @@ def joint_codes(columns: Sequence[pd.Series]) -> tuple[np.ndarray, np.ndarray]:
         known += [tokens] if place == len(known) else []
         parts.append((place, codes))
     # Few tokens, each once in a list of its own; and many rows, of numbers only.
-    joint, tokens = pd.factorize(np.concatenate([each.to_numpy() for each in known]))
+    tokens = np.concatenate([each.to_numpy() for each in known])
+    joint = np.arange(len(tokens))
+    if len(known) > 1:
+        joint, tokens = pd.factorize(tokens)
     starts = np.cumsum([0, *map(len, known)])
     joint = np.append(joint, -1)  # which is where -1 points to
     all_codes = np.concatenate(

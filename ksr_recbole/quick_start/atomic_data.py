@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from dataset_atomic.atomic_files import steady_dataset
 from dataset_atomic.convert import Options
 from dataset_atomic.layout import Layout
 from dataset_atomic.ml_100k import FREEBASE, NAME, convert_ml_100k
@@ -14,11 +19,17 @@ from dataset_atomic.obtain import downloadable, has_raw, obtain, usual_places
 from dataset_atomic.own_graph import OwnGraph
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import Table1, describe_table1, names_line, origin_of
+from ksr_recbole import digests
+from ksr_recbole.cache import ArrayCache
 from ksr_recbole.choices import choose_from
+from ksr_recbole.config import option
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import remove_leftovers
 from ksr_recbole.paths import DATASETS
+
+_FORMAT = 1
+"""Of the rows of Table 1 that are kept; another one when files are checked for more."""
 
 CONVERTERS = {NAME: convert_ml_100k, FREEBASE: convert_ml_100k}
 """Datasets that can be made from what is installed."""
@@ -45,9 +56,44 @@ def prepare_atomic_files(config: Any) -> str:
         _make(config, name, folder, own)
     if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    row = describe_table1(folder, name, config.under_protocol, layout)
+    row = _described(config, folder, layout)
     _say_graph(row, folder, layout)
     return row.line()
+
+
+def _described(config: Any, folder: Path, layout: Layout) -> Table1:
+    """The dataset's row of Table 1; it is kept, as files that were checked need no other check."""
+    name, timed = config["dataset"], bool(config.under_protocol)
+    kept_in = option(config, "data_cache_dir", str, optional=True)
+    if kept_in is None:
+        return describe_table1(folder, name, timed, layout)
+    graph = [folder / f"{name}.{suffix}" for suffix in ("kg", "link")]
+    with steady_dataset(folder, name, layout.files):
+        paths = [*layout.inter_paths(folder, name), *filter(os.path.lexists, graph)]
+        try:
+            files = {path.name: digests.of_file(path) for path in paths}
+        except OSError:  # a file is missing or unreadable; the description says which
+            return describe_table1(folder, name, timed, layout)
+        parts = {"format": _FORMAT, "files": files, "layout": asdict(layout), "timed": timed}
+        cache, kind, key = ArrayCache(kept_in), f"{name}-table1", digests.of_values(parts)
+        row = _row_of(name, cache.load(kind, key))
+        if row is None:
+            row = describe_table1(folder, name, timed, layout)
+            found = {count: np.array(n) for count, n in asdict(row).items() if type(n) is int}
+            cache.save(kind, key, found, {"table1": row.line()})
+    return row
+
+
+def _row_of(name: str, counts: Mapping[str, np.ndarray] | None) -> Table1 | None:
+    """The row that was kept, if it was."""
+    try:
+        return (
+            None
+            if counts is None
+            else Table1(name, **{count: int(n) for count, n in counts.items()})
+        )
+    except TypeError:  # not what a row counts
+        return None
 
 
 def _make(config: Any, name: str, folder: Path, own: OwnGraph | None) -> None:
