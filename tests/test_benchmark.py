@@ -17,16 +17,17 @@ import pytest
 
 from ksr_recbole.cache import read_arrays
 from ksr_recbole.comparison import by_frequency, cli, pool, runner
+from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.live import LiveTable, last_epoch
 from ksr_recbole.comparison.plan import Plan, Request, make_plan
 from ksr_recbole.comparison.report import about
-from ksr_recbole.comparison.store import Cell, Failed, Store, cell_key, file_digests
+from ksr_recbole.comparison.store import Cell, Failed, Store, cell_key
 from ksr_recbole.comparison.studies import STUDIES, table3
 from ksr_recbole.comparison.trials import tuning_study
 from ksr_recbole.config import Config, keys
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start.result import settings
-from ksr_recbole.registry import PAPER_MODELS, RECBOLE_ROWS, VARIANTS
+from ksr_recbole.registry import MODELS, PAPER_MODELS, RECBOLE_ROWS, VARIANTS
 from tests import benchmark_fakes as fakes
 from tests import forked
 from tests.toy import SMALL, toy_values, write_toy
@@ -556,7 +557,8 @@ def test_a_key_holds_the_seed_once():
 def test_vectors_in_the_datasets_folder_leave_its_files_in_the_key(toy_folder):
     folder = toy_folder / "toy"
     (folder / "toy.ent").write_text("vectors")
-    found = file_digests({"data_path": str(folder), "pretrain_path": str(folder), "dataset": "toy"})
+    values = toy_values(toy_folder, pretrain_path=str(folder))
+    found = file_digests(Config("KSR", "toy", None, values))
     assert set(found) == {"inter", "kg", "link", "ent"}
 
 
@@ -570,6 +572,39 @@ def test_given_vectors_are_part_of_the_key_and_their_place_is_not(toy_folder, tm
         return cell_key(settings(config), 1, file_digests(config))
 
     assert key("here", "one") == key("there", "one") != key("there", "other")
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "file"),
+    [
+        ("KSR", {"benchmark_filename": ["train", "valid", "test"]}, "toy.train.inter"),
+        ("KSR", {"val_interval": {"year": "[0,inf)"}}, "toy.item"),
+        ("KSR", {"filter_inter_by_user_or_item": True}, "toy.item"),
+        ("KSR", {"load_col": None}, "toy.item"),
+        ("SASRecF", {"protocol": "paper", "selected_features": ["class"]}, "toy.item"),
+        ("KSR", {"additional_feat_suffix": ["ent"]}, "toy.ent"),
+        ("NeuMF", {"protocol": "paper", "mf_pretrain_path": "toy.mf"}, "toy.mf"),
+        ("LDiffRec", {"protocol": "paper"}, "item_emb.npy"),
+    ],
+)  # fmt: skip
+def test_whatever_file_a_run_reads_is_part_of_its_key(model, values, file, toy_folder):
+    path = toy_folder / "toy" / file
+    if "mf_pretrain_path" in values:
+        values = {**values, "mf_pretrain_path": str(path)}
+
+    def found(content: str) -> dict[str, str]:
+        path.write_text(content)
+        return file_digests(Config(model, "toy", None, toy_values(toy_folder, **values)))
+
+    one, other = found("one"), found("two")
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] != []
+
+
+@pytest.mark.parametrize("model", ["KSR", "GRU", "SASRec", "Pop"])
+def test_a_file_that_a_run_does_not_read_is_no_part_of_its_key(model, toy_folder):
+    values = toy_values(toy_folder, **({} if model in MODELS else {"protocol": "paper"}))
+    assert set(file_digests(Config(model, "toy", None, values))) == {"inter", "kg", "link"}
 
 
 def test_an_option_without_a_value_is_no_part_of_a_key():

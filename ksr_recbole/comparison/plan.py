@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole import registry
-from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key, file_digests
+from ksr_recbole.comparison.inputs import file_digests
+from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key
 from ksr_recbole.comparison.studies import Setting, Study
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
@@ -92,17 +93,16 @@ def make_plan(request: Request) -> Plan:
     }
     some_config = next(iter(configs.values()))
     table1 = prepare_atomic_files(some_config)
-    digests = file_digests(some_config)
     cells = {
         (setting.label, task, seed): cell_of(
-            setting, configs[setting.label, task], seed, digests, request.study.measure
+            setting, configs[setting.label, task], seed, request.study.measure
         )
         for task in request.tasks
         for setting in request.study.settings
         for seed in request.seeds
     }
     reasons = {
-        cells[label, task, seed].name: _reason_against(configs[label, task], digests)
+        cells[label, task, seed].name: _reason_against(configs[label, task])
         for label, task, seed in cells
     }
     if all(reasons.values()):
@@ -152,23 +152,16 @@ def _agrees(setting: Setting, given: Mapping[str, Any]) -> bool:
     return all(setting.overrides.get(key, value) == value for key, value in given.items())
 
 
-def cell_of(
-    setting: Setting,
-    config: Config,
-    seed: int,
-    digests: Mapping[str, str],
-    measure: str | None = None,
-) -> Cell:
+def cell_of(setting: Setting, config: Config, seed: int, measure: str | None = None) -> Cell:
     """The cell of a setting.
 
     Args:
         setting: the setting.
         config: its configuration.
         seed: the run's seed.
-        digests: of the dataset's files, from :func:`file_digests`.
         measure: as of :class:`Cell`.
     """
-    key = cell_key(settings(config), seed, digests)
+    key = cell_key(settings(config), seed, file_digests(config))
     names = setting.model, config["dataset"], config["task"]
     return Cell(*names, seed, setting.overrides, key, measure)
 
@@ -190,7 +183,7 @@ def config_of(request: Request, setting: Setting, task: str) -> Config:
     return config
 
 
-def _reason_against(config: Config, digests: Mapping[str, str]) -> str | None:
+def _reason_against(config: Config) -> str | None:
     model, dataset = config["model"], config["dataset"]
     if not registry.under_protocol(model):
         try:
@@ -199,7 +192,8 @@ def _reason_against(config: Config, digests: Mapping[str, str]) -> str | None:
         except UserError as error:
             return str(error)
         return None
-    missing = [f"{dataset}.{suffix}" for suffix in ("kg", "link") if suffix not in digests]
+    there = file_digests(config)
+    missing = [f"{dataset}.{suffix}" for suffix in ("kg", "link") if suffix not in there]
     if not missing or not registry.needs_kg(model):
         return None
     return (

@@ -38,12 +38,6 @@ from ksr_recbole.records import (
 
 logger = getLogger(__name__)
 
-ATOMIC_FILES = ("inter", "kg", "link")
-"""Suffixes of the dataset's files a result depends on."""
-
-VECTOR_FILES = ("ent", "rel", "bpr")
-"""Suffixes of the files in ``pretrain_path``."""
-
 PLACES = frozenset(
     {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir"}
     | {"pretrain_path", "pretrain_export_path"}
@@ -103,7 +97,7 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
         settings: the final config values, as JSON can hold them; model, dataset and task are
             among them.
         seed: the run's seed.
-        files: from :func:`file_digests`.
+        files: from :func:`~ksr_recbole.comparison.inputs.file_digests`.
     """
     kept = {key: value for key, value in of_consequence(settings).items() if value is not None}
     if (dataset := kept.get("dataset")) is not None:
@@ -130,23 +124,6 @@ def environment_without_places(environment: Mapping[str, Any]) -> dict[str, Any]
     program, *arguments = environment["command"]
     kept = [a for a in arguments if a.partition("=")[0].removeprefix("--") not in PLACES]
     return {**environment, "command": [Path(program).name, *kept]}
-
-
-def file_digests(config: Any) -> dict[str, str]:
-    """SHA-256 of each atomic file that is there and of the vectors given, by suffix.
-
-    Args:
-        config: a configuration of the dataset; only ``data_path`` and ``pretrain_path`` matter.
-    """
-    folders = [(config["data_path"], ATOMIC_FILES)]
-    if config["pretrain_path"]:
-        folders.append((config["pretrain_path"], VECTOR_FILES))
-    paths = {
-        suffix: Path(folder) / f"{config['dataset']}.{suffix}"
-        for folder, suffixes in folders
-        for suffix in suffixes
-    }
-    return {suffix: digests.of_file(path) for suffix, path in paths.items() if path.is_file()}
 
 
 # The folder of finished cells -----------------------------------------------------------------

@@ -10,9 +10,10 @@ from typing import Any
 
 from ksr_recbole import registry
 from ksr_recbole.choices import choose_from
+from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.plan import cell_of
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Cell, Store, file_digests
+from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial, rank_trials
 from ksr_recbole.config import Config
@@ -112,7 +113,7 @@ class Plan:
             UserError: its configuration is refused.
         """
         setting = Setting(str(number), self.request.model, params)
-        return cell_of(setting, self.config(params), self.seed, self.digests)
+        return cell_of(setting, self.config(params), self.seed)
 
     def score(self, row: Row) -> float:
         """What a finished trial is chosen by."""

@@ -1,0 +1,65 @@
+"""The files that a cell's result depends on, by their content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dataset_atomic.layout import Layout
+from ksr_recbole import digests
+from ksr_recbole.config.keys import model_options
+from ksr_recbole.dataset.loading import Asked
+
+_GRAPH = ("kg", "link")
+_SIDES = ("user", "item")
+
+_VECTORS = ("ent", "rel", "bpr")
+"""Suffixes of the files in ``pretrain_path``."""
+
+_OF_A_MODEL = {"LDiffRec": "item_emb.npy"}
+"""What models of RecBole read of the dataset's folder without a key that says so."""
+
+
+def file_digests(config: Any) -> dict[str, str]:
+    """SHA-256 of each file that is there and that a run of a configuration reads.
+
+    Args:
+        config: a :class:`~ksr_recbole.config.Config`.
+
+    Returns:
+        By suffix, such as ``"inter"`` or, of a part of ``benchmark_filename``, ``"train.inter"``;
+        of a file that a model's own key names, by the key.
+    """
+    return {name: _digest(path) for name, path in _files(config) if path.is_file()}
+
+
+def _files(config: Any) -> Iterator[tuple[str, Path]]:
+    folder, dataset = Path(config["data_path"]), config["dataset"]
+    for path in Layout.of(config).inter_paths(folder, dataset):
+        yield path.name.removeprefix(f"{dataset}."), path
+    read = [suffix for suffix in _SIDES if not Asked.of(config, suffix).nothing]
+    for suffix in (*_GRAPH, *read):
+        yield suffix, folder / f"{dataset}.{suffix}"
+    for suffix in config["additional_feat_suffix"] or ():
+        yield f"additional.{suffix}", folder / f"{dataset}.{suffix}"
+    if config["pretrain_path"]:
+        for suffix in _VECTORS:
+            yield suffix, Path(config["pretrain_path"]) / f"{dataset}.{suffix}"
+    for key in model_options(config["model"]):
+        if key.endswith("_path") and isinstance(value := config[key], str) and value:
+            yield key, Path(value)
+    if name := _OF_A_MODEL.get(config["model"]):
+        yield name, folder / name
+
+
+def _digest(path: Path) -> str:
+    found = path.stat()
+    return _digest_of(os.fspath(path), found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: str, *_: int) -> str:
+    return digests.of_file(path)
