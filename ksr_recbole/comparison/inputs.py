@@ -10,7 +10,7 @@ from typing import Any
 
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
-from ksr_recbole.config.keys import model_options
+from ksr_recbole.comparison.store import PLACES
 from ksr_recbole.dataset.loading import Asked
 
 _GRAPH = ("kg", "link")
@@ -48,8 +48,10 @@ def _files(config: Any) -> Iterator[tuple[str, Path]]:
     if config["pretrain_path"]:
         for suffix in _VECTORS:
             yield suffix, Path(config["pretrain_path"]) / f"{dataset}.{suffix}"
-    for key in model_options(config["model"]):
-        if key.endswith("_path") and isinstance(value := config[key], str) and value:
+    # RecBole's NAIS reads a file where others have a folder of vectors.
+    of_models = {key for key in config.internal_config_dict if key.endswith("_path")} - PLACES
+    for key in sorted({*of_models, "pretrain_path"}):
+        if isinstance(value := config[key], str) and value:
             yield key, Path(value)
     if name := _OF_A_MODEL.get(config["model"]):
         yield name, folder / name
