@@ -345,6 +345,43 @@ def test_what_only_our_run_reads_is_said_by_recboles(toy_folder, registered, war
         assert f"Config key {key} has no effect with RecBole's run_recbole" in " ".join(warned)
 
 
+PARTS_IN_TWO_PLACES = [
+    ({"eval_args": {"mode": "full"}}, {"eval_args.order": "TO"}),
+    ({"eval_args.mode": "full"}, {"eval_args": {"order": "TO"}}),
+    ({"eval_args": {"order": "TO"}}, {"eval_args": {"mode": "full"}}),
+    ({}, {"eval_args.mode": "full", "eval_args": {"order": "TO"}}),
+    ({}, {"eval_args": {"order": "TO"}, "eval_args.mode": "full"}),
+    ({"eval_args.mode": "full", "eval_args": {"order": "TO"}}, {}),
+]
+"""A file's values and those given next to it: the mode is full and the order TO in each."""
+
+
+@pytest.mark.parametrize("make", [Config, RecBoleConfig])
+@pytest.mark.parametrize(("in_file", "given"), PARTS_IN_TWO_PLACES)
+def test_parts_given_in_two_places_are_kept(in_file, given, make, registered, toy_folder):
+    file = toy_folder / "mine.yaml"
+    file.write_text("".join(f"{key}: {value}\n" for key, value in in_file.items()))
+    values = {k: v for k, v in toy_values(toy_folder).items() if k != "eval_args"}
+    config = make("KSR", "toy", [str(file)], {**values, **given})
+    assert config["eval_args"]["mode"] == {"valid": "full", "test": "full"}
+    assert config["eval_args"]["order"] == "TO"
+
+
+@pytest.mark.parametrize("make", [Config, RecBoleConfig])
+def test_parts_of_several_files_are_kept_and_the_last_one_wins(make, registered, toy_folder):
+    texts = [
+        "train_neg_sample_args: {distribution: popularity, sample_num: 5}\n",
+        "train_neg_sample_args.sample_num: 3\n",
+        "train_neg_sample_args: {sample_num: 2}\n",
+    ]
+    files = [toy_folder / f"{number}.yaml" for number in range(3)]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    values = toy_values(toy_folder, loss_type="BPR")
+    drawn = make("KSR", "toy", list(map(str, files)), values)["train_neg_sample_args"]
+    assert (drawn["distribution"], drawn["sample_num"]) == ("popularity", 2)
+
+
 def test_the_number_of_threads_is_that_of_the_configuration(registered, monkeypatch):
     asked = []
     monkeypatch.setattr("ksr_recbole.config.config.use_threads", asked.append)

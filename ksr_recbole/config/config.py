@@ -154,9 +154,10 @@ class Config(RecBoleConfig):
         content: dict[str, Any] = {}
         for file in file_list or []:
             given = read_yaml(Path(file), TEXTS)
-            check_keys(names_of(nest(given)), file)
-            content.update(given)
-        return nest(content)
+            given = nest(given)
+            check_keys(names_of(given), file)
+            content = merged(content, given)
+        return content
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
         given = nest(super()._load_variable_config_dict(dict(config_dict or {})))
@@ -165,6 +166,10 @@ class Config(RecBoleConfig):
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}
+
+    def _merge_external_config_dict(self) -> None:
+        """The files and what was given beside them; RecBole's forgets the parts of the former."""
+        self.external_config_dict = merged(self.file_config_dict, self.variable_config_dict)
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         model = model or self.external_config_dict.get("model", "KSR")
@@ -243,10 +248,8 @@ class Config(RecBoleConfig):
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = super()._get_final_config_dict()
         final["MODEL_TYPE"] = self.internal_config_dict["MODEL_TYPE"]  # whatever a user says
-        for key in KEYS_WITH_PARTS:
-            ours, given = self.internal_config_dict.get(key), final.get(key)
-            if isinstance(ours, dict) and isinstance(given, dict):
-                final[key] = {**ours, **given}
+        final |= {k: v for k, v in merged(self.internal_config_dict, final).items()
+                  if k in KEYS_WITH_PARTS}  # fmt: skip
         if self.model in registry.WITH_VECTORS and self.under_protocol:
             # Vectors that are not given are pretrained here, in the size that the model reads.
             final["kb_input"] = True
@@ -362,7 +365,7 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"The config key {shown(key)} is no text.")
         head, _, tail = key.partition(".")
         if not tail:
-            nested[head] = value
+            nested = merged(nested, {head: value})
             continue
         whole = nested.get(head) or {}
         if not isinstance(whole, dict):
@@ -372,3 +375,13 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
             )
         nested[head] = {**whole, tail: value}
     return nested
+
+
+def merged(values: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Config values and later ones over them; a key with parts keeps those not given again."""
+    parts = {
+        key: {**values[key], **later[key]}
+        for key in KEYS_WITH_PARTS
+        if isinstance(values.get(key), dict) and isinstance(later.get(key), dict)
+    }
+    return {**values, **later, **parts}

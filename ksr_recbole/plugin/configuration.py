@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from importlib import import_module
 from logging import getLogger
 from pathlib import Path
@@ -13,7 +14,7 @@ from recbole.config import Config as RecBoleConfig
 
 from ksr_recbole import registry
 from ksr_recbole.config import Config
-from ksr_recbole.config.config import nest
+from ksr_recbole.config.config import merged, nest
 from ksr_recbole.config.decisions import refuse
 from ksr_recbole.config.keys import TEXTS, check_keys
 from ksr_recbole.config.literals import LONGEST_FILE, literal, literals, read_yaml
@@ -176,7 +177,9 @@ def _become_ours(config: RecBoleConfig, name: str) -> None:
             f"resume {name}; give it to `{TRAIN}` of this project."
         )
     _warn_of_unknown({**config.file_config_dict, **config.variable_config_dict})
-    config.external_config_dict = nest(external)
+    given = [read_yaml(Path(file), TEXTS) for file in config._files]
+    given += [config.variable_config_dict, config.cmd_config_dict]
+    config.external_config_dict = reduce(merged, map(nest, given), {})
     config.__class__ = Config
 
 
