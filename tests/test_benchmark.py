@@ -607,6 +607,32 @@ def test_a_file_that_a_run_does_not_read_is_no_part_of_its_key(model, toy_folder
     assert set(file_digests(Config(model, "toy", None, values))) == {"inter", "kg", "link"}
 
 
+@pytest.mark.parametrize(
+    ("models", "values", "told"),
+    [
+        (["BPR", "NeuMF"], {"gamma": "3"}, "Config key gamma has no effect on any row."),
+        (["BPR", "KSR"], {"gamma": "3"}, None),
+        (["BPR"], {"gamma": "3"}, "Config key gamma has no effect on BPR: it is no option of it."),
+        (["GRU", "Pop"], {"kge_epochs": "3"}, "Config key kge_epochs has no effect on any row."),
+        (["GRU", "KSR"], {"seq_len": "{'a': 3}"}, "Config key seq_len has no effect on any row."),
+    ],
+)
+def test_a_key_without_effect_on_any_row_is_said(models, values, told, toy_folder):
+    plan = plan_of(toy_folder, models, **values)
+    given = [each for each in plan.remarks if next(iter(values)) in each]
+    assert given == ([] if told is None else [told])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"eval_args.mode": "uni50pop50"}, {"train_ratio": "0.5"}, {"ema_decay": "0.9"},
+     {"matmul_precision": "high"}],
+)  # fmt: skip
+def test_rows_of_recboles_alone_take_what_the_protocol_reads(values, toy_folder):
+    """Their rows have ``protocol: paper`` themselves."""
+    assert plan_of(toy_folder, ("SASRec", "Pop"), **values).cells
+
+
 def test_an_option_without_a_value_is_no_part_of_a_key():
     without = cell_key({"gamma": 1}, 1, {})
     assert cell_key({"gamma": 1, "new": None}, 1, {}) == without

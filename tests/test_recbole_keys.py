@@ -185,6 +185,75 @@ def test_what_does_nothing_on_this_machine_or_alone_is_said(toy_folder, model, g
     assert remarks == [] if told is None else len(remarks) == 1 and told in remarks[0]
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        ("KSR", {"train_neg_sample_args": {"sample_num": 10}}, "with loss_type CE"),
+        ("KSR", {"train_neg_sample_args": {"dynamic": True}}, "with loss_type CE"),
+        ("GRU", {"train_neg_sample_args": {"distribution": "popularity"}, "loss_type": "gBCE"},
+         "with loss_type gBCE"),
+        ("SASRec", {"train_neg_sample_args": {"distribution": "popularity"}}, "with loss_type CE"),
+        ("KSR", {"train_neg_sample_args": {"sample_num": 10}, "loss_type": "BPR"}, None),
+        ("KSR", {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}, None),
+        ("KSR", {"train_neg_sample_args": None}, None),
+        ("BPR", {"train_neg_sample_args": {"sample_num": 10}}, None),
+        ("SASRec", {"train_neg_sample_args": {"sample_num": 3}, "loss_type": "BPR"}, None),
+        ("KSR", {"sampled_items": 2000}, "more than 20,000 items have sampled_CE by themselves"),
+        ("KSR", {"sampled_popularity": 0.3, "loss_type": "BPR"}, "only sampled_CE and gBCE"),
+        ("KSR", {"gbce_calibration": 0.3, "loss_type": "sampled_CE"}, "only gBCE read it"),
+        ("BPR", {"sampled_items": 2000}, "it is no option of it"),
+        ("SASRec", {"sampled_items": 2000}, "it is no option of it"),
+        ("KSR", {"sampled_items": 2000, "loss_type": "gBCE"}, None),
+        ("KSR", {"gbce_calibration": 0.3, "loss_type": "gBCE"}, None),
+        ("KSR", {"sampled_items": None}, None),
+        ("NeuMF", {"loss_type": "BPR"}, "it is no option of it"),
+        ("BPR", {"loss_type": "CE"}, "it is no option of it"),
+        ("GRU", {"kge_method": "TransR"}, "it starts from no vectors of a knowledge graph"),
+        ("GRU++", {"kge_method": "TransR"}, "it starts from no vectors of a knowledge graph"),
+        ("CKE", {"kge_method": "TransH"}, "it starts from no vectors of a knowledge graph"),
+        ("GRU", {"bpr_epochs": 3}, "it starts from no vectors of BPR"),
+        ("BPR", {"pretrain_path": "x"}, "it starts from no vectors that are pretrained"),
+        ("GRU_F", {"kge_method": "TransR", "bpr_epochs": 3, "pretrain_path": "x"}, None),
+        ("GRU++", {"bpr_epochs": 3, "pretrain_export_path": "x"}, None),
+    ],
+)  # fmt: skip
+def test_what_the_loss_and_the_model_do_not_read_is_said(toy_folder, model, given, told):
+    values = {"data_path": str(toy_folder), "gpu_id": "", **given}
+    values |= {"protocol": "paper"} if model == "SASRec" else {}
+    remarks = Config(model, "toy", None, values).remarks()
+    if told is None:
+        assert remarks == []
+    else:
+        [key] = given.keys() - {"loss_type"} or given.keys()
+        [said] = [each for each in remarks if f"key {key} " in each]
+        assert told in said and f"has no effect on {model}" in said
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"results_dir": "x"}, {"pretrain_path": "x"}, {"pretrain_export_path": "x"},
+     {"sampled_items": 9}],
+)  # fmt: skip
+@pytest.mark.parametrize("model", ["SASRec", "LightGCN"])
+def test_what_only_our_run_reads_is_said_of_recboles(toy_folder, model, given):
+    values = {"data_path": str(toy_folder), "gpu_id": "", **given}
+    [said] = Config(model, "toy", None, values).remarks()
+    assert f"Config key {next(iter(given))} has no effect on {model}" in said
+
+
+def test_a_file_of_vectors_of_a_model_of_recboles_is_its_own_option(toy_folder):
+    values = {"data_path": str(toy_folder), "gpu_id": "", "pretrain_path": "x"}
+    assert Config("NAIS", "toy", None, values).remarks() == []
+    assert Config("NAIS", "toy", None, {**values, "protocol": "paper"}).remarks() == []
+
+
+@pytest.mark.parametrize("model", ["BPR", "NeuMF", "CKE"])
+@pytest.mark.parametrize("loss", ["CE", "sampled_CE"])
+def test_a_loss_that_a_model_does_not_have_leaves_it_its_negatives(toy_folder, model, loss):
+    config = Config(model, "toy", None, toy_values(toy_folder, loss_type=loss))
+    assert config["train_neg_sample_args"]["distribution"] != "none"
+
+
 @pytest.mark.parametrize("key", [k for k, d in DECISIONS.items() if d.fate is Fate.REFUSED])
 def test_what_cannot_be_had_is_refused(toy_folder, key):
     value = "x.pth" if key.endswith("_path") else 7 if key.isupper() else True

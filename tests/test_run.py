@@ -432,8 +432,14 @@ def test_models_without_epochs_on_the_graph_are_asked_for_none(toy_folder, model
 
 def test_an_option_of_another_model_is_told(toy_folder, capsys):
     toy_run(toy_folder, "GRU", gamma=5.0, learning_rate=0.01)
-    [told] = [line for line in capsys.readouterr().err.splitlines() if "Of no effect" in line]
-    assert told.endswith("Of no effect on GRU, no options of it: gamma, kg_embedding_size")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "has no effect" in line]
+    told = [line.partition("Config key ")[2] for line in lines]
+    assert told == [
+        "gamma has no effect on GRU: it is no option of it.",
+        "kg_embedding_size has no effect on GRU: it is no option of it.",
+        "bpr_epochs has no effect on GRU: it starts from no vectors of BPR.",
+        "kge_epochs has no effect on GRU: it starts from no vectors of a knowledge graph.",
+    ]
 
 
 @pytest.mark.parametrize("content", ["a: [1\n", "- 1\n- 2\n", "\ttab: 1\n"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from ksr_recbole import registry
 from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key
-from ksr_recbole.comparison.studies import Setting, Study
+from ksr_recbole.comparison.studies import Setting, Study, protocol_values
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
 from ksr_recbole.errors import UserError, shown
@@ -92,6 +94,7 @@ def make_plan(request: Request) -> Plan:
         for setting in request.study.settings
     }
     some_config = next(iter(configs.values()))
+    remarks = (*remarks, *_idle_everywhere(configs.values()))
     table1 = prepare_atomic_files(some_config)
     cells = {
         (setting.label, task, seed): cell_of(
@@ -130,7 +133,8 @@ def _as_given(request: Request) -> tuple[Request, tuple[str, ...]]:
     named = {key for setting in study.settings for key in setting.overrides}
     if not named:
         return request, ()
-    config = Config(study.settings[0].model, request.dataset, files, dict(request.values))
+    first = study.settings[0].model
+    config = Config(first, request.dataset, files, {**protocol_values(first), **request.values})
     given = {key: value for key, value in config.external_config_dict.items() if key in named}
     varied = {key: value for key, value in given.items() if study.varies(key)}
     kept = [setting for setting in study.settings if _agrees(setting, varied)]
@@ -145,6 +149,30 @@ def _as_given(request: Request) -> tuple[Request, tuple[str, ...]]:
     if out := [setting.label for setting in study.settings if setting not in kept]:
         remarks.append(f"Left out, since {told} was given: {', '.join(out)}.")
     return replace(request, study=study.only(kept)), tuple(remarks)
+
+
+def _idle_everywhere(configs: Collection[Config]) -> Iterator[str]:
+    """A sentence on each key that was given and that does nothing in any row.
+
+    What does nothing in some of them is in the logs of their runs.
+    """
+    said: dict[str, set[str]] = {}
+    rows: Counter[str] = Counter()
+    for config in configs:
+        remarks = {key: remark for remark in config.remarks() for key in _keys_in(remark)}
+        rows.update(remarks.keys())
+        for key, remark in remarks.items():
+            said.setdefault(key, set()).add(remark)
+    for key in said:
+        if rows[key] == len(configs):
+            [only, *others] = sorted(said[key])
+            yield f"Config key {key} has no effect on any row." if others else only
+
+
+def _keys_in(remark: str) -> list[str]:
+    """The keys that a remark is on, which follow its first words."""
+    found = re.match(r"Config keys? (\S+(?:(?:, | and )\S+)*) (?:has|have) no effect", remark)
+    return re.split(", | and ", found[1]) if found else []
 
 
 def _agrees(setting: Setting, given: Mapping[str, Any]) -> bool:

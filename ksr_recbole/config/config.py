@@ -258,7 +258,8 @@ class Config(RecBoleConfig):
             final["train_neg_sample_args"] = None  # as RecBole itself writes None later
         sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
         given = "train_neg_sample_args" in self.external_config_dict
-        if self.under_protocol and final.get("loss_type") in ("CE", *SHARED_SAMPLE):
+        has_loss = "loss_type" in self.internal_config_dict
+        if self.under_protocol and has_loss and final["loss_type"] in ("CE", *SHARED_SAMPLE):
             final["train_neg_sample_args"] = None  # no position has negatives of its own
         elif sequential and final.get("loss_type") == "CE" and not given:
             final["train_neg_sample_args"] = None  # RecBole refuses its own default

@@ -170,6 +170,11 @@ def _says_nothing(key: str, value: Any) -> bool:
     return value in (None, False, "", [], {}) or value == _defaults().get(key, ...)
 
 
+def differs(key: str, parts: Mapping[str, Any]) -> bool:
+    """Whether a part of a key is given another value than RecBole has for it anyway."""
+    return any(_defaults()[key].get(part, ...) != value for part, value in parts.items())
+
+
 def remarks(model: str, given: Mapping[str, Any], honoured: Container[str]) -> list[str]:
     """A sentence on each key that was given and that does nothing for a model.
 

@@ -13,6 +13,12 @@ from ksr_recbole.choices import choose_from
 from ksr_recbole.config import decisions
 from ksr_recbole.config.keys import model_options, read_for_all
 from ksr_recbole.config.kinds import options_of
+from ksr_recbole.config.shared import (
+    MANY_ITEMS,
+    SHARED_SAMPLE,
+    PretrainingOptions,
+    SampleOptions,
+)
 from ksr_recbole.errors import shown
 
 _ON_GPUS = ("gpu_id", "use_gpu", "enable_scaler")
@@ -23,6 +29,12 @@ _OPTIONAL = ("user", "item")
 _BY_USER = ("user", None)
 _OF_VALIDATION = ("stopping_step", "valid_metric")
 _OF_SEVERAL = ("ip", "port", "group_offset")
+_OF_OUR_RUN = ("results_dir", "pretrain_path", "pretrain_export_path")
+_OF_WHAT = {"kge_": "of a knowledge graph", "bpr_": "of BPR"}
+
+_OF_GBCE = "gbce_calibration"
+_OF_SAMPLES = {**dict.fromkeys(SampleOptions.checks(), SHARED_SAMPLE), _OF_GBCE: ("gBCE",)}
+"""By key, the losses that read it."""
 
 
 def remarks(config: Any) -> list[str]:
@@ -33,8 +45,8 @@ def remarks(config: Any) -> list[str]:
     """
     model, given = config.model, config.external_config_dict
     said = []
-    if unread := sorted(set(given) - read_for_all() - set(config.internal_config_dict)):
-        said.append(f"Of no effect on {model}, no options of it: {', '.join(unread)}")
+    for key in sorted(set(given) - read_for_all() - set(config.internal_config_dict)):
+        said.append(f"Config key {shown(key)} has no effect on {model}: it is no option of it.")
     said += decisions.remarks(model, given, _honoured_in(config))
     if config.under_protocol and (given.get("eval_args") or {}).get("group_by") not in _BY_USER:
         said.append(
@@ -43,7 +55,9 @@ def remarks(config: Any) -> list[str]:
     if registry.under_protocol(model):
         said += _on_options(config)
     if config.under_protocol:
-        said += _on_data(config)
+        said += [*_on_data(config), *_on_the_loss(config), *_on_pretraining(config)]
+    else:
+        said += _on_our_run(config)
     said += _on_files(config)
     return [*said, *_on_the_machine(config), *_on_company(config)]
 
@@ -92,6 +106,60 @@ def _on_data(config: Any) -> Iterator[str]:
             f"Config key preload_weight has no effect on {config.model}: it reads no vectors of a "
             "knowledge graph."
         )
+
+
+def _on_the_loss(config: Any) -> Iterator[str]:
+    """On negatives and samples that the loss does not draw."""
+    model, given, loss = config.model, config.external_config_dict, config["loss_type"]
+    if "loss_type" in given and "loss_type" not in config.internal_config_dict:
+        yield f"Config key loss_type has no effect on {model}: it is no option of it."
+        loss = None
+    negatives = given.get("train_neg_sample_args")
+    asked = isinstance(negatives, dict) and decisions.differs("train_neg_sample_args", negatives)
+    wanted = asked and negatives.get("distribution") not in ("none", "None")
+    if wanted and config["train_neg_sample_args"]["distribution"] == "none":
+        yield (
+            f"Config key train_neg_sample_args has no effect on {model} with loss_type {loss}, for "
+            "which no position has negatives of its own."
+        )
+    if model not in registry.own_models():
+        return
+    for key, losses in _OF_SAMPLES.items():
+        if given.get(key) is None or loss in losses:
+            continue
+        told = f"only {' and '.join(losses)} read it"
+        if loss == "CE" and "loss_type" not in given and key != _OF_GBCE:
+            told += f" (more than {MANY_ITEMS:,} items have sampled_CE by themselves)"
+        yield f"Config key {key} has no effect on {model} with loss_type {loss}: {told}."
+
+
+def _on_pretraining(config: Any) -> Iterator[str]:
+    """On how vectors are made, and where they are, for a model that has none of them."""
+    of_graph, of_items = config["kb_input"] or config["kb_score"], config["item_init"] == "bpr"
+    read = {"kge_": of_graph, "bpr_": of_items}
+    read |= dict.fromkeys(("pretrain_path", "pretrain_export_path"), of_graph or of_items)
+    for key in sorted(config.external_config_dict.keys() & {*PretrainingOptions.checks(), *read}):
+        if not read.get(key, read.get(key[:4])) and not _is_of_the_model(config, key):
+            yield (
+                f"Config key {key} has no effect on {config.model}: it starts from no vectors "
+                f"{_OF_WHAT.get(key[:4], 'that are pretrained')}."
+            )
+
+
+def _on_our_run(config: Any) -> Iterator[str]:
+    """On what only a run under the protocol reads or leaves."""
+    given = config.external_config_dict
+    for key in sorted(given.keys() & {*_OF_OUR_RUN}):
+        if given[key] is not None and not _is_of_the_model(config, key):
+            yield (
+                f"Config key {key} has no effect on {config.model}, which runs as in RecBole; add "
+                "--protocol=paper, or leave it out."
+            )
+
+
+def _is_of_the_model(config: Any, key: str) -> bool:
+    """Whether a model of RecBole has a key of its own by that name, as NAIS has pretrain_path."""
+    return config.model not in registry.MODELS and key in model_options(config.model)
 
 
 def _on_files(config: Any) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import reduce
 from importlib import import_module
 from logging import getLogger
 from pathlib import Path
@@ -179,7 +178,9 @@ def _become_ours(config: RecBoleConfig, name: str) -> None:
     _warn_of_unknown({**config.file_config_dict, **config.variable_config_dict})
     given = [read_yaml(Path(file), TEXTS) for file in config._files]
     given += [config.variable_config_dict, config.cmd_config_dict]
-    config.external_config_dict = reduce(merged, map(nest, given), {})
+    config.external_config_dict = {}
+    for values in given:
+        config.external_config_dict = merged(config.external_config_dict, nest(values))
     config.__class__ = Config
 
 

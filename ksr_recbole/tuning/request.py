@@ -134,6 +134,19 @@ class Plan:
         given = {**request.values, **params}
         return Config(request.model, request.dataset, list(request.config_files), given)
 
+    def remarks(self) -> list[str]:
+        """A sentence on each key that was given and that does nothing in any trial."""
+        choices = [each for each in self.ranges if each.kind == "choice"]
+        params = [{each.name: value} for each in choices for value in each.values]
+        said = self.config({}).remarks()
+        for other in params:
+            try:
+                found = self.config(other).remarks()
+            except UserError:  # such trials are counted as refused
+                continue
+            said = [remark for remark in said if remark in found]
+        return said
+
 
 def make_plan(request: Request) -> Plan:
     """Check a request and make sure that its data are there.

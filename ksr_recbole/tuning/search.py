@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ def tune(request: Request) -> tuple[str, list[Path], bool]:
         UserError: the request is refused, or a package it needs is missing.
     """
     plan = make_plan(request)
+    for remark in plan.remarks():
+        print(remark, file=sys.stderr)
     with TrialLines(plan.store, plan.n_trials, plan.selected_by) as lines:
         search = Search(plan, lines)
         if request.tool == "Ray":
