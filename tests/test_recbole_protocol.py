@@ -241,6 +241,30 @@ def test_a_resumed_run_is_the_uninterrupted_one(name, toy_folder, monkeypatch):
     assert resumed["metrics"] == whole["metrics"] and resumed["epochs_trained"] == 4
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"learning_rate": 0.05}, {"train_batch_size": 64}, {"learner": "sgd"}, {"loss_type": "BPR"},
+     {"MAX_ITEM_LIST_LENGTH": 10}, {"weight_decay": 0.1}],
+)  # fmt: skip
+def test_other_settings_are_not_resumed(other, toy_folder):
+    values = {**TINY, "epochs": 1, "protocol": "paper"}
+    toy_run(toy_folder, "GRU4Rec", **values)
+    with pytest.raises(UserError, match=next(iter(other))):
+        toy_run(toy_folder, "GRU4Rec", resume=True, **{**values, "epochs": 2, **other})
+    assert toy_run(toy_folder, "GRU4Rec", resume=True, **{**values, "epochs": 2})
+
+
+@pytest.mark.parametrize("protocol", ["paper", "recbole"])
+@pytest.mark.parametrize("name", ["Pop", "ItemKNN"])
+def test_a_model_without_epochs_is_validated_whatever_eval_step_is(name, protocol, toy_folder):
+    values = {**TINY, "epochs": 3, "protocol": protocol}
+    if protocol == "recbole":
+        values |= {"eval_args": {"mode": "full"}, "metrics": ["MRR"], "valid_metric": "MRR@10"}
+    often, seldom = (toy_run(toy_folder, name, eval_step=n, **values) for n in (1, 2))
+    assert seldom["best_valid_score"] == often["best_valid_score"]
+    assert seldom["test_result"] == often["test_result"]
+
+
 def test_what_a_checkpoint_does_not_hold_is_not_resumed(toy_folder, monkeypatch):
     values = {**TINY, "epochs": 3, "protocol": "paper"}
     with monkeypatch.context() as patch:

@@ -15,7 +15,11 @@ from recbole.utils import (
 )
 
 from ksr_recbole.choices import choose_from, nearest
-from ksr_recbole.config.decisions import DECISIONS
+from ksr_recbole.config.decisions import (
+    DECISIONS,
+    READ_BY_RECBOLES_MODELS,
+    READ_BY_SEQUENCE_MODELS,
+)
 from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import CONFIGS, source_of
@@ -36,6 +40,10 @@ _OF_TRAINING = {
 }  # fmt: skip
 """Keys of RecBole and of ``overall.yaml`` that change what is trained."""
 
+_OF_RECBOLES_TRAINING = (
+    frozenset(training_arguments) | READ_BY_RECBOLES_MODELS | READ_BY_SEQUENCE_MODELS
+) - {"loss_decimal_place", "worker"}
+"""Keys that change what is trained of RecBole's own models."""
 
 TEXTS = frozenset({
     "model", "dataset", "task", "data_path", "checkpoint_dir", "results_dir", "data_cache_dir",
@@ -134,7 +142,9 @@ def known_tasks() -> list[str]:
 def checkpoint_keys(model: str, task: str) -> frozenset[str]:
     """Keys that a checkpoint of a model must agree on with the run that loads it."""
     files = (CONFIGS / "task" / f"{task}.yaml", CONFIGS / "pretraining.yaml")
-    return frozenset().union(_OF_TRAINING, model_options(model), *map(_keys_of, files))
+    # The YAML files of RecBole's models lack what all of them have; ours name it.
+    more = frozenset() if model in MODELS else _OF_RECBOLES_TRAINING
+    return more.union(_OF_TRAINING, model_options(model), *map(_keys_of, files))
 
 
 def known_keys() -> frozenset[str]:

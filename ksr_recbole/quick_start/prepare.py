@@ -200,4 +200,6 @@ def make_recboles_trainer(config: Any, dataset: Any) -> Any:
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, dataset)
     trainer_class = get_trainer(config["MODEL_TYPE"], config["model"])
-    return with_checkpoint_rule(trainer_class)(config, model.to(config["device"]))
+    trainer = with_checkpoint_rule(trainer_class)(config, model.to(config["device"]))
+    trainer.eval_step = min(trainer.eval_step, trainer.epochs)  # a model without epochs has one
+    return trainer

@@ -31,6 +31,8 @@ class RecBoleTrainer(ProtocolTrainer):
         self, config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
     ) -> None:
         super().__init__(config, model, fingerprint, keys)
+        # RecBole's trainer of models without epochs (Pop, EASE) has one, whatever epochs is.
+        self.eval_step = min(self.eval_step, self.epochs)
         self._others: Mapping[str, Any] = {}
         self._first = dict(_loose(model))
 
