@@ -41,6 +41,9 @@ CSV = "csv"
 CONVERTERS = (*SOURCES, FREEBASE, CSV)
 """What `convert` knows."""
 
+_LAYOUT = [key for key in KEYS.values() if key != "seq_separator"]
+"""RecBole's keys on how files are written; converted ones have no sequences of numbers."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
@@ -77,7 +80,7 @@ def _parser() -> Parser:
     _add_convert(commands.add_parser("convert", help="write the atomic files of a dataset"))
     command = commands.add_parser("describe", help="say what a folder of atomic files holds")
     command.add_argument("folder", type=Path, metavar="DIR")
-    _add_layout(command, list(KEYS.values()))
+    _add_layout(command, _LAYOUT)
     command.set_defaults(run=_describe)
     command = commands.add_parser("fetch", help="download the public raw files of a dataset")
     command.add_argument("name", metavar="NAME", help=", ".join([*SOURCES, "freebase"]))
@@ -127,7 +130,7 @@ def _add_convert(command: Parser) -> None:
     add("--whole", default="", metavar="A,B,...", help="attributes not split or cut into ranges")
     add("--ranges", type=int, default=5, metavar="N", help="ranges that numbers are cut into (5)")
 
-    _add_layout(command, [key for key in KEYS.values() if key != "benchmark_filename"])
+    _add_layout(command, [key for key in _LAYOUT if key != "benchmark_filename"])
 
 
 def _add_layout(command: argparse.ArgumentParser, keys: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ KEYS = {
     "tail": "TAIL_ENTITY_ID_FIELD",
     "entity": "ENTITY_ID_FIELD",
     "separator": "field_separator",
+    "within": "seq_separator",
     "encoding": "encoding",
     "files": "benchmark_filename",
 }
@@ -37,6 +38,7 @@ class Layout:
         tail: column of tail entities in ``.kg``.
         entity: column of entities in ``.link`` and ``.entity``.
         separator: one ASCII character between columns.
+        within: what stands between the parts of a sequence.
         encoding: of all files; UTF-8 if ``None``.
         files: names of the parts that the interactions are split into; none for one ``.inter``.
     """
@@ -50,6 +52,7 @@ class Layout:
     tail: str = "tail_id"
     entity: str = "entity_id"
     separator: str = "\t"
+    within: str = " "
     encoding: str | None = None
     files: tuple[str, ...] = ()
 
@@ -82,4 +85,4 @@ class Layout:
         return {getattr(Layout, part): getattr(self, part) for part in parts}
 
 
-_COLUMNS = frozenset(KEYS) - {"separator", "encoding", "files"}
+_COLUMNS = frozenset(KEYS) - {"separator", "within", "encoding", "files"}

@@ -196,10 +196,8 @@ def vectors(watch: Watch, **values: Any) -> Any:
     triples = watch.rows("kg")[1:]
     entities = sorted({row[k] for row in triples for k in (0, 2)})
     relations = sorted({row[1] for row in triples})
-    separator = values.get("seq_separator", "_") if "odd" in values else " "
-    values.pop("odd", None)
     for name, tokens in (("ent", entities), ("rel", relations)):
-        lines = [[t, separator.join(f"{n}.{k}" for k in range(4))] for n, t in enumerate(tokens)]
+        lines = [[t, " ".join(f"{n}.{k}" for k in range(4))] for n, t in enumerate(tokens)]
         watch.write([[f"{name}_id:token", f"{name}_emb:float_seq"], *lines], name)
     config = watch.config("KSR-paper", data_cache_dir=None, **values)
     made = load_dataset(config)
@@ -315,7 +313,6 @@ ROWS: dict[str, tuple[Callable[..., Any], Any, Values]] = {
     **{key: (columns, "other", {}) for key in COLUMNS},
     "RATING_FIELD": (converted, "stars", {}),
     "field_separator": (columns, ";", {}), "encoding": (columns, "utf-16", {}),
-    "seq_separator": (vectors, "|", {"odd": 1, **GIVEN_VECTORS}),
     "load_col": (columns, {"inter": ["user_id"]}, {"unload_col": {"inter": ["item_id"]}}),
     "unload_col": (columns, {"inter": ["timestamp"]}, {}),
     "preload_weight": (vectors, GIVEN_VECTORS["preload_weight"], {
@@ -337,6 +334,7 @@ ROWS: dict[str, tuple[Callable[..., Any], Any, Values]] = {
 
 ELSEWHERE = {
     "config_files": "it names the files that every row of `named` reads",
+    "seq_separator": "tests/test_pretraining.py: vectors are written and read in every layout",
     "benchmark_filename": "tests/test_recbole_data.py: the users' own files are the split",
 }
 """Keys that are observed in another way, and how."""

@@ -20,7 +20,7 @@ from ksr_recbole.evaluation.popularity import (
 )
 from ksr_recbole.quick_start import run
 from tests.test_evaluation import TableScorer, random_sequences
-from tests.toy import toy_run, toy_values
+from tests.toy import toy_run, toy_values, write_toy
 
 MODES = ["uni5pop5", "full", "uni5pop5+popularity", "full+popularity"]
 
@@ -125,6 +125,20 @@ def test_a_mode_with_popularity_selects_no_epoch(toy_folder):
     values = toy_values(toy_folder, eval_args={"mode": "full+popularity"})
     with pytest.raises(UserError, match="name it in report_modes, and full here"):
         Config("KSR", "toy", None, values)
+
+
+@pytest.mark.parametrize("left", [20, 0])
+def test_a_user_with_nearly_every_item_stops_no_run(left, tmp_path, capsys):
+    """The weight is fitted with as many other items as each user has."""
+    folder = write_toy(tmp_path, n_items=210)
+    with (folder / "toy" / "toy.inter").open("a") as file:
+        for item in range(1, 211 - left):
+            file.write(f"hungry\ti{item}\t{2_000_000 + item}\n")
+    full = {"eval_args": {"mode": "full"}, "report_modes": ["full", "full+popularity"]}
+    result = toy_run(folder, "GRU", epochs=1, **full)
+    assert ("a user has every item" in capsys.readouterr().err) == (left == 0)
+    assert result["metrics"].keys() == {"full", "full+popularity"}
+    assert left or result["popularity_weights"]["full+popularity"] == 0
 
 
 def test_a_finished_run_is_reported_with_popularity_without_training(toy_folder):

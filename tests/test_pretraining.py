@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from dataset_atomic.layout import Layout
 from ksr_recbole import digests, seeds
 from ksr_recbole.cache import ArrayCache, read_arrays, write_arrays
 from ksr_recbole.compat import recbole_on_new_libraries
@@ -30,6 +31,7 @@ from ksr_recbole.pretraining.vectors import (
     read_vectors,
     write_vectors,
 )
+from tests.toy import toy_run
 
 N_ENTITIES, N_RELATIONS = 64, 4
 
@@ -539,6 +541,42 @@ def test_vectors_round_trip_exactly(tmp_path):
     assert found.dtype == np.float32 and found.tobytes() == vectors[order].tobytes()
     names = {p.name for p in path.parent.iterdir() if p.suffix != ".lock"}
     assert names == {"kg.ent", "kg.vectors.json"}
+
+
+LAYOUTS = [
+    Layout(separator=";", within="|"),
+    Layout(separator=",", encoding="latin-1"),
+    Layout(within="_", encoding="utf-16"),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_vectors_are_written_and_read_in_every_layout(tmp_path, layout):
+    tokens, vectors = ["dbr:Élan", "b c"], np.array([[0.1, -2e-30], [3.5, 0]], np.float32)
+    tables = {"ent": VectorTable("ent_id", "ent_emb", tokens, vectors)}
+    write_vectors(tmp_path, "kg", tables, layout)
+    path = tmp_path / "kg.ent"
+    assert read_vectors(path, tokens, 2, layout=layout).tolist() == vectors.tolist()
+    assert first_tokens_are(path, tokens, layout=layout)
+    first = path.read_bytes().decode(layout.encoding or "utf-8").splitlines()
+    assert first[0] == f"ent_id:token{layout.separator}ent_emb:float_seq"
+    assert first[1].partition(layout.separator)[2].split(layout.within)[0] == "0.1"
+    with pytest.raises(UserError):
+        read_vectors(path, tokens, 2)
+
+
+def test_a_run_takes_the_vectors_that_another_exported_in_its_layout(toy_folder, caplog):
+    for path in (toy_folder / "toy").iterdir():
+        text = path.read_text(encoding="utf-8").replace("\t", ";")
+        path.write_text(text, encoding="utf-16")
+    folder = toy_folder / "vectors"
+    layout = {"field_separator": ";", "seq_separator": "|", "encoding": "utf-16"}
+    made = toy_run(toy_folder, pretrain_export_path=str(folder), **layout)
+    given = toy_run(
+        toy_folder, pretrain_path=str(folder), pretrain_dir=str(folder / "no"), **layout
+    )
+    assert given["metrics"] == made["metrics"]
+    assert [note for note in given["pretraining"] if "read from" in note]
 
 
 def test_exported_vectors_that_were_changed_are_refused(tmp_path):

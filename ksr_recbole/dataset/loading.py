@@ -54,7 +54,6 @@ def read_columns(
     path: str | os.PathLike[str],
     types: Mapping[str, str],
     layout: Layout = RECBOLES,
-    seq_separator: str = " ",
 ) -> pd.DataFrame:
     """Some columns of an atomic file that was checked before.
 
@@ -65,7 +64,6 @@ def read_columns(
         path: the file.
         types: type of each column wanted.
         layout: how the file is written.
-        seq_separator: between the parts of a sequence.
 
     Returns:
         Tokens as Python strings, ``NaN`` where there is none; numbers as ``float64``, ``NaN``
@@ -74,7 +72,7 @@ def read_columns(
     Raises:
         UserError: what should be a number is none, with its line.
     """
-    return _as_frame(path, _texts(path, list(types), layout), types, seq_separator)
+    return _as_frame(path, _texts(path, list(types), layout), types, layout)
 
 
 def with_ids(
@@ -83,7 +81,6 @@ def with_ids(
     required: Mapping[str, str],
     kinds_of_id: Sequence[Sequence[str]],
     layout: Layout = RECBOLES,
-    seq_separator: str = " ",
 ) -> pd.DataFrame:
     """As :func:`read_columns`, but ids are categorical, and what was held of them is used.
 
@@ -93,7 +90,6 @@ def with_ids(
         required: type of each column that must be there, as the file was checked for.
         kinds_of_id: columns of ids, those of one kind together; all of them are required.
         layout: how the file is written.
-        seq_separator: between the parts of a sequence.
 
     Raises:
         UserError: what should be a number is none, with its line.
@@ -105,7 +101,7 @@ def with_ids(
         found |= dict(zip(columns, made, strict=True))
     rest = {name: kind for name, kind in types.items() if name not in found}
     texts = ids if rest.keys() <= required.keys() else _texts(path, list(rest), layout)
-    frame = _as_frame(path, texts, rest, seq_separator)
+    frame = _as_frame(path, texts, rest, layout)
     return pd.DataFrame({**found, **frame}, columns=list(types))
 
 
@@ -113,7 +109,7 @@ def _as_frame(
     path: str | os.PathLike[str],
     frame: pl.DataFrame,
     types: Mapping[str, str],
-    seq_separator: str,
+    layout: Layout,
 ) -> pd.DataFrame:
     """Columns of text as what their types say."""
     found: dict[str, Any] = {}
@@ -124,7 +120,7 @@ def _as_frame(
         elif kind == "token":
             found[name] = _as_objects(text)
         else:
-            found[name] = _sequences(text, kind, seq_separator, path, name)
+            found[name] = _sequences(text, kind, layout.within, path, name)
     return pd.DataFrame(found, columns=list(types))
 
 
@@ -253,11 +249,10 @@ class AtomicReading:
         if not columns:
             return None
         wanted = {name: types[name] for name in columns}
-        kinds, separator = self._kinds_of_id(suffix), self.config["seq_separator"]
-        if kinds:
-            frame = with_ids(filepath, wanted, needed, kinds, layout, separator)
+        if kinds := self._kinds_of_id(suffix):
+            frame = with_ids(filepath, wanted, needed, kinds, layout)
         else:
-            frame = read_columns(filepath, wanted, layout, separator)
+            frame = read_columns(filepath, wanted, layout)
         if self.time_field in columns and suffix == "inter":
             frame = self._in_order(frame, filepath, layout)
         self._note_fields(frame, source, types)

@@ -145,14 +145,20 @@ def fitting_counts(
     Raises:
         UserError: a user of a larger catalogue has too few items left, or fewer than two.
     """
-    users, _ = phase_targets(sequences, split, phase)
     n_items, wanted = sequences.n_items - 1, sum(counts)
-    available = int((n_items - sequences.distinct_items[users]).min(initial=n_items))
+    available = fewest_negatives(sequences, split, phase)
     if available >= wanted or n_items >= 2 * wanted or available < 2:
         check_enough_items(sequences, split, phase, wanted, user_tokens)
         return counts
     n_uniform = round(available * counts[0] / wanted)
     return n_uniform, available - n_uniform
+
+
+def fewest_negatives(sequences: UserSequences, split: Split, phase: EvalPhase) -> int:
+    """Of how many items every user of a phase never interacted with, at least."""
+    users, _ = phase_targets(sequences, split, phase)
+    n_items = sequences.n_items - 1
+    return int((n_items - sequences.distinct_items[users]).min(initial=n_items))
 
 
 def check_enough_items(

@@ -189,7 +189,8 @@ def _item_embeddings(config: Any, dataset: WithSequences, notes: list[str]) -> n
     given = _given(config, "bpr")
     if given:
         notes.append(f"item embeddings read from {given}")
-        read = read_vectors(given, tokens[1:], size, "embedding_size")
+        layout = Layout.of(config)
+        read = read_vectors(given, tokens[1:], size, "embedding_size", layout)
         return np.concatenate([np.zeros((1, size), np.float32), read])
     settings = bpr_settings(config)
     sequences = dataset.sequences
@@ -321,5 +322,5 @@ def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors)
         "rel": VectorTable("rel_id", "rel_emb", relations, vectors.relations[1:]),
         "bpr": VectorTable("bpr_id", "bpr_emb", items, vectors.items[1:]),
     }
-    write_vectors(folder, name, tables)
+    write_vectors(folder, name, tables, Layout.of(config))
     getLogger().info(f"Vectors written to {folder / name}.ent, .rel and .bpr")

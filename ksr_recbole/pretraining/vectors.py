@@ -1,9 +1,9 @@
 """Vectors in RecBole's atomic files, to bring them from elsewhere and to hand them on.
 
-Such a file has one column ``...:token`` and one ``...:float_seq`` of numbers separated by
-spaces.  RecBole's KSR and GRU4RecKG copy the first rows of the vectors to their items, so the
-entities of :func:`write_vectors` are keyed by item and read with this configuration (without
-``rel`` for GRU4RecKG)::
+Such a file has one column ``...:token`` and one ``...:float_seq`` of numbers, written as the
+other atomic files of the configuration are.  RecBole's KSR and GRU4RecKG copy the first rows of
+the vectors to their items, so the entities of :func:`write_vectors` are keyed by item and read with
+this configuration (without ``rel`` for GRU4RecKG)::
 
     load_col:
       inter: [user_id, item_id, timestamp]
@@ -118,7 +118,7 @@ def _read_rows(path: str | os.PathLike[str], layout: Layout) -> dict[str, np.nda
                     raise UserError(
                         f"{path} line {number} gives a second vector for {shown(token)}; keep one."
                     )
-                rows[token] = _vector(path, number, cells[vector_column], size)
+                rows[token] = _vector(path, number, cells[vector_column], size, layout)
                 size = rows[token].size
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}; give a readable file.") from error
@@ -143,16 +143,20 @@ def _name_of(layout: Layout) -> str:
     return "tab" if layout.separator == "\t" else repr(layout.separator)
 
 
-def _vector(path: str | os.PathLike[str], number: int, cell: str, size: int | None) -> np.ndarray:
+def _vector(
+    path: str | os.PathLike[str], number: int, cell: str, size: int | None, layout: Layout
+) -> np.ndarray:
     """The numbers in a cell, of which there must be ``size`` (if it is known) and at least one."""
+    spaces = layout.within == " "
+    words = cell.split() if spaces else filter(None, cell.split(layout.within))
     try:
         with np.errstate(over="ignore"):  # told below
-            vector = np.array([float(word) for word in cell.split()], np.float32)
+            vector = np.array([float(word) for word in words], np.float32)
     except ValueError as error:
         word = str(error).partition(": ")[2]
         raise UserError(
-            f"{path} line {number} has {shown(word)} where a number should be; "
-            "write numbers separated by spaces."
+            f"{path} line {number} has {shown(word)} where a number should be; write numbers "
+            f"separated by {'spaces' if spaces else repr(layout.within) + ' (seq_separator)'}."
         ) from error
     if not np.isfinite(vector).all():
         raise UserError(
@@ -180,13 +184,16 @@ class VectorTable(NamedTuple):
     vectors: np.ndarray
 
 
-def write_vectors(folder: Path, name: str, tables: Mapping[str, VectorTable]) -> None:
+def write_vectors(
+    folder: Path, name: str, tables: Mapping[str, VectorTable], layout: Layout = RECBOLES
+) -> None:
     """Write atomic files of vectors and their digests in one step.
 
     Args:
         folder: where.
         name: of the dataset.
         tables: by suffix: ``<folder>/<name>.<suffix>``.
+        layout: how to write them.
 
     Raises:
         UserError: a file cannot be written.
@@ -194,18 +201,19 @@ def write_vectors(folder: Path, name: str, tables: Mapping[str, VectorTable]) ->
     paths = [folder / f"{name}.{suffix}" for suffix in tables]
     with replacing(*paths, _digests_of(paths[0])) as (*files, record_file):
         for file, table in zip(files, tables.values(), strict=True):
-            _write(file, table)
+            _write(file, table, layout)
         digests = {path.name: of_file(file) for path, file in zip(paths, files, strict=True)}
         record_file.write_text(record_text({"files": digests}), encoding="utf-8")
 
 
-def _write(path: Path, table: VectorTable) -> None:
+def _write(path: Path, table: VectorTable, layout: Layout) -> None:
     # repr of a float32 is its shortest decimal that reads back to the same float32
     words = np.asarray(table.vectors, np.float32).astype(str)
-    with path.open("w", encoding="utf-8") as file:
-        file.write(f"{table.id_field}:token\t{table.vector_field}:float_seq\n")
+    between, within = layout.separator, layout.within
+    with path.open("w", encoding=layout.encoding or "utf-8", newline="\n") as file:
+        file.write(f"{table.id_field}:token{between}{table.vector_field}:float_seq\n")
         for token, row in zip(table.tokens, words, strict=True):
-            file.write(f"{token}\t{' '.join(row)}\n")
+            file.write(f"{token}{between}{within.join(row)}\n")
 
 
 def _digests_of(path: str | os.PathLike[str]) -> Path:

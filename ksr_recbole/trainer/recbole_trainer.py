@@ -32,7 +32,7 @@ class RecBoleTrainer(ProtocolTrainer):
     ) -> None:
         super().__init__(config, model, fingerprint, keys)
         # RecBole's trainer of models without epochs (Pop, EASE) has one, whatever epochs is.
-        self.eval_step = min(self.eval_step, self.epochs)
+        self.eval_step: int = min(self.eval_step, self.epochs)
         self._others: Mapping[str, Any] = {}
         self._first = dict(_loose(model))
 

@@ -21,7 +21,12 @@ from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
 from ksr_recbole.distributed.group import from_main, this_process
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.candidates import CandidateSets, draw_candidates, fitting_counts
+from ksr_recbole.evaluation.candidates import (
+    CandidateSets,
+    draw_candidates,
+    fewest_negatives,
+    fitting_counts,
+)
 from ksr_recbole.evaluation.evaluator import (
     EvalResult,
     SequenceScorer,
@@ -46,8 +51,8 @@ MAY_DIFFER = frozenset(
 )
 """Config keys that may change when a run is resumed."""
 
-UNIFORM = "uni100"
-"""What stands for all items where the weight of popularity is fitted."""
+UNIFORM = 100
+"""Uniform items that stand for all where the weight of popularity is fitted, at most."""
 
 
 class ProtocolTrainer(Trainer):
@@ -255,7 +260,10 @@ class ProtocolTrainer(Trainer):
         """
         self.model.eval()
         sampled = parse_mode(mode).kind == "sampled"
-        candidates = self.candidates(data, mode) if sampled else self._drawn(data, UNIFORM)
+        candidates = self.candidates(data, mode) if sampled else self._some_of_all(data)
+        if candidates is None:
+            self.logger.warning(f"{mode}: a user has every item, so popularity gets no weight.")
+            return 0.0
         dataset, size = data.dataset, self.config["eval_batch_size"]
         scorer = self._scorer(dataset)
         return popularity_weight(scorer, candidates, dataset.sequences, dataset.split, size)
@@ -266,6 +274,12 @@ class ProtocolTrainer(Trainer):
         if key not in self.drawn_candidates:
             self.drawn_candidates[key] = self._drawn(data, mode)
         return self.drawn_candidates[key]
+
+    def _some_of_all(self, data: SequenceEvalData) -> CandidateSets | None:
+        """As many uniform candidates as every user has, up to :data:`UNIFORM`, if any."""
+        drawn_from = (data.dataset.sequences, data.dataset.split, data.phase)
+        count = min(UNIFORM, fewest_negatives(*drawn_from))
+        return draw_candidates(*drawn_from, self.config["seed"], count, 0) if count else None
 
     def _drawn(self, data: SequenceEvalData, mode: str) -> CandidateSets:
         parsed = parse_mode(mode)
