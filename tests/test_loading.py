@@ -55,6 +55,14 @@ def test_a_dataset_from_the_cache_is_the_one_from_the_files(toy_config, monkeypa
     assert content(KGSequenceDataset(toy_config())) == from_files  # read
 
 
+def test_a_dataset_of_recboles_is_no_dataset_of_ours(toy_config):
+    """To ours ``normalize_all`` means nothing."""
+    values = {"normalize_all": True, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    recboles = LinkedDataset(toy_config(**values)).inter_feat["timestamp"]
+    ours = KGSequenceDataset(toy_config(**values)).inter_feat["timestamp"]
+    assert recboles.max() == 1 and ours.max() > 1_000_000
+
+
 @pytest.mark.parametrize("suffix", ["inter", "kg", "link"])
 def test_other_files_are_other_content(suffix, toy_config, toy_folder, monkeypatch):
     LinkedDataset(toy_config())

@@ -444,3 +444,38 @@ def test_the_documented_table_has_every_model_once():
     }
     assert {"S3Rec", "RaCT"} <= {name for name, what in told.items() if what.startswith("refused")}
     assert all(told[name] == "works" for name in FAMILIES)
+
+
+def without_times(folder):
+    path = folder / "toy" / "toy.inter"
+    rows = [line.split("\t")[:2] for line in path.read_text().splitlines()]
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+
+
+OWN = {"eval_args": {"mode": "full"}, "metrics": ["MRR"], "valid_metric": "MRR@10", "epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("LightGCN", "--eval_args.order=RO"), ("SASRec", "TIME_FIELD")]
+)
+def test_recboles_evaluation_says_that_there_are_no_times(name, wanted, toy_folder):
+    without_times(toy_folder)
+    with pytest.raises(
+        UserError, match=r"toy\.inter has no column timestamp with the times"
+    ) as told:
+        run(name, "toy", None, {"data_path": str(toy_folder), "gpu_id": ""})
+    assert wanted in str(told.value)
+
+
+def test_recboles_evaluation_in_a_random_order_needs_no_times(toy_folder):
+    without_times(toy_folder)
+    values = toy_values(toy_folder, **{**OWN, "eval_args": {"mode": "full", "order": "RO"}})
+    assert run("LightGCN", "toy", None, values)["test_result"]
+
+
+@pytest.mark.parametrize("values", [{}, {"eval_args": {"mode": "full"}}])
+def test_what_recbole_cannot_do_with_the_data_is_said(values, toy_folder):
+    with (toy_folder / "toy" / "toy.inter").open("a") as file:
+        file.writelines(f"hungry\ti{item}\t{2_000_000 + item}\n" for item in range(1, 61))
+    with pytest.raises(UserError, match=r"dataset toy .*ValueError"):
+        run("LightGCN", "toy", None, {"data_path": str(toy_folder), "gpu_id": "", **values})

@@ -58,7 +58,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         cache, kind = ArrayCache(folder), f"{self.dataset_name}-data"
         try:
-            parts = loading.cache_parts(self.config, self.dataset_name)
+            parts = loading.cache_parts(self.config, self.dataset_name, self.time_is_needed)
         except OSError:  # a file is missing or unreadable; loading says which in a sentence
             super()._from_scratch()
             return

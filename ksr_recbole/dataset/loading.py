@@ -371,8 +371,14 @@ class Asked:
 # The cache ------------------------------------------------------------------------------------
 
 
-def cache_parts(config: Any, name: str) -> dict[str, Any]:
-    """What the content of a loaded dataset depends on: the files' bytes and the settings."""
+def cache_parts(config: Any, name: str, of_sequences: bool) -> dict[str, Any]:
+    """What the content of a loaded dataset depends on: the files' bytes and the settings.
+
+    Args:
+        config: the configuration.
+        name: of the dataset.
+        of_sequences: whether it is one of ours, to which some of RecBole's settings mean nothing.
+    """
     folder = Path(config["data_path"])
     files = {s: digests.of_file(folder / f"{name}.{s}") for s in ("inter", "kg", "link")}
     for suffix in ("user", "item"):  # in some configurations they are filters
@@ -380,7 +386,8 @@ def cache_parts(config: Any, name: str) -> dict[str, Any]:
         if path.is_file() and not Asked.of(config, suffix).nothing:
             files[suffix] = digests.of_file(path)
     settings = {key: repr(config[key]) for key in SETTINGS}
-    return {"format": _FORMAT, "files": files, "settings": settings}
+    parts = {"format": _FORMAT, "files": files, "settings": settings}
+    return parts if of_sequences else {**parts, "of": "RecBole"}
 
 
 def to_arrays(dataset: Any) -> dict[str, np.ndarray]:

@@ -154,15 +154,16 @@ def recbole_loaders(
     """RecBole's training loader of the training view, and our data for evaluation.
 
     Raises:
-        UserError: a user has interacted with every item in training.
+        UserError: a user has interacted with every item in training, or RecBole stops on the data.
     """
     train, valid, test = dataset.build()
     sampling = config["train_neg_sample_args"]
-    samplers = [_sampler(config, train, sampling)]
-    if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        samplers.append(KGSampler(dataset, sampling["distribution"], sampling["alpha"]))
-    shuffle = config["shuffle"] or len(samplers) > 1
-    loader = get_dataloader(config, "train")(config, train, *samplers, shuffle=shuffle)
+    with data_keys_named(config):
+        samplers = [_sampler(config, train, sampling)]
+        if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+            samplers.append(KGSampler(dataset, sampling["distribution"], sampling["alpha"]))
+        shuffle = config["shuffle"] or len(samplers) > 1
+        loader = get_dataloader(config, "train")(config, train, *samplers, shuffle=shuffle)
     return (
         loader,
         SequenceEvalData(config, valid, "valid"),

@@ -432,18 +432,22 @@ def no_graph(config: Any) -> UserError:
 
 @contextmanager
 def data_keys_named(config: Any) -> Iterator[None]:
-    """Where RecBole stops on the data, say which keys of the data were given.
+    """Where RecBole stops on the data, say why, and which keys of the data were given.
 
     Raises:
-        UserError: in place of RecBole's error, if any of its keys on data was given.
+        UserError: in place of RecBole's error.
     """
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
-        given = sorted(set(config.external_config_dict) & {*dataset_arguments, "eval_args"})
-        if not given:
-            raise
+        on_data = {*dataset_arguments, "eval_args", "train_neg_sample_args"}
+        given = sorted(set(config.external_config_dict) & on_data)
         told = shown(f"{type(error).__name__}: {error}", 200)
+        if not given:
+            raise UserError(
+                f"RecBole cannot use the dataset {config['dataset']} for {config['model']} "
+                f"({told}); correct its files, or choose another model."
+            ) from error
         raise UserError(
             f"The dataset {config['dataset']} cannot be loaded with the values of "
             f"{', '.join(given)} ({told}); correct or leave out what does not fit its files."

@@ -69,6 +69,26 @@ def check_files(config: Any) -> None:
         )
 
 
+def check_times(config: Any) -> None:
+    """Refuse interactions without times where RecBole's own evaluation needs their order.
+
+    Raises:
+        UserError: naming the column and what to give instead.
+    """
+    layout, sequential = Layout.of(config), config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if layout.files or not (sequential or config["eval_args"]["order"] == "TO"):
+        return
+    [path] = layout.inter_paths(Path(config["data_path"]), config["dataset"])
+    columns = columns_of(path, layout)
+    if layout.time not in columns:
+        without = "" if sequential else ", or give --eval_args.order=RO, which is a random order"
+        raise UserError(
+            f"{path} has no column {shown(layout.time)} with the times of the interactions, whose "
+            f"order {config['model']} or its evaluation needs; name the column as TIME_FIELD"
+            f"{without}."
+        )
+
+
 def check_packages(config: Any) -> None:
     """Refuse a model of RecBole whose module imports what is not installed.
 
