@@ -295,7 +295,7 @@ SOURCES = {
         ),
     )
 }
-"""The datasets by name; the paper's four, and two small ones of MovieLens."""
+"""The datasets by name: eight of MovieLens, LFM-1b and Amazon-book."""
 
 
 def how_to_get(name: str) -> str:

@@ -20,6 +20,8 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = re.compile(r"\[([^\]]*)\]\((?:\.\./[^)]*|results(?:/benchmark)?/?)\)")
 
+ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|math):<code>(?P<name>[^<]*)</code>")
+
 API = (
     ("Running", "ksr_recbole.quick_start.run"),
     ("Recommending", "ksr_recbole.inference.recommender"),
@@ -37,6 +39,11 @@ API = (
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links to files outside of the site become plain text."""
     return OUTSIDE.sub(r"\1", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Sphinx's roles of docstrings (``:class:`~a.B` ``) become the last name in code."""
+    return ROLE.sub(lambda found: f"<code>{found['name'].rpartition('.')[2]}</code>", html)
 
 
 def on_files(files: Any, config: Any) -> Any:

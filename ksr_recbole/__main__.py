@@ -37,7 +37,7 @@ COMMANDS = {
     "describe": Command("dataset_atomic.__main__", "say what atomic files hold", ("describe",)),
     "export": Command("ksr_recbole.inference.cli", "write a model directory for Recommender"),
     "serve": Command("ksr_recbole.serve.cli", "a page and a JSON API for a model directory"),
-    "explain": Command("ksr_recbole.explanation.cli", "say why, by the memory of a user"),
+    "explain": Command("ksr_recbole.explanation.cli", "say why items are recommended to a user"),
 }
 """Every command by its name."""
 

@@ -66,8 +66,8 @@ PAPER_MODELS = ("BPR", "NeuMF", "CKE", "FPMC", "RUM_I", "RUM_F", "GRU", "GRU++",
 VARIANTS = ("KSR-paper", "GRU++-trained", "GRU_F-trained")
 """KSR in exactly the paper's setting, and baselines with the freedom that KSR's default has.
 
-GRU++-paper and GRU_F-paper are these two as the paper describes them, and KSR-exact has another
-memory; they are rows where they are named.
+GRU++-paper and GRU_F-paper are GRU++ and GRU_F as the paper describes them, and KSR-exact has
+another memory; they are rows where they are named.
 """
 
 _RECBOLE_FAMILIES = (

@@ -115,6 +115,10 @@ class Value:
         """What the value may be, in a few words; empty if its type says all."""
         if self.choices is not None:
             return ", ".join(map(str, self.choices))
+        if self.kind is int and self.minimum is not None and self.below is not None:
+            return f"{self.minimum:,} to {self.below - 1:,}"
+        if self.kind is int and self.minimum is not None and self.minimum <= -_WHOLE:
+            return "any whole number"
         bounds = (("from", self.minimum), ("below", self.below))
         return " ".join(f"{word} {bound:,}" for word, bound in bounds if bound is not None)
 

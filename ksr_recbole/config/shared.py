@@ -164,7 +164,7 @@ MANY_ITEMS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(Options):
-    """The sample of items that a batch shares, for the losses of :data:`SHARED_SAMPLE`.
+    """The sample of items that a batch shares, for ``sampled_CE`` and ``gBCE``.
 
     Their defaults are ``None``, so that runs with other losses are those they were.
     """

@@ -135,7 +135,7 @@ class KSR(GRU, WithGraph):
     Sizes: ``D`` item embedding (``embedding_size``), ``H`` hidden (``hidden_size``), ``E`` KB
     embedding, key and value (``kg_embedding_size``), ``A`` attributes, ``B`` users, ``T`` steps.
     ``configs/model/KSR-paper.yaml`` holds the paper's setting and ``KSR.yaml`` the default;
-    both document the options.
+    ``KSR.yaml`` documents all options, ``KSR-paper.yaml`` has what differs.
 
     The user vector is the concatenation of :math:`h_t` (not of the shorter transformed query,
     which the text of Sec. 4.3 writes): only then it has the size :math:`L_H + L_E` stated there.
