@@ -579,7 +579,6 @@ def test_given_vectors_are_part_of_the_key_and_their_place_is_not(toy_folder, tm
     [
         ("KSR", {"benchmark_filename": ["train", "valid", "test"]}, "toy.train.inter"),
         ("KSR", {"val_interval": {"year": "[0,inf)"}}, "toy.item"),
-        ("KSR", {"filter_inter_by_user_or_item": True}, "toy.item"),
         ("KSR", {"load_col": None}, "toy.item"),
         ("SASRecF", {"protocol": "paper", "selected_features": ["class"]}, "toy.item"),
         ("KSR", {"additional_feat_suffix": ["ent"]}, "toy.ent"),
@@ -599,6 +598,21 @@ def test_whatever_file_a_run_reads_is_part_of_its_key(model, values, file, toy_f
     one, other = found("one"), found("two")
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] != []
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_items_that_leave_out_interactions_are_part_of_the_key(filtered, toy_folder):
+    """RecBole leaves out what is not in ``.item``; with every item there it changes nothing."""
+
+    def found() -> set[str]:
+        values = toy_values(toy_folder, filter_inter_by_user_or_item=filtered)
+        return set(file_digests(Config("KSR", "toy", None, values)))
+
+    path = toy_folder / "toy" / "toy.item"
+    for n_items, leaves_out in ((60, False), (50, True)):
+        rows = [f"i{item}" for item in range(1, n_items + 1)]
+        path.write_text("\n".join(["item_id:token", *rows]) + "\n")
+        assert ("item" in found()) is (leaves_out and filtered)
 
 
 @pytest.mark.parametrize("model", ["KSR", "GRU", "SASRec", "Pop"])

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dataset_atomic.atomic import scan_atomic
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.comparison.store import PLACES
@@ -40,8 +41,7 @@ def _files(config: Any) -> Iterator[tuple[str, Path]]:
     folder, dataset = Path(config["data_path"]), config["dataset"]
     for path in Layout.of(config).inter_paths(folder, dataset):
         yield path.name.removeprefix(f"{dataset}."), path
-    read = [suffix for suffix in _SIDES if not Asked.of(config, suffix).nothing]
-    for suffix in (*_GRAPH, *read):
+    for suffix in (*_GRAPH, *(side for side in _SIDES if _matters(config, side))):
         yield suffix, folder / f"{dataset}.{suffix}"
     for suffix in config["additional_feat_suffix"] or ():
         yield f"additional.{suffix}", folder / f"{dataset}.{suffix}"
@@ -57,11 +57,41 @@ def _files(config: Any) -> Iterator[tuple[str, Path]]:
         yield name, folder / name
 
 
-def _digest(path: Path) -> str:
+def _matters(config: Any, side: str) -> bool:
+    """Whether a run reads values of users or items, or only their ids and leaves others out."""
+    asked, layout = Asked.of(config, side), Layout.of(config)
+    folder, dataset = Path(config["data_path"]), config["dataset"]
+    path = folder / f"{dataset}.{side}"
+    if asked.nothing or not path.is_file():
+        return False
+    if asked.load != () or asked.used:
+        return True
+    column = layout.user if side == "user" else layout.item
+    paths = [part for part in layout.inter_paths(folder, dataset) if part.is_file()]
+    return any(_leaves_out(*map(_identity, (path, part)), column, layout) for part in paths)
+
+
+_Identity = tuple[str, int, int, int]
+"""A file, and what tells that its content is another."""
+
+
+def _identity(path: Path) -> _Identity:
     found = path.stat()
-    return _digest_of(os.fspath(path), found.st_ino, found.st_size, found.st_mtime_ns)
+    return os.fspath(path), found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _leaves_out(side: _Identity, inter: _Identity, column: str, layout: Layout) -> bool:
+    """Whether an interaction is with an id that is not in the file of users or items."""
+    known = scan_atomic(side[0], [column], layout).select(column)
+    others = scan_atomic(inter[0], [column], layout).select(column)
+    return not others.join(known, on=column, how="anti").head(1).collect().is_empty()
+
+
+def _digest(path: Path) -> str:
+    return _digest_of(_identity(path))
 
 
 @lru_cache(maxsize=256)
-def _digest_of(path: str, *_: int) -> str:
-    return digests.of_file(path)
+def _digest_of(file: _Identity) -> str:
+    return digests.of_file(file[0])
