@@ -254,6 +254,19 @@ def test_an_item_without_a_title_is_called_as_its_entity(films, tmp_path):
     assert item_titles(dataset, items) == [items[0], *(f"Song {i}" for i in items[1:])]
 
 
+@pytest.mark.parametrize("key", ["title_id", "item_name", "name"])
+@pytest.mark.parametrize("more", ["", "\tname_of_it:token_seq"])
+def test_a_column_of_ids_that_is_called_as_titles_are_is_none(key, more, toy_config, toy_folder):
+    folder = toy_folder / "toy"
+    for suffix in ("inter", "link"):
+        path = folder / f"toy.{suffix}"
+        path.write_text(path.read_text().replace("item_id:token", f"{key}:token", 1))
+    rows = "".join(f"i{item}" + ("\tFilm" if more else "") + "\n" for item in range(1, 4))
+    (folder / "toy.item").write_text(f"{key}:token{more}\n{rows}")
+    dataset = load_dataset(toy_config(ITEM_ID_FIELD=key, data_cache_dir=None))
+    assert item_titles(dataset, ["i1", "i9"]) == ["Film" if more else "i1", "i9"]
+
+
 @pytest.mark.parametrize(
     ("suffix", "text", "said"),
     [
@@ -585,6 +598,15 @@ def test_a_checkpoint_is_enough(tmp_path, monkeypatch, changes):
     assert told == (explanation.value_matrix == "shared")
 
 
+def test_a_model_that_was_not_evaluated_yet_is_not_explained(tmp_path):
+    folder = write_toy(tmp_path / "data")
+    path = train(folder, embedding_size=6)
+    checkpoint.save(path, {**checkpoint.load(path), "epoch": -1, "best_epoch": -1})
+    given = {key: toy_values(folder)[key] for key in ("data_path", "data_cache_dir", "gpu_id")}
+    with pytest.raises(UserError, match="first epoch was not evaluated yet"):
+        load_trained(path, values=given)
+
+
 def test_the_command_shows_writes_and_says_where(trained, tmp_path, capsys):
     targets = [tmp_path / "new" / name for name in ("a.html", "a.png", "a.json")]
     extra = [f"--{path.suffix[1:]}={path}" for path in targets]
@@ -631,6 +653,7 @@ def test_json_is_all_there_is_on_stdout(trained, capsys):
         (["--user=u1", "--stepz=3"], "Unknown config key 'stepz'"),
         (["--user=u1", "--html=/proc/none/x.html"], "Cannot write the file /proc/none/x.html"),
         (["--user=u1", "--png=/tmp"], "Cannot write the file /tmp .png.: Is a directory"),
+        (["--user=u1", "--html=new/out", "--png=./new/out"], "--html and --png name one file"),
         (["u1"], "Cannot read the argument 'u1'"),
     ],
 )

@@ -604,3 +604,12 @@ def test_nearest_neighbours_are_compared_with_the_exact_search(toy_folder, monke
 
 def test_public_names():
     assert {"Recommender", "save_model"} <= set(ksr_recbole.__all__)
+
+
+def test_one_string_where_a_list_is_meant_is_refused(rec):
+    """Python would read it as a list of its letters, which may be users and items."""
+    for ask in (rec.recommend_batch, rec.user_vectors):
+        with pytest.raises(UserError, match=r"queries is 'u1'; give a list, such as \['u1'\]"):
+            ask("u1")
+    with pytest.raises(UserError, match="items is 'i1'; give a list"):
+        rec.explain("u1", items="i1")

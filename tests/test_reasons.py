@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -249,6 +250,24 @@ def test_the_same_fact_from_two_relations_is_one_reason():
     assert ryan.phrase == "with Meg Ryan"
     assert [r.phrase for r in told.common] == ["Romance (genre)"]
     assert told.sentence == "Nora Ephron (director, writer), like Film 3 and Film 2."
+
+
+def test_a_reason_of_several_facts_weighs_each_item_once(monkeypatch):
+    """Where weights are what the score loses without an item, they are not the attributes'."""
+    knowledge = knowledge_of(
+        ("director", "Woody Allen", [1, 2, 9]),
+        ("writer", "Woody Allen", [2, 3, 9]),
+        ("actor", "Mia Farrow", [2, 9]),
+        ("genre", "Romance", list(range(1, 20))),
+    )
+    lost = csr_matrix(([0.5, 0.25, 0.125], ([0, 0, 0], [1, 2, 3])), (1, len(knowledge.item_tokens)))
+    module = sys.modules[explain.__module__]
+    monkeypatch.setattr(module, "is_split", lambda model: False)
+    monkeypatch.setattr(module, "influences", lambda *given: lost)
+    told = reasons_in_words(knowledge, [1.0] * 4, [1, 2, 3], 9)
+    allen, farrow = told.reasons
+    assert allen.labels == ("director", "writer") and allen.weight == pytest.approx(0.875)
+    assert farrow.weight == pytest.approx(0.25)
 
 
 def test_what_does_not_speak_for_an_item_is_not_called_a_reason():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ksr_recbole.arguments import Parser, count_of
 from ksr_recbole.cli import run_command, say_loading, task_of
+from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable_file, replacing
 from ksr_recbole.text import below
 
@@ -57,6 +58,9 @@ def _run(given: Namespace) -> int:
     to_stdout = given.json == _STDOUT
     named = {kind: path for kind in _FILES if (path := getattr(given, kind)) not in (None, _STDOUT)}
     targets = {kind: ensure_writable_file(path, kind) for kind, path in named.items()}
+    if len({path.resolve() for path in targets.values()}) < len(targets):
+        kinds = " and ".join(f"--{kind}" for kind in targets)
+        raise UserError(f"{kinds} name one file; give each a file of its own.")
     who = f"User {given.user}" if given.user else "A telling user"
     about = f"{who}, {given.checkpoint or task_of(given)}"
     say_loading(about, sys.stderr if to_stdout else sys.stdout)

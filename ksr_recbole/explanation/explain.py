@@ -186,7 +186,7 @@ def recommendations_of(
         found = influences(model, chosen, length, items, shape[1])
         asked = Candidates(best, owners, attention, influence=found)
     shared = SharedFacts.of(knowledge, histories, asked)
-    return Wording(knowledge, history, shared).recommendations(best, scores)
+    return Wording(knowledge, history, shared, asked.influence).recommendations(best, scores)
 
 
 def _check_fit(model: Any, dataset: Any) -> None:

@@ -134,7 +134,7 @@ def _relation_names(path: Path, layout: Layout) -> dict[str, str]:
     if not path.is_file():
         return {}
     rows = scan_atomic(path, {layout.relation: "token"}, layout).collect()
-    if _ENTITY_NAME not in rows.columns:
+    if _ENTITY_NAME not in rows.columns or layout.relation == _ENTITY_NAME:
         return {}
     return dict(rows.select(layout.relation, _ENTITY_NAME).drop_nulls().iter_rows())
 
@@ -146,7 +146,7 @@ def _titles(path: Path, layout: Layout, wanted: Collection[str]) -> dict[str, st
     key = layout.item
     rows = scan_atomic(path, {key: "token"}, layout)
     columns = rows.collect_schema().names()
-    title = _title_column(columns)
+    title = _title_column(column for column in columns if column != key)
     if title is None:
         return None
     year = _YEAR if _YEAR in columns else None
@@ -181,7 +181,7 @@ def _rows(
     rows: pl.LazyFrame, key: str, wanted: Collection[str], columns: list[str]
 ) -> list[dict[str, Any]]:
     chosen = pl.col(key).is_in(sorted(wanted))
-    return rows.select(key, *columns).filter(chosen).collect().to_dicts()
+    return rows.select(list(dict.fromkeys([key, *columns]))).filter(chosen).collect().to_dicts()
 
 
 def _reverses(path: Path, layout: Layout) -> dict[str, str]:
@@ -190,7 +190,7 @@ def _reverses(path: Path, layout: Layout) -> dict[str, str]:
         return {}
     relation = layout.relation
     rows = scan_atomic(path, {relation: "token"}, layout).collect()
-    if not {"reverse_id", "attribute"} <= set(rows.columns):
+    if not {"reverse_id", "attribute"} <= set(rows.columns) - {relation}:
         return {}
     front = set(rows.filter(pl.col("attribute").cast(pl.Float64, strict=False) == 1)[relation])
     pairs = rows.select(relation, "reverse_id").iter_rows()

@@ -58,6 +58,7 @@ def load_trained(
     content = checkpoint.load(path)
     _check_content(path, content, {"model": model, "dataset": dataset})
     kind = _class_with_memory(content["model"])
+    checkpoint.check_evaluated(path, content)
     config = config_of(content, values)
     data = cast(KGSequenceDataset, dataset_of(path, content, config))  # all that KSR runs on
     loaded = _with_weights(kind, config, data, path, content["state_dict"])

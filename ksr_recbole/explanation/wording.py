@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import csc_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Chosen, Item, Often, Reason, Recommendation
@@ -127,11 +127,13 @@ class Wording:
         knowledge: names everything.
         history: item ids, the latest last, ``int64 [T]``.
         found: what the recommendations share with it; row ``k`` is recommendation ``k``.
+        influence: what each item of the history weighs, where weights are that, ``[K, n]``.
     """
 
     knowledge: Knowledge
     history: np.ndarray
     found: SharedFacts
+    influence: csr_matrix | None = None
 
     def recommendations(self, best: np.ndarray, scores: np.ndarray) -> tuple[Recommendation, ...]:
         """The recommended items ``[K]``, the best first, with their scores and reasons."""
@@ -164,7 +166,14 @@ class Wording:
                 same.add(fact)
             elif len(kept) < MOST:
                 kept.append(fact)
-        return tuple(map(self._reason, kept))
+        return tuple(self._reason(fact, self._weight(fact, rows[0])) for fact in kept)
+
+    def _weight(self, fact: _Fact, row: int) -> float:
+        """What speaks for the item: its attributes' parts, or each item that is named once."""
+        if self.influence is None:
+            return sum(weight for weight, _ in fact.weights.values())
+        items = np.unique(self.history[sorted(fact.steps)])
+        return float(self.influence[self.found.rows[row]].toarray()[0, items].sum())
 
     def _fact(self, had: csc_matrix, row: int) -> _Fact:
         fact = int(self.found.facts[row])
@@ -180,7 +189,7 @@ class Wording:
             float(knowledge.rarity[fact]),
         )
 
-    def _reason(self, fact: _Fact) -> Reason:
+    def _reason(self, fact: _Fact, weight: float) -> Reason:
         attributes = tuple(fact.weights)
         labels = _different(plain_label(self.knowledge.attributes[a].label) for a in attributes)
         n = len(self.history)
@@ -189,7 +198,6 @@ class Wording:
             for step in sorted(fact.steps, reverse=True)
         )
         phrase = phrase_of(labels, fact.value)
-        weights, attention = zip(*fact.weights.values(), strict=True)
         return Reason(
             phrase,
             sentence_of(phrase, chosen),
@@ -197,8 +205,8 @@ class Wording:
             labels,
             self.knowledge.entity_tokens[fact.entity],
             fact.value,
-            sum(attention),
-            sum(weights),
+            sum(attention for _, attention in fact.weights.values()),
+            weight,
             fact.rarity,
             fact.n_items,
             chosen,

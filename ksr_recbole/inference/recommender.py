@@ -210,6 +210,7 @@ class Recommender:
         """
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise UserError(f"k is {k!r}; it must be a positive whole number of items.")
+        _check_listed("queries", queries)
         readings = [self._reading(query) for query in queries]
         self._check_something_known(readings)
         at_once = SCORES_AT_ONCE if self.model.INNER_PRODUCT else PAIRS
@@ -259,6 +260,7 @@ class Recommender:
         assert isinstance(self.model, KSR)
         _check_count("steps", steps, 0)
         _check_count("top", top, 1)
+        _check_listed("items", items)
         state = self.start(user_or_items)
         if items is None:
             found = self.recommend(state, k, exclude_history)
@@ -380,6 +382,7 @@ class Recommender:
             UserError: see :meth:`user_vector`.
         """
         self._check_inner_product()
+        _check_listed("queries", queries)
         readings = [self._reading(query) for query in queries]
         parts = [np.empty((0, self._vectors.shape[1]), np.float32)]
         for start in range(0, len(readings), USERS_AT_ONCE):
@@ -477,6 +480,12 @@ class Recommender:
 def _check_count(name: str, count: object, least: int) -> None:
     if not isinstance(count, int) or isinstance(count, bool) or count < least:
         raise UserError(f"{name} is {count!r}; it must be a whole number from {least} up.")
+
+
+def _check_listed(name: str, given: object) -> None:
+    """Refuse one string, which Python reads as a list of its letters."""
+    if isinstance(given, str):
+        raise UserError(f"{name} is {given!r}; give a list, such as [{given!r}].")
 
 
 def _part(memory: SequenceState, rows: slice) -> SequenceState:

@@ -64,11 +64,7 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
     content = checkpoint.load(path)
     name = content["model"]
     sequence_model(name)
-    if content["best_epoch"] < 0:
-        raise UserError(
-            f"Checkpoint {path} is of a run that was stopped before its first epoch was "
-            "evaluated; resume it first."
-        )
+    checkpoint.check_evaluated(path, content)
     config = config_of(content, values)
     dataset = dataset_of(path, content, config)
     tokens, weights = _tokens(dataset, content["state_dict"]), content["state_dict"]

@@ -135,6 +135,19 @@ def _not_of(path: str | os.PathLike[str], model: str, problem: str) -> UnusableC
     )
 
 
+def check_evaluated(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that holds a model before its training.
+
+    Raises:
+        UserError: no epoch was evaluated yet.
+    """
+    if content["best_epoch"] < 0:
+        raise UserError(
+            f"Checkpoint {path} is of a run whose first epoch was not evaluated yet; resume it "
+            "first, or wait for it."
+        )
+
+
 def check_same_run(
     path: str | os.PathLike[str],
     content: Mapping[str, Any],
