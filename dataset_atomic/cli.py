@@ -41,6 +41,13 @@ CSV = "csv"
 CONVERTERS = (*SOURCES, FREEBASE, CSV)
 """What `convert` knows."""
 
+_OF_CSV = {
+    "dataset": None, "user": "user_id", "item": "item_id", "time": "timestamp", "rating": None,
+    "separator": ",", "columns": None, "items": None, "attributes": "", "items_id": None,
+    "title": None, "whole": "", "ranges": 5,
+}  # fmt: skip
+"""Options of `convert csv` alone, and their defaults."""
+
 _LAYOUT = [key for key in KEYS.values() if key != "seq_separator"]
 """RecBole's keys on how files are written; converted ones have no sequences of numbers."""
 
@@ -115,20 +122,41 @@ def _add_convert(command: Parser) -> None:
     table = command.add_argument_group("csv only: --raw is the file of interactions")
     add = table.add_argument
     add("--dataset", metavar="NAME", help="name of the dataset")
-    add("--user", default="user_id", metavar="COLUMN")
-    add("--item", default="item_id", metavar="COLUMN")
-    add("--time", default="timestamp", metavar="COLUMN")
+    add("--user", default=_OF_CSV["user"], metavar="COLUMN")
+    add("--item", default=_OF_CSV["item"], metavar="COLUMN")
+    add("--time", default=_OF_CSV["time"], metavar="COLUMN")
     add("--rating", metavar="COLUMN", help="kept if given")
-    add("--separator", default=",", metavar="S", help="between columns (,); \\t is a tab")
+    add(
+        "--separator",
+        default=_OF_CSV["separator"],
+        metavar="S",
+        help="between columns (,); \\t is a tab",
+    )
     add("--columns", metavar="A,B,...", help="names of the columns of a file without a header")
     own = command.add_argument_group("csv only: a table of items, with or in place of a graph")
     add = own.add_argument
     add("--items", type=Path, metavar="FILE", help="text with a header, .json, .jsonl or .parquet")
-    add("--attributes", default="", metavar="A,B,...", help="its columns that describe items (all)")
+    add(
+        "--attributes",
+        default=_OF_CSV["attributes"],
+        metavar="A,B,...",
+        help="its columns that describe items (all)",
+    )
     add("--items-id", metavar="COLUMN", help="its column of ids (that of --item)")
     add("--title", metavar="COLUMN", help="its column of titles (one called title or name)")
-    add("--whole", default="", metavar="A,B,...", help="attributes not split or cut into ranges")
-    add("--ranges", type=int, default=5, metavar="N", help="ranges that numbers are cut into (5)")
+    add(
+        "--whole",
+        default=_OF_CSV["whole"],
+        metavar="A,B,...",
+        help="attributes not split or cut into ranges",
+    )
+    add(
+        "--ranges",
+        type=int,
+        default=_OF_CSV["ranges"],
+        metavar="N",
+        help="ranges that numbers are cut into (5)",
+    )
 
     _add_layout(command, [key for key in _LAYOUT if key != "benchmark_filename"])
 
@@ -169,7 +197,7 @@ def _convert(given: argparse.Namespace) -> None:
         period=_period(given),
         names=given.names,
         overwrite=given.overwrite,
-        layout=_layout(given),
+        layout=replace(_layout(given), files=()),  # what is written is one .inter
     )
     print(f"Converting {given.name} from {given.raw or 'what is installed'} ...", flush=True)
     report = _converted(given, options)
@@ -191,6 +219,11 @@ def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:
     name = given.name
     if name == CSV:
         return _convert_csv(given, options)
+    if used := [key for key, default in _OF_CSV.items() if getattr(given, key) != default]:
+        raise UserError(
+            f"--{used[0].replace('_', '-')} is for `convert csv` alone; leave it out, or convert "
+            "your own table of interactions with that."
+        )
     if name not in CONVERTERS:
         raise UserError(
             f"There is no converter '{shown(name)}'; expected one of "
@@ -213,18 +246,28 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
     check_name(given.dataset, "dataset")
     out = given.out or DATASETS / given.dataset
     ensure_free(out, options)
-    wanted = {given.user: "user_id", given.item: "item_id", given.time: "timestamp"}
-    if given.rating:
-        wanted[given.rating] = "rating"
+    meanings = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
+    wanted = {raw: meaning for key, meaning in meanings.items() if (raw := getattr(given, key))}
+    named = [raw for key in meanings if (raw := getattr(given, key))]
+    if twice := next((raw for raw in named if named.count(raw) > 1), None):
+        raise UserError(
+            f"Two of --user, --item, --time and --rating name the column {shown(repr(twice))} "
+            "(they are user_id, item_id, timestamp and none by default); give each its own."
+        )
     separator = given.separator.replace("\\t", "\t")
     if len(separator.encode()) != 1:
         raise UserError(f"--separator is {separator!r}; expected one ASCII character, or \\t.")
     columns: dict[str, str] | tuple[str, ...] = wanted
     if given.columns:
-        columns = tuple(wanted.get(name, f"\0{name}") for name in given.columns.split(","))
-        missing = [raw for raw, name in wanted.items() if name not in columns]
-        if missing:
-            raise UserError(f"--columns={given.columns} does not name the column '{missing[0]}'.")
+        names = [name.strip() for name in given.columns.split(",")]
+        columns = tuple(wanted.get(name, f"\0{k}") for k, name in enumerate(names))
+        for raw, name in wanted.items():
+            if columns.count(name) != 1:
+                how = "twice" if name in columns else "not at all"
+                raise UserError(
+                    f"--columns={shown(given.columns)} names the column {shown(repr(raw))} {how}; "
+                    "name it once."
+                )
     layout = TextFormat(columns, separator, quoted=True, header=not given.columns)
     items, graph = _items(given, separator), Graph.given(given.kg or [], options.names)
     if items is None or given.kg or given.link:
@@ -242,8 +285,10 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
 
 def _items(given: argparse.Namespace, separator: str) -> Items | None:
     if given.items is None:
-        if used := [key for key in ("attributes", "title", "whole") if getattr(given, key)]:
-            raise UserError(f"--{used[0]} is about a table of items; give it with --items=FILE.")
+        about = ("attributes", "title", "whole", "items_id", "ranges")
+        if used := [key for key in about if getattr(given, key) != _OF_CSV[key]]:
+            told = used[0].replace("_", "-")
+            raise UserError(f"--{told} is about a table of items; give it with --items=FILE.")
         return None
     attributes, whole = (
         tuple(name.strip() for name in text.split(",") if name.strip())

@@ -647,6 +647,44 @@ def test_rows_of_recboles_alone_take_what_the_protocol_reads(values, toy_folder)
     assert plan_of(toy_folder, ("SASRec", "Pop"), **values).cells
 
 
+def test_processes_and_workers_that_draw_for_themselves_are_part_of_the_key():
+    alone = cell_key({"gamma": 1}, 1, {})
+    assert cell_key({"gamma": 1, "nproc": 1, "world_size": -1, "worker": 0}, 1, {}) == alone
+    several = [cell_key({"gamma": 1, name: 2}, 1, {}) for name in ("nproc", "world_size", "worker")]
+    assert len({alone, *several}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("seed: 7", "gives seed, which is no key of the benchmark; give --seeds instead"),
+        ("model: KSR", "give --models instead"),
+        ("dataset: ml-1m", "give --dataset=ml-1m to the command"),
+        ("task: next-session", "give --task=next-session to the command"),
+        ("results_dir: x", "give --results_dir=x to the command"),
+        ("dataset: toy", None),
+    ],
+)
+def test_config_files_name_nothing_that_the_benchmark_is_given(text, told, command, faked, capsys):
+    file = Path("mine.yaml")
+    file.write_text(f"{text}\n")
+    status = cli.main([*command, "--models=GRU", "--config_files=mine.yaml"])
+    assert status == (0 if told is None else 2)
+    assert told is None or told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("loss", ["KSR, loss_type sampled_CE"]), ("ladder", ["GRU++, score of Eq. 2"]),
+     ("value-matrix", ["KSR, value_matrix shared"])],
+)  # fmt: skip
+def test_a_study_without_its_reference_compares_no_row_with_itself(name, kept):
+    study = STUDIES[name]
+    rows = [setting for setting in study.settings if setting.label in kept]
+    assert rows and study.only(rows).baselines == ()
+    assert study.only(study.settings).baselines == study.baselines
+
+
 def test_an_option_without_a_value_is_no_part_of_a_key():
     without = cell_key({"gamma": 1}, 1, {})
     assert cell_key({"gamma": 1, "new": None}, 1, {}) == without

@@ -139,6 +139,61 @@ def test_a_user_s_own_csv(tmp_path):
     assert found == expected_inter()
 
 
+def test_columns_that_are_not_wanted_may_have_one_name(tmp_path):
+    rows = [f"web,{u},{i},x,{t}" for u, i, _, t in ratings()]
+    link, graph = write_links(tmp_path / "l.txt"), write_graph("tsv", tmp_path)
+    raw = write(tmp_path / "b.csv", rows)
+    given = ["--link", link, "--kg", graph, "--dataset=mine", "--raw", raw]
+    names = "--columns=_, user_id,item_id,_,timestamp"
+    assert convert("csv", tmp_path / "o", *given, names) == 0
+    found = [(u, i, int(t)) for u, i, t in table(tmp_path / "o", "mine", "inter").rows()]
+    assert found == expected_inter()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["csv", "--dataset=m", "--raw=r", "--item=user_id"], "name the column 'user_id'"),
+        (["csv", "--dataset=m", "--raw=r", "--rating=timestamp"], "name the column 'timestamp'"),
+        (["csv", "--dataset=m", "--raw=r", "--columns=user_id,user_id,item_id,timestamp"],
+         "names the column 'user_id' twice; name it once"),
+        (["csv", "--dataset=m", "--raw=r", "--columns=user_id,item_id"], "'timestamp' not at all"),
+        (["csv", "--dataset=m", "--raw=r", "--ranges=7"], "--ranges is about a table of items"),
+        (["csv", "--dataset=m", "--raw=r", "--items-id=x"], "--items-id is about a table of items"),
+        (["ml-1m", "--raw=r", "--items=x"], "--items is for `convert csv` alone"),
+        (["ml-1m", "--raw=r", "--dataset=mine"], "--dataset is for `convert csv` alone"),
+        (["ml-100k", "--separator=;"], "--separator is for `convert csv` alone"),
+        (["ml-100k", "--items-id=x"], "--items-id is for `convert csv` alone"),
+    ],
+)  # fmt: skip
+def test_options_that_mean_nothing_are_refused(words, said, tmp_path, capsys):
+    sentence = complaint(capsys, "convert", *words, "--out", tmp_path / "o")
+    assert said in sentence and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("blank", ['""', '" "', " "])
+@pytest.mark.parametrize("column", [0, 1])
+def test_a_blank_id_is_refused_before_anything_is_written(blank, column, tmp_path, capsys):
+    rows = [[str(u), str(i), str(t)] for u, i, _, t in ratings()]
+    rows[3][column] = blank
+    raw = write(tmp_path / "a.csv", ["user_id,item_id,timestamp", *map(",".join, rows)])
+    link, graph = write_links(tmp_path / "l.txt"), write_graph("tsv", tmp_path)
+    given = ["csv", "--raw", raw, "--dataset=m", "--link", link, "--kg", graph]
+    sentence = complaint(capsys, "convert", *given, "--out", tmp_path / "o")
+    assert "line 5" in sentence and "fill it in" in sentence
+    assert not list((tmp_path / "o").glob("*.inter"))
+
+
+def test_what_is_converted_is_one_file_whatever_a_run_reads(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("benchmark_filename: [train, valid, test]\n")
+    link, graph = write_links(tmp_path / "l.txt"), write_graph("tsv", tmp_path)
+    rows = [f"{u},{i},{t}" for u, i, _, t in ratings()]
+    raw = write(tmp_path / "a.csv", ["user_id,item_id,timestamp", *rows])
+    given = ["--raw", raw, "--dataset=m", "--link", link, "--kg", graph]
+    assert convert("csv", tmp_path / "o", *given, "--config_files", config) == 0
+
+
 @pytest.mark.parametrize("hops", [1, 2])
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_every_graph_format_gives_the_same_triples(kind, hops, tmp_path):
@@ -251,6 +306,11 @@ def test_period_repeats_and_links(tmp_path, capsys):
         ("2000-12-31T22:00:19Z", 978300019, "%Y-%m-%dT%H:%M:%S%.fZ"),
         ("2000-12-31T23:00:19+01:00", 978300019, "%Y-%m-%dT%H:%M:%S%.f%:z"),
         ("2000-12-31", 978220800, "%Y-%m-%d"),
+        ("20001231", 978220800, "%Y%m%d"),
+        ("20001231220019", 978300019, "%Y%m%d%H%M%S"),
+        ("12/31/00", 978220800, "%m/%d/%y"),
+        ("31.12.00", 978220800, "%d.%m.%y"),
+        ("12345678", 12345678, "seconds"),
     ],
 )
 def test_timestamps(tmp_path, text, seconds, form):

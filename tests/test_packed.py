@@ -153,5 +153,8 @@ def test_members_that_unpack_to_more_than_they_say(tmp_path):
 def test_other_options_are_refused_with_pack(tmp_path, capsys):
     assert cli.main(["--pack", "--dataset=toy", "--models=KSR", f"--results_dir={tmp_path}"]) == 2
     assert "--pack takes" in capsys.readouterr().err
+    for other in ("--seeds=5", "--jobs=2"):
+        assert cli.main(["--pack", "--dataset=toy", other, f"--results_dir={tmp_path}"]) == 2
+        assert "--pack takes" in capsys.readouterr().err
     assert cli.main(["--pack", "--dataset=toy", f"--results_dir={tmp_path}"]) == 2
     assert "no finished cells" in capsys.readouterr().err

@@ -249,6 +249,17 @@ def test_more_epochs_can_be_added_to_a_finished_run(toy_folder, tmp_path):
     assert longer["epochs_trained"] == 4
 
 
+def test_a_run_that_was_killed_when_it_had_stopped_early_is_finished(toy_folder):
+    """Early stopping is decided before the last checkpoint says that the run is finished."""
+    first = toy_run(toy_folder, epochs=30, stopping_step=0)
+    assert first["epochs_trained"] < 30
+    path = first["checkpoint"]
+    checkpoint.save(path, {**checkpoint.load(path), "finished": False})
+    again = toy_run(toy_folder, epochs=30, stopping_step=0, resume=path)
+    assert again["epochs_trained"] == first["epochs_trained"]
+    assert again["metrics"] == first["metrics"]
+
+
 def test_other_modes_can_be_reported_of_a_finished_run(toy_folder):
     first = toy_run(toy_folder)
     again = toy_run(toy_folder, report_modes=["uni3"], resume=True)

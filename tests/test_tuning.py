@@ -60,7 +60,8 @@ def stored(folder: Path, model: str = "GRU") -> dict[str, Any]:
 def failure(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
     """Run the command, expect one sentence on stderr and exit status 2; return the sentence."""
     assert main(arguments) == 2
-    errors = capsys.readouterr().err.strip().splitlines()
+    told = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in told if "has no effect on GRU" not in line]
     assert len(errors) == 1 and errors[0].startswith("error: "), errors
     return errors[0]
 
@@ -475,6 +476,38 @@ def test_bad_input_is_told_in_one_sentence(toy_folder, capsys, ranges, extra, se
         arguments = [*(a for a in arguments if "dropout_prob" not in a), *extra]
     assert sentence in failure(capsys, arguments)
     assert not cells(toy_folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("dropout_prob: 0.5\n", "dropout_prob is given for every trial"),
+        ("nproc: 2\n", "nproc has no effect on a search"),
+    ],
+)
+def test_what_a_config_file_fixes_is_fixed(text, sentence, toy_folder, capsys):
+    file = toy_folder / "mine.yaml"
+    file.write_text(text)
+    given = command(toy_folder, "dropout_prob choice [0.1]\n", f"--config_files={file}")
+    assert sentence in failure(capsys, given)
+
+
+def test_a_config_file_names_model_and_dataset(toy_folder, capsys, monkeypatch):
+    """As the file of best settings does, which a search leaves."""
+    file = toy_folder / "mine.yaml"
+    file.write_text("model: GRU++\ndataset: toy\ntrain_neg_sample_args: {sample_num: 2}\n")
+    monkeypatch.setattr(search, "run_jobs", run_jobs)
+    given = command(toy_folder, RATES, f"--config_files={file}", "--train_neg_sample_args.alpha=1")
+    given = [each for each in given if not each.startswith(("--model=", "--dataset="))]
+    assert main(given) == 0, capsys.readouterr().err
+    assert stored(toy_folder, "GRU++")["dataset"] == "toy"
+
+
+@pytest.mark.parametrize(
+    "key", ["eval_batch_size", "num_threads", "memory_backend", "nproc", "device"]
+)
+def test_what_changes_no_trial_cannot_be_tuned(key, toy_folder, capsys):
+    assert "cannot be tuned" in failure(capsys, command(toy_folder, f"{key} choice [1,2]\n"))
 
 
 def test_a_missing_params_file_or_model(toy_folder, capsys):

@@ -167,7 +167,9 @@ def _years(texts: pl.Series) -> pl.Series:
         if years.null_count() == texts.null_count():
             break
         times = texts.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
-        years = years.fill_null(times.dt.year().cast(pl.String))
+        found = times.dt.year()
+        found = found.set(~found.is_between(1000, 9999), None)  # "5/1/99" is not of the year 99
+        years = years.fill_null(found.cast(pl.String))
     return years
 
 

@@ -111,6 +111,12 @@ def read_interactions(
         if "rating" in frame.columns:
             frame = frame.with_columns(_ratings(block))
         bare = frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
+        for column in ("user_id", "item_id"):
+            if (empty := bare[column] == "").any():
+                raise UserError(
+                    f"{block.line_of(int(empty.arg_max() or 0))}: column '{column}' is blank; fill "
+                    "it in or remove the line."
+                )
         stripped += int((bare["user_id"] != frame["user_id"]).sum())
         stripped += int((bare["item_id"] != frame["item_id"]).sum())
         frame = bare

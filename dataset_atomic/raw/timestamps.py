@@ -18,9 +18,16 @@ DATE_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f",
     "%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y/%m/%d",
     "%Y%m%dT%H%M%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%m/%d/%Y",
+    "%d.%m.%y", "%m/%d/%y",
 )  # fmt: skip
 """Dates that are recognised; without a zone they are taken as UTC."""
 
+
+_OF_DIGITS = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+"""Dates that look like numbers, by how many digits they have."""
+
+_FIRST_YEAR, _LAST_YEAR = 1900, 2100
+"""Years of dates; "1/3/24" is not one of the year 24, nor 20240301 a number of seconds."""
 
 _FINEST = 10**6
 """Times are distinguished to this part of a second, or finer where the file is."""
@@ -83,6 +90,12 @@ def unit_of(times: np.ndarray) -> str:
 
 def _form_of(values: pl.Series) -> str:
     numbers = values.cast(pl.Float64, strict=False)
+    for digits, form in _OF_DIGITS.items():
+        if (
+            values.str.contains(rf"^\d{{{digits}}}$").all()
+            and not _convert(values, form).null_count()
+        ):
+            return form
     if len(numbers) and numbers.null_count() < len(numbers):
         return unit_of(numbers.drop_nulls().to_numpy())
     fits = {f: len(values) - _convert(values, f).null_count() for f in DATE_FORMATS}
@@ -96,7 +109,8 @@ def _convert(values: pl.Series, form: str) -> pl.Series:
         return pl.Series([None] * len(values), dtype=pl.Int64)
     if form not in UNITS:
         times = values.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
-        return times.dt.epoch("us")
+        known = times.dt.year().is_between(_FIRST_YEAR, _LAST_YEAR)
+        return times.dt.epoch("us").set(~known, None)
     numbers = values.cast(pl.Int64, strict=False)
     finer = max(_FINEST // UNITS[form], 1)
     # What is too large is refused below; here it must only not overflow.

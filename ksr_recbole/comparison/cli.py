@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ksr_recbole.arguments import Parser, count_of, path_of, switched_on
 from ksr_recbole.choices import choose_from
 from ksr_recbole.cli import run_command, say_loading, tell_written
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.names import check_name
 from ksr_recbole.registry import (
     GROUPS,
@@ -96,7 +96,8 @@ def _pack(given: Namespace) -> int:
     from ksr_recbole.comparison.store import Store
 
     others = (given.models, given.task, given.study, given.config_files, given.values)
-    if any((*others, given.keep_checkpoints, given.by_frequency)):
+    many = given.seeds != 1 or given.jobs != 1
+    if any((*others, given.keep_checkpoints, given.by_frequency, many)):
         raise UserError("--pack takes --dataset and --results_dir only; leave the others out.")
     dataset = check_name(given.dataset or "ml-100k", "dataset")
     print(pack(Store.of(given.results_dir, dataset)))
@@ -120,6 +121,7 @@ def request_of(given: Namespace) -> Request:
     say_loading(f"{about}{models and f' of {models}'} on {dataset}")
     from ksr_recbole.comparison.plan import Request
 
+    _check_files(given, dataset)
     study = _study(given.study, given.models, given.task, check_name(dataset, "dataset"))
     if given.by_frequency and study.report is not None:
         raise UserError(f"The study {study.name} has no such tables; leave --by_frequency out.")
@@ -135,6 +137,27 @@ def request_of(given: Namespace) -> Request:
         by_frequency=given.by_frequency,
         values=given.values,
     )
+
+
+def _check_files(given: Namespace, dataset: str) -> None:
+    """Refuse config files that name what the benchmark is given by arguments of its own.
+
+    Raises:
+        UserError: naming file, key and argument.
+    """
+    from ksr_recbole.config.keys import TEXTS
+    from ksr_recbole.config.literals import read_yaml
+
+    own = {"dataset": dataset, "task": given.task, "results_dir": given.results_dir}
+    for file in given.config_files:
+        for key, value in read_yaml(Path(file), TEXTS).items():
+            if key in _INSTEAD:
+                instead = f"give {_INSTEAD[key]} instead"
+            elif key in own and str(value) != str(own[key]):
+                instead = f"give --{key}={shown(value)} to the command"
+            else:
+                continue
+            raise UserError(f"{file} gives {key}, which is no key of the benchmark; {instead}.")
 
 
 def _study(name: str | None, models: str | None, task: str | None, dataset: str) -> Study:

@@ -102,6 +102,10 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
     kept = {key: value for key, value in of_consequence(settings).items() if value is not None}
     if (dataset := kept.get("dataset")) is not None:
         kept["dataset"] = first_name(dataset)
+    # Each process draws its own dropout, each worker of RecBole's loaders its own negatives.
+    for name, alone in (("nproc", 1), ("world_size", 1), ("worker", 0)):
+        if isinstance(number := settings.get(name), int) and number > alone:
+            kept[name] = number
     return digests.of_values({"settings": kept, "seed": seed, "files": dict(files)})
 
 

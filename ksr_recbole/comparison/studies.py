@@ -68,12 +68,15 @@ class Study:
         return ... not in values and any(value != values[0] for value in values)
 
     def only(self, kept: Sequence[Setting]) -> Study:
-        """The study with some of its rows; without the reference, their first is in its place."""
+        """The study with some of its rows; without the reference, their first is in its place.
+
+        It has no baselines then: they are those of the reference.
+        """
         labels = [setting.label for setting in kept]
-        reference = self.reference
+        reference, baselines = self.reference, self.baselines
         if reference is not None and reference not in labels:
-            reference = next(iter(labels), None)
-        baselines = tuple(label for label in self.baselines if label in labels)
+            reference, baselines = next(iter(labels), None), ()
+        baselines = tuple(label for label in baselines if label in labels)
         return replace(self, settings=tuple(kept), reference=reference, baselines=baselines)
 
 

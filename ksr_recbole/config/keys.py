@@ -42,7 +42,7 @@ _OF_TRAINING = {
 
 _OF_RECBOLES_TRAINING = (
     frozenset(training_arguments) | READ_BY_RECBOLES_MODELS | READ_BY_SEQUENCE_MODELS
-) - {"loss_decimal_place", "worker"}
+) - {"loss_decimal_place"}
 """Keys that change what is trained of RecBole's own models."""
 
 TEXTS = frozenset({

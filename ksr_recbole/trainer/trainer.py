@@ -388,8 +388,9 @@ class ProtocolTrainer(Trainer):
         self.best_valid_score = content["best_valid_score"]
         self.best_valid_result = content["best_valid_result"]
         # With more epochs allowed now than then, only early stopping is final.
-        stopped = self.cur_step > self.stopping_step or self.start_epoch >= self.epochs
-        self.finished = content["finished"] and stopped
+        # It is so as well where the run was killed before it could say that it is finished.
+        trained = content["finished"] and self.start_epoch >= self.epochs
+        self.finished = trained or self.cur_step > self.stopping_step
         self.logger.info(f"Resuming from {resume_file} after epoch {content['epoch']}")
 
     def _checked_last(self, path: str | Path, last: dict[str, Any]) -> dict[int, dict[str, Any]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ksr_recbole.arguments import Parser, count_of, path_of, switched_on
 from ksr_recbole.cli import run_command, say_loading, task_of, tell_written
@@ -59,13 +60,18 @@ def _run(given: Namespace) -> int:
 
 def _request(given: Namespace) -> Request:
     say_loading(f"Tuning of {task_of(given)}")
+    from ksr_recbole.config.keys import TEXTS
+    from ksr_recbole.config.literals import read_yaml
     from ksr_recbole.paths import CONFIGS
     from ksr_recbole.tuning.request import Request
 
-    model = check_name(given.model or "KSR", "model")
+    named: dict[str, Any] = {}
+    for file in given.config_files:  # the file of best settings that a search leaves has both
+        named |= read_yaml(Path(file), TEXTS)
+    model = check_name(given.model or named.get("model") or "KSR", "model")
     return Request(
         model=model,
-        dataset=check_name(given.dataset or "ml-100k", "dataset"),
+        dataset=check_name(given.dataset or named.get("dataset") or "ml-100k", "dataset"),
         params_file=given.params_file or CONFIGS / "hyper" / f"{model}.hyper",
         config_files=tuple(given.config_files),
         algo=given.algo,

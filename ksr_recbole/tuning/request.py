@@ -17,6 +17,7 @@ from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial, rank_trials
 from ksr_recbole.config import Config
+from ksr_recbole.config.keys import names_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
@@ -161,6 +162,12 @@ def make_plan(request: Request) -> Plan:
     config = Config(
         request.model, request.dataset, list(request.config_files), dict(request.values)
     )
+    for key in PROCESS_KEYS:
+        if key in config.external_config_dict:
+            raise UserError(
+                f"Config key {key} has no effect on a search, whose trials are one process each; "
+                "leave it out, or give --jobs=N for several trials at a time."
+            )
     _check_ranges(request, ranges, config)
     for key in ("results_dir", "pretrain_dir"):
         ensure_writable(config[key], key)
@@ -193,12 +200,6 @@ def _check_options(request: Request) -> None:
             f"The model '{request.model}' cannot be tuned here"
             f"{choose_from(request.model, registry.MODELS, 'the models are')}"
         )
-    for key in PROCESS_KEYS:
-        if key in request.values:
-            raise UserError(
-                f"Config key {key} has no effect on a search, whose trials are one process each; "
-                "leave it out, or give --jobs=N for several trials at a time."
-            )
     if request.tool == "Ray" and request.jobs > 1:
         raise UserError("--jobs is for --tool=Hyperopt; Ray runs a trial on each of its CPUs.")
     if request.display_file and request.display_file.suffix != ".png":
@@ -227,12 +228,17 @@ def _number_of_trials(request: Request, ranges: tuple[Range, ...]) -> int:
     return combinations
 
 
+def _overlap(one: str, other: str) -> bool:
+    """Whether two keys are the same, or one a part of the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
 def _check_ranges(request: Request, ranges: tuple[Range, ...], config: Config) -> None:
     """Refuse ranges of what is fixed, or of what the model does not have."""
-    fixed = {key.split(".")[0] for key in request.values}
+    fixed = list(names_of(config.external_config_dict))
     for each in ranges:
         key = each.name.split(".")[0]
-        if key in fixed:
+        if any(_overlap(each.name, name) for name in fixed):
             raise UserError(
                 f"The config key {each.name} is given for every trial, but {request.params_file} "
                 "has a range for it; leave one of them out."

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.choices import choose_from
+from ksr_recbole.comparison.store import NO_PART_OF_THE_KEY
 from ksr_recbole.config.keys import check_keys
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
@@ -35,6 +36,7 @@ NOT_TUNABLE = frozenset(
     | {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir", "resume"}
     | {"pretrain_export_path", "config_files", "gpu_id", "use_gpu", "show_progress", "state"}
     | GRAPH_KEYS
+    | (NO_PART_OF_THE_KEY - {"pretrain_path"})  # whose files' content is part of it
 )
 """Config keys that a search may not vary."""
 
