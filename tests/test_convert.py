@@ -171,6 +171,36 @@ def test_options_that_mean_nothing_are_refused(words, said, tmp_path, capsys):
     assert said in sentence and not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<http://x/A> <http://x/p> <http://x/B> <http://x/graph> .",
+        '<http://x/A> <http://x/p> "words"@en <http://x/graph> .',
+        "<http://x/A> <http://x/p> _:b1 <http://x/graph> .",
+        "<http://x/A> <http://x/p> words .",
+    ],
+)
+def test_a_line_that_is_no_triple_of_n_triples(line, tmp_path, capsys):
+    """The fourth term of N-Quads is no part of the object."""
+    rows = [f"{u},{i},{t}" for u, i, _, t in ratings()]
+    raw = write(tmp_path / "a.csv", ["user_id,item_id,timestamp", *rows])
+    graph = write(tmp_path / "g.nq", ["<http://x/A> <http://x/p> <http://x/B> .", line])
+    given = ["csv", "--raw", raw, "--dataset=m", "--link", write_links(tmp_path / "l.txt")]
+    given += ["--k-core=1", "--kg", graph]
+    sentence = complaint(capsys, "convert", *given, "--out", tmp_path / "o")
+    assert "g.nq, line 2" in sentence and "N-Quads take the fourth term away" in sentence
+
+
+def test_more_steps_than_a_folder_has(tmp_path, capsys):
+    rows = [f"{u},{i},{t}" for u, i, _, t in ratings()]
+    raw = write(tmp_path / "a.csv", ["user_id,item_id,timestamp", *rows])
+    graph = write_graph("folder", tmp_path)
+    given = ["csv", "--raw", raw, "--dataset=m", "--link", write_links(tmp_path / "l.txt")]
+    given += ["--kg", graph, "--out", tmp_path / "o", "--k-core=1", "--min-triples=1"]
+    sentence = complaint(capsys, "convert", *given, "--hops=3")
+    assert "has no hop3.kg, which --hops=3 reads; give --hops=2" in sentence
+
+
 @pytest.mark.parametrize("blank", ['""', '" "', " "])
 @pytest.mark.parametrize("column", [0, 1])
 def test_a_blank_id_is_refused_before_anything_is_written(blank, column, tmp_path, capsys):

@@ -447,6 +447,13 @@ def test_the_figure_draws_titles_that_look_like_formulas(many, tmp_path):
         assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_an_explanation_without_steps_has_a_page_and_no_figure(many, tmp_path):
+    with pytest.raises(UserError, match="has no steps to draw"):
+        draw(replace(many, steps=()), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    assert "somebody new" in page(replace(many, steps=(), user=""))
+
+
 # In a browser ----------------------------------------------------------------------------------
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -16,6 +16,7 @@ from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
 from dataset_atomic.convert import read_names
 from dataset_atomic.items import ItemColumns, read_items
+from dataset_atomic.raw.columns import _numbers
 from dataset_atomic.raw.links import read_links
 from dataset_atomic.raw.stream import TextFormat, read_table
 from dataset_atomic.raw.triples import scan_triples
@@ -230,6 +231,19 @@ def test_amounts_of_several_currencies_are_not_compared(tmp_path):
     values, note = column(tmp_path, ["$1", "2 €", "$1", "£3.50"] * 4)
     assert set(values) == {"$1", "2 €", "£3.50"}
     assert "amounts in $, £, €, which are not compared" in note
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1 200.50", 1200.5), ("1'200", 1200), ("€ 1\u00a0200", 1200), ("12 €", 12), ("-5", -5),
+        ("38 39 40", None), ("5'9", None), ("5'11'", None), ("978 3 16 148410 0", None),
+        ("8 10", None), ("1 2000", None),
+    ],
+)  # fmt: skip
+def test_blanks_and_apostrophes_stand_between_thousands_only(text, number):
+    found, _ = _numbers(pl.Series([text]))
+    assert found.to_list() == [number]
 
 
 def test_codes_and_lists_of_numbers_are_no_amounts(tmp_path):

@@ -30,6 +30,11 @@ _CURRENCY = (
     r"TRY|USD"
 )
 _AMOUNT = rf"^(?:{_CURRENCY})?([-+]?[0-9][0-9.,' \x{{a0}}\x{{202f}}]*)(?:{_CURRENCY})?$"
+_NUMBER = (
+    rf"^(?:{_CURRENCY})?\s*[-+]?(?:[0-9][0-9.,]*|\d{{1,3}}(?:[ '\x{{a0}}\x{{202f}}]\d{{3}})+"
+    rf"(?:[.,]\d+)?)\s*(?:{_CURRENCY})?$"
+)
+"""Blanks and apostrophes stand between thousands only: "38 39 40" are three sizes."""
 _BLANKS = r"[\s\x{a0}\x{202f}]+"
 _THOUSANDS, _DECIMAL_COMMA = r"^[-+]?\d{1,3}(,\d{3})*(\.\d+)?$", r"^[-+]?\d{1,3}(\.?\d{3})*(,\d+)?$"
 
@@ -110,7 +115,8 @@ def _numbers(texts: pl.Series) -> tuple[pl.Series, list[str]]:
     Commas are read as amounts of money have them, if all values fit; elsewhere ``1,2`` may be a
     list.
     """
-    amounts = texts.str.replace_all(_BLANKS, "").str.extract(_AMOUNT, 1)
+    shaped = texts.to_frame("t").select(pl.when(pl.col("t").str.contains(_NUMBER)).then("t"))["t"]
+    amounts = shaped.str.replace_all(_BLANKS, "").str.extract(_AMOUNT, 1)
     signs = texts.str.extract(f"({_CURRENCY})").filter(amounts.is_not_null())
     bare = amounts.str.replace_all("'", "", literal=True)
     if signs.count() and bare.str.contains(",", literal=True).any():

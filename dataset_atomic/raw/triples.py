@@ -228,6 +228,10 @@ def _names_in(triples: pl.DataFrame) -> pl.DataFrame:
     return triples.filter(is_name & literal).select(entity_id="head_id", name="tail_id")
 
 
+_OBJECT = r'^(<[^<>]*>|_:\S+|".*"(@[A-Za-z0-9-]+|\^\^<[^<>]*>)?)$'
+"""What a triple of N-Triples may end in: an IRI, a blank node or a literal."""
+
+
 def _split_line(block: Block) -> pl.DataFrame:
     """N-Triples separated by blanks: an object may hold blanks itself."""
     lines = block.frame["line"].str.strip_chars()
@@ -237,9 +241,9 @@ def _split_line(block: Block) -> pl.DataFrame:
     tail = pl.col("tail_id").str.strip_chars().str.replace(r"\s*\.$", "")
     frame = parts.with_columns(tail)
     good = (
-        frame["head_id"].str.contains(r"^(<.*>|_:\S+)$")
-        & frame["relation_id"].str.contains(r"^<.*>$").fill_null(False)
-        & frame["tail_id"].is_not_null()
+        frame["head_id"].str.contains(r"^(<[^<>]*>|_:\S+)$")
+        & frame["relation_id"].str.contains(r"^<[^<>]*>$").fill_null(False)
+        & frame["tail_id"].str.contains(_OBJECT).fill_null(False)
         & lines.str.ends_with(".")
     )
     bad = ~(good | is_comment)
@@ -247,7 +251,8 @@ def _split_line(block: Block) -> pl.DataFrame:
         row = int(bad.arg_max() or 0)
         raise UserError(
             f"{block.line_of(row)}: {lines[row][:80]!r} is not a triple; "
-            "expected `<subject> <predicate> <object> .` (N-Triples), so correct the line."
+            "expected `<subject> <predicate> <object> .` (N-Triples), so correct the line; of "
+            "N-Quads take the fourth term away."
         )
     return frame.filter(~is_comment)
 
@@ -268,7 +273,13 @@ def _sources(paths: Iterable[Path], hop: int, hops: int) -> Iterator[_Source]:
             relations = read_table(path / "relation.kg", TextFormat(("relation_id",)))[
                 "relation_id"
             ]
-        if (file := path / f"hop{hop}.kg").is_file():
+        file = path / f"hop{hop}.kg"
+        if hop > 1 and not file.is_file():
+            raise UserError(
+                f"{path} has no hop{hop}.kg, which --hops={hops} reads; give --hops={hop - 1}, or "
+                "add the file."
+            )
+        if file.is_file():
             yield _Source(file, _format_of(file), relations)
         if hop == hops and (file := path / "extra.kg").is_file():
             yield _Source(file, _format_of(file), relations, is_extra=True)

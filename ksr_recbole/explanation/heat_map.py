@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
+from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.parts import AttributeView, Explanation, Step
 
 _RANKLISTS = 3
@@ -33,7 +34,12 @@ def draw(explanation: Explanation, path: str | os.PathLike[str]) -> None:
     Args:
         explanation: what to draw.
         path: where to.
+
+    Raises:
+        UserError: it has no steps.
     """
+    if not explanation.steps:
+        raise UserError("The explanation has no steps to draw; explain with steps of at least 1.")
     from matplotlib import rc_context  # imported late, since most commands draw nothing
 
     with rc_context({"font.family": _families()}), warnings.catch_warnings():
@@ -67,7 +73,8 @@ def _figure(explanation: Explanation) -> Any:
             axes = figure.add_subplot(grid[row, column])
             label = explanation.attributes[a].label
             _draw_ranklist(axes, step, label, step.attributes[a])
-    title = f"{explanation.model} on {explanation.dataset}, user {explanation.user}"
+    who = f"user {explanation.user}" if explanation.user else "somebody new"
+    title = f"{explanation.model} on {explanation.dataset}, {who}"
     figure.suptitle(title, parse_math=False)
     return figure
 
