@@ -335,6 +335,7 @@ def svg(picture: Picture, look: str) -> str:
         about = {"Date": None, "Creator": None, "Description": picture.digest}
         figure.savefig(buffer, format="svg", transparent=True, metadata=about)
     text = re.sub(r"<!--.*?-->|^\s+|[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing points to a group
     # Attributes, such as coordinates, need no millionths of a point.
     return re.sub(r'="[^"<>]*"', lambda each: re.sub(r"(\.\d\d)\d+", r"\1", each[0]), text)
 

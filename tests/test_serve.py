@@ -15,7 +15,7 @@ import requests
 from ksr_recbole import Recommender
 from ksr_recbole.__main__ import main
 from ksr_recbole.serve import cli
-from ksr_recbole.serve.service import Forgotten, Service, States
+from ksr_recbole.serve.service import Forgotten, Service, States, _bytes_of
 from ksr_recbole.text import clean_line
 from tests.test_explanation import CHROMIUM
 from tests.test_inference import Trained
@@ -170,13 +170,29 @@ def test_requests_at_once_lose_nothing(url, rec):
 
 
 def test_old_states_are_forgotten_and_used_ones_are_not(rec):
-    states, one = States(2), rec.start()
+    one = rec.start()
+    states = States(2 * _bytes_of(one))
     first, second = states.put(one), states.put(one)
     states.get(first)
     states.put(one)
     assert states.get(first) is one
     with pytest.raises(Forgotten, match="give the items again"):
         states.get(second)
+
+
+def test_states_take_what_their_histories_take(rec):
+    """A bound on the tensors alone would keep any number of long histories."""
+    short, long = rec.start(["i1"]), rec.start([f"i{1 + k % 40}" for k in range(10_000)])
+    long = rec.update(long, "i2")
+    assert _bytes_of(long) > _bytes_of(short) + 80_000
+    states = States(3 * _bytes_of(long))
+    names = [states.put(long) for _ in range(5)]
+    for name in names[:2]:
+        with pytest.raises(Forgotten):
+            states.get(name)
+    assert all(states.get(name) is long for name in names[2:])
+    tight = States(1)
+    assert tight.get(tight.put(long)) is long  # the latest one in any case
 
 
 def test_the_api_holds_what_it_describes(rec):

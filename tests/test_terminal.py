@@ -191,7 +191,8 @@ def test_a_benchmark_in_a_pipe_prints_lines_without_codes(
     assert benchmark_cli.main([*arguments, "--models=BPR"]) == 0
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out + shown.err
-    started, ended = shown.err.splitlines()
+    *idle, started, ended = shown.err.splitlines()
+    assert all(" has no effect on BPR: " in line for line in idle)
     assert re.fullmatch(r"BPR-next-item-2020-\w+: started", started) and "test MRR" in ended
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -34,6 +34,10 @@ SCORES_AT_ONCE = 1 << 26
 with one of them reads every item vector for two operations on each number."""
 
 
+_OF_A_LINK = 200
+"""Bytes of a link of :class:`Seen` besides its items, about."""
+
+
 class Seen(NamedTuple):
     """Items known to a state: those of the latest event, and before it those of the others.
 
@@ -46,12 +50,18 @@ class Seen(NamedTuple):
 
     def all(self) -> np.ndarray:
         """Item ids in the order of time, ``int64``."""
-        parts: list[np.ndarray] = []
+        return np.concatenate([link.items for link in self._links()][::-1])
+
+    def nbytes(self) -> int:
+        """What all links take, about, in bytes."""
+        return sum(_OF_A_LINK + link.items.nbytes for link in self._links())
+
+    def _links(self) -> Iterator[Seen]:
+        """The links of the chain, the latest first."""
         link: Seen | None = self
         while link is not None:
-            parts.append(link.items)
+            yield link
             link = link.before
-        return np.concatenate(parts[::-1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,20 +26,22 @@ class States:
     """States by names that cannot be guessed; thread-safe.
 
     Args:
-        most: how many are kept.
+        most: how many bytes of them are kept; the latest one in any case.
     """
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, threading.Lock()
-        self._kept: OrderedDict[str, UserState] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[UserState, int]] = OrderedDict()
+        self._bytes = 0
 
     def put(self, state: UserState) -> str:
         """Keep a state; its name."""
-        name = secrets.token_urlsafe(12)
+        name, size = secrets.token_urlsafe(12), _bytes_of(state)
         with self._lock:
-            self._kept[name] = state
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+            self._kept[name] = state, size
+            self._bytes += size
+            while self._bytes > self._most and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1][1]
         return name
 
     def get(self, name: str) -> UserState:
@@ -49,14 +51,24 @@ class States:
             Forgotten: there is none.
         """
         with self._lock:
-            state = self._kept.get(name)
-            if state is None:
+            found = self._kept.get(name)
+            if found is None:
                 raise Forgotten(
                     f"There is no state {name!r} (the service was started again, or keeps newer "
                     "ones); give the items again."
                 )
             self._kept.move_to_end(name)
-            return state
+            return found[0]
+
+
+_OF_OBJECTS = 2_000
+"""Bytes of the objects of a state around its numbers, about."""
+
+
+def _bytes_of(state: UserState) -> int:
+    """What a state takes, the items that it knows included, though states can share these."""
+    numbers = sum(part.numel() * part.element_size() for part in state.memory)
+    return numbers + state.seen.nbytes() + _OF_OBJECTS
 
 
 class Service:
@@ -72,9 +84,7 @@ class Service:
     def __init__(self, recommender: Recommender) -> None:
         self.recommender = recommender
         self._model_lock = threading.Lock()
-        memory = recommender.start().memory
-        one = sum(part.numel() * part.element_size() for part in memory)
-        self.states = States(max(1000, _KEPT_BYTES // max(1, one)))
+        self.states = States(_KEPT_BYTES)
         self.items = [Item(token, title) for token, title in recommender.titles.items()]
         self._searched = [_plain(each.title) for each in self.items]
         self._by_popularity = np.argsort(-recommender.popularity, kind="stable").tolist()
