@@ -98,7 +98,7 @@ def _parser() -> Parser:
 
 
 def _add_convert(command: Parser) -> None:
-    command.set_defaults(run=_convert)
+    command.set_defaults(run=_convert, **_OF_CSV)
     add = command.add_argument
     add("name", metavar="NAME", help=", ".join(CONVERTERS))
     add("--raw", type=Path, metavar="DIR", help="folder of the raw files (csv: the file)")
@@ -122,13 +122,12 @@ def _add_convert(command: Parser) -> None:
     table = command.add_argument_group("csv only: --raw is the file of interactions")
     add = table.add_argument
     add("--dataset", metavar="NAME", help="name of the dataset")
-    add("--user", default=_OF_CSV["user"], metavar="COLUMN")
-    add("--item", default=_OF_CSV["item"], metavar="COLUMN")
-    add("--time", default=_OF_CSV["time"], metavar="COLUMN")
+    add("--user", metavar="COLUMN")
+    add("--item", metavar="COLUMN")
+    add("--time", metavar="COLUMN")
     add("--rating", metavar="COLUMN", help="kept if given")
     add(
         "--separator",
-        default=_OF_CSV["separator"],
         metavar="S",
         help="between columns (,); \\t is a tab",
     )
@@ -138,7 +137,6 @@ def _add_convert(command: Parser) -> None:
     add("--items", type=Path, metavar="FILE", help="text with a header, .json, .jsonl or .parquet")
     add(
         "--attributes",
-        default=_OF_CSV["attributes"],
         metavar="A,B,...",
         help="its columns that describe items (all)",
     )
@@ -146,14 +144,12 @@ def _add_convert(command: Parser) -> None:
     add("--title", metavar="COLUMN", help="its column of titles (one called title or name)")
     add(
         "--whole",
-        default=_OF_CSV["whole"],
         metavar="A,B,...",
         help="attributes not split or cut into ranges",
     )
     add(
         "--ranges",
         type=int,
-        default=_OF_CSV["ranges"],
         metavar="N",
         help="ranges that numbers are cut into (5)",
     )
@@ -247,8 +243,9 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
     out = given.out or DATASETS / given.dataset
     ensure_free(out, options)
     meanings = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
-    wanted = {raw: meaning for key, meaning in meanings.items() if (raw := getattr(given, key))}
     named = [raw for key in meanings if (raw := getattr(given, key))]
+    wanted = {getattr(given, key): meaning for key, meaning in meanings.items()}
+    wanted.pop(None, None)
     if twice := next((raw for raw in named if named.count(raw) > 1), None):
         raise UserError(
             f"Two of --user, --item, --time and --rating name the column {shown(repr(twice))} "

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from ksr_recbole.one_step import identity
+
 T = TypeVar("T")
 
 _held: ContextVar[dict[Hashable, Any] | None] = ContextVar("held", default=None)
@@ -39,8 +41,7 @@ def held_or(path: str | os.PathLike[str], what: Hashable, read: Callable[[], T])
     held = _held.get()
     if held is None:
         return read()
-    found = os.stat(path)
-    key = (os.fspath(path), found.st_ino, found.st_size, found.st_mtime_ns, what)
+    key = (os.fspath(path), identity(path), what)
     if key in held:
         return held.pop(key)
     held[key] = read()

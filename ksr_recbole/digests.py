@@ -12,12 +12,14 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import open_regular
+from ksr_recbole.one_step import identity
 
 OWN = "sha256"
 """The entry that holds a file's digest, in its JSON values or in the header of its arrays."""
@@ -44,6 +46,16 @@ def of_file(path: str | os.PathLike[str]) -> str:
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_file_once(path: str | os.PathLike[str]) -> str:
+    """As :func:`of_file`, read once in a process as long as nobody changes the file."""
+    return _of_identified(os.fspath(path), identity(path))
+
+
+@lru_cache(maxsize=256)
+def _of_identified(path: str, _: tuple[int, int, int]) -> str:
+    return of_file(path)
 
 
 def of_values(parts: Mapping[str, Any]) -> str:

@@ -170,13 +170,22 @@ def steady(folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[Non
             )
 
 
+def identity(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """What tells a file from another one in its place, and from itself after a change.
+
+    Raises:
+        OSError: it is not there.
+    """
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """What tells a file from one that takes its place; ``None`` without a file."""
+    """As :func:`identity`; ``None`` without a file."""
     try:
-        found = path.stat()
+        return identity(path)
     except OSError:  # who reads it says what is wrong
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def remove_leftovers(parent: Path) -> None:

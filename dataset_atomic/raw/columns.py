@@ -29,13 +29,12 @@ _CURRENCY = (
     r"\p{Sc}|AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|INR|JPY|KRW|MXN|NOK|NZD|PLN|RUB|SEK|SGD|"
     r"TRY|USD"
 )
-_AMOUNT = rf"^(?:{_CURRENCY})?([-+]?[0-9][0-9.,' \x{{a0}}\x{{202f}}]*)(?:{_CURRENCY})?$"
-_NUMBER = (
-    rf"^(?:{_CURRENCY})?\s*[-+]?(?:[0-9][0-9.,]*|\d{{1,3}}(?:[ '\x{{a0}}\x{{202f}}]\d{{3}})+"
-    rf"(?:[.,]\d+)?)\s*(?:{_CURRENCY})?$"
+_BETWEEN = r"[ '\x{a0}\x{202f}]"
+_AMOUNT = (
+    rf"^(?:{_CURRENCY})?\s*([-+]?(?:[0-9][0-9.,]*|\d{{1,3}}(?:{_BETWEEN}\d{{3}})+(?:[.,]\d+)?))\s*"
+    rf"(?:{_CURRENCY})?$"
 )
 """Blanks and apostrophes stand between thousands only: "38 39 40" are three sizes."""
-_BLANKS = r"[\s\x{a0}\x{202f}]+"
 _THOUSANDS, _DECIMAL_COMMA = r"^[-+]?\d{1,3}(,\d{3})*(\.\d+)?$", r"^[-+]?\d{1,3}(\.?\d{3})*(,\d+)?$"
 
 _PYTHON_LIST = r"^\[.*\]$"
@@ -115,10 +114,9 @@ def _numbers(texts: pl.Series) -> tuple[pl.Series, list[str]]:
     Commas are read as amounts of money have them, if all values fit; elsewhere ``1,2`` may be a
     list.
     """
-    shaped = texts.to_frame("t").select(pl.when(pl.col("t").str.contains(_NUMBER)).then("t"))["t"]
-    amounts = shaped.str.replace_all(_BLANKS, "").str.extract(_AMOUNT, 1)
+    amounts = texts.str.extract(_AMOUNT, 1)
     signs = texts.str.extract(f"({_CURRENCY})").filter(amounts.is_not_null())
-    bare = amounts.str.replace_all("'", "", literal=True)
+    bare = amounts.str.replace_all(_BETWEEN, "")
     if signs.count() and bare.str.contains(",", literal=True).any():
         if bare.drop_nulls().str.contains(_THOUSANDS).all():
             bare = bare.str.replace_all(",", "", literal=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.comparison.store import PLACES
 from ksr_recbole.dataset.loading import Asked
+from ksr_recbole.one_step import identity
 
 _GRAPH = ("kg", "link")
 _SIDES = ("user", "item")
@@ -34,7 +34,8 @@ def file_digests(config: Any) -> dict[str, str]:
         By suffix, such as ``"inter"`` or, of a part of ``benchmark_filename``, ``"train.inter"``;
         of a file that a model's own key names, by the key.
     """
-    return {name: _digest(path) for name, path in _files(config) if path.is_file()}
+    found = ((name, path) for name, path in _files(config) if path.is_file())
+    return {name: digests.of_file_once(path) for name, path in found}
 
 
 def _files(config: Any) -> Iterator[tuple[str, Path]]:
@@ -68,30 +69,13 @@ def _matters(config: Any, side: str) -> bool:
         return True
     column = layout.user if side == "user" else layout.item
     paths = [part for part in layout.inter_paths(folder, dataset) if part.is_file()]
-    return any(_leaves_out(*map(_identity, (path, part)), column, layout) for part in paths)
-
-
-_Identity = tuple[str, int, int, int]
-"""A file, and what tells that its content is another."""
-
-
-def _identity(path: Path) -> _Identity:
-    found = path.stat()
-    return os.fspath(path), found.st_ino, found.st_size, found.st_mtime_ns
+    same = identity(path)
+    return any(_leaves_out(path, part, column, layout, (same, identity(part))) for part in paths)
 
 
 @lru_cache(maxsize=64)
-def _leaves_out(side: _Identity, inter: _Identity, column: str, layout: Layout) -> bool:
+def _leaves_out(side: Path, inter: Path, column: str, layout: Layout, _: Hashable) -> bool:
     """Whether an interaction is with an id that is not in the file of users or items."""
-    known = scan_atomic(side[0], [column], layout).select(column)
-    others = scan_atomic(inter[0], [column], layout).select(column)
+    known = scan_atomic(side, [column], layout).select(column)
+    others = scan_atomic(inter, [column], layout).select(column)
     return not others.join(known, on=column, how="anti").head(1).collect().is_empty()
-
-
-def _digest(path: Path) -> str:
-    return _digest_of(_identity(path))
-
-
-@lru_cache(maxsize=256)
-def _digest_of(file: _Identity) -> str:
-    return digests.of_file(file[0])

@@ -15,7 +15,7 @@ from ksr_recbole.digests import sealed
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.files import replacing
 from ksr_recbole.locks import locked
-from ksr_recbole.one_step import finish_steps
+from ksr_recbole.one_step import finish_steps, identity
 from ksr_recbole.records import check_shape, read_record
 
 _CELL = {"key": str, "model": str, "dataset": str, "task": str, "seed": int, "overrides": dict}
@@ -49,12 +49,12 @@ def pack(store: Store) -> str:
         for file in files:
             if not file.with_suffix(".safetensors").is_file():
                 raise _damaged(file, "it has no ranks")
-        before = [_identity(path) for path in gone]
+        before = [identity(path) for path in gone]
         new = {file.stem: _single(store, file) for file in files}
         cells = {**_packed_before(store), **{name: content for name, (content, _) in new.items()}}
 
         def check() -> None:
-            if [_identity(path) for path in gone] != before:
+            if [identity(path) for path in gone] != before:
                 raise UserError(f"A cell in {folder} changed while it was packed; pack again.")
 
         with replacing(store.pack_file, removed=gone, check=check) as (temporary,):
@@ -63,17 +63,11 @@ def pack(store: Store) -> str:
     dropped = sum(number for _, number in new.values())
     left = f" {len(every) - len(files):,} are left; pack again." if len(every) > len(files) else ""
     return (
-        f"Packed {len(files):,} cells ({sum(size for size, _ in before):,} bytes): "
+        f"Packed {len(files):,} cells ({sum(size for _, size, _ in before):,} bytes): "
         f"{store.pack_file} holds {len(cells):,} now ({store.pack_file.stat().st_size:,} bytes). "
         f"{dropped:,} ranks of validation, of which no table is made, were left out; its metrics "
         f"are kept.{left}"
     )
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    """Size and time of a file; it is there, or the cell was damaged."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def _packed_before(store: Store) -> dict[str, Content]:

@@ -246,10 +246,8 @@ class Config(RecBoleConfig):
             self.internal_config_dict.update(read_yaml(file))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
-        final = super()._get_final_config_dict()
+        final = merged(self.internal_config_dict, super()._get_final_config_dict())
         final["MODEL_TYPE"] = self.internal_config_dict["MODEL_TYPE"]  # whatever a user says
-        final |= {k: v for k, v in merged(self.internal_config_dict, final).items()
-                  if k in KEYS_WITH_PARTS}  # fmt: skip
         if self.model in registry.WITH_VECTORS and self.under_protocol:
             # Vectors that are not given are pretrained here, in the size that the model reads.
             final["kb_input"] = True

@@ -380,11 +380,11 @@ def cache_parts(config: Any, name: str, of_sequences: bool) -> dict[str, Any]:
         of_sequences: whether it is one of ours, to which some of RecBole's settings mean nothing.
     """
     folder = Path(config["data_path"])
-    files = {s: digests.of_file(folder / f"{name}.{s}") for s in ("inter", "kg", "link")}
+    files = {s: digests.of_file_once(folder / f"{name}.{s}") for s in ("inter", "kg", "link")}
     for suffix in ("user", "item"):  # in some configurations they are filters
         path = folder / f"{name}.{suffix}"
         if path.is_file() and not Asked.of(config, suffix).nothing:
-            files[suffix] = digests.of_file(path)
+            files[suffix] = digests.of_file_once(path)
     settings = {key: repr(config[key]) for key in SETTINGS}
     parts = {"format": _FORMAT, "files": files, "settings": settings}
     return parts if of_sequences else {**parts, "of": "RecBole"}

@@ -71,7 +71,7 @@ def _described(config: Any, folder: Path, layout: Layout) -> Table1:
     with steady_dataset(folder, name, layout.files):
         paths = [*layout.inter_paths(folder, name), *filter(os.path.lexists, graph)]
         try:
-            files = {path.name: digests.of_file(path) for path in paths}
+            files = {path.name: digests.of_file_once(path) for path in paths}
         except OSError:  # a file is missing or unreadable; the description says which
             return describe_table1(folder, name, timed, layout)
         parts = {"format": _FORMAT, "files": files, "layout": asdict(layout), "timed": timed}

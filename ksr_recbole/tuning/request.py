@@ -140,7 +140,7 @@ class Plan:
         choices = [each for each in self.ranges if each.kind == "choice"]
         params = [{each.name: value} for each in choices for value in each.values]
         said = self.config({}).remarks()
-        for other in params:
+        for other in params if said else ():
             try:
                 found = self.config(other).remarks()
             except UserError:  # such trials are counted as refused
