@@ -243,10 +243,10 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
     out = given.out or DATASETS / given.dataset
     ensure_free(out, options)
     meanings = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
-    named = [raw for key in meanings if (raw := getattr(given, key))]
-    wanted = {getattr(given, key): meaning for key, meaning in meanings.items()}
-    wanted.pop(None, None)
-    if twice := next((raw for raw in named if named.count(raw) > 1), None):
+    named = {key: raw for key in meanings if (raw := getattr(given, key))}
+    wanted = {raw: meanings[key] for key, raw in named.items()}
+    raws = list(named.values())
+    if twice := next((raw for raw in raws if raws.count(raw) > 1), None):
         raise UserError(
             f"Two of --user, --item, --time and --rating name the column {shown(repr(twice))} "
             "(they are user_id, item_id, timestamp and none by default); give each its own."

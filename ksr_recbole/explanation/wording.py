@@ -173,7 +173,7 @@ class Wording:
         if self.influence is None:
             return sum(weight for weight, _ in fact.weights.values())
         items = np.unique(self.history[sorted(fact.steps)])
-        return float(self.influence[self.found.rows[row]].toarray()[0, items].sum())
+        return float(self.influence[int(self.found.rows[row]), items].sum())
 
     def _fact(self, had: csc_matrix, row: int) -> _Fact:
         fact = int(self.found.facts[row])
