@@ -14,7 +14,14 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic_files import check_atomic_file, columns_of, is_utf8, open_as_utf8
+from dataset_atomic.atomic_files import (
+    LONGEST_ID,
+    READ_BY_RECBOLE,
+    check_atomic_file,
+    columns_of,
+    is_utf8,
+    open_as_utf8,
+)
 from dataset_atomic.held import held_or
 from dataset_atomic.layout import Layout
 from ksr_recbole.errors import UserError, shown
@@ -99,8 +106,12 @@ def write_atomic_files(
         layout: how to write them; columns called as RecBole calls them get its names.
 
     Raises:
-        UserError: a value holds the separator, or a character that the encoding lacks.
+        UserError: a value holds the separator, or a character that the encoding lacks; an id is
+            too long.
     """
+    for suffix, table in tables.items():
+        if f".{suffix}" in READ_BY_RECBOLE:
+            _check_lengths(suffix, table)
     targets = [atomic_path(folder, name, suffix) for suffix in tables]
     old = [atomic_path(folder, name, suffix) for suffix in stale]
     removed = [path for path in old if path.is_file() or path.is_symlink()]
@@ -152,6 +163,28 @@ def _write(path: Path, table: AtomicTable, layout: Layout) -> None:
                 f"{text[error.start]!r} cannot be written in {layout.encoding}; leave encoding "
                 "out to write UTF-8."
             ) from error
+
+
+def _check_lengths(suffix: str, table: AtomicTable) -> None:
+    """Refuse ids that no reader takes, before anything is written."""
+    for name, kind in table.types.items():
+        if kind != "token":
+            continue
+        ids = table.frame[name]
+        # Few categories stand for many rows, which need not become text for this.
+        texts = (ids.unique() if ids.dtype == pl.Categorical else ids).cast(pl.String)
+        if too_long(texts).any():
+            value = texts.filter(too_long(texts))[0]
+            raise UserError(
+                f"{shown(repr(value))} in column {shown(name)} of .{suffix} has "
+                f"{len(value.encode()):,} bytes, and an id has at most {LONGEST_ID:,}; shorten it "
+                "in the raw files."
+            )
+
+
+def too_long(ids: pl.Series) -> pl.Series:
+    """Whether each id, of text, has more bytes than one in an atomic file may have."""
+    return ids.str.len_bytes().fill_null(0) > LONGEST_ID
 
 
 def _check_separator(path: Path, frame: pl.DataFrame, separator: str) -> None:

@@ -40,7 +40,7 @@ BLOCK_BYTES = 1 << 19
 
 _NEWLINE, _CARRIAGE_RETURN, _QUOTE = 10, 13, ord('"')
 
-_LONGEST_ID = 2_000
+LONGEST_ID = 2_000
 """Bytes; an IRI has fewer."""
 
 _MAX_PLAIN_NUMBER = 32
@@ -376,11 +376,11 @@ def _check_lengths(
 ) -> None:
     """RecBole keeps every id in as much memory as the longest needs."""
     lengths = ends - starts
-    if len(lengths) and lengths.max() > _LONGEST_ID:
-        row = int(np.argmax(lengths > _LONGEST_ID))
+    if len(lengths) and lengths.max() > LONGEST_ID:
+        row = int(np.argmax(lengths > LONGEST_ID))
         raise UserError(
             f"{path}, line {first_line + row}: column {shown(repr(name))} has {lengths[row]:,} "
-            f"bytes, and an id has at most {_LONGEST_ID:,}; shorten it or remove the line."
+            f"bytes, and an id has at most {LONGEST_ID:,}; shorten it or remove the line."
         )
 
 

@@ -180,7 +180,7 @@ def _layout(given: argparse.Namespace) -> Layout:
     merged |= literals(values, TEXTS)
     wanted = {key: merged[key] for key in KEYS.values() if merged.get(key) is not None}
     taken = checked(wanted)
-    check_fields(taken)
+    check_fields({key: taken.get(key, getattr(Layout, part)) for part, key in KEYS.items()})
     return Layout.from_values(taken)
 
 
@@ -208,7 +208,14 @@ def _convert(given: argparse.Namespace) -> None:
         words = [*command_words("run"), f"--dataset={name}"]
         if folder.parent != DATASETS.absolute():
             words.append(f"--data_path={folder.parent}")
+        words += _words_of(options.layout)
         print(f"Train on it with: {typed(words)}")
+
+
+def _words_of(layout: Layout) -> list[str]:
+    """The arguments of a run that reads files of this layout."""
+    values = ((key, part, getattr(layout, part)) for part, key in KEYS.items())
+    return [f"--{key}={value}" for key, part, value in values if value != getattr(Layout, part)]
 
 
 def _converted(given: argparse.Namespace, options: Options) -> ConversionReport:

@@ -14,7 +14,7 @@ from dataset_atomic.layout import Layout
 from dataset_atomic.raw.interactions import DAY
 from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import describe_table1, has_graph, names_line, origin_of, scan_inter
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.one_step import finish_steps
 
 
@@ -40,8 +40,13 @@ def describe(folder: Path, layout: Layout = RECBOLES) -> list[str]:
     """The lines of ``python -m dataset_atomic describe``: the Table-1 line comes first.
 
     Raises:
-        UserError: a file is missing or malformed.
+        UserError: a file is missing or malformed, or counted twice.
     """
+    if len(set(layout.files)) < len(layout.files):
+        raise UserError(
+            f"Config key benchmark_filename is {shown(list(layout.files))}; it must name different "
+            "files, so name each of them once."
+        )
     finish_steps(folder)
     name = name_of(folder, layout)
     with steady_dataset(folder, name, layout.files):

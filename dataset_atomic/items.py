@@ -13,9 +13,11 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.atomic import AtomicTable
+from dataset_atomic.atomic import AtomicTable, too_long
+from dataset_atomic.atomic_files import LONGEST_ID
 from dataset_atomic.lines import check_text
 from dataset_atomic.raw.columns import cleaned, values_of
+from dataset_atomic.raw.interactions import NO_ID
 from dataset_atomic.raw.stream import TextFormat, first_line, header_fields, read_table
 from dataset_atomic.raw.typed import is_typed, read_typed, texts_of, with_whole_ids
 from dataset_atomic.sources import FACT
@@ -24,6 +26,10 @@ from ksr_recbole.errors import UserError, shown
 _TITLES = frozenset({"title", "name"})
 _ITEMS = frozenset({"item", "product", "article", "movie", "film", "track", "song", "book", "game"})
 """What a column of titles may be of: ``product_name`` is one, ``brand_name`` is not."""
+
+
+_PREFIX = "item/"
+"""What stands before an item's id in the name of its entity."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def read_items(path: Path, columns: ItemColumns, separator: str = ",") -> Items:
         frame = read_table(path, layout)
     else:
         frame = with_whole_ids(typed, columns.item)
-    ids = cleaned(texts_of(path, frame, columns.item)).rename("item_id")
+    ids = texts_of(path, frame, columns.item).str.strip_chars().replace("", None).rename("item_id")
     _check_ids(path, ids)
     facts: list[pl.DataFrame] = []
     notes = [] if title is None else [f"{title}: the titles of the items (--title names another)"]
@@ -120,7 +126,7 @@ def _items_of(
     ids: pl.Series, titles: pl.Series | None, facts: Sequence[pl.DataFrame], notes: Sequence[str]
 ) -> Items:
     table, types = ids.to_frame(), {"item_id": "token"}
-    entities = ("item/" + table["item_id"]).rename("entity_id")
+    entities = (_PREFIX + table["item_id"]).rename("entity_id")
     relations = [frame["relation_id"][0] for frame in facts]
     names = pl.DataFrame({"entity_id": relations, "name": relations})
     if titles is not None:
@@ -167,6 +173,20 @@ def _check_ids(path: Path, ids: pl.Series) -> None:
     if ids.null_count():
         row = int(ids.is_null().arg_max() or 0)
         raise UserError(f"{path}: item {row + 1} of the table has no id; fill it in.")
+    bad = ids.str.contains(NO_ID)
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        raise UserError(
+            f"{path}: the id {shown(repr(ids[row]))} of item {row + 1} of the table holds a tab, a "
+            "double quote or a line end, which RecBole's atomic files cannot; rename it."
+        )
+    if too_long(_PREFIX + ids).any():
+        row = int(too_long(_PREFIX + ids).arg_max() or 0)
+        most = LONGEST_ID - len(_PREFIX)
+        raise UserError(
+            f"{path}: the id {shown(repr(ids[row]))} of item {row + 1} of the table has "
+            f"{len(ids[row].encode()):,} bytes, and one has at most {most:,}; shorten it."
+        )
     again = ids.is_duplicated() & ~ids.is_first_distinct()
     if again.any():
         example, n = ids.filter(again)[0], int(again.sum())
@@ -197,6 +217,12 @@ def _read_attribute(
     facts = pairs.with_columns(
         relation_id=pl.lit(relation), tail_id=pl.lit(f"{relation}/") + pl.col("name")
     )
+    if (long := too_long(facts["tail_id"])).any():
+        size = len(facts["tail_id"].filter(long)[0].encode())
+        return None, (
+            f"left out, as a value with the column's name has {size:,} bytes, and an entity has "
+            f"at most {LONGEST_ID:,}"
+        )
     without = len(ids) - pairs["item_id"].n_unique()
     have = "item has" if without == 1 else "items have"
     missing = f", {without:,} {have} none" if without else ""

@@ -94,7 +94,7 @@ def _check_ratio(path: Path, unpacked: int, read: int) -> None:
     if unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * read:
         raise UserError(
             f"{path} unpacks to more than {_BOMB_RATIO} times its size, as no real data do; "
-            "unpack it by hand and look what it is."
+            "unpack it by hand and look at what it holds."
         )
 
 

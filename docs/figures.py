@@ -185,7 +185,7 @@ def busy(figure: Any, look: Mapping[str, str], data: Any) -> None:
     axes.set_xlabel("seconds of a training epoch (line: lowest and highest)")
     axes.legend(frameon=False)
     figure.suptitle(
-        "An epoch on an idle machine, and with a loop on every core (ml-100k)", fontsize=10
+        "An epoch on an idle machine, and with a loop on every core (ml-100k-freebase)", fontsize=10
     )
 
 

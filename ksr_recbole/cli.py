@@ -86,7 +86,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
             if file := getattr(interruption, "checkpoint", None):
                 again.append(f"--resume={file}")
             go_on = typed([*same_command(script), *again])
-            told = f"Interrupted; what was finished is kept. Go on with: {go_on}"
+            told = f"Interrupted; what was finished is kept. Continue with: {go_on}"
             print(f"\n{told}", file=sys.stderr)
             return INTERRUPTED
 

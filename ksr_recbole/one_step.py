@@ -210,14 +210,32 @@ def only_leftovers(parent: Path) -> bool:
 
 def _temporary_folders(parent: Path) -> list[Path]:
     try:
+        user = _only_user(parent)
         with os.scandir(parent) as entries:
             return [
                 parent / entry.name
                 for entry in entries
-                if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+                if _NAME.fullmatch(entry.name)
+                and entry.is_dir(follow_symlinks=False)
+                and user in (None, _owner(entry))
             ]
     except OSError:  # no folder, or one that cannot be looked into
         return []
+
+
+def _only_user(parent: Path) -> int | None:
+    """The user whose folders alone count: in a folder like ``/tmp`` others cannot rename my files,
+    so their journals must not do it with my rights either."""
+    if hasattr(os, "geteuid") and parent.stat().st_mode & stat.S_ISVTX:
+        return os.geteuid()
+    return None
+
+
+def _owner(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_uid
+    except OSError:  # gone since it was listed
+        return -1
 
 
 def _journals(parent: Path) -> list[Path]:

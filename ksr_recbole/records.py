@@ -136,6 +136,8 @@ def check_shape(value: Any, shape: Any, name: str = "it") -> None:
     elif isinstance(shape, Number):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise DamagedFileError(f"{name} is no number")
+        if isinstance(value, int) and abs(value) >= 10**300:  # float() of it would end in an error
+            raise DamagedFileError(f"{name} is too large a number")
         if shape.finite and not (abs(value) < 1e300 and math.isfinite(value)):
             raise DamagedFileError(f"{name} is no finite number")
     else:

@@ -132,7 +132,7 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
 
     Args:
         name: its name, for ``model``; one added before under this name is replaced.
-        model: a class over one of this package's, such as
+        model: a subclass of one of this package's, such as
             :class:`~ksr_recbole.model.ksr.KSR`.
         based_on: the model whose options, and their values, it has.
         **options: other values of the keys of ``based_on`` and of the fields that the class
@@ -146,9 +146,14 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
             f"There is no model '{based_on}' to base {name} on"
             f"{choose_from(based_on, MODELS, 'the models are')}"
         )
-    taken = name in recbole_models() or (name in MODELS and MODELS[name].based_on is None)
-    if taken or not re.fullmatch(r"[\w+-]+", name):
-        raise UserError(f"A model cannot be called '{name}'; choose another name, of letters.")
+    if name in recbole_models() or (name in MODELS and MODELS[name].based_on is None):
+        raise UserError(
+            f"The name {name} is taken by a model of this package or of RecBole; choose another."
+        )
+    if not re.fullmatch(r"[\w+-]+", name):
+        raise UserError(
+            f"A model's name has only letters, digits, _, + and -; choose another than '{name}'."
+        )
     base = MODELS[based_on]
     defaults = _defaults(model)
     for key in _defaults(model_class(based_on)):

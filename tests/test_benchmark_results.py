@@ -187,6 +187,7 @@ def test_a_table_with_odd_content_is_not_replaced(tmp_path, key, value):
     wanted = {
         "study": "s",
         "config_files": [],
+        "config_digests": [],
         "values": {},
         "rows": ["a"],
         "tasks": [],
@@ -198,6 +199,31 @@ def test_a_table_with_odd_content_is_not_replaced(tmp_path, key, value):
     assert report._gives_way(document, wanted, [])
     document.write_text(json.dumps({**found, key: value}))
     assert not report._gives_way(document, wanted, [])
+
+
+def test_a_table_of_another_content_of_a_config_file_is_not_replaced(tmp_path):
+    wanted = {"study": "s", "config_files": ["my.yaml"], "config_digests": ["new"], "values": {},
+              "rows": ["a"], "tasks": [], "seeds": []}  # fmt: skip
+    document = tmp_path / "table.json"
+    for digests, gives_way in ((["new"], True), (["old"], False)):
+        document.write_text(json.dumps({**wanted, "config_digests": digests, "cells": []}))
+        assert report._gives_way(document, wanted, []) is gives_way
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [{"tables": [{"task": "t", "rows": [{"label": "KSR", "error": None}]}]},
+     {"task": "t", "trials": [{"label": "KSR", "error": None}]}],
+)  # fmt: skip
+def test_a_table_without_cells_is_not_replaced_by_one_that_lost_a_row(tmp_path, shown):
+    wanted = {"study": "s", "config_files": [], "config_digests": [], "values": {},
+              "rows": ["KSR"], "tasks": ["t"], "seeds": [2020]}  # fmt: skip
+    document = tmp_path / "table.json"
+    document.write_text(json.dumps({**wanted, **shown}))
+    [setting] = table3(("KSR",)).settings
+    assert report._gives_way(document, wanted, [])
+    lost = [Row(setting, "t", {2020: Failed("why")})]
+    assert not report._gives_way(document, wanted, lost)
 
 
 # Tables ---------------------------------------------------------------------------------------

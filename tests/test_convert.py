@@ -125,6 +125,16 @@ def test_ml_100k_from_its_raw_files(tmp_path, capsys):
     assert table(out, FREEBASE, "item").row(0) == ("1", "Film", "1990", "Western")
 
 
+OWN_ROWS = [f"u{u},i{i},{u * 100 + i}" for u in range(5) for i in range(6)]
+
+
+def own_graph(folder: Path) -> list[str]:
+    """Options of a graph and links of the items of :data:`OWN_ROWS`."""
+    write(folder / "kg", [f"e{i}\tgenre\tg{i % 2}" for i in range(6)])
+    write(folder / "link", [f"i{i}\te{i}" for i in range(6)])
+    return [f"--kg={folder / 'kg'}", f"--link={folder / 'link'}"]
+
+
 def test_a_user_s_own_csv(tmp_path):
     rows = [f'"{u}";{i};{t * 1000}' for u, i, _, t in ratings()]
     link, graph = write_links(tmp_path / "l.txt"), write_graph("tsv", tmp_path)
@@ -137,6 +147,26 @@ def test_a_user_s_own_csv(tmp_path):
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     found = [(u, i, int(t)) for u, i, t in table(tmp_path / "1", "mine", "inter").rows()]
     assert found == expected_inter()
+
+
+def test_the_command_to_train_with_has_the_names_that_were_given(tmp_path, capsys):
+    raw = write(tmp_path / "log.csv", ["user_id,item_id,timestamp", *OWN_ROWS])
+    files = own_graph(tmp_path)
+    names = ["--USER_ID_FIELD=session", "--field_separator=;", "--k-core=1"]
+    out = ["--dataset=shop", "--out", tmp_path / "shop", "--min-triples=1"]
+    assert main(list(map(str, ["convert", "csv", "--raw", raw, *files, *out, *names]))) == 0
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("Train on it"))
+    assert line.endswith("--USER_ID_FIELD=session '--field_separator=;'")
+
+
+@pytest.mark.parametrize("word", ["--USER_ID_FIELD=item_id", "--TIME_FIELD=rating"])
+def test_the_name_of_another_column_is_refused(word, tmp_path, capsys):
+    raw = write(tmp_path / "log.csv", ["user_id,item_id,timestamp", *OWN_ROWS])
+    command = ["convert", "csv", "--raw", str(raw), *own_graph(tmp_path), "--dataset=shop"]
+    assert main([*command, f"--out={tmp_path / 'shop'}", word]) == 2
+    assert "they name different columns" in capsys.readouterr().err
+    assert main(["describe", str(tmp_path), word]) == 2
+    assert "they name different columns" in capsys.readouterr().err
 
 
 def test_columns_that_are_not_wanted_may_have_one_name(tmp_path):
@@ -188,7 +218,7 @@ def test_a_line_that_is_no_triple_of_n_triples(line, tmp_path, capsys):
     given = ["csv", "--raw", raw, "--dataset=m", "--link", write_links(tmp_path / "l.txt")]
     given += ["--k-core=1", "--kg", graph]
     sentence = complaint(capsys, "convert", *given, "--out", tmp_path / "o")
-    assert "g.nq, line 2" in sentence and "N-Quads take the fourth term away" in sentence
+    assert "g.nq, line 2" in sentence and "in N-Quads remove the fourth term." in sentence
 
 
 def test_more_steps_than_a_folder_has(tmp_path, capsys):

@@ -141,15 +141,19 @@ def test_kernels_equal_plain_pytorch(values):
         torch.testing.assert_close(found.double(), expected.double(), rtol=1e-5, atol=1e-5)
 
 
-def test_kernels_equal_plain_pytorch_where_weights_fall_fast():
-    """What is added grows by e^50 at each step here, so it is scaled down again and again."""
+@pytest.mark.parametrize("rate", [-50.0, -90.0, -200.0])
+def test_kernels_equal_plain_pytorch_where_weights_fall_fast(rate):
+    """What is added grows by e^50 at each step here, so it is scaled down again and again.
+
+    By e^90 it grows to infinity in one step; e^-200 is 0 in float32.
+    """
     triples, entities = graph(1)
     values = ItemValues.of(triples, ATTRIBUTES, entities)
     found = []
     for dtype in (torch.float32, torch.float64):
         given = [torch.from_numpy(part) for part in (values.starts, values.columns)]
         items = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8] * 3)
-        decays = torch.exp(torch.tensor([-50.0, -5.0], dtype=dtype))
+        decays = torch.exp(torch.tensor([rate, -5.0], dtype=dtype))
         updates = exact.ExactUpdates(items, *given, decays)
         numbers = torch.from_numpy(values.weights).to(dtype)
         slots = torch.zeros(1, 2, len(numbers), dtype=dtype)

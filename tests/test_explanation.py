@@ -398,6 +398,12 @@ def test_no_line_of_the_terminal_view_is_too_long(many, width):
         assert "[red]" in render(many, 400, full=full)
 
 
+def test_wide_letters_keep_the_heat_map_in_its_width(many):
+    attributes = tuple(replace(a, label=f"導演名字{n}") for n, a in enumerate(many.attributes))
+    lines = render(replace(many, attributes=attributes), full=True).splitlines()
+    assert max(map(cell_len, lines)) <= 80
+
+
 def test_the_short_view_has_24_lines_however_much_there_is(many):
     many = replace(many, notes=("A note. " * 30,), value_matrix="shared")
     assert len(render(many).splitlines()) <= 24

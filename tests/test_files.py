@@ -166,6 +166,18 @@ def test_the_next_reader_finishes_a_step(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new a"}
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system has no user ids")
+def test_a_journal_of_another_user_in_a_shared_folder_does_nothing(tmp_path, monkeypatch) -> None:
+    left = left_by_a_dead_process(tmp_path, '{"names": ["a"], "removed": []}')
+    tmp_path.chmod(0o1777)
+    with monkeypatch.context() as other:
+        other.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+        finish_steps(tmp_path)
+    assert left.exists() and not (tmp_path / "a").exists()
+    finish_steps(tmp_path)
+    assert not left.exists() and (tmp_path / "a").read_text() == "new a"
+
+
 ODD_JOURNALS = (
     *("", "[]", "{}", "\xff", '{"names": null, "removed": []}', '{"names": [1], "removed": []}'),
     *('{"names": ["../a"], "removed": []}', '{"names": [], "removed": ["/etc/x"]}'),

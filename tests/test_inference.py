@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import errno
 import json
 import os
@@ -140,6 +141,28 @@ def test_a_mixed_batch_gives_what_each_query_gives_alone(rec, monkeypatch):
         assert [item for item, _ in found] == [item for item, _ in rec.recommend(query, 7)]
         same(dict(found), dict(rec.recommend(query, 7)))
     assert rec.recommend_batch([], 7) == []
+
+
+def test_states_too_large_for_one_batch_are_read_in_parts(case, tmp_path, monkeypatch):
+    rec = Recommender.load(case.save(tmp_path / "model"))
+    whole = rec.recommend_batch(rec.users, 5)
+    monkeypatch.setattr(recommender_module, "STATE_NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(recommender_module, "PAIRS", 1)
+    assert rec._users_at_once() == 1 or not rec._blank.values.numel()
+    assert rec.model.INNER_PRODUCT or rec._rows_at_once() == 1
+    for found, expected in zip(rec.recommend_batch(rec.users, 5), whole, strict=True):
+        assert [item for item, _ in found] == [item for item, _ in expected]
+        same(dict(found), dict(expected))
+
+
+def test_a_state_belongs_to_the_recommender_that_made_it(directory):
+    """Shapes alone tell nothing: another model of equal sizes has other items and other weights."""
+    one, other = Recommender.load(directory), Recommender.load(directory)
+    state = one.start(["i1"])
+    for work in (other.recommend, other.explain, lambda s: other.update(s, "i2")):
+        with pytest.raises(UserError, match="state is of another model"):
+            work(state)
+    assert one.recommend(copy.deepcopy(state)) == one.recommend(state)
 
 
 def test_an_update_reads_one_item_however_long_the_history_is(rec, monkeypatch):

@@ -24,12 +24,14 @@ from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
-from ksr_recbole.inference.directory import FILES, MANIFEST
+from ksr_recbole.inference import saving
+from ksr_recbole.inference.directory import FILES, MANIFEST, read_directory
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.prepare import make_trainer
-from ksr_recbole.records import read_record, sealed, write_record
+from ksr_recbole.records import Number, check_shape, read_record, sealed, write_record
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.weights import no_larger_than
 from tests.benchmark_fakes import run_result
 from tests.mutations import (
     ODD_VALUES,
@@ -221,6 +223,26 @@ def test_a_checkpoint_with_another_tensor_is_refused(trained, tmp_path):
     assert tried > 200
 
 
+@pytest.mark.parametrize(
+    ("entry", "number"), [("step", -1.0), ("exp_avg_sq", -1.0), ("exp_avg", float("inf"))]
+)
+def test_an_optimizer_with_numbers_it_cannot_have_is_refused(trained, tmp_path, entry, number):
+    state, path = trained.content["last"]["optimizer"], tmp_path / "numbers.pth"
+    kept = next(k for k in state if entry in state[k])
+    odd = torch.full_like(state[kept][entry], number)
+    checkpoint.save(path, with_other(trained.content, ("last", "optimizer", kept, entry), odd))
+    with pytest.raises(UnusableCheckpointError, match=f"{entry} has numbers"):
+        trained.trainer.resume_checkpoint(path)
+
+
+def test_rows_of_another_graph_are_one_sentence(trained, tmp_path, capsys):
+    weights, path = dict(trained.content["state_dict"]), tmp_path / "rows.pth"
+    weights[_KB[0]] = torch.cat([weights[_KB[0]]] * 2)
+    checkpoint.save(path, {**trained.content, "state_dict": weights})
+    assert main(["explain", "--user=u1", f"--checkpoint={path}"]) == 2
+    assert "rows instead of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("part", ["extra", "tensor", "best_epoch"])
 def test_a_checkpoint_with_parts_that_do_not_agree_is_refused(trained, tmp_path, part):
     content, path = dict(trained.content), tmp_path / "odd.pth"
@@ -378,6 +400,77 @@ def test_large_sizes_in_a_model_directory_build_nothing(directory):
             path.write_text(json.dumps({**config, key: value}))
             resigned(directory)
             answers(directory)
+
+
+def test_crafted_weights_are_refused_before_a_model_is_made(directory):
+    """Sizes that agree with the options, though no model has such tensors."""
+    path, settings = directory / "weights.safetensors", directory / "config.json"
+    tensors, config = load_file(path), json.loads(settings.read_text())
+    wide = {k: torch.zeros(len(v), 30_000) for k, v in tensors.items() if k in _KB}
+    cases: list[tuple[dict[str, torch.Tensor], dict[str, Any]]] = [
+        ({"gru.weight_hh_l0": torch.zeros(0, 40_000)}, {"hidden_size": 40_000}),
+        (wide, {"kg_embedding_size": 30_000}),
+        ({"an_embedding": torch.tensor(1.0)}, {}),
+        ({"an_embedding": torch.zeros(2**40, 0)}, {}),
+        ({"item_mlp.0.weight": torch.ones(2, 2).to(torch.float8_e4m3fn)}, {}),
+    ]
+    assert len(wide) == 2
+    for changed, values in cases:
+        save_file({**tensors, **changed}, path)
+        settings.write_text(json.dumps({**config, **values}))
+        resigned(directory)
+        assert not answers(directory), (list(changed), values)
+
+
+_KB = ("entity_embedding.weight", "relation_embedding.weight")
+
+
+def test_a_model_larger_than_its_weights_is_not_filled():
+    with pytest.raises(UserError, match="ask for a larger model"), no_larger_than({}):
+        torch.nn.Linear(2000, 2000)
+    with no_larger_than({"weight": torch.empty(2000, 2000)}):
+        torch.nn.Linear(2000, 2000)
+    torch.nn.Linear(2000, 2000)
+
+
+@pytest.mark.parametrize("name", ["tokens.json", "names.json"])
+def test_half_of_a_letter_and_no_entities_are_refused(directory, name):
+    path = directory / name
+    content = json.loads(path.read_text())
+    odd = {**content, "item": [*content["item"][:-1], "\ud800"]}
+    less = {k: v for k, v in content.items() if k != "entity"}
+    for changed, said in ((odd, f"{name} has half of a letter"), (less, "entity")):
+        path.write_text(json.dumps(changed))
+        resigned(directory)
+        with pytest.raises(UserError, match=said):
+            read_directory(directory)
+
+
+def test_numbers_that_overflow_are_no_recommendations(directory):
+    path = directory / "weights.safetensors"
+    tensors = load_file(path)
+    save_file({k: v * 1e30 if v.is_floating_point() else v for k, v in tensors.items()}, path)
+    resigned(directory)
+    found = Recommender.load(directory)
+    for ask in (found.recommend, found.explain, lambda who: found.explain(who, items=["i1"])):
+        with pytest.raises(UserError, match="numbers are not finite"):
+            ask("u1")
+
+
+def test_a_dataset_that_could_not_be_loaded_again_is_not_written(trained, tmp_path, monkeypatch):
+    known = saving._tokens
+    monkeypatch.setattr(saving, "_tokens", lambda *of: {**known(*of), "user": ["", *["u"] * 9]})
+    with pytest.raises(UserError, match="cannot be saved"):
+        save_model(trained.path, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_numbers_of_no_float_are_no_numbers():
+    for finite in (False, True):
+        with pytest.raises(DamagedFileError):
+            check_shape(10**400, Number(finite))
+        check_shape(10**200, Number(finite))
+    check_shape(float("inf"), Number(finite=False))
 
 
 # Cells ----------------------------------------------------------------------------------------

@@ -141,6 +141,52 @@ def convert(folder: Path, sales: Path, items: Path, *more: str) -> int:
     return main(["convert", "csv", *given, "--k-core=2", *more])
 
 
+@pytest.mark.parametrize(("long", "kept"), [(1_994, True), (1_995, False)])
+def test_a_column_of_long_values_is_left_out(long, kept, tmp_path, capsys):
+    table = [{**row, "story": "é" * (long // 2) + "x" * (long % 2)} for row in rows()]
+    items = write_csv(tmp_path / "items.csv", table)
+    sales = write_sales(tmp_path / "sales.csv", list(range(N_ITEMS)))
+    assert convert(tmp_path, sales, items, "--attributes=brand,story") == 0
+    told = "story: left out, as a value with the column's name has 2,001 bytes"
+    assert (told in capsys.readouterr().out) is not kept
+
+
+def test_long_ids_are_refused_before_anything_is_written(tmp_path, capsys):
+    items = write_csv(tmp_path / "items.csv", rows())
+    sales = write_sales(tmp_path / "sales.csv", list(range(N_ITEMS)))
+    text = sales.read_text()
+    sales.write_text(text.replace("u1,", f"{'u' * 2_001},", 1))
+    assert convert(tmp_path, sales, items) == 2
+    assert "sales.csv, line 14: the user_id 'uuu" in capsys.readouterr().err
+    sales.write_text(text)
+    write_csv(items, [*rows(), {**rows()[0], "item_id": "i" * 1_996}])
+    assert convert(tmp_path, sales, items) == 2
+    assert "items.csv: the id 'iii" in capsys.readouterr().err
+    (tmp_path / "kg").write_text("".join(f"e{i}\tgenre\t{'g' * 2_001}\n" for i in range(40)))
+    (tmp_path / "link").write_text("".join(f"{i}\te{i}\n" for i in range(40)))
+    graph = [f"--{name}={tmp_path / name}" for name in ("kg", "link")]
+    command = ["convert", "csv", f"--raw={sales}", "--dataset=shop", f"--out={tmp_path / 'shop'}"]
+    assert main([*command, *graph, "--k-core=2", "--min-triples=1"]) == 2
+    assert "in column tail_id of .kg has 2,001 bytes" in capsys.readouterr().err
+    assert not (tmp_path / "shop").exists()
+
+
+def test_blanks_within_ids_are_kept_in_both_tables(tmp_path, capsys):
+    spaced = [{**row, "item_id": f" a  {row['item_id']} "} for row in rows()]
+    items = write_csv(tmp_path / "i.csv", spaced)
+    sales = write_sales(tmp_path / "sales.csv", list(range(N_ITEMS)))
+    text = sales.read_text()
+    lines = [line.split(",") for line in text.splitlines()]
+    lines[1:] = [[user, f"a  {item}", time] for user, item, time in lines[1:]]
+    sales.write_text("\n".join(map(",".join, lines)) + "\n")
+    assert convert(tmp_path, sales, items) == 0
+    found = read_atomic(tmp_path / "shop" / "shop.item", []).frame["item_id"]
+    assert "a  7" in found.to_list()
+    write_csv(items, [*rows(), {**rows()[0], "item_id": "a\tb"}])
+    with pytest.raises(UserError, match=r"i.csv: the id 'a\\tb' of item 41 .* holds a tab"):
+        read_items(items, ItemColumns())
+
+
 def test_titles_and_values_have_names_and_unknown_items_are_counted(tmp_path, capsys):
     items = write_csv(tmp_path / "items.csv", [*rows(), {**rows()[0], "item_id": "unsold"}])
     sales = write_sales(tmp_path / "sales.csv", [*range(N_ITEMS), 777])

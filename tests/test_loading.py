@@ -101,6 +101,25 @@ def test_what_recbole_reads_itself_is_left_to_it(toy_config, toy_folder):
     assert not (toy_folder / "cache").exists()
 
 
+@pytest.mark.parametrize("dataset_class", [LinkedDataset, KGSequenceDataset])
+def test_a_column_of_sequences_is_loaded_and_not_cached(dataset_class, toy_config, toy_folder):
+    path = toy_folder / "toy" / "toy.inter"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header}\ttags:token_seq", *(f"{r}\ta b" for r in rows)]) + "\n")
+    columns = {**toy_config()["load_col"], "inter": "*"}
+    dataset = dataset_class(toy_config(load_col=columns))
+    assert "tags" in dataset.inter_feat and not (toy_folder / "cache").exists()
+
+
+def test_ranges_of_numbers_are_other_content(toy_config):
+    def settings(**values: Any) -> dict[str, str]:
+        return loading.cache_parts(toy_config(**values), "toy", False)["settings"]
+
+    assert settings().keys() == {*loading.SETTINGS}
+    other = settings(numerical_features=["x"], discretization={"x": {"method": "LD"}})
+    assert other.keys() - settings().keys() == {"numerical_features", "discretization"}
+
+
 def test_columns_are_those_that_pandas_reads(tmp_path):
     path = tmp_path / "x.inter"
     rows = [("u1", "é ü", "5"), ("u2", "b", "1e5"), ("", "b", "-3.25"), ("u1", "b", "9")]

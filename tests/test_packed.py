@@ -51,7 +51,7 @@ def test_a_packed_cell_reads_as_one_of_its_own_files(tmp_path, capsys):
     assert store.load(replace(CELL, measure="other:measure")) is None
     with pytest.raises(UserError, match="none of validation"):
         store.load(CELL).per_user("full", "valid")
-    with pytest.raises(UserError, match="no cells to pack"):
+    with pytest.raises(UserError, match="are packed already"):
         pack(store)
 
 

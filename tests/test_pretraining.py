@@ -217,7 +217,8 @@ def test_a_partial_training_that_does_not_fit_is_not_gone_on_from(spoil, tmp_pat
         found = train_toy(SHORT_KGE, checkpoint=checkpoint)
     assert np.array_equal(found.entity, train_toy(SHORT_KGE).entity)
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith(f"Starting anew instead of going on from {checkpoint}: ")
+    told = f"Starting again from the beginning, since {checkpoint} cannot be used: "
+    assert caplog.messages[0].startswith(told)
 
 
 def test_kge_leaves_random_numbers_and_logging_alone():

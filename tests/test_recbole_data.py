@@ -13,6 +13,7 @@ from dataset_atomic.cli import main
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import data_preparation
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
+from ksr_recbole.dataset.recbole_views import load_views
 from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
@@ -136,6 +137,39 @@ def test_other_than_three_files_are_refused(folder, names):
     split_by_hand(folder)
     with pytest.raises(UserError, match="must name three files"):
         dataset_of(folder, benchmark_filename=names)
+
+
+def test_a_part_that_is_named_twice_is_refused(folder, capsys):
+    split_by_hand(folder)
+    names = ["learn", "judge", "judge"]
+    with pytest.raises(UserError, match="must name three different files"):
+        dataset_of(folder, benchmark_filename=names)
+    assert main(["describe", str(folder / "toy"), f"--benchmark_filename={names}"]) == 2
+    assert "name each of them once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["GRU", "SASRec"])
+def test_a_history_in_every_row_is_refused(folder, model):
+    for part, rows in split_by_hand(folder).items():
+        header = ["user_id:token", "item_id_list:token_seq", "item_id:token", "timestamp:float"]
+        told = [[user, "i1 i2", item, time] for user, item, time in rows]
+        write_rows(folder, [header, *told], f"{part}.inter")
+    config = config_of(folder, model, benchmark_filename=PARTS, protocol="paper")
+    load = load_dataset if model == "GRU" else load_views
+    with pytest.raises(UserError, match=r"toy.learn.inter has the column item_id_list, a history"):
+        load(config)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_items_without_interactions_in_own_files_get_no_id(folder, graph):
+    split_by_hand(folder)
+    if not graph:
+        for suffix in ("kg", "link"):
+            (folder / "toy" / f"toy.{suffix}").unlink()
+    write_rows(folder, [["item_id:token"], *([f"i{k}"] for k in range(1, 500))], "item")
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]}
+    dataset = dataset_of(folder, "GRU", benchmark_filename=PARTS, load_col=columns)
+    assert dataset.item_num == 1 + len(np.unique(dataset.sequences.items)) < 100
 
 
 def test_a_part_that_is_missing_is_named(folder):
@@ -330,6 +364,66 @@ def test_items_of_a_catalogue_filter_their_interactions(folder):
     values = {"val_interval": {"year": "[0,30]"}, "filter_inter_by_user_or_item": True}
     dataset = dataset_of(folder, **values)
     assert {int(i[1:]) for items in sequences_of(dataset).values() for i in items} <= {*range(31)}
+
+
+@pytest.mark.parametrize("model", ["KSR-paper", "GRU", "CFKG", "ItemKNN"])
+def test_a_catalogue_that_load_col_does_not_name_is_not_read(folder, model):
+    (folder / "toy" / "toy.item").write_text("of another program")
+    (folder / "toy" / "toy.user").write_text("of another program")
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    config = config_of(
+        folder, model, load_col=columns, threshold={"timestamp": 0},
+        val_interval={"timestamp": "[0,1003600]"}, filter_inter_by_user_or_item=True,
+        eval_args={"mode": "full"},
+    )  # fmt: skip
+    load = load_dataset if model in ("KSR-paper", "GRU") else recbole_dataset
+    assert load(config).item_feat is None
+
+
+def test_a_filter_of_interactions_leaves_a_catalogue_with_the_same_column_alone(folder):
+    header, *rows = rows_of(folder)
+    rated = [[*header, "rating:float"], *([*row, "5"] for row in rows)]
+    write_rows(folder, rated)
+    catalogue = [[f"i{k}", "1"] for k in range(1, 61)]
+    write_rows(folder, [["item_id:token", "rating:float"], *catalogue], "item")
+    dataset = dataset_of(folder, val_interval={"rating": "[3,inf)"})
+    assert dataset.table1().interactions == len(rows) and dataset.item_feat is None
+
+
+def test_triples_are_filtered_by_value_before_they_are_counted(folder):
+    header, *rows = rows_of(folder, "kg")
+    years = [[*row, str(n % 2)] for n, row in enumerate(rows)]
+    write_rows(folder, [[*header, "year:float"], *years], "kg")
+    values = {"val_interval": {"year": "[1,1]"}, "relation_kg_num_interval": "[31,inf)"}
+    dataset = load_dataset(config_of(folder, **values))
+    left = [row[1] for row in years if row[3] == "1"]
+    kept = sum(left.count(relation) >= 31 for relation in left)
+    assert 0 < kept < sum([row[1] for row in years].count(r[1]) >= 31 for r in years)
+    assert dataset.funnel.triples == (len(rows), kept) == (len(rows), len(dataset.kg_feat))
+    assert f"used {kept:,} of {len(rows):,} triples" in dataset.funnel.line()
+    with pytest.raises(UserError, match=r"has val_interval.year: '?\[9,9\]'?, so widen"):
+        load_dataset(config_of(folder, val_interval={"year": "[9,9]"}))
+
+
+def test_items_beyond_an_upper_bound_get_no_id(folder):
+    header, *rows = rows_of(folder)
+    counts = {row[1]: [each[1] for each in rows].count(row[1]) for row in rows}
+    most = min(counts.values()) + 1
+    catalogue = [*counts, "never"]
+    write_rows(folder, [["item_id:token"], *([item] for item in catalogue)], "item")
+    columns = {"inter": [name.split(":")[0] for name in header], "item": ["item_id"]}
+    bounds = f"[0,{most}]"
+    config = config_of(folder, "BPR", load_col=columns, item_inter_num_interval=bounds)
+    found = set(recbole_dataset(config).field2id_token["item_id"]) - {"[PAD]"}
+    assert found == {item for item in catalogue if counts.get(item, 0) <= most} < {*catalogue}
+
+
+def test_times_may_be_tokens_for_recboles_own_models(folder):
+    header, *rows = rows_of(folder)
+    write_rows(folder, [[*header[:2], "timestamp:token"], *rows])
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    dataset = recbole_dataset(config_of(folder, "BPR", load_col=columns))
+    assert len(dataset.inter_feat) == len(rows)
 
 
 @pytest.mark.parametrize(

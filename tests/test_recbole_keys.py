@@ -21,7 +21,7 @@ from ksr_recbole.paths import CHECKOUT, source_of
 from ksr_recbole.quick_start import recbole_models, run
 from ksr_recbole.quick_start.recbole_models import is_usable
 from ksr_recbole.registry import GROUPS, group_of
-from tests.toy import toy_values
+from tests.toy import toy_run, toy_values
 
 RECBOLE = source_of("recbole").parent
 CONFIGS = {
@@ -172,6 +172,8 @@ def test_recboles_models_under_the_protocol_say_it_too(toy_folder, given, said):
         ({"enable_scaler": True}, "enable_scaler has no effect here"),
         ({"wandb_project": "mine"}, "wandb_project has no effect without --log_wandb=True"),
         ({"eval_step": 0, "stopping_step": 3}, "stopping_step has no effect with eval_step 0"),
+        ({"eval_step": -1, "stopping_step": 3}, "stopping_step has no effect with eval_step -1"),
+        ({"valid_metric_bigger": False}, "valid_metric_bigger has no effect"),
         ({"port": 5000}, "port has no effect on a single process"),
         ({"gpu_id": ""}, None), ({"use_gpu": False, "wandb_project": "mine", "nproc": 2}, "wandb"),
         ({"eval_step": 1, "stopping_step": 3}, None), ({"port": 5000, "nproc": 2}, None),
@@ -198,6 +200,10 @@ def test_what_does_nothing_on_this_machine_or_alone_is_said(toy_folder, model, g
         ("KSR", {"train_neg_sample_args": None}, None),
         ("BPR", {"train_neg_sample_args": {"sample_num": 10}}, None),
         ("SASRec", {"train_neg_sample_args": {"sample_num": 3}, "loss_type": "BPR"}, None),
+        ("KSR", {"train_neg_sample_args.alpha": 0.5, "loss_type": "BPR"}, "distribution uniform"),
+        ("KSR", {"train_neg_sample_args.candidate_num": 3, "loss_type": "BPR"}, "no candidates"),
+        ("KSR", {"train_rec_step": 5}, "with train_kg_step 0"),
+        ("KSR", {"train_rec_step": 1}, None),
         ("KSR", {"sampled_items": 2000}, "more than 20,000 items have sampled_CE by themselves"),
         ("KSR", {"sampled_popularity": 0.3, "loss_type": "BPR"}, "only sampled_CE and gBCE"),
         ("KSR", {"gbce_calibration": 0.3, "loss_type": "sampled_CE"}, "only gBCE read it"),
@@ -378,3 +384,79 @@ def test_a_cell_of_a_model_that_scores_at_random_is_read_again(model):
     refused = nullcontext() if model == "KTUP" else pytest.raises(DamagedFileError)
     with refused:
         store._check_score(result)
+
+
+@pytest.mark.parametrize("name", ["config_dict", "file"])
+def test_files_that_are_named_where_nothing_reads_them_are_refused(toy_folder, name):
+    file = toy_folder / "mine.yaml"
+    file.write_text("config_files: other.yaml\n")
+    values = toy_values(toy_folder)
+    given = ([str(file)], values) if name == "file" else (None, {**values, "config_files": "x"})
+    with pytest.raises(UserError, match=r"config_files in .* has no effect there"):
+        Config("KSR", "toy", *given)
+
+
+@pytest.mark.parametrize("word", ["None", "none", None])
+def test_no_negatives_can_be_written_as_a_word(toy_folder, word):
+    file = toy_folder / "mine.yaml"
+    file.write_text(f"train_neg_sample_args: {word or '~'}\n")
+    config = Config("KSR", "toy", [str(file)], {"data_path": str(toy_folder)})
+    assert config["train_neg_sample_args"]["distribution"] == "none"
+
+
+@pytest.mark.parametrize("given", [{"norm_type": 1}, {"foreach": True}])
+def test_clipping_without_its_bound_is_refused(toy_folder, given):
+    with pytest.raises(UserError, match="a dict with max_norm"):
+        Config("KSR", "toy", None, toy_values(toy_folder, clip_grad_norm=given))
+    assert Config("KSR", "toy", None, toy_values(toy_folder, clip_grad_norm={}))
+
+
+@pytest.mark.parametrize(
+    ("given", "works"),
+    [
+        ({"topk": [5]}, False), ({"metrics": ["NDCG"]}, False), ({"valid_metric": "MRR"}, False),
+        ({"topk": [5], "valid_metric": "Hit@5"}, True), ({"topk": [5], "eval_step": 0}, True),
+        ({"valid_metric": "mrr@10"}, True),
+    ],
+)  # fmt: skip
+def test_a_metric_that_recbole_would_miss_after_an_epoch_is_refused(toy_folder, given, works):
+    values = {"data_path": str(toy_folder), "train_neg_sample_args": None, **given}
+    if works:
+        assert Config("SASRec", "toy", None, values)
+        return
+    with pytest.raises(UserError, match=r"valid_metric is .* must be one of"):
+        Config("SASRec", "toy", None, values)
+
+
+def test_the_gpu_is_used_only_where_both_keys_allow_it(toy_folder):
+    for given in ({"device": "cpu"}, {"use_gpu": False}):
+        config = Config("KSR", "toy", None, {"data_path": str(toy_folder), **given})
+        assert config["device"].type == "cpu" and config["use_gpu"] is False
+    with pytest.raises(UserError, match=r"use_gpu|finds no GPU"):
+        values = {"data_path": str(toy_folder), "device": "cuda", "use_gpu": False}
+        Config("KSR", "toy", None, values)
+
+
+def test_what_a_dataset_chooses_for_our_models_is_not_for_recboles():
+    given = {"protocol": "paper", "train_neg_sample_args": None}
+    recboles, ours = Config("GRU4Rec", "ml-1m", None, given), Config("GRU", "ml-1m")
+    assert recboles["ema_decay"] is None and recboles["stopping_step"] == 5
+    assert ours["ema_decay"] == 0.996 and ours["stopping_step"] == 2
+
+
+def test_the_size_of_stock_ksrs_own_vectors_is_the_users(toy_folder):
+    values = {"data_path": str(toy_folder), "protocol": "paper", "kg_embedding_size": 50}
+    assert Config("StockKSR", "toy", None, values)["kg_embedding_size"] == 50
+    values["embedding_size"] = 24
+    assert Config("GRU4RecKG", "toy", None, values)["kg_embedding_size"] == 24
+
+
+@pytest.mark.parametrize("key", ["train_rec_step", "train_kg_step"])
+def test_both_parts_in_every_batch_are_refused_where_there_are_none(toy_folder, key):
+    with pytest.raises(UserError, match=f"{key} is None, but KSR trains"):
+        toy_run(toy_folder, "KSR", freeze_kg=False, **{"train_kg_step": 1, key: None})
+
+
+def test_a_scaler_and_clipping_are_refused_together(toy_folder):
+    with pytest.raises(UserError, match="enable_scaler and clip_grad_norm"):
+        toy_run(toy_folder, "KSR", enable_scaler=True, clip_grad_norm={"max_norm": 5})

@@ -241,6 +241,27 @@ def test_a_resumed_run_is_the_uninterrupted_one(name, toy_folder, monkeypatch):
     assert resumed["metrics"] == whole["metrics"] and resumed["epochs_trained"] == 4
 
 
+@pytest.mark.parametrize("name", ["LightGCN", "NGCF"])
+def test_the_best_epoch_of_a_resumed_run_is_the_one_tested(name, toy_folder, monkeypatch):
+    """Also where it was before the interruption, and the model keeps what it scores with."""
+    values = {**TINY, "epochs": 4, "protocol": "paper", "learning_rate": 3.0}
+    scores = iter([0.5, 0.1, 0.1, 0.1, 0.5, 0.1, 0.1, 0.1])
+    valid_epoch = RecBoleTrainer._valid_epoch
+
+    def worse_and_worse(self, *given, **more):
+        return next(scores), valid_epoch(self, *given, **more)[1]
+
+    monkeypatch.setattr(RecBoleTrainer, "_valid_epoch", worse_and_worse)
+    whole = toy_run(toy_folder, name, **values)
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 1)
+        with pytest.raises(Stopped):
+            toy_run(toy_folder, name, **values)
+    resumed = toy_run(toy_folder, name, resume=True, **values)
+    assert whole["best_epoch"] == resumed["best_epoch"] == 0
+    assert resumed["metrics"] == whole["metrics"]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"learning_rate": 0.05}, {"train_batch_size": 64}, {"learner": "sgd"}, {"loss_type": "BPR"},

@@ -90,6 +90,15 @@ def test_recboles_run_gives_what_ours_gives(toy_folder, registered, model):
     assert theirs["valid_score_bigger"] is True
 
 
+def test_recboles_run_without_a_checkpoint_tests_the_best_epoch(toy_folder, registered):
+    values = {"epochs": 8, "learning_rate": 0.5, "learner": "adam"}
+    ours = run("KSR", "toy", None, toy_values(toy_folder, **values))
+    assert ours["best_epoch"] < ours["epochs_trained"] - 1
+    given = toy_values(toy_folder, **values)
+    theirs = run_recbole("KSR", "toy", config_dict=given, saved=False)
+    assert theirs["test_result"] == ours["test_result"]
+
+
 def test_pretraining_in_recboles_run_leaves_the_result_as_it_is(toy_folder, registered):
     first = run_recbole("KSR", "toy", config_dict=toy_values(toy_folder))
     from_cache = run_recbole("KSR", "toy", config_dict=toy_values(toy_folder))

@@ -362,7 +362,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate()
     assert process.returncode == 130, said
-    go_on = shlex.split(said.splitlines()[-1].partition("Go on with: ")[2])
+    go_on = shlex.split(said.splitlines()[-1].partition("Continue with: ")[2])
     assert shutil.which(go_on[0]) == sys.executable
     assert go_on[1] == str(ROOT / "run_recbole.py")  # works in this folder too
     assert go_on[-1].startswith("--resume=")

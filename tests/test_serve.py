@@ -195,6 +195,22 @@ def test_states_take_what_their_histories_take(rec):
     assert tight.get(tight.put(long)) is long  # the latest one in any case
 
 
+def test_a_small_request_with_a_large_answer_is_refused(url):
+    long = {"items": ["i1"] * 10_000}
+    for path, body in (
+        ("recommend", {**long, "k": 1000}),
+        ("explain", {**long, "k": 1000}),
+        ("explain", {**long, "explained": ["i2"] * 100}),
+        ("recommend/batch", {"queries": [{"items": ["i1"] * 200}] * 100, "reasons": True}),
+    ):
+        answer = requests.post(f"{url}/{path}", json=body, timeout=60)
+        assert answer.status_code == 400 and "too much for one request" in answer.text
+    for body in ({**long, "k": 1000, "reasons": False}, {"items": ["i1"] * 700, "k": 100}):
+        assert ask(url, "recommend", **body)["recommendations"]
+    batch = ask(url, "recommend/batch", queries=[{"items": []}] * 1000, k=100)
+    assert len(batch["results"]) == 1000
+
+
 def test_the_api_holds_what_it_describes(rec):
     schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
     checks = pytest.importorskip("schemathesis.specs.openapi.checks")
@@ -258,6 +274,12 @@ def test_typing_choosing_and_stepping_back(url):
             expect(chosen).to_have_count(0)
             expect(cards.first).to_have_text(before)
             assert problems == [] and all(each.startswith(url) for each in asked)
+            view.focus("#search")
+            view.route("**/recommend", lambda route: route.abort())
+            view.keyboard.type("film 12")
+            view.keyboard.press("Enter")
+            expect(cards).to_have_count(0)  # those of another history would be wrong here
+            expect(view.locator("#status")).to_contain_text("does not answer")
             view.close()
         browser.close()
 

@@ -28,6 +28,7 @@ from ksr_recbole.registry import PAPER_MODELS
 from ksr_recbole.tuning import search
 from ksr_recbole.tuning.cli import main
 from ksr_recbole.tuning.draws import draws_of
+from ksr_recbole.tuning.request import Request, make_plan
 from ksr_recbole.tuning.space import Range, read_space
 from tests import benchmark_fakes as fakes
 from tests.toy import toy_values
@@ -61,7 +62,7 @@ def failure(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
     """Run the command, expect one sentence on stderr and exit status 2; return the sentence."""
     assert main(arguments) == 2
     told = capsys.readouterr().err.strip().splitlines()
-    errors = [line for line in told if "has no effect on GRU" not in line]
+    errors = [line for line in told if line.startswith("error") or "has no effect" not in line]
     assert len(errors) == 1 and errors[0].startswith("error: "), errors
     return errors[0]
 
@@ -245,7 +246,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     arguments = command(toy_folder, ranges, *extra, model="GRU")
     begun = FakeTrials(monkeypatch, interrupt_at=3)
     assert main(arguments) == cli.INTERRUPTED
-    assert re.search(r"Go on with: \S*python\S* run_hyper.py", capsys.readouterr().err)
+    assert re.search(r"Continue with: \S*python\S* run_hyper.py", capsys.readouterr().err)
     assert len(cells(toy_folder)) == 3
     rest = FakeTrials(monkeypatch)
     assert main(arguments) == 0
@@ -459,6 +460,8 @@ def test_ray_gives_what_hyperopt_gives_and_runs_nothing_twice(toy_folder, tmp_pa
         (RATES, ["--max_evals=3"], "leave --max_evals out"),
         (RATES, ["--algo=bayes", "--max_evals=0"], "--max_evals is '0'"),
         (RATES, ["--nproc=2"], "nproc has no effect on a search"),
+        (RATES, ["--resume=True"], "resume has no effect on a search"),
+        (RATES, ["--eval_step=0"], "eval_step is 0, which is no validation at all"),
         (RATES, ["--gama=3"], "Unknown config key 'gama'"),
         (RATES, ["--display_file=x.html"], "it must end in .png"),
         (RATES, ["--retry_failed=maybe"], "it is given alone"),
@@ -504,10 +507,47 @@ def test_a_config_file_names_model_and_dataset(toy_folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "key", ["eval_batch_size", "num_threads", "memory_backend", "nproc", "device"]
-)
+    "key",
+    ["eval_batch_size", "num_threads", "memory_backend", "nproc", "device", "rm_dup_inter",
+     "user_inter_num_interval", "val_interval", "benchmark_filename", "TIME_FIELD",
+     "entity_kg_num_interval"],
+)  # fmt: skip
 def test_what_changes_no_trial_cannot_be_tuned(key, toy_folder, capsys):
     assert "cannot be tuned" in failure(capsys, command(toy_folder, f"{key} choice [1,2]\n"))
+
+
+def test_choices_that_are_text_are_read_as_a_trial_reads_them(tmp_path):
+    file = tmp_path / "ranges.hyper"
+    file.write_text(
+        "mlp_hidden_size choice ['[64,32]','[128,64]']\nema_decay choice ['None',0.9]\n"
+    )
+    sizes, decays = read_space(file)
+    assert sizes.values == ([64, 32], [128, 64]) and decays.values == (None, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "idle"),
+    [
+        ("sampled_items choice [128,512]\n", True),
+        ("train_neg_sample_args.sample_num choice [1,2]\n", True),
+        ("sampled_items choice [128,512]\nloss_type choice ['CE','sampled_CE']\n", False),
+        ("learning_rate choice [0.1,0.2]\n", False),
+        ("kge_epochs choice [2,3]\n", True),
+    ],
+)
+def test_a_range_of_what_does_nothing_is_said(ranges, idle, toy_folder):
+    file = toy_folder / "ranges.hyper"
+    file.write_text(ranges)
+    given = {"data_path": str(toy_folder), "results_dir": str(toy_folder / "results")}
+    given["pretrain_dir"] = str(toy_folder / "pretrained")
+    plan = make_plan(Request("GRU", "toy", file, values={**given, "loss_type": "CE"}
+                             if "loss_type" not in ranges else given))  # fmt: skip
+    said = [remark for remark in plan.remarks() if remark.startswith("The range of")]
+    assert said == (
+        [f"The range of {ranges.split()[0]} has no effect: all its values give the same trials."]
+        if idle
+        else []
+    )
 
 
 def test_a_missing_params_file_or_model(toy_folder, capsys):

@@ -9,6 +9,8 @@ from typing import cast
 
 import polars as pl
 
+from dataset_atomic.atomic import too_long
+from dataset_atomic.atomic_files import LONGEST_ID
 from dataset_atomic.filtering import Funnel
 from dataset_atomic.raw.stream import Block, TextFormat, read_blocks
 from dataset_atomic.raw.timestamps import TimestampReader
@@ -16,6 +18,9 @@ from ksr_recbole.errors import UserError, shown
 
 DAY = 86_400
 """Seconds of a day."""
+
+NO_ID = r'[\t"\r\n]'
+"""What an id of RecBole's atomic files cannot hold."""
 
 WITHOUT_ENTITY = "item without an entity"
 """Why interactions with items that have no link are dropped."""
@@ -117,6 +122,7 @@ def read_interactions(
                     f"{block.line_of(int(empty.arg_max() or 0))}: column '{column}' is blank; fill "
                     "it in or remove the line."
                 )
+            _check_lengths(block, bare[column])
         stripped += int((bare["user_id"] != frame["user_id"]).sum())
         stripped += int((bare["item_id"] != frame["item_id"]).sum())
         frame = bare
@@ -165,7 +171,7 @@ def _recent(
 
 def _check_ids(block: Block) -> None:
     for name in ("user_id", "item_id"):
-        bad = block.frame[name].str.contains(r'[\t"\r\n]')
+        bad = block.frame[name].str.contains(NO_ID)
         if bad.any():
             row = int(bad.arg_max() or 0)
             raise UserError(
@@ -173,6 +179,15 @@ def _check_ids(block: Block) -> None:
                 "holds a tab, a double quote or a line end, which RecBole's atomic files cannot; "
                 "rename it."
             )
+
+
+def _check_lengths(block: Block, ids: pl.Series) -> None:
+    if (long := too_long(ids)).any():
+        row = int(long.arg_max() or 0)
+        raise UserError(
+            f"{block.line_of(row)}: the {ids.name} {shown(repr(ids[row]))} has "
+            f"{len(ids[row].encode()):,} bytes, and an id has at most {LONGEST_ID:,}; shorten it."
+        )
 
 
 def _ratings(block: Block) -> pl.Series:

@@ -251,8 +251,8 @@ def _split_line(block: Block) -> pl.DataFrame:
         row = int(bad.arg_max() or 0)
         raise UserError(
             f"{block.line_of(row)}: {lines[row][:80]!r} is not a triple; "
-            "expected `<subject> <predicate> <object> .` (N-Triples), so correct the line; of "
-            "N-Quads take the fourth term away."
+            "expected `<subject> <predicate> <object> .` (N-Triples), so correct the line; in "
+            "N-Quads remove the fourth term."
         )
     return frame.filter(~is_comment)
 

@@ -15,7 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ksr_recbole.comparison.plan import Plan, config_of
-from ksr_recbole.comparison.report import about, markdown_document, paths_for, summary_as_json
+from ksr_recbole.comparison.report import (
+    about,
+    markdown_document,
+    paths_for,
+    summary_as_json,
+    used_table1,
+)
 from ksr_recbole.comparison.results import Row, summarise
 from ksr_recbole.comparison.store import Finished
 from ksr_recbole.comparison.studies import Setting
@@ -84,8 +90,8 @@ def report_by_frequency(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path
                 documents.append({"targets": where, **summary_as_json(summary)})
     paths = paths_for(plan, f"{request.study.name}-by-frequency", ("md", "json"), rows)
     with replacing(*paths) as (markdown, document):
-        markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
-        text = json.dumps({**about(plan), "tables": documents}, indent=2)
+        markdown.write_text(markdown_document(used_table1(plan, rows), tables), encoding="utf-8")
+        text = json.dumps({**about(plan, rows), "tables": documents}, indent=2)
         document.write_text(text + "\n", encoding="utf-8")
     return "\n\n".join(map(to_text, tables)), paths
 

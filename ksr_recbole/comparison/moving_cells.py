@@ -44,7 +44,7 @@ def pack(store: Store) -> str:
         every = sorted(folder.glob("*.json"))
         files = every[:_AT_ONCE]
         if not files:
-            raise UserError(f"There are no cells to pack in {folder}; those there are packed.")
+            raise UserError(f"All finished cells in {folder} are packed already.")
         gone = [file.with_suffix(end) for file in files for end in (".json", ".safetensors")]
         for file in files:
             if not file.with_suffix(".safetensors").is_file():

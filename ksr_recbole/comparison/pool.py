@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from logging import getLogger
 from multiprocessing import get_context
 from pathlib import Path
 from pkgutil import resolve_name
@@ -247,13 +248,36 @@ def _train(job: Job, folder: Path) -> str | None:
         if resume is None:
             raise
         warning = f"{job.cell.name} starts anew: {one_line(error)}"
+        getLogger().warning(warning)  # in the log at once, on the screen at the end
         resume = None
         result = _call(job, folder, resume)
     seconds = time.perf_counter() - start
     if not job.keep_checkpoints:
         result |= {"checkpoint": None, "result_file": None}  # they go with the folder
+    _check_same_inputs(job)
     job.store.save(job.cell, result, wall_seconds=seconds, resumed=resume is not None)
     return warning
+
+
+def _check_same_inputs(job: Job) -> None:
+    """Refuse a result of other files than those that its cell was named after.
+
+    Raises:
+        UserError: a file of the dataset or of the configuration was changed meanwhile.
+    """
+    from ksr_recbole.comparison.inputs import file_digests
+    from ksr_recbole.comparison.store import cell_key
+    from ksr_recbole.config import Config
+    from ksr_recbole.quick_start.result import settings
+
+    cell = job.cell
+    values = {**job.values, **cell.overrides, "task": cell.task}
+    config = Config(cell.model, cell.dataset, list(job.config_files), values)
+    if cell_key(settings(config), cell.seed, file_digests(config)) != cell.key:
+        raise UserError(
+            f"A file of {cell.dataset} or of the configuration was changed while {cell.name} was "
+            "trained; run the command again."
+        )
 
 
 def _call(job: Job, folder: Path, resume: str | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.comparison.figures import draw
-from ksr_recbole.comparison.plan import Plan
+from ksr_recbole.comparison.plan import Plan, Position
 from ksr_recbole.comparison.results import Row, Summary, spread, summarise
 from ksr_recbole.comparison.store import (
     Failed,
@@ -20,6 +20,7 @@ from ksr_recbole.comparison.store import (
     without_places,
 )
 from ksr_recbole.comparison.table import Table, table_of, to_latex, to_markdown, to_text
+from ksr_recbole.digests import of_file
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_text, replacing
 from ksr_recbole.quick_start.result import environment
@@ -42,7 +43,7 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     tables = [table_of(summary, request.dataset) for summary in summaries]
     paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"), rows)
     with replacing(*paths) as (markdown, latex, document, figure):
-        markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
+        markdown.write_text(markdown_document(used_table1(plan, rows), tables), encoding="utf-8")
         latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
         text = json.dumps(as_json(plan, rows, summaries), indent=2)
         document.write_text(text + "\n", encoding="utf-8")
@@ -59,7 +60,7 @@ def paths_for(
     it has, and all of whose finished cells are finished among ``rows``; next to any other it gets
     a number (``<dataset>-<name>-2``).
     """
-    folder, wanted = plan.request.results_dir, about(plan)
+    folder, wanted = plan.request.results_dir, about(plan, rows)
     first = f"{plan.request.dataset}-{name}"
     stems = chain([first], (f"{first}-{number}" for number in count(2)))
     stem = next(stem for stem in stems if _gives_way(folder / f"{stem}.json", wanted, rows))
@@ -75,10 +76,9 @@ def _gives_way(document: Path, wanted: Mapping[str, Any], rows: Sequence[Row]) -
         if isinstance(outcome, Failed)
     }
     try:
-        found = parse_object(read_text(document))
-        cells = found.get("cells", ())
-        had = {(c["label"], c["task"], c["seed"]) for c in cells if "error" not in c}
-        if had & failed or any(found.get(key) != wanted[key] for key in ("study", "config_files")):
+        found = {"config_digests": [], **parse_object(read_text(document))}
+        same = ("study", "config_files", "config_digests")
+        if any(found.get(key) != wanted[key] for key in same) or _finished_in(found) & failed:
             return False
         if of_consequence(found.get("values", {})) != of_consequence(wanted["values"]):
             return False
@@ -90,6 +90,17 @@ def _gives_way(document: Path, wanted: Mapping[str, Any], rows: Sequence[Row]) -
         return False  # no table of ours
 
 
+def _finished_in(document: Mapping[str, Any]) -> set[Position]:
+    """The positions that a study's JSON file has figures of."""
+    if "cells" in document:
+        cells = document["cells"]
+        return {(c["label"], c["task"], c["seed"]) for c in cells if "error" not in c}
+    shown = [(t["task"], row) for t in document.get("tables", ()) for row in t["rows"]]
+    shown += [(document["task"], trial) for trial in document.get("trials", ())]
+    whole = [(row["label"], task) for task, row in shown if row["error"] is None]
+    return {(label, task, seed) for label, task in whole for seed in document["seeds"]}
+
+
 def markdown_document(table1: str, tables: Sequence[Table]) -> str:
     """Tables below the dataset's line of Table 1."""
     return "\n".join([table1, "", *map(to_markdown, tables)])
@@ -98,25 +109,38 @@ def markdown_document(table1: str, tables: Sequence[Table]) -> str:
 def as_json(plan: Plan, rows: Sequence[Row], summaries: Sequence[Summary]) -> dict[str, Any]:
     """Everything a study found, as JSON can hold it."""
     return {
-        **about(plan),
+        **about(plan, rows),
         "tables": [summary_as_json(summary) for summary in summaries],
         "cells": [cell for row in rows for cell in cells_as_json(plan, row)],
     }
 
 
-def about(plan: Plan) -> dict[str, Any]:
+def used_table1(plan: Any, rows: Sequence[Row]) -> str:
+    """The line of Table 1 of the data that were used; that of the files without a finished cell.
+
+    Args:
+        plan: of a comparison or a search.
+        rows: its rows.
+    """
+    used = (cell.result.get("table1") for row in rows for cell in row.finished())
+    counts = next((line.partition(": ")[2] for line in used if isinstance(line, str)), "")
+    return f"{plan.request.dataset}: {counts}" if counts else plan.table1
+
+
+def about(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
     """What was asked for, on which data and with which versions."""
     request = plan.request
     return {
         "study": request.study.name,
         "title": request.study.title,
         "dataset": request.dataset,
-        "table1": plan.table1,
+        "table1": used_table1(plan, rows),
         "rows": [setting.label for setting in request.study.settings],
         "tasks": list(request.tasks),
         "seeds": list(request.seeds),
         "modes": list(plan.modes),
         "config_files": list(request.config_files),
+        "config_digests": [of_file(Path(file)) for file in request.config_files],
         "values": without_places(request.values),
         "environment": environment_without_places(environment()),
     }

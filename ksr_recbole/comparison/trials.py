@@ -18,7 +18,13 @@ import numpy as np
 from ksr_recbole import digests
 from ksr_recbole.choices import nearest
 from ksr_recbole.comparison.plan import Plan
-from ksr_recbole.comparison.report import about, markdown_document, metric_as_json, paths_for
+from ksr_recbole.comparison.report import (
+    about,
+    markdown_document,
+    metric_as_json,
+    paths_for,
+    used_table1,
+)
 from ksr_recbole.comparison.results import Row, spread
 from ksr_recbole.comparison.store import METRICS
 from ksr_recbole.comparison.studies import TUNING, Setting, Study, protocol_values
@@ -143,8 +149,9 @@ class Trial:
 
     @property
     def seconds(self) -> float | None:
-        """Mean wall-clock seconds of its runs, ``None`` without a finished one."""
-        seconds = [cell.record["wall_seconds"] for cell in self.row.finished()]
+        """Mean wall-clock seconds of its finished runs that were not interrupted, if there are."""
+        whole = (cell.record for cell in self.row.finished() if not cell.record["resumed"])
+        seconds = [record["wall_seconds"] for record in whole]
         return float(np.mean(seconds)) if seconds else None
 
 
@@ -244,13 +251,14 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     request, mode = plan.request, plan.modes[0]
     texts, paths = [], []
     for task in request.tasks:
-        trials = rank_trials([row for row in rows if row.task == task], by_mrr(mode))
+        of_task = [row for row in rows if row.task == task]
+        trials = rank_trials(of_task, by_mrr(mode))
         layout = Layout(
             f"Trials: {request.dataset}, {task}, validation, {mode}",
             mode,
             METRICS,
             {
-                "seconds": lambda trial: f"{trial.seconds:.1f}",
+                "seconds": seconds_of,
                 "settings": lambda trial: describe(_differing(trial.row.setting)) or "defaults",
             },
             error=lambda trial: str(trial.row.error),
@@ -258,16 +266,23 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
             selected_by=_SELECTED_BY.upper(),
         )
         table = trial_table(trials, layout)
-        files = paths_for(plan, f"{TUNING}-{task}", ("md", "json"))
+        files = paths_for(plan, f"{TUNING}-{task}", ("md", "json"), of_task)
         with replacing(*files) as (markdown, document):
-            markdown.write_text(markdown_document(plan.table1, [table]), encoding="utf-8")
-            content = {**about(plan), "task": task, "mode": mode, "phase": "valid"}
+            markdown.write_text(
+                markdown_document(used_table1(plan, rows), [table]), encoding="utf-8"
+            )
+            content = {**about(plan, rows), "task": task, "mode": mode, "phase": "valid"}
             content["selected_by"] = _SELECTED_BY
             content["trials"] = [_as_json(trial, mode) for trial in trials]
             document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         texts.append(to_text(table))
         paths += files
     return "\n\n".join(texts), paths
+
+
+def seconds_of(trial: Trial) -> str:
+    """A trial's seconds as they are shown; those of an interrupted one are not known."""
+    return "-" if trial.seconds is None else f"{trial.seconds:.1f}"
 
 
 def by_mrr(mode: str) -> Callable[[Row], float]:

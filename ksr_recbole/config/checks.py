@@ -209,6 +209,23 @@ def any_plain(key: str, value: Any) -> Any:
     return value
 
 
+def needing(part: str, check: Check) -> Check:
+    """A dict that has ``part``, or an empty one."""
+
+    def checked(key: str, value: Any) -> Any:
+        whole = check(key, value)
+        if whole and part not in whole:
+            raise refused(key, value, f"a dict with {part}")
+        return whole
+
+    return checked
+
+
+def none_for_word(check: Check) -> Check:
+    """``None``, also where a YAML file says ``None``, or what ``check`` takes."""
+    return lambda key, value: check(key, None if value in ("none", "None") else value)
+
+
 def none_word(check: Check) -> Check:
     """``none``, as RecBole writes what does not apply, or what ``check`` takes."""
     return lambda key, value: value if value in ("none", "None") else check(key, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ _REFUSALS = (
     AssertionError,
 )  # fmt: skip
 """What RecBole raises on values it cannot use."""
+
+_OF_VALUES = ("auc", "gauc", "mae", "rmse", "logloss")
+"""RecBole's metrics without a cut-off."""
 
 _OF_THE_PROTOCOL = ("task", "train_ratio", "ema_decay", "matmul_precision", "resume")
 """Keys that only this package's loaders and trainer read."""
@@ -156,12 +160,14 @@ class Config(RecBoleConfig):
             given = read_yaml(Path(file), TEXTS)
             given = nest(given)
             check_keys(names_of(given), file)
+            _check_no_files(given, file)
             content = merged(content, given)
         return content
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
         given = nest(super()._load_variable_config_dict(dict(config_dict or {})))
         check_keys(names_of(given), "the command line or config_dict")
+        _check_no_files(given, "config_dict")
         return given
 
     def _load_cmd_line(self) -> dict[str, Any]:
@@ -218,10 +224,12 @@ class Config(RecBoleConfig):
             compared = registry.under_protocol(model)
             if compared or model in registry.WITH_VECTORS:
                 self._default_to(CONFIGS / "pretraining.yaml")
-            defaults = model_options(model) if compared else recboles_defaults()
-            self.internal_config_dict.update(defaults)
+            if compared:
+                self.internal_config_dict.update(model_options(model))
             self._default_to(CONFIGS / "dataset" / "default.yaml")
             self._default_to(CONFIGS / "dataset" / f"{dataset}.yaml")
+            if not compared:  # a dataset's file says how our models are trained on it
+                self.internal_config_dict.update(recboles_defaults())
             self._default_to(CONFIGS / "task" / f"{task}.yaml")
             for use in (dataset, task):
                 self.internal_config_dict.update(chosen_options(model, use))
@@ -240,6 +248,10 @@ class Config(RecBoleConfig):
         if isinstance(features, list):
             self.internal_config_dict["load_col"]["item"] = ["item_id", *features]
 
+    def _model_has(self) -> frozenset[str]:
+        """The options that RecBole's own YAML file of the model has."""
+        return frozenset(model_options(self.model))
+
     def _default_to(self, file: Path) -> None:
         """Take the values of a YAML file of this project, if there is one, as defaults."""
         if file.is_file():
@@ -251,7 +263,8 @@ class Config(RecBoleConfig):
         if self.model in registry.WITH_VECTORS and self.under_protocol:
             # Vectors that are not given are pretrained here, in the size that the model reads.
             final["kb_input"] = True
-            final["kg_embedding_size"] = final["embedding_size"]
+            if "kg_embedding_size" not in self._model_has():
+                final["kg_embedding_size"] = final["embedding_size"]
         if (final["train_neg_sample_args"] or {}).get("distribution") in ("none", "None"):
             final["train_neg_sample_args"] = None  # as RecBole itself writes None later
         sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
@@ -276,6 +289,8 @@ class Config(RecBoleConfig):
         if self.under_protocol:
             self._check_metrics()
         super()._set_default_parameters()
+        if not self.under_protocol:
+            self._check_valid_metric()
         # RecBole sends ml-100k to its bundled files, whose link is wrong.
         self.final_config_dict["data_path"] = str(Path(data_path) / self.dataset)
 
@@ -304,8 +319,14 @@ class Config(RecBoleConfig):
                 f"Config key device is cuda, but with gpu_id '{final['gpu_id']}' PyTorch finds no "
                 "GPU here; leave device out to compute on the CPU."
             )
-        if given == "cpu":
+        if final["use_gpu"] is False and given == "cuda":
+            raise UserError(
+                "Config key device is cuda, but use_gpu is False; leave one of them out."
+            )
+        if given == "cpu" or final["use_gpu"] is False:
             final["device"] = torch.device("cpu")
+        if final["device"].type == "cpu":
+            final["use_gpu"] = False  # RecBole's trainer asks the GPU for its memory by it
 
     def _check_metrics(self) -> None:
         final = self.final_config_dict
@@ -314,6 +335,22 @@ class Config(RecBoleConfig):
             parse_mode(mode)
         known = metric_keys(final["metrics"], final["topk"])
         if str(final["valid_metric"]).lower() not in known:
+            raise UserError(
+                f"Config key valid_metric is {shown(final['valid_metric'])}; with these metrics "
+                f"and topk it must be one of: {', '.join(known)}."
+            )
+
+    def _check_valid_metric(self) -> None:
+        """Refuse a metric that RecBole would miss after the first epoch."""
+        final = self.final_config_dict
+        names = [str(name).lower() for name in final["metrics"]]
+        cuts = final["topk"] if isinstance(final["topk"], list) else [final["topk"]]
+        known = [
+            each
+            for name in names
+            for each in ([name] if name in _OF_VALUES else [f"{name}@{cut}" for cut in cuts])
+        ]
+        if final["eval_step"] > 0 and str(final["valid_metric"]).lower() not in known:
             raise UserError(
                 f"Config key valid_metric is {shown(final['valid_metric'])}; with these metrics "
                 f"and topk it must be one of: {', '.join(known)}."
@@ -374,6 +411,14 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
             )
         nested[head] = {**whole, tail: value}
     return nested
+
+
+def _check_no_files(given: Mapping[str, Any], source: str) -> None:
+    if "config_files" in given:
+        raise UserError(
+            f"Config key config_files in {source} has no effect there; name the files with "
+            "--config_files, or as config_file_list."
+        )
 
 
 def merged(values: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,8 @@ def _defaults() -> dict[str, Any]:
 
 def _says_nothing(key: str, value: Any) -> bool:
     """Whether a value is what RecBole has anyway."""
+    if key in SET_BY_RECBOLE and value is False:  # False is a wish where RecBole has True
+        return not _defaults().get(key)
     return value in (None, False, "", [], {}) or value == _defaults().get(key, ...)
 
 

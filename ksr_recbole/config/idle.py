@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,8 @@ def _on_the_loss(config: Any) -> Iterator[str]:
             f"Config key train_neg_sample_args has no effect on {model} with loss_type {loss}, for "
             "which no position has negatives of its own."
         )
+    elif asked and config.model in registry.own_models():
+        yield from _on_parts_of_negatives(model, negatives, config["train_neg_sample_args"])
     if model not in registry.own_models():
         return
     for key, losses in _OF_SAMPLES.items():
@@ -131,6 +133,18 @@ def _on_the_loss(config: Any) -> Iterator[str]:
         if loss == "CE" and "loss_type" not in given and key != _OF_GBCE:
             told += f" (more than {MANY_ITEMS:,} items have sampled_CE by themselves)"
         yield f"Config key {key} has no effect on {model} with loss_type {loss}: {told}."
+
+
+def _on_parts_of_negatives(
+    model: str, given: Mapping[str, Any], used: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """On parts that our own drawing of negatives does not read."""
+    drawn = (used or {}).get("distribution")
+    idle = [part for part in ("alpha",) if drawn == "uniform"] + ["candidate_num"]
+    for part in idle:
+        if part in given and decisions.differs("train_neg_sample_args", {part: given[part]}):
+            why = "with distribution uniform" if part == "alpha" else "which draws no candidates"
+            yield f"Config key train_neg_sample_args.{part} has no effect on {model}, {why}."
 
 
 def _on_pretraining(config: Any) -> Iterator[str]:
@@ -192,9 +206,14 @@ def _on_company(config: Any) -> Iterator[str]:
     given = config.external_config_dict
     if given.get("wandb_project") and not config["log_wandb"]:
         yield "Config key wandb_project has no effect without --log_wandb=True."
-    if config["eval_step"] == 0:
+    if (step := config["eval_step"]) < 1:
         for key in sorted(given.keys() & {*_OF_VALIDATION}):
-            yield f"Config key {key} has no effect with eval_step 0, which is no validation at all."
+            yield (
+                f"Config key {key} has no effect with eval_step {step}, which is no validation at "
+                "all."
+            )
+    if given.get("train_rec_step") not in (None, 1) and config["train_kg_step"] == 0:
+        yield f"Config key train_rec_step has no effect on {config.model} with train_kg_step 0."
     if config["nproc"] == 1 and config["world_size"] <= 1:
         for key in sorted(given.keys() & {*_OF_SEVERAL}):
             yield f"Config key {key} has no effect on a single process; nproc says how many."

@@ -39,7 +39,7 @@ _SAMPLING = checks.dict_with({
     "candidate_num": Value(int, 0, 10_001),
 })  # fmt: skip
 
-SAMPLING = checks.none_word(optional(_SAMPLING))
+SAMPLING = checks.none_for_word(optional(_SAMPLING))
 """How negatives are drawn, or ``None``."""
 
 EVALUATION = checks.dict_with({
@@ -50,12 +50,14 @@ EVALUATION = checks.dict_with({
 })  # fmt: skip
 
 
-CLIPPING = optional(checks.dict_with({
+_CLIPPING = checks.dict_with({
     "max_norm": AboveZero(),
     "norm_type": AboveZero(),
     "error_if_nonfinite": Value(bool),
     "foreach": Value(bool, optional=True),
-}))  # fmt: skip
+})  # fmt: skip
+
+CLIPPING = optional(checks.needing("max_norm", _CLIPPING))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,8 @@ class DataOptions(Options):
     train_ratio: float = declared(1.0, AboveZero(1))
     """Share of each user's training interactions that is kept, the latest (Sec. 5.3, Fig. 3)."""
     session_length: float | None = declared(None, optional(AboveZero()), "above 0")
-    """A session is a day: interactions with equal timestamp // session_length."""
+    """Seconds of a session: interactions with equal timestamp // session_length. 86400, a day in
+    UTC, with the task next-session."""
     attributes: list[str] | None = declared(None, optional(checks.list_of(checks.text)))
     """Relations used as attributes; by default those in which items are heads (Sec. 4.2.2)."""
 
@@ -90,15 +93,16 @@ class RunOptions(Options):
     results_dir: str = declared("results", PATH)
     """Folder of the result files."""
     resume: bool | str | None = declared(False, checks.resume)
-    """Go on from a checkpoint: its path, or True for the newest one of this model and dataset."""
+    """Resume from a checkpoint: its path, or True for the newest one of this model and dataset."""
     trust_checkpoint: bool = flag(False)
     """Load RecBole's pickled checkpoints of built-in models that this run did not write."""
     kg: str | None = declared(None, MAYBE_PATH)
     """Another knowledge graph for a dataset that is made here, as for convert; see docs/data.md."""
     link: str | None = declared(None, MAYBE_PATH)
-    """Which entity of it each item is: lines of an item, a tab and its entity."""
+    """File that says which entity of that graph each item is. A line has an item, a tab and its
+    entity."""
     names: str | None = declared(None, MAYBE_PATH)
-    """Lines of an entity of it, a tab and its name."""
+    """File of names. A line has an entity of that graph, a tab and its name."""
     download: bool = flag(True)
     """Download a public dataset that is not on this machine, such as ml-1m."""
     num_threads: int | None = declared(None, checked_threads, "from 1 up to the cores")
@@ -115,7 +119,7 @@ class ProcessOptions(Options):
     world_size: int = whole(-1, -1, below=65537)
     """Processes on all machines together; -1: those started here."""
     group_offset: int = whole(0, 0, below=65537)
-    """Number of the first process started here: of those started on the machines before."""
+    """How many processes are started on the machines before this one."""
     ip: str = declared("localhost", checks.text)
     """Address or name of the machine that starts process 0, which listens only there."""
     port: int | None = whole(None, 1, below=65536, optional=True)
@@ -141,8 +145,8 @@ class TaskOptions(Options):
     """split and order: leave-one-out in time order; mode: full, uniN, popN or uniNpopM, the
     candidates of a positive (Sec. 5.1: 50 uniform and 50 by popularity)."""
     report_modes: list[str] | str = declared(["uni50pop50", "full"], checks.modes)
-    """Modes reported at the end, in addition to that of eval_args. With +popularity behind it a
-    mode adds popularity to the scores, as much as validation wants."""
+    """Modes reported at the end, in addition to that of eval_args. A mode that ends in +popularity
+    adds popularity to the scores, with a weight fitted on validation."""
     metrics: list[str] = declared(["MAP", "MRR", "Hit", "NDCG"], checks.texts)
     """MAP and MRR over the whole list, Hit and NDCG at topk."""
     topk: list[int] = declared([10], checks.topk)
@@ -225,7 +229,8 @@ class TrainingOptions(Options):
     """highest, high or medium, as torch.set_float32_matmul_precision, for the products in training;
     medium is faster where the processor multiplies bfloat16 (AMX) or TF32. ~: PyTorch's setting."""
     train_rec_step: int | None = whole(1, optional=True)
-    """Epochs of recommendation before as many of train_kg_step; ~: both parts in every batch."""
+    """Epochs of recommendation before as many of train_kg_step; ~, for CKE: both parts in every
+    batch."""
     train_kg_step: int | None = whole(0, optional=True)
     """Epochs of TransE on the KG after those of recommendation; needs freeze_kg: False."""
     epochs: int = whole(200, 1)
@@ -238,7 +243,10 @@ class TrainingOptions(Options):
     def check(self) -> None:
         """Refuse a run without epochs of either kind."""
         if self.train_rec_step == self.train_kg_step == 0:
-            raise UserError("Config keys train_rec_step and train_kg_step are both 0.")
+            raise UserError(
+                "Config keys train_rec_step and train_kg_step are both 0; give at least one of "
+                "them 1 or more."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -243,14 +243,20 @@ class WithFunnel:
         keys = ("user_inter_num_interval", "item_inter_num_interval")
         user, item = (self._parse_intervals_str(self.config[key]) for key in keys)
         groups = [([self.uid_field], user), ([self.iid_field], item)]
+        before = self.inter_feat
         with self._counted("outside user_inter_num_interval or item_inter_num_interval"):
-            self.inter_feat = self.inter_feat[self._within_counts(self.inter_feat, groups)]
+            self.inter_feat = before[self._within_counts(before, groups)]
         for side, column, bounds in (
             ("user_feat", self.uid_field, user), ("item_feat", self.iid_field, item)
         ):  # fmt: skip
             feat = getattr(self, side)
-            if feat is not None and bounds and bounds[0][1] > 0:
-                setattr(self, side, feat[feat[column].isin(self.inter_feat[column])])
+            never_is_allowed = not bounds or bounds[0][1] <= 0
+            if feat is None or (never_is_allowed and any_count(bounds)):
+                continue
+            kept = feat[column].isin(self.inter_feat[column])
+            if never_is_allowed:
+                kept |= ~feat[column].isin(before[column])
+            setattr(self, side, feat[kept])
 
     def _within_counts(self, frame: Any, groups: Sequence[tuple[list[str], Any]]) -> np.ndarray:
         """The rows whose ids all occur as often as they may among these rows, ``bool [n]``.
@@ -264,7 +270,7 @@ class WithFunnel:
         # What occurs does so once at least, which RecBole's default interval allows; counting
         # the ids of a large graph takes seconds.
         columns = [
-            (_codes(frame, names), bounds) for names, bounds in groups if not _any_count(bounds)
+            (_codes(frame, names), bounds) for names, bounds in groups if not any_count(bounds)
         ]
         before = -1
         while before != (before := int(kept.sum())) and columns:
@@ -288,7 +294,7 @@ class WithFunnel:
             setattr(self, name, getattr(self, name).reset_index(drop=True))
 
 
-def _any_count(bounds: Sequence[tuple[str, float, float, str]] | None) -> bool:
+def any_count(bounds: Sequence[tuple[str, float, float, str]] | None) -> bool:
     """Whether RecBole's intervals leave every number from 1 upwards, by one of them alone."""
     return not bounds or any(
         high == math.inf and (low < 1 or (low == 1 and bracket == "["))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache, DamagedFileError
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
-from ksr_recbole.dataset.funnel import WithFunnel, check_present
+from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.tokens import joint_codes
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 
 NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""
@@ -67,7 +67,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         if arrays is not None and self._restored(arrays, cache.path(kind, key)):
             return
         super()._from_scratch()
-        if self.user_feat is None and self.item_feat is None:
+        if loading.is_plain(self):
             cache.save(kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
 
     def _restored(self, arrays: Mapping[str, np.ndarray], path: Path) -> bool:
@@ -99,19 +99,24 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         super()._load_data(token, dataset_path)
 
     def _data_filtering(self) -> None:
-        n_links = len(self.item2entity)
-        self._filter_kg_by_triple_num()
+        n_links, n_triples = len(self.item2entity), len(self.kg_feat)
+        self.funnel.triples = (n_triples, n_triples)
         super()._data_filtering()
         self.funnel.links = (n_links, len(self.item2entity))
 
     def _filter_given_files(self) -> None:
         n_links, sizes = len(self.item2entity), self.file_size_list
+        self.funnel.triples = (len(self.kg_feat), len(self.kg_feat))
         self._filter_kg_by_triple_num()
         self._filter_link()
         part = np.repeat(np.arange(len(sizes)), sizes)[self.inter_feat.index.to_numpy()]
         self._reset_index()
         self.funnel.links = (n_links, len(self.item2entity))
         self.file_size_list = np.bincount(part, minlength=len(sizes)).tolist()
+
+    def _filter_by_field_value(self) -> None:
+        super()._filter_by_field_value()
+        self._filter_kg_by_triple_num()  # as in RecBole, of the triples that are left
 
     def _filter_once(self) -> None:
         self._filter_link()
@@ -125,8 +130,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
     def _why_nothing_is_left(self) -> str:
         name, n_triples = self.dataset_name, self.funnel.triples[0]
         if n_triples and len(self.kg_feat) == 0:
-            keys = ("entity_kg_num_interval", "relation_kg_num_interval")
-            given = " and ".join(f"{key}: {self.config[key]}" for key in keys if self.config[key])
+            given = " and ".join(f"{key}: {value}" for key, value in self._filters_of_triples())
             return (
                 f"No triple of {name}.kg is left of {n_triples:,}, so no item has a link; "
                 f"the configuration has {given}, so widen the interval."
@@ -142,6 +146,16 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             f"{name}.inter and its entities occur in {name}.kg. {self.funnel.line()}"
         )
 
+    def _filters_of_triples(self) -> Iterator[tuple[str, Any]]:
+        """The config keys that leave out triples, with their values."""
+        for key in ("entity_kg_num_interval", "relation_kg_num_interval"):
+            if not any_count(self._parse_intervals_str(self.config[key])):
+                yield key, self.config[key]
+        by_value = {} if self.benchmark_filename_list else self.config["val_interval"] or {}
+        for field, wanted in by_value.items():
+            if field in self.kg_feat:
+                yield f"val_interval.{shown(field)}", shown(wanted)
+
     def _filter_kg_by_triple_num(self) -> None:
         """As RecBole's, by numbers instead of a Python object for every triple."""
         keys = ("entity_kg_num_interval", "relation_kg_num_interval")
@@ -149,7 +163,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         ends = [self.head_entity_field, self.tail_entity_field]
         groups = [(ends, entity), ([self.relation_field], relation)]
         kept = self._within_counts(self.kg_feat, groups)
-        self.funnel.triples = (len(self.kg_feat), int(kept.sum()))
+        self.funnel.triples = (self.funnel.triples[0], int(kept.sum()))
         self.kg_feat = self.kg_feat[kept]
 
     def _filter_link(self) -> None:

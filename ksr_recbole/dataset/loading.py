@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from logging import getLogger
 from pathlib import Path
@@ -37,6 +38,9 @@ SETTINGS = (
     "relation_kg_num_interval",
 )
 """Config keys that decide what RecBole makes of the atomic files."""
+
+_SETTINGS_IF_GIVEN = ("numerical_features", "discretization")
+"""More of them; without a value they leave keys as they were before these were counted."""
 
 _FORMAT = 3
 _FRAMES = ("inter_feat", "kg_feat")
@@ -253,7 +257,7 @@ class AtomicReading:
             frame = with_ids(filepath, wanted, needed, kinds, layout)
         else:
             frame = read_columns(filepath, wanted, layout)
-        if self.time_field in columns and suffix == "inter":
+        if suffix == "inter" and wanted.get(self.time_field) == "float":
             frame = self._in_order(frame, filepath, layout)
         self._note_fields(frame, source, types)
         return frame
@@ -293,7 +297,7 @@ class Asked:
         suffix: of the file.
         load: the columns of ``load_col``; all of them if ``None``.
         unload: the columns of ``unload_col``.
-        used: columns that a filter of the configuration looks at, in whatever file they are.
+        used: columns that a filter of the configuration looks at.
         ids: whether the ids are needed, though no column is asked for.
     """
 
@@ -319,8 +323,15 @@ class Asked:
                 f"Config keys load_col and unload_col both name columns of .{suffix}; give one of "
                 "them."
             )
-        used = (*(config["val_interval"] or {}), *(config["threshold"] or {}))
-        ids = bool(config["filter_inter_by_user_or_item"]) and suffix in ("user", "item")
+        used = tuple(config["val_interval"] or {})
+        if suffix not in ("user", "item"):
+            return cls(suffix, load, unload, (*used, *(config["threshold"] or {})), False)
+        if load == () and used:  # what the interactions have is looked at there alone
+            elsewhere = _columns_of_inter(config)
+            used = tuple(name for name in used if name not in elsewhere)
+        # As in RecBole: without a word in load_col the file is not there.
+        named = load_col is None or suffix in load_col
+        ids = named and bool(config["filter_inter_by_user_or_item"])
         return cls(suffix, load, unload, used, ids)
 
     @property
@@ -368,6 +379,15 @@ class Asked:
         return [name for name in types if name in wanted]
 
 
+def _columns_of_inter(config: Any) -> set[str]:
+    """The columns of the interactions; of files that cannot be read, which loading says, none."""
+    layout, found = Layout.of(config), set[str]()
+    for path in layout.inter_paths(Path(config["data_path"]), config["dataset"]):
+        with suppress(UserError):
+            found |= columns_of(path, layout).keys()
+    return found
+
+
 # The cache ------------------------------------------------------------------------------------
 
 
@@ -385,13 +405,24 @@ def cache_parts(config: Any, name: str, of_sequences: bool) -> dict[str, Any]:
         path = folder / f"{name}.{suffix}"
         if path.is_file() and not Asked.of(config, suffix).nothing:
             files[suffix] = digests.of_file_once(path)
-    settings = {key: repr(config[key]) for key in SETTINGS}
+    given = (key for key in _SETTINGS_IF_GIVEN if config[key])
+    settings = {key: repr(config[key]) for key in (*SETTINGS, *given)}
     parts = {"format": _FORMAT, "files": files, "settings": settings}
+    if config["val_interval"]:  # triples were once counted before they were filtered by value
+        parts["filters"] = 2
     return parts if of_sequences else {**parts, "of": "RecBole"}
 
 
+def is_plain(dataset: Any) -> bool:
+    """Whether a dataset is one that :func:`to_arrays` takes: numbers alone, no sequences."""
+    if dataset.user_feat is not None or dataset.item_feat is not None:
+        return False
+    kinds = (kind.kind for name in _FRAMES for kind in getattr(dataset, name).dtypes)
+    return "O" not in kinds
+
+
 def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
-    """A loaded dataset that has interactions, triples and links only, as named arrays."""
+    """A loaded dataset of which :func:`is_plain` is true, as named arrays."""
     arrays: dict[str, np.ndarray] = {"item_entities": dataset.item_entities}
     for name in _FRAMES:
         for field, column in getattr(dataset, name).items():

@@ -18,8 +18,9 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import dataset_arguments
 
-from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.atomic_files import columns_of, steady_dataset
 from dataset_atomic.attributes import attribute_relations
+from dataset_atomic.layout import Layout
 from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole.choices import nearest
@@ -90,6 +91,27 @@ class WithSequences(_Dataset):
 
         def _change_feat_format(self) -> None: ...
 
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        if self.benchmark_filename_list is not None:
+            self._check_single_interactions(Path(dataset_path), token)
+        super()._load_inter_feat(token, dataset_path)
+
+    def _check_single_interactions(self, folder: Path, name: str) -> None:
+        """Refuse given files with a history in every row, as RecBole's sequential models read.
+
+        Raises:
+            UserError: naming the first of them.
+        """
+        layout = Layout.of(self.config)
+        histories = layout.item + self.config["LIST_SUFFIX"]
+        for path in layout.inter_paths(folder, name):
+            if histories in columns_of(path, layout):
+                raise UserError(
+                    f"{path} has the column {shown(histories)}, a history in every row; give "
+                    "every interaction a row of its own, or run a model of RecBole as in RecBole "
+                    "(without --protocol=paper)."
+                )
+
     def _load_additional_feat(self, token: str, dataset_path: str) -> None:
         """Nothing: vectors are read when they are wanted, and decide no ids."""
 
@@ -111,6 +133,13 @@ class WithSequences(_Dataset):
 
     def _data_filtering(self) -> None:
         super()._data_filtering()
+        self._keep_used_sides()
+
+    def _filter_given_files(self) -> None:
+        super()._filter_given_files()  # type: ignore[misc]
+        self._keep_used_sides()
+
+    def _keep_used_sides(self) -> None:
         for side, column in (("user_feat", self.uid_field), ("item_feat", self.iid_field)):
             feat = getattr(self, side)
             if feat is not None:  # only what has an interaction gets an id
@@ -217,6 +246,11 @@ class WithSequences(_Dataset):
             raise UserError(
                 f"Config key benchmark_filename is {shown(names)}; it must name three files: those "
                 "of training, validation and test, in this order."
+            )
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"Config key benchmark_filename is {shown(names)}; it must name three different "
+                "files, since nobody may train on, or choose by, what is tested."
             )
         return np.repeat(np.arange(len(names)), self.file_size_list)
 

@@ -169,7 +169,7 @@ def require_equal(values: Mapping[str, Any]) -> None:
                 raise UserError(
                     f"Process {rank} has {key} = {shown(other.get(key))}, but process 0 has "
                     f"{shown(first.get(key))}; start the run on all machines with the same data, "
-                    "config files and arguments (but group_offset)."
+                    "config files and arguments (all except group_offset)."
                 )
 
 

@@ -301,7 +301,7 @@ def _await_store(hosts: Hosts, deadline: float, seconds: float) -> str:
                 raise UserError(
                     f"Nobody answers at {hosts.ip} port {hosts.port} (config keys ip and port) "
                     f"within {seconds:.0f} seconds: {error.strerror or error}; start process 0 "
-                    "there with --group_offset=0, and let no firewall come between."
+                    "there with --group_offset=0, and check that no firewall blocks the port."
                 ) from error
             time.sleep(_POLL_SECONDS)
 

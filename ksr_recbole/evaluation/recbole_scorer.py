@@ -108,7 +108,8 @@ class RecBoleScorer:
         scores = asked.new_zeros(len(asked), dtype=torch.float32)
         real = torch.nonzero(asked).view(-1)
         for some in real.split(max(1, PAIRS // self._longest)):
-            pairs = batch[rows[some]]
+            # ``batch[rows]`` would make a Python list of all row numbers.
+            pairs = Interaction({name: batch[name][rows[some]] for name in batch})
             pairs.update(Interaction({self._item: asked[some]}))
             scores[some] = self._model.predict(pairs).view(-1).float()
         return scores.view(len(users), n_items)

@@ -79,7 +79,8 @@ class PairScorer(ModelScorer):
         items = candidates.to(self._device).flatten()
         scores = []
         for row, item in zip(rows.split(PAIRS), items.split(PAIRS), strict=True):
-            pairs = batch[row]
+            # ``batch[row]`` would make a Python list of all row numbers.
+            pairs = Interaction({name: batch[name][row] for name in batch})
             pairs.update(Interaction({self._item: item}))
             scores.append(self._model.predict(pairs).view(-1))
         return torch.cat(scores).view(len(users), n_items)

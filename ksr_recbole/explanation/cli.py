@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--user",
         metavar="ID",
-        help="the user's id in the .inter file; by default one whose reasons tell most",
+        help="the user's id in the .inter file; by default a user with clear reasons",
     )
     parser.add_names(files=False)
     add("--checkpoint", metavar="FILE",
@@ -61,7 +61,7 @@ def _run(given: Namespace) -> int:
     if len({path.resolve() for path in targets.values()}) < len(targets):
         kinds = " and ".join(f"--{kind}" for kind in targets)
         raise UserError(f"{kinds} name one file; give each a file of its own.")
-    who = f"User {given.user}" if given.user else "A telling user"
+    who = f"User {given.user}" if given.user else "A user with clear reasons"
     about = f"{who}, {given.checkpoint or task_of(given)}"
     say_loading(about, sys.stderr if to_stdout else sys.stdout)
     # Imported late: RecBole fails to import with the versions refused before.
@@ -80,7 +80,9 @@ def _run(given: Namespace) -> int:
         below(sys.stdout).write(_as_text(explanation, given.full))  # coloured, and clean already
     told = [f"Explained: {trained.checkpoint}", *(f"Written: {path}" for path in targets.values())]
     if not given.user:
-        told.append(f"User {user} was chosen because the model has most to say of them; --user=ID.")
+        told.append(
+            f"User {user} was chosen because the reasons are clear; name another with --user=ID."
+        )
     if not (given.full or to_stdout or "html" in targets):
         told.append("More: --full, or --html=FILE for a page to explore.")
     print("\n".join(told), file=sys.stderr if to_stdout else sys.stdout)

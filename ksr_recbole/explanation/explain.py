@@ -46,6 +46,9 @@ def explain(
         top: how many value entities to show of each attribute.
         recommendations: how many items to recommend.
 
+    Returns:
+        Recommendations with reasons, and the memory after each of the last ``steps`` interactions.
+
     Raises:
         UserError: a model without a memory or of other data, an unknown user, a count below 1,
             or a malformed file of names.
@@ -120,8 +123,12 @@ def explanation(
         trace: the memory after its last steps, of which there may be none.
         best: the items to explain, the best first, ``int64 [K]``, and their scores.
         top: how many value entities to show of each attribute.
+
+    Raises:
+        UserError: an attention or a score is not finite.
     """
     now = attention_now(model, trace.state)
+    check_numbers(bool(np.isfinite(now).all() and np.isfinite(best[1]).all()))
     return Explanation(
         *about,
         n_interactions=len(history.items),
@@ -189,6 +196,16 @@ def recommendations_of(
     return Wording(knowledge, history, shared, asked.influence).recommendations(best, scores)
 
 
+def check_numbers(finite: bool) -> None:
+    """Refuse what weights so large that numbers overflow have led to.
+
+    Raises:
+        UserError: not all numbers are finite.
+    """
+    if not finite:
+        raise UserError("The model's numbers are not finite; train again, or save it again.")
+
+
 def _check_fit(model: Any, dataset: Any) -> None:
     if not isinstance(model, KSR):
         raise UserError(
@@ -223,6 +240,7 @@ def _recommend(
     """The best items in a state, padding and items seen excluded, and their scores."""
     nobody = torch.zeros(1, dtype=torch.long, device=state.hidden.device)
     scores: Tensor = model.all_scores(model.read_state(nobody, state))[0]
+    check_numbers(bool(scores[1:].isfinite().all()))
     scores[0] = scores[torch.from_numpy(seen).to(scores.device)] = -torch.inf
     left = int((scores > -torch.inf).sum())
     best = scores.topk(min(k, left))

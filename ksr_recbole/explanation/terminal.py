@@ -142,7 +142,9 @@ class _View:
         largest = max(step.attributes[a].weight for step in steps for a in columns)
         left = self.console.width - 2 * len(columns)
         for letters in zip(*(code.ljust(_CODE) for code in codes), strict=True):
-            self.console.print(Text(" " * left + " ".join(letters), _FAINT))
+            self.console.print(
+                Text(" " * left + "".join(set_cell_size(letter, 2) for letter in letters), _FAINT)
+            )
         for step in steps:
             line = Text(self._row_head(step, left))
             for a in columns:

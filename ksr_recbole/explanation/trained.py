@@ -19,6 +19,7 @@ from ksr_recbole.names import check_name
 from ksr_recbole.quick_start.restore import config_of, dataset_of
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
+from ksr_recbole.trainer.weights import no_larger_than
 
 _VECTORS = ("item_embedding.weight", "entity_embedding.weight", "relation_embedding.weight")
 """Where a checkpoint has the pretrained vectors, or what became of them in training."""
@@ -46,6 +47,9 @@ def load_trained(
         model: by default the checkpoint's, or ``KSR``.
         dataset: by default the checkpoint's, or ``ml-100k``.
         values: config values besides the checkpoint's, such as ``data_path``.
+
+    Returns:
+        The model in evaluation mode, its built dataset, and the path of the checkpoint.
 
     Raises:
         UnusableCheckpointError: the file is missing, damaged, or of another model, dataset,
@@ -92,6 +96,21 @@ def _check_content(
             )
 
 
+def _check_rows(
+    path: str | os.PathLike[str],
+    name: str,
+    dataset: KGSequenceDataset,
+    weights: Mapping[str, torch.Tensor],
+) -> None:
+    rows = dataset.item_num, dataset.entity_num, dataset.relation_num
+    for part, wanted in zip(_VECTORS, rows, strict=True):
+        if part in weights and len(weights[part]) != wanted:
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} does not hold the weights of {name} for this dataset ({part} "
+                f"has {len(weights[part])} rows instead of {wanted}); train again, or give another."
+            )
+
+
 def _with_weights(
     kind: type[KSR],
     config: Config,
@@ -102,11 +121,14 @@ def _with_weights(
     """The model with a checkpoint's weights, which also stand in for the pretrained vectors."""
     name, sizes = config["model"], (dataset.item_num, dataset.user_num)
     checkpoint.check_sizes(path, name, weights, config.__getitem__, *sizes)
+    _check_rows(path, name, dataset, weights)
     items, entities, relations = (
         weights[part].numpy() if part in weights else None for part in _VECTORS
     )
     dataset.pretrained = PretrainedVectors(items, entities, relations)
-    model = kind(config, dataset).to(config["device"])
+    with no_larger_than(weights):
+        model = kind(config, dataset)
+    model = model.to(config["device"])
     checkpoint.check_weights(path, name, weights, model.state_dict())
     model.load_state_dict(weights)
     return model.eval()

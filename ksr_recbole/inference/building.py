@@ -16,7 +16,7 @@ from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.model.sequence_recommender import SequenceRecommender
 from ksr_recbole.registry import model_class
-from ksr_recbole.trainer.weights import difference, problem_in_sizes
+from ksr_recbole.trainer.weights import difference, no_larger_than, problem_in_sizes
 
 _UNFIT = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, AttributeError)
 """What making a model of options ends in that no model has, besides a :class:`UserError`."""
@@ -168,7 +168,8 @@ def build(
     if problem := problem_in_sizes(weights, settings.get, *sizes):
         raise UserError(f"The weights do not fit the model {name}: {problem}; save it again.")
     try:
-        with torch.random.fork_rng(devices=[]):  # weights are drawn first and then replaced
+        # Weights are drawn first and then replaced.
+        with torch.random.fork_rng(devices=[]), no_larger_than(weights):
             model = model_type(options, SavedData.of(tokens, weights, options))
     except _UNFIT as error:
         raise UserError(

@@ -109,6 +109,10 @@ _FIELDS = (
 def _check_tokens(tokens: Mapping[str, list[str]], weights: Mapping[str, Tensor]) -> None:
     check_shape(tokens, {"user": Each(str, list), "item": Each(str, list)}, "tokens.json")
     check_shape(tokens, Each(Each(str, list)), "tokens.json")
+    _check_letters(tokens, "tokens.json")
+    for kind in ("entity", "relation"):
+        if f"{kind}_embedding.weight" in weights and kind not in tokens:
+            raise DamagedFileError(f"tokens.json has no {kind}")
     for kind, each in tokens.items():
         rows = weights.get(f"{kind}_embedding.weight")
         if len(each) < 2 or len(set(each)) < len(each):
@@ -116,6 +120,15 @@ def _check_tokens(tokens: Mapping[str, list[str]], weights: Mapping[str, Tensor]
         if rows is not None and rows.ndim and len(rows) != len(each):
             told = f"{len(each)} tokens of {kind} and {len(rows)} vectors"
             raise DamagedFileError(f"there are {told}")
+
+
+def _check_letters(texts: Mapping[str, list[str]], name: str) -> None:
+    """Half of a letter, which JSON can spell, cannot be written anywhere later."""
+    for each in texts.values():
+        try:
+            "\n".join(each).encode()  # two halves next to each other make no letter
+        except UnicodeEncodeError as error:
+            raise DamagedFileError(f"{name} has half of a letter") from error
 
 
 def _check_histories(histories: Histories, n_users: int, n_items: int) -> None:
@@ -139,6 +152,7 @@ def _check_names(
     weights: Mapping[str, Tensor],
 ) -> None:
     check_shape(names, Each(Each(str, list)), "names.json")
+    _check_letters(names, "names.json")
     attributes = weights.get("attributes")
     n_attributes = 0 if attributes is None else attributes.numel()
     n_entities = len(tokens.get("entity", ())) if n_attributes else 0

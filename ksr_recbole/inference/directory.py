@@ -243,5 +243,5 @@ def _arrays(
 
 def _most_bytes_of_tokens(weights: Mapping[str, Tensor], histories: Histories) -> int:
     """How long a file of the tokens of so many users, items, entities and relations can be."""
-    rows = sum(len(tensor) for name, tensor in weights.items() if "embedding" in name)
-    return _SMALL + _TOKEN * (rows + len(histories.offsets))
+    tables = (t for name, t in weights.items() if "embedding" in name and t.ndim and t.numel())
+    return _SMALL + _TOKEN * (sum(map(len, tables)) + len(histories.offsets))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ from torch import Tensor
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PAIRS
-from ksr_recbole.explanation.explain import explanation
+from ksr_recbole.explanation.explain import check_numbers, explanation
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation
 from ksr_recbole.explanation.trace import History, Trace
@@ -32,6 +33,9 @@ USERS_AT_ONCE = 1024
 SCORES_AT_ONCE = 1 << 26
 """Inner products held at a time, 256 MiB.  With a million items that is still 64 users: a product
 with one of them reads every item vector for two operations on each number."""
+
+STATE_NUMBERS_AT_ONCE = 1 << 26
+"""Numbers of the memories that are held at a time: a memory of exact values can be large."""
 
 
 _OF_A_LINK = 200
@@ -72,11 +76,13 @@ class UserState:
         user: the user's id, 0 for someone the model was not trained with.
         memory: the model's state of one user.
         seen: items that ``exclude_history`` excludes.
+        of: the mark of the recommender that made it; copies have the same.
     """
 
     user: int
     memory: SequenceState
     seen: Seen = field(repr=False)
+    of: str = field(repr=False)
 
 
 Query = str | Sequence[str] | UserState
@@ -119,6 +125,7 @@ class Recommender:
         self._histories = saved.histories
         self._saved = saved
         self._blank = self.model.initial_state(1)
+        self._mark = secrets.token_hex(8)
 
     @classmethod
     def load(
@@ -223,11 +230,10 @@ class Recommender:
         _check_listed("queries", queries)
         readings = [self._reading(query) for query in queries]
         self._check_something_known(readings)
-        at_once = SCORES_AT_ONCE if self.model.INNER_PRODUCT else PAIRS
-        rows = max(1, at_once // len(self._item_tokens))
+        at_once, rows = self._users_at_once(), self._rows_at_once()
         found = []
-        for start in range(0, len(readings), USERS_AT_ONCE):
-            some = readings[start : start + USERS_AT_ONCE]
+        for start in range(0, len(readings), at_once):
+            some = readings[start : start + at_once]
             users, memory = self._advanced(some)
             for first in range(0, len(some), rows):
                 part = slice(first, first + rows)
@@ -235,6 +241,26 @@ class Recommender:
                 excluded = [r.state.seen.all() for r in some[part]] if exclude_history else []
                 found += self._best(scores, excluded, k)
         return found
+
+    def n_seen(self, query: Query) -> int:
+        """How many items the history of a user, a list or a state has; nothing is computed.
+
+        Raises:
+            UserError: an unknown user or item.
+        """
+        return len(self._reading(query).state.seen.all())
+
+    def _users_at_once(self) -> int:
+        """Queries read in one forward pass, fewer where a memory is large."""
+        size = max(1, self._blank.values.numel())
+        return max(1, min(USERS_AT_ONCE, STATE_NUMBERS_AT_ONCE // size))
+
+    def _rows_at_once(self) -> int:
+        """Users scored at a time; without vectors each score is made of one for each slot."""
+        n_items = len(self._item_tokens)
+        if self.model.INNER_PRODUCT:
+            return max(1, SCORES_AT_ONCE // n_items)
+        return max(1, PAIRS // (n_items * max(1, self._blank.values.shape[1])))
 
     # Explaining -----------------------------------------------------------------------------
 
@@ -309,13 +335,18 @@ class Recommender:
     def _best(
         self, scores: Tensor, excluded: list[np.ndarray], k: int
     ) -> list[list[tuple[str, float]]]:
-        """The ``k`` best items of every row, without those excluded."""
+        """The ``k`` best items of every row, without those excluded.
+
+        Raises:
+            UserError: a score is not finite.
+        """
         scores[:, 0] = -torch.inf
         if excluded:
             rows, _ = ragged_positions(np.array([len(items) for items in excluded]))
             columns = torch.from_numpy(np.concatenate(excluded)).to(self.device)
             scores[torch.from_numpy(rows).to(self.device), columns] = -torch.inf
         best, items = scores.topk(min(k, scores.shape[1]))
+        check_numbers(bool((best < torch.inf).all()))  # NaN, which is no less, comes first
         return [
             [
                 (self._item_tokens[item], score)
@@ -354,13 +385,16 @@ class Recommender:
             )
         self._check_state(state)
         new = self._item_ids([item])
-        seen = UserState(state.user, state.memory, Seen(new, state.seen))
+        seen = self._state(state.user, state.memory, Seen(new, state.seen))
         return self._after(_Reading(seen, new))
 
     @torch.no_grad()
     def _after(self, reading: _Reading) -> UserState:
         _, memory = self._advanced([reading])
-        return UserState(reading.state.user, memory, reading.state.seen)
+        return self._state(reading.state.user, memory, reading.state.seen)
+
+    def _state(self, user: int, memory: SequenceState, seen: Seen) -> UserState:
+        return UserState(user, memory, seen, self._mark)
 
     # Vectors for nearest-neighbour search ---------------------------------------------------
 
@@ -395,8 +429,9 @@ class Recommender:
         _check_listed("queries", queries)
         readings = [self._reading(query) for query in queries]
         parts = [np.empty((0, self._vectors.shape[1]), np.float32)]
-        for start in range(0, len(readings), USERS_AT_ONCE):
-            read = self.model.read_state(*self._advanced(readings[start : start + USERS_AT_ONCE]))
+        at_once = self._users_at_once()
+        for start in range(0, len(readings), at_once):
+            read = self.model.read_state(*self._advanced(readings[start : start + at_once]))
             parts.append(read.float().cpu().numpy())
         return np.concatenate(parts)
 
@@ -437,14 +472,14 @@ class Recommender:
                     "was saved with; give a list of item tokens for someone new."
                 )
             items, start = self._histories.of(user), self._histories.starts[user]
-            return _Reading(UserState(user, self._blank, Seen(items)), items[start:])
+            return _Reading(self._state(user, self._blank, Seen(items)), items[start:])
         if not isinstance(query, Sequence):
             raise UserError(
                 f"Cannot recommend to {query!r}; give a user token (a string), a list of item "
                 "tokens, or a state."
             )
         items = self._item_ids(query)
-        return _Reading(UserState(0, self._blank, Seen(items)), items)
+        return _Reading(self._state(0, self._blank, Seen(items)), items)
 
     def _item_ids(self, tokens: Sequence[str]) -> np.ndarray:
         try:
@@ -469,8 +504,7 @@ class Recommender:
                 )
 
     def _check_state(self, state: UserState) -> None:
-        given, own = ([part.shape for part in memory] for memory in (state.memory, self._blank))
-        if given != own:
+        if state.of != self._mark:  # equal shapes say nothing: its ids are of other tokens
             raise UserError("The state is of another model; begin with this one's start().")
 
     def _advanced(self, readings: Sequence[_Reading]) -> tuple[Tensor, SequenceState]:

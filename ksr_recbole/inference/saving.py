@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.labels import item_titles
 from ksr_recbole.inference.building import build, sequence_model, settings_of
-from ksr_recbole.inference.content import Facts, Histories, SavedModel
+from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
 from ksr_recbole.inference.directory import check_replaceable, write_directory
 from ksr_recbole.quick_start.restore import config_of, dataset_of
 from ksr_recbole.trainer import checkpoint
@@ -48,7 +48,15 @@ def save_model(
     path = result_or_checkpoint
     if isinstance(path, Mapping):
         path = _checkpoint_of(path)
-    return write_directory(directory, _saved_model(path, config_dict or {}))
+    saved = _saved_model(path, config_dict or {})
+    try:
+        check_saved(saved)
+    except DamagedFileError as error:
+        raise UserError(
+            f"The model of {path} cannot be saved, for it could not be loaded again ({error}); "
+            "mend the data and train again."
+        ) from error
+    return write_directory(directory, saved)
 
 
 def _checkpoint_of(result: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from ksr_recbole.trainer.trainer import SequenceTrainer
 def measure_explanations(
     trainer: SequenceTrainer, data: SequenceEvalData
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Measure both levels of explanation of a trained KSR (Sec. 5.4).
+    """Measure the explanations of a trained KSR: values, attention and reasons (Sec. 5.4).
 
     Args:
         trainer: holds the model.
@@ -42,7 +42,9 @@ def measure_explanations(
     Returns:
         The figures as JSON values, as ``docs/interpretability.md`` lists them, and the same for
         every user, by ``values/<ranking>/<metric>`` and ``attention/<choice>/agreement@<window>``
-        (``float64 [U]``; the users are ``values/users`` and ``attention/users``).
+        (``float64 [U]``; the users are ``values/users`` and ``attention/users``), by
+        ``reasons/readable``, ``reasons/<kind>/<name>`` and ``reasons/agreement/<name>`` (the users
+        are ``reasons/users``).
 
     Raises:
         UserError: the model has no memory, or no attribute can be ranked.

@@ -14,6 +14,7 @@ from ksr_recbole.comparison.report import (
     markdown_document,
     metric_as_json,
     paths_for,
+    used_table1,
 )
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.table import Table, to_latex, to_text
@@ -49,10 +50,10 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
     paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"), rows)
     with replacing(*paths) as (markdown, latex, document, figure):
         tables = [*short, *by_attribute]
-        markdown.write_text(markdown_document(plan.table1, tables), encoding="utf-8")
+        markdown.write_text(markdown_document(used_table1(plan, rows), tables), encoding="utf-8")
         latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
         content = {
-            **about(plan),
+            **about(plan, rows),
             "phase": "test",
             "headline": "values: macro, the mean over attributes of the means over users",
             "results": [as_json(each) for each in tasks],

@@ -187,7 +187,8 @@ class RUMItem(RUM):
         """:math:`\\alpha\\, p^{m\\top}_{u,i} x_i` from :math:`x_i^\\top x_k` ``[P, C, K]``."""
         empty = (memory == 0)[:, None, :]
         # An empty memory (all slots masked) must give 0, not NaN.
-        scaled = (self.options.attention_scale * agreement).masked_fill(empty, -1e9)
+        lowest = torch.finfo(agreement.dtype).min
+        scaled = (self.options.attention_scale * agreement).masked_fill(empty, lowest)
         weights = torch.softmax(scaled, dim=-1) * ~empty  # RUM, Sec. 3.3
         return self.options.memory_weight * (weights * agreement).sum(-1)
 

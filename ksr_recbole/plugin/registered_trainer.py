@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -31,3 +32,15 @@ class RegisteredTrainer(SequenceTrainer):
             )
         keys = checkpoint_keys(config["model"], config["task"])
         super().__init__(config, model, config[FINGERPRINT], keys)
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> OrderedDict[str, float] | None:
+        """As our own run: without a checkpoint, too, the best epoch is tested."""
+        if not load_best_model and self.finished:
+            self.use_best()
+        return super().evaluate(eval_data, load_best_model, model_file, show_progress)

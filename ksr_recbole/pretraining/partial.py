@@ -49,9 +49,11 @@ class PartialTraining:
             _check_state(state, wanted)
         except DamagedFileError as error:
             logger = getLogger(__name__)
-            logger.warning(f"Starting anew instead of going on from {self.path}: {error}.")
+            logger.warning(
+                f"Starting again from the beginning, since {self.path} cannot be used: {error}."
+            )
             return None
-        getLogger(__name__).info(f"Going on after {int(state['epoch'])} epochs, from {self.path}")
+        getLogger(__name__).info(f"Continuing after {int(state['epoch'])} epochs, from {self.path}")
         return state
 
     def due(self) -> bool:

@@ -231,6 +231,8 @@ def _cached(
     notes: list[str],
 ) -> dict[str, np.ndarray]:
     """Vectors from the cache, or trained and put there; of runs side by side one trains them."""
+    if config["device"].type == "cuda" and kind.rpartition("-")[2] != "BPR":
+        parts = {**parts, "device": "cuda"}  # its generator draws other numbers
     cache = ArrayCache(config["pretrain_dir"])
     key = digests.of_values(parts)
     path = cache.path(kind, key)

@@ -19,6 +19,7 @@ from ksr_recbole.trainer.trainer import MAY_DIFFER
 
 _NOT_AGAIN = frozenset(
     {"model", "dataset", "resume", "pretrain_export_path", "memory_backend", "num_threads"}
+    | {"device", "gpu_id", "use_gpu", "log_wandb", "wandb_project"}
     | {*PROCESS_KEYS, *GRAPH_KEYS}
 )
 """Settings of the run that wrote a checkpoint that do not hold for a run that reads it, perhaps on

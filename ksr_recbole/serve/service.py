@@ -17,6 +17,10 @@ from ksr_recbole.inference.recommender import Query, Recommender, UserState
 _KEPT_BYTES = 1 << 28
 """Bytes of the states that are kept; those that were not asked for longest are forgotten."""
 
+_MOST_TOLD = 1 << 17
+"""Recommendations of a request, each counted as often as the history has items, all of which each
+of its reasons can name."""
+
 
 class Forgotten(UserError):
     """A state that is not kept, or never was."""
@@ -126,8 +130,13 @@ class Service:
     def recommend_batch(
         self, queries: Sequence[Query], k: int, exclude_history: bool, reasons: bool
     ) -> list[tuple[Recommendation, ...]]:
-        """The same for many queries."""
+        """The same for many queries.
+
+        Raises:
+            UserError: the answer would be too large.
+        """
         rec = self.recommender
+        self._check_amount(k, queries, reasons and self.explains)
         with self._model_lock:
             if reasons and self.explains:
                 told = [rec.explain(query, k, exclude_history, steps=0) for query in queries]
@@ -151,8 +160,19 @@ class Service:
 
     def explain(self, query: Query, k: int, steps: int, items: list[str] | None) -> Explanation:
         """Everything that the model can say, see :meth:`Recommender.explain`."""
+        self._check_amount(len(items or ()) or k, [query], reasons=True)
         with self._model_lock:
             return self.recommender.explain(query, k, steps=steps, items=items)
+
+    def _check_amount(self, k: int, queries: Sequence[Query], reasons: bool) -> None:
+        """Refuse a small request whose answer would take all memory."""
+        rec = self.recommender
+        lengths = (max(1, rec.n_seen(query)) if reasons else 1 for query in queries)
+        if min(k, len(rec.items)) * sum(lengths) > _MOST_TOLD:
+            raise UserError(
+                "That is too much for one request; ask for fewer recommendations, or with "
+                "shorter histories."
+            )
 
 
 def _plain(text: str) -> str:

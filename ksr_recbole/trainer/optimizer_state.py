@@ -16,6 +16,9 @@ from ksr_recbole.trainer.weights import difference
 _PROBE = (2, 3)
 """A shape that no number for a whole parameter has, such as the number of steps."""
 
+_NEVER_NEGATIVE = frozenset({"step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum"})
+"""Entries that count or add up squares; their roots are taken."""
+
 
 def optimizer_state(
     path: str | os.PathLike[str],
@@ -39,7 +42,7 @@ def optimizer_state(
         if problem is None and (str(number) in kept or known):
             of_tensors = {k: v for k, v in kept.get(str(number), {}).items() if v is not None}
             wanted = {name: _like(tensor, parameter) for name, tensor in stepped.items()}
-            problem = difference(of_tensors, wanted)
+            problem = difference(of_tensors, wanted) or _problem_in_numbers(of_tensors)
     if extra := kept.keys() - {str(number) for number in range(len(parameters))}:
         problem = f"there is no parameter {ascii(min(extra))[:40]}"
     if problem:
@@ -48,6 +51,14 @@ def optimizer_state(
             f"model ({problem}); train again, or give another."
         )
     return {int(number): dict(entries) for number, entries in kept.items()}
+
+
+def _problem_in_numbers(entries: Mapping[str, Tensor]) -> str | None:
+    """Which entry would make the next step NaN, or ``None``."""
+    for name, tensor in entries.items():
+        if not tensor.isfinite().all() or (name in _NEVER_NEGATIVE and (tensor < 0).any()):
+            return f"{name} has numbers that it cannot have"
+    return None
 
 
 def _entries(optimizer: torch.optim.Optimizer, steps: int) -> dict[str, Tensor]:

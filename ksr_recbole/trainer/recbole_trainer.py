@@ -19,6 +19,10 @@ _BEYOND = "state_beyond_the_checkpoint"
 """What a checkpoint says of a model that keeps more than weights from epoch to epoch."""
 
 
+_CACHE = "restore_"
+"""How RecBole's names of what a model keeps for its evaluation begin."""
+
+
 class RecBoleTrainer(ProtocolTrainer):
     """Stands before one of RecBole's trainers, whose epochs it leaves alone.
 
@@ -52,7 +56,8 @@ class RecBoleTrainer(ProtocolTrainer):
 
     def _note_best(self, epoch: int) -> None:
         super()._note_best(epoch)
-        self._others = self.model.other_parameter()
+        caches = {n: v for n, v in vars(self.model).items() if n.startswith(_CACHE)}
+        self._others = {**(self.model.other_parameter() or {}), **caches}
 
     def _write(self, epoch: int) -> None:
         self._given[_BEYOND] = self._beyond()
@@ -71,15 +76,23 @@ class RecBoleTrainer(ProtocolTrainer):
     def load_best(self, path: str | Path) -> None:
         """Load the best model; what no file holds comes from this training."""
         if self._best_state is None:
+            self._forget_caches()
             super().load_best(path)
         else:
             self.use_best()
 
     def use_best(self) -> None:
         """Put the best model of this training into the model."""
+        self._forget_caches()  # a resumed run has none of its best epoch
         super().use_best()
         if self._others:
             self.model.load_other_parameter(self._others)
+
+    def _forget_caches(self) -> None:
+        """Let the model make again what it keeps of other weights' scores."""
+        for name in vars(self.model):
+            if name.startswith(_CACHE):
+                setattr(self.model, name, None)
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """As of our models, where the checkpoint holds all that RecBole's model keeps.
@@ -113,7 +126,7 @@ def _loose(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     """
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name.startswith(("_", "restore_")) or name == "training":
+            if name.startswith(("_", _CACHE)) or name == "training":
                 continue
             version = value._version if isinstance(value, torch.Tensor) else 0
             yield f"{path}.{name}".lstrip("."), (value, version)

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ksr_recbole.config.shared import MANY_ITEMS, SHARED_SAMPLE
+from ksr_recbole.distributed.group import this_process
 
 logger = getLogger(__name__)
 
@@ -37,6 +38,8 @@ def update_rows_alone(config: Any, model: nn.Module) -> bool:
         return False
     if config["learner"] not in _KNOWN:
         return False
+    if config["device"].type == "cuda" and this_process().size > 1:
+        return False  # NCCL sums no sparse gradients
     if config["weight_decay"] or config["clip_grad_norm"] or config["ema_decay"] is not None:
         return False
     table.sparse = True

@@ -331,14 +331,18 @@ class ProtocolTrainer(Trainer):
                 "optimizer": self.optimizer.state_dict()["state"],  # the rest are settings
                 "rng": torch.get_rng_state(),
                 "numpy_rng": _numpy_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if self._alone_on_gpu() else [],
+                "cuda_rng": self._cuda_rng(),
             },
         }
         checkpoint.save(self.saved_model_file, content)
 
     def _alone_on_gpu(self) -> bool:
         # Several processes seed every epoch anew, and each has a GPU of its own to look at.
-        return self.gpu_available and this_process().size == 1
+        return self.device.type == "cuda" and this_process().size == 1
+
+    def _cuda_rng(self) -> list[torch.Tensor]:
+        """The state of this GPU's generator; another machine may have fewer GPUs."""
+        return [torch.cuda.get_rng_state(self.device)] if self._alone_on_gpu() else []
 
     def load_best(self, path: str | Path) -> None:
         """Load the best model of a checkpoint into the model."""
@@ -381,7 +385,7 @@ class ProtocolTrainer(Trainer):
         torch.set_rng_state(last["rng"])
         np.random.set_state(numpy_state(last["numpy_rng"]))
         if last["cuda_rng"] and self._alone_on_gpu():
-            torch.cuda.set_rng_state_all(last["cuda_rng"])
+            torch.cuda.set_rng_state(last["cuda_rng"][0], self.device)
         self.start_epoch = self.epochs_trained = content["epoch"] + 1
         self.best_epoch = content["best_epoch"]
         self.cur_step = content["cur_step"]
@@ -433,7 +437,19 @@ def check_options(config: Any, model_class: type) -> None:
     TrainingOptions.of(config)
     option(config, "eval_batch_size", int, minimum=1)
     option(config, "metric_decimal_place", int, minimum=0)
+    if config["enable_scaler"] and config["clip_grad_norm"]:
+        raise UserError(
+            "Config keys enable_scaler and clip_grad_norm are both set, but RecBole's trainer "
+            "clips gradients that the scaler has made larger; leave one of them out."
+        )
     kg = config["train_kg_step"]
+    if read and hasattr(model_class, "calculate_kg_loss"):
+        for key in ("train_rec_step", "train_kg_step"):
+            if config[key] is None:
+                raise UserError(
+                    f"Config key {key} is None, but {config['model']} trains recommendation and "
+                    "graph in turn; give numbers of epochs, such as 1 and 0."
+                )
     if not kg:
         return
     if not hasattr(model_class, "calculate_kg_loss"):
@@ -454,9 +470,13 @@ def _numpy_state() -> list[Any]:
 @contextmanager
 def _matrix_products(precision: str | None) -> Iterator[None]:
     """Inside the block, float32 matrix products are computed as precisely as told, or as before."""
-    before = torch.get_float32_matmul_precision()
+    before, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
+    of_gru = cudnn.allow_tf32
     torch.set_float32_matmul_precision(precision or before)
+    if precision:  # cuDNN's GRU has a switch of its own
+        cudnn.allow_tf32 = precision != "highest"
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        cudnn.allow_tf32 = of_gru

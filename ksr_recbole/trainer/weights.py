@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from ksr_recbole.errors import UserError
 
 _ITEMS, _ENTITIES = "item_embedding.weight", "entity_embedding.weight"
 _RELATIONS, _USERS = "relation_embedding.weight", "user_embedding.weight"
@@ -23,6 +28,9 @@ _HIDDEN = 1 << 12
 _SLOTS = 1 << 16
 """The most items that RUM's memory can hold; histories have a few thousand."""
 
+_SPARE = 1 << 20
+"""Numbers that a model may have besides those of its weights."""
+
 
 def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
     """In a few words, the first difference in name, type or shape, or ``None``.
@@ -38,6 +46,35 @@ def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str
             return f"{name} is {_told(found[name])} instead of {_told(tensor)}"
     extra = found.keys() - wanted.keys()
     return f"it knows no {ascii(min(extra))[:80]}" if extra else None
+
+
+@contextmanager
+def no_larger_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """End the making of a model that is much larger than its weights, before it is filled.
+
+    Twice their size is allowed, for tables that are made and then replaced.
+
+    Raises:
+        UserError: the model becomes larger.
+    """
+    left = 2 * sum(tensor.numel() for tensor in weights.values()) + _SPARE
+    mine = threading.get_ident()
+
+    def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        if parameter is None or threading.get_ident() != mine:
+            return
+        left -= parameter.numel()
+        if left < 0:
+            raise UserError(
+                "The options ask for a larger model than the weights are of; save it again."
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def problem_in_sizes(
@@ -133,7 +170,8 @@ def _problem_in_layers(
     weights: Mapping[str, Tensor], option_of: Callable[[str], Any]
 ) -> str | None:
     recurrent, hidden = weights.get("gru.weight_hh_l0"), option_of("hidden_size")
-    if recurrent is not None and (recurrent.ndim != 2 or recurrent.shape[1] != hidden):
+    sizes = [3 * hidden, hidden] if isinstance(hidden, int) else None
+    if recurrent is not None and list(recurrent.shape) != sizes:
         return f"gru.weight_hh_l0 is {_told(recurrent)} and hidden_size is {ascii(hidden)[:40]}"
     most = {**dict.fromkeys(_LAYERS, len(weights)), "memory_slots": _SLOTS}
     if recurrent is None:
@@ -148,7 +186,9 @@ def _problem_in_layers(
 def not_finite(weights: Mapping[str, Tensor]) -> str | None:
     """Name of the first tensor that holds NaN or infinity, or ``None``."""
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        # Of numbers of 8 bits PyTorch does not tell it.
+        numbers = tensor if tensor.element_size() > 1 else tensor.float()
+        if tensor.is_floating_point() and not numbers.isfinite().all():
             return ascii(name)[1:-1][:80]
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -140,13 +141,52 @@ class Plan:
         choices = [each for each in self.ranges if each.kind == "choice"]
         params = [{each.name: value} for each in choices for value in each.values]
         said = self.config({}).remarks()
-        for other in params if said else ():
-            try:
-                found = self.config(other).remarks()
-            except UserError:  # such trials are counted as refused
-                continue
-            said = [remark for remark in said if remark in found]
+        found = [(other, self._remarks_with(other)) for other in params]
+        for _, of_other in found:
+            if of_other is not None:
+                said = [remark for remark in said if remark in of_other]
+        if "checkpoint_dir" in self.given:
+            said.append(
+                "Config key checkpoint_dir has no effect on a search, whose trials are kept in "
+                "results_dir."
+            )
+        return said + [
+            f"The range of {each.name} has no effect: all its values give the same trials."
+            for each in choices
+            if self._is_idle(each)
+        ]
+
+    def _remarks_with(self, params: Mapping[str, Any]) -> list[str] | None:
+        """The remarks of a trial; ``None`` if it is refused, which is counted elsewhere."""
+        try:
+            return self.config(params).remarks()
+        except UserError:
+            return None
+
+    def _is_idle(self, searched: Range) -> bool:
+        """Whether no value of a range does anything, whichever values the others have."""
+        name = searched.name.split(".")[0]
+        others: list[dict[str, Any]] = [{}] + [
+            {each.name: value}
+            for each in self.ranges
+            if each.kind == "choice" and each is not searched
+            for value in each.values
+        ]
+        said = False
+        for other, value in product(others, searched.values):
+            remarks = self._remarks_with({**other, searched.name: value})
+            if remarks is None:
+                return False
+            if any(remark.startswith(f"Config key {name}") for remark in remarks):
+                said = True
+            elif value is not None and not self._is_default(searched.name, value):
+                return False
         return said
+
+    def _is_default(self, name: str, value: Any) -> bool:
+        head, _, part = name.partition(".")
+        now = self.config({}).internal_config_dict.get(head)
+        return value == (now.get(part) if part and isinstance(now, dict) else now)
 
 
 def make_plan(request: Request) -> Plan:
@@ -168,6 +208,7 @@ def make_plan(request: Request) -> Plan:
                 f"Config key {key} has no effect on a search, whose trials are one process each; "
                 "leave it out, or give --jobs=N for several trials at a time."
             )
+    _check_given(config)
     _check_ranges(request, ranges, config)
     for key in ("results_dir", "pretrain_dir"):
         ensure_writable(config[key], key)
@@ -226,6 +267,20 @@ def _number_of_trials(request: Request, ranges: tuple[Range, ...]) -> int:
             "fewer choices, or give --algo=random or bayes with --max_evals=N."
         )
     return combinations
+
+
+def _check_given(config: Config) -> None:
+    """Refuse what a search cannot honour."""
+    if config.external_config_dict.get("resume"):
+        raise UserError(
+            "Config key resume has no effect on a search, whose unfinished trials resume by "
+            "themselves; leave it out."
+        )
+    if config["eval_step"] < 1:
+        raise UserError(
+            f"Config key eval_step is {config['eval_step']}, which is no validation at all, but "
+            "trials are chosen by it; give 1 or more."
+        )
 
 
 def _overlap(one: str, other: str) -> bool:

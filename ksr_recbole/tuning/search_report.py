@@ -14,11 +14,11 @@ import numpy as np
 import yaml
 
 from ksr_recbole.comparison.live import short
-from ksr_recbole.comparison.report import markdown_document
+from ksr_recbole.comparison.report import markdown_document, used_table1
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.store import Failed, Finished
 from ksr_recbole.comparison.table import to_text
-from ksr_recbole.comparison.trials import Layout, Trial, describe, trial_table
+from ksr_recbole.comparison.trials import Layout, Trial, describe, seconds_of, trial_table
 from ksr_recbole.config.config import nest
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
 from ksr_recbole.files import replacing
@@ -75,7 +75,9 @@ def report(plan: Plan, tried: Sequence[Tried]) -> tuple[str, list[Path]]:
             paths.pop(suffix).unlink(missing_ok=True)
     with replacing(*paths.values()) as temporaries:
         files = dict(zip(paths, temporaries, strict=True))
-        files["md"].write_text(markdown_document(plan.table1, [table]), encoding="utf-8")
+        files["md"].write_text(
+            markdown_document(used_table1(plan, [t.row for t in trials]), [table]), encoding="utf-8"
+        )
         files["json"].write_text(_as_json(plan, tried, best), encoding="utf-8")
         if best is not None:
             files["yaml"].write_text(_best_settings(plan, trials, best), encoding="utf-8")
@@ -99,7 +101,7 @@ def _layout(plan: Plan, best: Trial | None) -> Layout:
         {name: name for name in names},
         {
             "best epoch (from 0)": epochs,
-            "seconds": lambda trial: f"{trial.seconds:.1f}",
+            "seconds": seconds_of,
             "settings": settings,
         },
         error=lambda trial: f"{settings(trial)}: {trial.row.error}",
@@ -126,7 +128,7 @@ def _as_json(plan: Plan, tried: Sequence[Tried], best: Trial | None) -> str:
     content: dict[str, Any] = {
         "model": request.model,
         "dataset": request.dataset,
-        "table1": plan.table1,
+        "table1": used_table1(plan, [each.row for each in tried]),
         "params_file": str(request.params_file),
         "ranges": [asdict(each) for each in plan.ranges],
         "algo": request.algo,

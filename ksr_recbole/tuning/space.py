@@ -11,7 +11,10 @@ from typing import Any
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.choices import choose_from
 from ksr_recbole.comparison.store import NO_PART_OF_THE_KEY
-from ksr_recbole.config.keys import check_keys
+from ksr_recbole.config.decisions import FILTERS
+from ksr_recbole.config.keys import TEXTS, check_keys
+from ksr_recbole.config.kinds import FIELDS
+from ksr_recbole.config.literals import literals
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
 
@@ -30,7 +33,8 @@ TYPES = ("choice", *BOUNDS)
 
 NOT_TUNABLE = frozenset(
     # Trials would be scored on different things, ...
-    {"model", "dataset", "task", "session_length", "train_ratio", "seed"}
+    {"model", "dataset", "task", "session_length", "train_ratio", "seed", "benchmark_filename"}
+    | {*FILTERS, *FIELDS, "entity_kg_num_interval", "relation_kg_num_interval"}
     | {"eval_args", "metrics", "topk", "valid_metric", "report_modes", "metric_decimal_place"}
     # ... or differ in nothing that is scored.
     | {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir", "resume"}
@@ -129,7 +133,8 @@ def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
         )
     if not values:
         raise UserError(f"{where}: the range of {name} is empty; give at least one choice.")
-    return tuple(values)
+    # RecBole's files write lists as text, '[64,32]', which a trial would read as a list.
+    return tuple(literals({name: value}, TEXTS)[name] for value in values)
 
 
 def _is_plain(value: Any) -> bool:

@@ -20,7 +20,9 @@ from ksr_recbole.model.kernels.compiling import cached_njit
 from ksr_recbole.model.kernels.exact import Reads
 from ksr_recbole.model.kernels.packing import steps_of_lanes
 
-_compiled: Any = cached_njit(parallel=True, fastmath={"contract", "reassoc"})
+# A short time scale leaves nothing of a weight: what is then added grows to infinity in one step,
+# by which the slot becomes 0.  Numba's own division would end in an error instead.
+_compiled: Any = cached_njit(parallel=True, fastmath={"contract", "reassoc"}, error_model="numpy")
 
 _LARGEST = np.float32(1e20)
 """What is added grows to this much before all weights are scaled down."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ksr_recbole.errors import UserError
-from ksr_recbole.model.kernels.fused import fused
+from ksr_recbole.model.kernels.fused import compiles, fused
 
 Backend = Literal["auto", "torch", "numba", "triton"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -53,10 +53,12 @@ def kernels(backend: Backend, device: torch.device, trained: bool) -> ModuleType
     if trained or wanted == "torch":
         return None
     module = fused("memory", wanted)
+    if wanted == "triton" and module is not None and not compiles():
+        module = None
     if module is None and backend != "auto":
         raise UserError(
-            f"Config key memory_backend is {backend}, but {backend} cannot be imported; install "
-            "it or use auto or torch."
+            f"Config key memory_backend is {backend}, but {backend} cannot be imported, or "
+            "cannot compile here; install it, or use auto or torch."
         )
     return module
 
