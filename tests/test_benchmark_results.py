@@ -187,7 +187,6 @@ def test_a_table_with_odd_content_is_not_replaced(tmp_path, key, value):
     wanted = {
         "study": "s",
         "config_files": [],
-        "config_digests": [],
         "values": {},
         "rows": ["a"],
         "tasks": [],

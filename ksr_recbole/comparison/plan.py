@@ -15,6 +15,7 @@ from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key
 from ksr_recbole.comparison.studies import Setting, Study, protocol_values
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
+from ksr_recbole.digests import of_file_once
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.recbole_models import check_files, check_usable
@@ -65,6 +66,7 @@ class Plan:
         cells: by position in the tables; positions that need the same run share a cell.
         refused: why a cell cannot be run on this dataset, by the cell's name.
         remarks: a sentence on each given value that does not hold for every row.
+        config_digests: SHA-256 of the config files, as they were read.
     """
 
     request: Request
@@ -74,6 +76,7 @@ class Plan:
     cells: Mapping[Position, Cell]
     refused: Mapping[str, str]
     remarks: tuple[str, ...] = ()
+    config_digests: tuple[str, ...] = ()
 
     def distinct_cells(self) -> list[Cell]:
         """Every cell once: seed by seed, so that a first whole table is there early."""
@@ -118,6 +121,7 @@ def make_plan(request: Request) -> Plan:
         cells,
         {name: reason for name, reason in reasons.items() if reason},
         remarks,
+        tuple(of_file_once(file) for file in request.config_files),
     )
 
 

@@ -20,7 +20,6 @@ from ksr_recbole.comparison.store import (
     without_places,
 )
 from ksr_recbole.comparison.table import Table, table_of, to_latex, to_markdown, to_text
-from ksr_recbole.digests import of_file
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_text, replacing
 from ksr_recbole.quick_start.result import environment
@@ -76,9 +75,9 @@ def _gives_way(document: Path, wanted: Mapping[str, Any], rows: Sequence[Row]) -
         if isinstance(outcome, Failed)
     }
     try:
-        found = {"config_digests": [], **parse_object(read_text(document))}
+        found = parse_object(read_text(document))
         same = ("study", "config_files", "config_digests")
-        if any(found.get(key) != wanted[key] for key in same) or _finished_in(found) & failed:
+        if any(found.get(key) != wanted.get(key) for key in same) or _finished_in(found) & failed:
             return False
         if of_consequence(found.get("values", {})) != of_consequence(wanted["values"]):
             return False
@@ -140,7 +139,7 @@ def about(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
         "seeds": list(request.seeds),
         "modes": list(plan.modes),
         "config_files": list(request.config_files),
-        "config_digests": [of_file(Path(file)) for file in request.config_files],
+        **({"config_digests": list(plan.config_digests)} if plan.config_digests else {}),
         "values": without_places(request.values),
         "environment": environment_without_places(environment()),
     }
