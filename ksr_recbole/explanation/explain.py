@@ -79,7 +79,7 @@ _LONG = 30
 
 
 def telling_user(model: KSR, dataset: KGSequenceDataset) -> str:
-    """A user of whom the model has much to say: reasons that are rare, well-founded and different.
+    """A user with clear reasons: rare, well-founded and different ones.
 
     A value counts once, by how rare it is and by how many items of the history have it.  Looked
     at are users whose histories are about 30 interactions long.

@@ -143,7 +143,7 @@ class ExactMemory(nn.Module):
         users = torch.div(pairs, items.shape[1], rounding_mode="floor")
         cells = pairs * self.n_attributes + self.attributes[columns]
         terms = values.new_zeros(items.numel() * self.n_attributes)
-        return terms.index_add(0, cells, values[users, columns]).view(*items.shape, -1)
+        return exact.summed(terms, cells, values[users, columns]).view(*items.shape, -1)
 
     def matrices(self, slots: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean vector of the values in each slot over the longest time scale, ``[B, A, E]``.

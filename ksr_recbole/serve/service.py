@@ -17,7 +17,7 @@ from ksr_recbole.inference.recommender import Query, Recommender, UserState
 _KEPT_BYTES = 1 << 28
 """Bytes of the states that are kept; those that were not asked for longest are forgotten."""
 
-_MOST_TOLD = 1 << 17
+_MOST_TOLD = 1 << 18
 """Recommendations of a request, each counted as often as the history has items, all of which each
 of its reasons can name."""
 

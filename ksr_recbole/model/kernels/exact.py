@@ -179,4 +179,11 @@ def match_own(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> 
     pairs, found = values_of(items.flatten(), starts, columns)
     users = torch.div(pairs, items.shape[1], rounding_mode="floor")
     total = taste.new_zeros(items.numel())
-    return total.index_add(0, pairs, taste[users, found]).view(items.shape)
+    return summed(total, pairs, taste[users, found]).view(items.shape)
+
+
+def summed(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """``total [n]`` with each of ``values [m]`` added at its ``index [m]``, in a fixed order."""
+    if total.is_cuda:  # whose index_add adds in any order
+        return total.index_put((index,), values, accumulate=True)
+    return total.index_add(0, index, values)
