@@ -243,6 +243,11 @@ def device(watch: Watch, **values: Any) -> str:
         return str(error)
 
 
+def device_with_a_gpu(watch: Watch, **values: Any) -> str:
+    watch.monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return str(watch.config(gpu_id="0", **values)["device"])
+
+
 def hosts(watch: Watch, **values: Any) -> Any:
     return read_hosts(watch.config(**values))
 
@@ -282,8 +287,7 @@ OF_GRAPH = {"model": "KSR", "freeze_kg": False, "epochs": 2}
 ROWS: dict[str, tuple[Callable[..., Any], Any, Values]] = {
     # key: what is looked at, the key's value, and what is given both times
     "model": (named, "GRU", {}), "dataset": (named, "toy", {}),
-    "gpu_id": (visible, "3", {}), "device": (device, "cuda", {}),
-    "use_gpu": (of_trainer("gpu_available"), False, {}),
+    "gpu_id": (visible, "3", {}), "device": (device, "cuda", {}), "use_gpu": (device_with_a_gpu, False, {}),
     "seed": (weights, 7, {}), "reproducibility": (deterministic, False, {}),
     "state": (level, "error", {}), "show_progress": (bars, True, {}),
     "data_path": (configured("data_path"), "elsewhere", {}),

@@ -201,7 +201,7 @@ def test_a_small_request_with_a_large_answer_is_refused(url):
         ("recommend", {**long, "k": 1000}),
         ("explain", {**long, "k": 1000}),
         ("explain", {**long, "explained": ["i2"] * 100}),
-        ("recommend/batch", {"queries": [{"items": ["i1"] * 200}] * 100, "reasons": True}),
+        ("recommend/batch", {"queries": [{"items": ["i1"] * 300}] * 100, "reasons": True}),
     ):
         answer = requests.post(f"{url}/{path}", json=body, timeout=60)
         assert answer.status_code == 400 and "too much for one request" in answer.text

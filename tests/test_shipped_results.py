@@ -53,6 +53,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "benchmark").symlink_to(RESULTS / "benchmark")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "run_jobs", no_jobs)
+    monkeypatch.setattr(plan, "check_files", lambda config: None)
     monkeypatch.setattr(plan, "file_digests", lambda config: DIGESTS[config["dataset"]])
     return folder
 

@@ -126,7 +126,7 @@ def used_table1(plan: Any, rows: Sequence[Row]) -> str:
     return f"{plan.request.dataset}: {counts}" if counts else plan.table1
 
 
-def about(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
+def about(plan: Plan, rows: Sequence[Row] = ()) -> dict[str, Any]:
     """What was asked for, on which data and with which versions."""
     request = plan.request
     return {

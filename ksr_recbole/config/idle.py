@@ -139,11 +139,11 @@ def _on_parts_of_negatives(
     model: str, given: Mapping[str, Any], used: Mapping[str, Any] | None
 ) -> Iterator[str]:
     """On parts that our own drawing of negatives does not read."""
-    drawn = (used or {}).get("distribution")
-    idle = [part for part in ("alpha",) if drawn == "uniform"] + ["candidate_num"]
-    for part in idle:
+    idle = {"candidate_num": "which draws no candidates"}
+    if (used or {}).get("distribution") == "uniform":
+        idle["alpha"] = "with distribution uniform"
+    for part, why in idle.items():
         if part in given and decisions.differs("train_neg_sample_args", {part: given[part]}):
-            why = "with distribution uniform" if part == "alpha" else "which draws no candidates"
             yield f"Config key train_neg_sample_args.{part} has no effect on {model}, {why}."
 
 

@@ -123,6 +123,8 @@ def _kb_embeddings(
         return {"entity": embeddings.entity, "relation": embeddings.relation}
 
     parts = {"triples": dataset.triples, "settings": asdict(settings), "seed": config["seed"]}
+    if config["device"].type == "cuda":
+        parts["device"] = "cuda"  # its generator draws other numbers
     made = _cached(config, f"{dataset.dataset_name}-{settings.method}", parts, shapes, train, notes)
     return made["entity"], made["relation"]
 
@@ -231,8 +233,6 @@ def _cached(
     notes: list[str],
 ) -> dict[str, np.ndarray]:
     """Vectors from the cache, or trained and put there; of runs side by side one trains them."""
-    if config["device"].type == "cuda" and kind.rpartition("-")[2] != "BPR":
-        parts = {**parts, "device": "cuda"}  # its generator draws other numbers
     cache = ArrayCache(config["pretrain_dir"])
     key = digests.of_values(parts)
     path = cache.path(kind, key)
