@@ -287,7 +287,8 @@ OF_GRAPH = {"model": "KSR", "freeze_kg": False, "epochs": 2}
 ROWS: dict[str, tuple[Callable[..., Any], Any, Values]] = {
     # key: what is looked at, the key's value, and what is given both times
     "model": (named, "GRU", {}), "dataset": (named, "toy", {}),
-    "gpu_id": (visible, "3", {}), "device": (device, "cuda", {}), "use_gpu": (device_with_a_gpu, False, {}),
+    "gpu_id": (visible, "3", {}), "device": (device, "cuda", {}),
+    "use_gpu": (device_with_a_gpu, False, {}),
     "seed": (weights, 7, {}), "reproducibility": (deterministic, False, {}),
     "state": (level, "error", {}), "show_progress": (bars, True, {}),
     "data_path": (configured("data_path"), "elsewhere", {}),

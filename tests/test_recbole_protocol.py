@@ -229,15 +229,20 @@ def stopped_after(monkeypatch, epoch):
     monkeypatch.setattr(RecBoleTrainer, "_begin_epoch", stopping)
 
 
+def resumed_run(folder, name, monkeypatch, values):
+    """The result of a run that was stopped after its second epoch and then resumed."""
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 1)
+        with pytest.raises(Stopped):
+            toy_run(folder, name, **values)
+    return toy_run(folder, name, resume=True, **values)
+
+
 @pytest.mark.parametrize("name", ["GRU4Rec", "BERT4Rec", "LightGCN", "KGCN", "MultiDAE", "CORE"])
 def test_a_resumed_run_is_the_uninterrupted_one(name, toy_folder, monkeypatch):
     values = {**TINY, "epochs": 4, "protocol": "paper"}
     whole = toy_run(toy_folder, name, **values)
-    with monkeypatch.context() as patch:
-        stopped_after(patch, 1)
-        with pytest.raises(Stopped):
-            toy_run(toy_folder, name, **values)
-    resumed = toy_run(toy_folder, name, resume=True, **values)
+    resumed = resumed_run(toy_folder, name, monkeypatch, values)
     assert resumed["metrics"] == whole["metrics"] and resumed["epochs_trained"] == 4
 
 
@@ -253,11 +258,7 @@ def test_the_best_epoch_of_a_resumed_run_is_the_one_tested(name, toy_folder, mon
 
     monkeypatch.setattr(RecBoleTrainer, "_valid_epoch", worse_and_worse)
     whole = toy_run(toy_folder, name, **values)
-    with monkeypatch.context() as patch:
-        stopped_after(patch, 1)
-        with pytest.raises(Stopped):
-            toy_run(toy_folder, name, **values)
-    resumed = toy_run(toy_folder, name, resume=True, **values)
+    resumed = resumed_run(toy_folder, name, monkeypatch, values)
     assert whole["best_epoch"] == resumed["best_epoch"] == 0
     assert resumed["metrics"] == whole["metrics"]
 

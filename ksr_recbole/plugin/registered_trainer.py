@@ -34,13 +34,9 @@ class RegisteredTrainer(SequenceTrainer):
         super().__init__(config, model, config[FINGERPRINT], keys)
 
     def evaluate(
-        self,
-        eval_data: Any,
-        load_best_model: bool = True,
-        model_file: str | None = None,
-        show_progress: bool = False,
+        self, eval_data: Any, load_best_model: bool = True, *more: Any, **named: Any
     ) -> OrderedDict[str, float] | None:
         """As our own run: without a checkpoint, too, the best epoch is tested."""
         if not load_best_model and self.finished:
             self.use_best()
-        return super().evaluate(eval_data, load_best_model, model_file, show_progress)
+        return super().evaluate(eval_data, load_best_model, *more, **named)
