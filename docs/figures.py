@@ -337,7 +337,9 @@ def svg(picture: Picture, look: str) -> str:
     text = re.sub(r"<!--.*?-->|^\s+|[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing points to a group
     # Attributes, such as coordinates, need no millionths of a point.
-    return re.sub(r'="[^"<>]*"', lambda each: re.sub(r"(\.\d\d)\d+", r"\1", each[0]), text)
+    # Places are rounded to a tenth of a point, small numbers such as widths of lines to a hundredth.
+    shorter = re.compile(r"(\d\d\.\d|\.\d\d)\d+")
+    return re.sub(r'="[^"<>]*"', lambda each: shorter.sub(r"\1", each[0]), text)
 
 
 def out_of_date() -> list[tuple[Picture, str]]:
