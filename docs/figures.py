@@ -336,8 +336,7 @@ def svg(picture: Picture, look: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata=about)
     text = re.sub(r"<!--.*?-->|^\s+|[ \t]+$", "", buffer.getvalue(), flags=re.MULTILINE)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing points to a group
-    # Attributes, such as coordinates, need no millionths of a point.
-    # Places are rounded to a tenth of a point, small numbers such as widths of lines to a hundredth.
+    # Coordinates need no more than tenths of a point, small numbers (widths of lines) hundredths.
     shorter = re.compile(r"(\d\d\.\d|\.\d\d)\d+")
     return re.sub(r'="[^"<>]*"', lambda each: shorter.sub(r"\1", each[0]), text)
 

@@ -46,11 +46,11 @@ def photograph(page: Path, height: int) -> Path:
 
 
 def _fewer_colours(path: Path) -> None:
-    """256 colours do for a page, and make a third of the bytes."""
+    """64 colours do for a page, and make a quarter of the bytes."""
     from PIL import Image
 
     with Image.open(path) as picture:
-        small = picture.convert("RGB").quantize(256)
+        small = picture.convert("RGB").quantize(64)
     small.save(path, optimize=True)
 
 
