@@ -247,6 +247,24 @@ def test_finished_cells_are_never_run_again(command, toy_folder, faked, capsys):
     assert len(cell_files(toy_folder)) == 3
 
 
+def test_a_cell_is_not_kept_under_the_key_of_other_files(
+    command, toy_folder, faked, capsys, monkeypatch
+):
+    """A file that is changed while a cell is trained is another dataset."""
+    graph, run = toy_folder / "toy" / "toy.kg", fakes.fake_run
+
+    def changing(*given, **more):
+        rows = graph.read_text().splitlines(keepends=True)
+        graph.write_text("".join(rows[:-1]))
+        return run(*given, **more)
+
+    monkeypatch.setattr(fakes, "fake_run", changing)
+    assert cli.main([*command, "--models=KSR"]) == 1
+    told = capsys.readouterr()
+    assert "was changed while" in told.out + told.err
+    assert not cell_files(toy_folder)
+
+
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 def test_a_damaged_cell_is_run_again_with_a_line_saying_so(
     command, toy_folder, faked, capsys, caplog, suffix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from ksr_recbole.comparison.table import (
     to_markdown,
     to_text,
 )
-from ksr_recbole.comparison.trials import by_mrr, rank_trials
+from ksr_recbole.comparison.trials import by_mrr, rank_trials, seconds_of
 from ksr_recbole.errors import UserError
 from tests.benchmark_fakes import MODES, finished
 
@@ -179,6 +180,26 @@ def test_trials_are_ranked_by_validation():
         ("KSR", False),
     ]
     assert found[0].score > found[1].score and found[3].score is None
+
+
+def test_seconds_of_a_trial_are_those_of_runs_that_were_not_interrupted():
+    [setting] = table3(("KSR",)).settings
+
+    def trial(*resumed: bool):
+        cells = {2020 + k: finished([1, 2], resumed=each) for k, each in enumerate(resumed)}
+        [found] = rank_trials([Row(setting, "next-item", cells)], by_mrr("full"))
+        return found
+
+    assert seconds_of(trial(False, True)) == "5.0" and seconds_of(trial(True)) == "-"
+
+
+def test_a_table_counts_the_data_that_were_used():
+    [setting] = table3(("KSR",)).settings
+    plan = SimpleNamespace(table1="toy: 9 interactions", request=SimpleNamespace(dataset="toy"))
+    used = finished([1, 2], table1="former name: 7 interactions")
+    rows = [Row(setting, "t", {2020: Failed("why")}), Row(setting, "t", {2020: used})]
+    assert report.used_table1(plan, rows) == "toy: 7 interactions"
+    assert report.used_table1(plan, rows[:1]) == "toy: 9 interactions"
 
 
 @pytest.mark.parametrize("key", ["cells", "values", "rows", "tasks", "seeds", "study"])

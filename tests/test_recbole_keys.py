@@ -18,7 +18,7 @@ from ksr_recbole.config.keys import FORMER_KEYS, known_keys
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.paths import CHECKOUT, source_of
-from ksr_recbole.quick_start import recbole_models, run
+from ksr_recbole.quick_start import recbole_models, restore, run
 from ksr_recbole.quick_start.recbole_models import is_usable
 from ksr_recbole.registry import GROUPS, group_of
 from tests.toy import toy_run, toy_values
@@ -460,3 +460,11 @@ def test_both_parts_in_every_batch_are_refused_where_there_are_none(toy_folder, 
 def test_a_scaler_and_clipping_are_refused_together(toy_folder):
     with pytest.raises(UserError, match="enable_scaler and clip_grad_norm"):
         toy_run(toy_folder, "KSR", enable_scaler=True, clip_grad_norm={"max_norm": 5})
+
+
+def test_a_checkpoint_holds_for_a_machine_without_its_gpu(toy_folder):
+    given = {"device": "cuda", "gpu_id": "0", "use_gpu": True, "log_wandb": True}
+    content = {"model": "KSR", "dataset": "toy", "settings": {}}
+    content["given"] = {"data_path": str(toy_folder), "wandb_project": "mine", **given}
+    config = restore.config_of(content)
+    assert config["device"].type == "cpu" and not config["log_wandb"]

@@ -30,6 +30,9 @@ from ksr_recbole.tuning.space import Range, read_space
 MOST_COMBINATIONS = 100_000
 """Of a search that tries them all."""
 
+_MOST_LOOKED_AT = 8
+"""Values of a range that are looked at to see whether it does anything."""
+
 TOOLS = ("Hyperopt", "Ray")
 """RecBole's names: trials run here, or as tasks of Ray, on a cluster too."""
 
@@ -141,10 +144,10 @@ class Plan:
         choices = [each for each in self.ranges if each.kind == "choice"]
         params = [{each.name: value} for each in choices for value in each.values]
         said = self.config({}).remarks()
-        found = [(other, self._remarks_with(other)) for other in params]
-        for _, of_other in found:
-            if of_other is not None:
-                said = [remark for remark in said if remark in of_other]
+        for other in params if said else ():
+            found = self._remarks_with(other)
+            if found is not None:
+                said = [remark for remark in said if remark in found]
         if "checkpoint_dir" in self.given:
             said.append(
                 "Config key checkpoint_dir has no effect on a search, whose trials are kept in "
@@ -170,10 +173,10 @@ class Plan:
             {each.name: value}
             for each in self.ranges
             if each.kind == "choice" and each is not searched
-            for value in each.values
+            for value in each.values[:_MOST_LOOKED_AT]
         ]
         said = False
-        for other, value in product(others, searched.values):
+        for other, value in product(others, searched.values[:_MOST_LOOKED_AT]):
             remarks = self._remarks_with({**other, searched.name: value})
             if remarks is None:
                 return False
