@@ -173,8 +173,8 @@ def _check_lengths(suffix: str, table: AtomicTable) -> None:
         ids = table.frame[name]
         # Few categories stand for many rows, which need not become text for this.
         texts = (ids.unique() if ids.dtype == pl.Categorical else ids).cast(pl.String)
-        if too_long(texts).any():
-            value = texts.filter(too_long(texts))[0]
+        if len(long := texts.filter(too_long(texts))):
+            value = long[0]
             raise UserError(
                 f"{shown(repr(value))} in column {shown(name)} of .{suffix} has "
                 f"{len(value.encode()):,} bytes, and an id has at most {LONGEST_ID:,}; shorten it "

@@ -180,8 +180,8 @@ def _check_ids(path: Path, ids: pl.Series) -> None:
             f"{path}: the id {shown(repr(ids[row]))} of item {row + 1} of the table holds a tab, a "
             "double quote or a line end, which RecBole's atomic files cannot; rename it."
         )
-    if too_long(_PREFIX + ids).any():
-        row = int(too_long(_PREFIX + ids).arg_max() or 0)
+    if (long := too_long(_PREFIX + ids)).any():
+        row = int(long.arg_max() or 0)
         most = LONGEST_ID - len(_PREFIX)
         raise UserError(
             f"{path}: the id {shown(repr(ids[row]))} of item {row + 1} of the table has "

@@ -193,9 +193,14 @@ def cell_of(setting: Setting, config: Config, seed: int, measure: str | None = N
         seed: the run's seed.
         measure: as of :class:`Cell`.
     """
-    key = cell_key(settings(config), seed, file_digests(config))
+    key = key_of(config, seed)
     names = setting.model, config["dataset"], config["task"]
     return Cell(*names, seed, setting.overrides, key, measure)
+
+
+def key_of(config: Config, seed: int) -> str:
+    """The key of a run: of its configuration and of the files as they are now."""
+    return cell_key(settings(config), seed, file_digests(config))
 
 
 def config_of(request: Request, setting: Setting, task: str) -> Config:

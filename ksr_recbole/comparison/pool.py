@@ -265,15 +265,14 @@ def _check_same_inputs(job: Job) -> None:
     Raises:
         UserError: a file of the dataset or of the configuration was changed meanwhile.
     """
-    from ksr_recbole.comparison.inputs import file_digests
-    from ksr_recbole.comparison.store import cell_key
+    # Imported late, as in _call.
+    from ksr_recbole.comparison.plan import key_of
     from ksr_recbole.config import Config
-    from ksr_recbole.quick_start.result import settings
 
     cell = job.cell
     values = {**job.values, **cell.overrides, "task": cell.task}
     config = Config(cell.model, cell.dataset, list(job.config_files), values)
-    if cell_key(settings(config), cell.seed, file_digests(config)) != cell.key:
+    if key_of(config, cell.seed) != cell.key:
         raise UserError(
             f"A file of {cell.dataset} or of the configuration was changed while {cell.name} was "
             "trained; run the command again."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -248,10 +248,6 @@ class Config(RecBoleConfig):
         if isinstance(features, list):
             self.internal_config_dict["load_col"]["item"] = ["item_id", *features]
 
-    def _model_has(self) -> frozenset[str]:
-        """The options that RecBole's own YAML file of the model has."""
-        return frozenset(model_options(self.model))
-
     def _default_to(self, file: Path) -> None:
         """Take the values of a YAML file of this project, if there is one, as defaults."""
         if file.is_file():
@@ -263,7 +259,7 @@ class Config(RecBoleConfig):
         if self.model in registry.WITH_VECTORS and self.under_protocol:
             # Vectors that are not given are pretrained here, in the size that the model reads.
             final["kb_input"] = True
-            if "kg_embedding_size" not in self._model_has():
+            if "kg_embedding_size" not in model_options(self.model):
                 final["kg_embedding_size"] = final["embedding_size"]
         if (final["train_neg_sample_args"] or {}).get("distribution") in ("none", "None"):
             final["train_neg_sample_args"] = None  # as RecBole itself writes None later
@@ -290,7 +286,7 @@ class Config(RecBoleConfig):
             self._check_metrics()
         super()._set_default_parameters()
         if not self.under_protocol:
-            self._check_valid_metric()
+            self._check_recboles_metrics()
         # RecBole sends ml-100k to its bundled files, whose link is wrong.
         self.final_config_dict["data_path"] = str(Path(data_path) / self.dataset)
 
@@ -333,15 +329,10 @@ class Config(RecBoleConfig):
         final["report_modes"] = _listed(final["report_modes"])
         for mode in option(final, "report_modes", list):
             parse_mode(mode)
-        known = metric_keys(final["metrics"], final["topk"])
-        if str(final["valid_metric"]).lower() not in known:
-            raise UserError(
-                f"Config key valid_metric is {shown(final['valid_metric'])}; with these metrics "
-                f"and topk it must be one of: {', '.join(known)}."
-            )
+        self._check_valid_metric(metric_keys(final["metrics"], final["topk"]))
 
-    def _check_valid_metric(self) -> None:
-        """Refuse a metric that RecBole would miss after the first epoch."""
+    def _check_recboles_metrics(self) -> None:
+        """Refuse a selecting metric that RecBole would miss after the first epoch."""
         final = self.final_config_dict
         names = [str(name).lower() for name in final["metrics"]]
         cuts = final["topk"] if isinstance(final["topk"], list) else [final["topk"]]
@@ -350,10 +341,15 @@ class Config(RecBoleConfig):
             for name in names
             for each in ([name] if name in _OF_VALUES else [f"{name}@{cut}" for cut in cuts])
         ]
-        if final["eval_step"] > 0 and str(final["valid_metric"]).lower() not in known:
+        if final["eval_step"] > 0:
+            self._check_valid_metric(known)
+
+    def _check_valid_metric(self, known: Collection[str]) -> None:
+        selecting = self.final_config_dict["valid_metric"]
+        if str(selecting).lower() not in known:
             raise UserError(
-                f"Config key valid_metric is {shown(final['valid_metric'])}; with these metrics "
-                f"and topk it must be one of: {', '.join(known)}."
+                f"Config key valid_metric is {shown(selecting)}; with these metrics and topk it "
+                f"must be one of: {', '.join(known)}."
             )
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:

@@ -117,15 +117,16 @@ def _on_the_loss(config: Any) -> Iterator[str]:
     negatives = given.get("train_neg_sample_args")
     asked = isinstance(negatives, dict) and decisions.differs("train_neg_sample_args", negatives)
     wanted = asked and negatives.get("distribution") not in ("none", "None")
-    if wanted and config["train_neg_sample_args"]["distribution"] == "none":
+    idle = wanted and config["train_neg_sample_args"]["distribution"] == "none"
+    if idle:
         yield (
             f"Config key train_neg_sample_args has no effect on {model} with loss_type {loss}, for "
             "which no position has negatives of its own."
         )
-    elif asked and config.model in registry.own_models():
-        yield from _on_parts_of_negatives(model, negatives, config["train_neg_sample_args"])
     if model not in registry.own_models():
         return
+    if asked and not idle:
+        yield from _on_parts_of_negatives(model, negatives, config["train_neg_sample_args"])
     for key, losses in _OF_SAMPLES.items():
         if given.get(key) is None or loss in losses:
             continue
@@ -136,11 +137,11 @@ def _on_the_loss(config: Any) -> Iterator[str]:
 
 
 def _on_parts_of_negatives(
-    model: str, given: Mapping[str, Any], used: Mapping[str, Any] | None
+    model: str, given: Mapping[str, Any], used: Mapping[str, Any]
 ) -> Iterator[str]:
     """On parts that our own drawing of negatives does not read."""
     idle = {"candidate_num": "which draws no candidates"}
-    if (used or {}).get("distribution") == "uniform":
+    if used["distribution"] == "uniform":
         idle["alpha"] = "with distribution uniform"
     for part, why in idle.items():
         if part in given and decisions.differs("train_neg_sample_args", {part: given[part]}):

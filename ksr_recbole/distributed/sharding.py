@@ -62,9 +62,9 @@ def share_of_mean(batch: Interaction) -> Interaction:
     return _share(batch, rows, weight=len(rows) / len(batch))
 
 
-def rows_of(interactions: Interaction, rows: np.ndarray) -> Interaction:
+def rows_of(interactions: Interaction, rows: np.ndarray | torch.Tensor) -> Interaction:
     """Some rows; ``interactions[rows]`` would make a list of all their numbers."""
-    index = torch.from_numpy(rows)
+    index = torch.as_tensor(rows)
     return Interaction({name: interactions[name][index] for name in interactions})
 
 

@@ -11,6 +11,7 @@ from recbole.data.transform import construct_transform
 from recbole.utils import ModelType
 from torch import Tensor
 
+from ksr_recbole.distributed.sharding import rows_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PAIRS
 
@@ -108,8 +109,7 @@ class RecBoleScorer:
         scores = asked.new_zeros(len(asked), dtype=torch.float32)
         real = torch.nonzero(asked).view(-1)
         for some in real.split(max(1, PAIRS // self._longest)):
-            # ``batch[rows]`` would make a Python list of all row numbers.
-            pairs = Interaction({name: batch[name][rows[some]] for name in batch})
+            pairs = rows_of(batch, rows[some])
             pairs.update(Interaction({self._item: asked[some]}))
             scores[some] = self._model.predict(pairs).view(-1).float()
         return scores.view(len(users), n_items)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ksr_recbole.dataset.dataloader import CANDIDATES
 from ksr_recbole.dataset.sequences import Split, UserSequences
+from ksr_recbole.distributed.sharding import rows_of
 
 PAIRS = 1 << 20
 """Users times items that a model of RecBole scores at a time."""
@@ -79,8 +80,7 @@ class PairScorer(ModelScorer):
         items = candidates.to(self._device).flatten()
         scores = []
         for row, item in zip(rows.split(PAIRS), items.split(PAIRS), strict=True):
-            # ``batch[row]`` would make a Python list of all row numbers.
-            pairs = Interaction({name: batch[name][row] for name in batch})
+            pairs = rows_of(batch, row)
             pairs.update(Interaction({self._item: item}))
             scores.append(self._model.predict(pairs).view(-1))
         return torch.cat(scores).view(len(users), n_items)
