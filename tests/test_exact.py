@@ -13,7 +13,7 @@ from ksr_recbole.model.kernels import exact
 from ksr_recbole.model.kernels.packing import Packing
 
 ATTRIBUTES = np.array([4, 1, 2])
-LENGTHS = [3, 5, 0, 4]
+LENGTHS = [3, 17, 0, 8, 9]  # less than a block of steps, whole ones, and some more
 DECAYS = [0.7, 0.95, 1.0]
 
 
@@ -169,6 +169,16 @@ def test_own_matches_are_those_of_shared_items(values):
     *_, match, own, _ = run(values, torch.float64)
     torch.testing.assert_close(own.flip(1), match)
     assert match[:, 0].abs().max() == 0 and match[:, 1:].abs().max() > 0  # padding has no value
+
+
+@pytest.mark.parametrize("n_users", [1, 7, 8, 9, 20])
+def test_users_matched_in_blocks_are_matched_as_one_by_one(values, n_users):
+    torch.manual_seed(n_users)
+    taste = torch.randn(n_users, len(values.weights))
+    given = [torch.from_numpy(part) for part in (values.starts, values.columns)]
+    found = exact.match(taste, torch.arange(9), *given)
+    expected = exact.match(taste.double(), torch.arange(9), *given)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_gradient_of_the_weights_is_that_of_plain_pytorch(values):

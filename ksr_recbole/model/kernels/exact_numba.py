@@ -3,7 +3,10 @@
 A share is one weight in a slot over another, so what all weights of a time scale have lost cancels:
 instead of letting every weight decay at each step, a kernel lets what it adds grow.  As in
 :mod:`ksr_recbole.model.kernels.memory_numba`, the backward pass runs the writes again instead of
-keeping what each step read; what each value counts is never kept for more than one step.
+keeping what each step read; what each value counts is never kept for more than :data:`BLOCK` steps.
+
+Items that all steps are matched with are matched with a block of a lane's steps at a time.  So one
+look at an item's values serves all of them, and what is added are neighbours in memory.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ _compiled: Any = cached_njit(parallel=True, fastmath={"contract", "reassoc"}, er
 
 _LARGEST = np.float32(1e20)
 """What is added grows to this much before all weights are scaled down."""
+
+BLOCK = 8
+"""Steps that are matched at a time; their numbers for all values should fit into the L2 cache."""
 
 
 @njit(inline="always")
@@ -71,6 +77,58 @@ def _unmatch(gradient, item, starts, columns, part):
         gradient[columns[k]] += part
 
 
+@njit(inline="always")
+def _transpose(rows, columns):
+    for v in range(columns.shape[0]):
+        for j in range(BLOCK):
+            columns[v, j] = rows[j, v]
+
+
+@njit(inline="always")
+def _match_block(tastes, item, starts, columns, sums):
+    for j in range(BLOCK):
+        sums[j] = 0
+    for k in range(starts[item], starts[item + 1]):
+        v = columns[k]
+        for j in range(BLOCK):
+            sums[j] += tastes[v, j]
+
+
+@njit(inline="always")
+def _unmatch_block(gradients, item, starts, columns, parts):
+    for k in range(starts[item], starts[item + 1]):
+        v = columns[k]
+        for j in range(BLOCK):
+            gradients[v, j] += parts[j]
+
+
+@njit(inline="always")
+def _read(slots, weights, bounds, counts, taste):
+    taste[:] = 0
+    for s in range(slots.shape[0]):
+        for a in range(len(bounds) - 1):
+            weight = weights[s, a] / slots[s, 0]
+            # Slices, because only what is counted from 0 becomes vector instructions.
+            held, read = slots[s, bounds[a] : bounds[a + 1]], taste[bounds[a] : bounds[a + 1]]
+            for v in range(len(held)):
+                read[v] += weight * held[v]
+    for v in range(len(taste)):
+        taste[v] *= counts[v]
+
+
+@njit(inline="always")
+def _unread(slots, gradient, bounds, counts, result):
+    for v in range(len(gradient)):
+        gradient[v] *= counts[v]
+    for s in range(slots.shape[0]):
+        for a in range(len(bounds) - 1):
+            held, slope = slots[s, bounds[a] : bounds[a + 1]], gradient[bounds[a] : bounds[a + 1]]
+            part = np.float32(0)
+            for v in range(len(held)):
+                part += slope[v] * held[v]
+            result[s, a] = part / slots[s, 0]
+
+
 @_compiled
 def _terms(
     weights, slots, items, starts, columns, decays, begins, lengths, bounds, counts,
@@ -78,23 +136,24 @@ def _terms(
 ):  # fmt: skip
     for b in prange(slots.shape[0]):
         added = np.ones(slots.shape[1], np.float32)
-        taste = np.zeros(slots.shape[2], np.float32)
+        rows = np.zeros((BLOCK, slots.shape[2]), np.float32)
+        tastes = np.zeros((slots.shape[2], BLOCK), np.float32)
+        sums = np.zeros(BLOCK, np.float32)
         for t in range(lengths[b]):
-            row = begins[t] + b
+            row, j = begins[t] + b, t % BLOCK
+            taste = rows[j]
             _grow(slots[b], decays, added)
             _add(slots[b], items[row], starts, columns, added)
-            taste[:] = 0
-            for s in range(slots.shape[1]):
-                for a in range(len(bounds) - 1):
-                    weight = weights[row, s, a] / slots[b, s, 0]
-                    for v in range(bounds[a], bounds[a + 1]):
-                        taste[v] += weight * slots[b, s, v]
-            for v in range(slots.shape[2]):
-                taste[v] *= counts[v]
-            for m in range(len(shared)):
-                of_shared[row, m] = _match(taste, shared[m], starts, columns)
+            _read(slots[b], weights[row], bounds, counts, taste)
             for c in range(own.shape[1]):
                 of_own[row, c] = _match(taste, own[row, c], starts, columns)
+            if len(shared) == 0 or (j < BLOCK - 1 and t < lengths[b] - 1):
+                continue
+            _transpose(rows, tastes)
+            for m in range(len(shared)):
+                _match_block(tastes, shared[m], starts, columns, sums)
+                for i in range(j + 1):
+                    of_shared[begins[t - j + i] + b, m] = sums[i]
 
 
 @_compiled
@@ -104,31 +163,42 @@ def _weight_gradient(
 ):  # fmt: skip
     for b in prange(slots.shape[0]):
         added = np.ones(slots.shape[1], np.float32)
-        taste = np.zeros(slots.shape[2], np.float32)
+        rows = np.zeros((BLOCK, slots.shape[2]), np.float32)
+        gradients = np.zeros((slots.shape[2], BLOCK), np.float32)
+        parts = np.zeros(BLOCK, np.float32)
         for t in range(lengths[b]):
-            row = begins[t] + b
+            row, j = begins[t] + b, t % BLOCK
+            if j == 0:
+                gradients[:] = 0
+                for m in range(len(shared)):
+                    for i in range(min(BLOCK, lengths[b] - t)):
+                        parts[i] = of_shared[begins[t + i] + b, m]
+                    _unmatch_block(gradients, shared[m], starts, columns, parts)
+                for v in range(gradients.shape[0]):
+                    for i in range(BLOCK):
+                        rows[i, v] = gradients[v, i]
+            gradient = rows[j]
             _grow(slots[b], decays, added)
             _add(slots[b], items[row], starts, columns, added)
-            taste[:] = 0
-            for m in range(len(shared)):
-                _unmatch(taste, shared[m], starts, columns, of_shared[row, m])
             for c in range(own.shape[1]):
-                _unmatch(taste, own[row, c], starts, columns, of_own[row, c])
-            for v in range(slots.shape[2]):
-                taste[v] *= counts[v]
-            for s in range(slots.shape[1]):
-                for a in range(len(bounds) - 1):
-                    part = np.float32(0)
-                    for v in range(bounds[a], bounds[a + 1]):
-                        part += taste[v] * slots[b, s, v]
-                    result[row, s, a] = part / slots[b, s, 0]
+                _unmatch(gradient, own[row, c], starts, columns, of_own[row, c])
+            _unread(slots[b], gradient, bounds, counts, result[row])
 
 
 @_compiled
 def _match_all(taste, items, starts, columns, result):
-    for row in prange(taste.shape[0]):
+    n_users = taste.shape[0]
+    for block in prange((n_users + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        rows = np.zeros((BLOCK, taste.shape[1]), np.float32)
+        rows[: n_users - first] = taste[first : first + BLOCK]
+        tastes = np.zeros((taste.shape[1], BLOCK), np.float32)
+        sums = np.zeros(BLOCK, np.float32)
+        _transpose(rows, tastes)
         for m in range(len(items)):
-            result[row, m] = _match(taste[row], items[m], starts, columns)
+            _match_block(tastes, items[m], starts, columns, sums)
+            for i in range(min(BLOCK, n_users - first)):
+                result[first + i, m] = sums[i]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
