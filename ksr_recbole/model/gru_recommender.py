@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ksr_recbole.config.options import SIZE, flag, real, whole
 from ksr_recbole.dataset.pretrained import ModelData
 from ksr_recbole.errors import UserError
+from ksr_recbole.model.kernels.aligned import AlignedLinear
 from ksr_recbole.model.kernels.gru import run_gru
 from ksr_recbole.model.kernels.packing import Packing
 from ksr_recbole.model.sequence_recommender import (
@@ -135,11 +136,13 @@ class GRU(SequenceRecommender):
     ) -> tuple[Tensor, Tensor]:
         return run_gru(self.gru, *self._inputs(items), state.hidden, packing)  # Eq. 1
 
-    def _inputs(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """The GRU's input vectors ``[m, D]`` and which of them each of ``items [P]`` reads."""
+    def _inputs(self, items: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The GRU's input vectors ``[m, D]`` and which of them each of ``items [P]`` reads.
+
+        ``None`` instead of the latter: each item has a vector of its own.
+        """
         if self.training and self.options.dropout_prob > 0:  # drawn anew at every step
-            index = torch.arange(len(items), device=items.device)
-            return self.dropout(self._gru_input(items)), index
+            return self.dropout(self._gru_input(items)), None
         distinct, index = torch.unique(items, return_inverse=True)
         return self._gru_input(distinct), index
 
@@ -167,5 +170,5 @@ def tanh_mlp(n_in: int, n_out: int, n_layers: int) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for k in range(n_layers):
-        layers += [nn.Linear(n_in if k == 0 else n_out, n_out), nn.Tanh()]
+        layers += [AlignedLinear(n_in if k == 0 else n_out, n_out), nn.Tanh()]
     return nn.Sequential(*layers)

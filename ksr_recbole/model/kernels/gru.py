@@ -17,22 +17,24 @@ from torch.amp import custom_bwd, custom_fwd
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from ksr_recbole.model.kernels.aligned import empty_rows
 from ksr_recbole.model.kernels.fused import fused
 from ksr_recbole.model.kernels.packing import Packing
 from ksr_recbole.neighbours import crowded
 
 
 def run_gru(
-    gru: nn.GRU, inputs: Tensor, index: Tensor, hidden: Tensor, packing: Packing
+    gru: nn.GRU, inputs: Tensor, index: Tensor | None, hidden: Tensor, packing: Packing
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU over packed sequences.
 
     Args:
         gru: the layers.
         inputs: input vectors, each once however many steps read it, ``[m, D]``.
-        index: row of ``inputs`` that each step reads, packed, ``int64 [P]``.
+        index: row of ``inputs`` that each step reads, packed, ``int64 [P]``; ``None``: each step
+            reads its own row.
         hidden: states before the first step by lane, ``[num_layers, B, H]``.
-        packing: the layout of ``index``.
+        packing: the layout of the steps.
 
     Returns:
         States of the last layer after each step, ``[P, H]``, packed, and of all layers after
@@ -43,21 +45,25 @@ def run_gru(
     if inputs.device.type == "cpu":
         outputs, after = _run_on_cpu(gru, inputs, index, before, packing)
     else:
-        sequence = PackedSequence(inputs[index], torch.tensor(packing.widths))
+        sequence = PackedSequence(_rows_of(inputs, index), torch.tensor(packing.widths))
         (outputs, *_), after = gru(sequence, before)
     return outputs, after if idle.shape[1] == 0 else torch.cat([after, idle], dim=1)
 
 
 def _run_on_cpu(
-    gru: nn.GRU, inputs: Tensor, index: Tensor, hidden: Tensor, packing: Packing
+    gru: nn.GRU, inputs: Tensor, index: Tensor | None, hidden: Tensor, packing: Packing
 ) -> tuple[Tensor, Tensor]:
     finals = []
     for layer in range(gru.num_layers):
         weights = [getattr(gru, f"{name}_l{layer}") for name in _PARAMETERS]
         outputs = _Layer.apply(inputs, index, hidden[layer], *weights, packing.widths)
         finals.append(outputs[packing.last])
-        inputs, index = outputs, torch.arange(len(outputs))
+        inputs, index = outputs, None
     return outputs, torch.stack(finals)
+
+
+def _rows_of(inputs: Tensor, index: Tensor | None) -> Tensor:
+    return inputs if index is None else inputs[index]
 
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -76,12 +82,12 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, inputs, index, hidden, w_input, w_state, b_input, b_state, widths):
-        size = hidden.shape[1]
+        size, steps = hidden.shape[1], torch.arange(len(inputs)) if index is None else index
         # The states before the first step stand before the others, so that what each step
         # started from is one selection of rows.
-        states = inputs.new_empty(len(hidden) + len(index), size)
+        states = inputs.new_empty(len(hidden) + len(steps), size)
         states[: len(hidden)], outputs = hidden, states[len(hidden) :]
-        work = inputs.new_empty(len(index), 4 * size)
+        work = inputs.new_empty(len(steps), 4 * size)
         product = inputs.new_empty(len(hidden), 3 * size)
         # Only in the new state's gate does the reset gate come between the two biases.
         bias = b_input + F.pad(b_state[: 2 * size], (0, size))
@@ -89,7 +95,7 @@ class _Layer(torch.autograd.Function):
         transposed = w_state.t().contiguous()
         cell = _cell(inputs)
         constants = [cell.view(x) for x in (table, product, b_state[2 * size :])]
-        tensors = (index, hidden, outputs, work)
+        tensors = (steps, hidden, outputs, work)
         indices, before, output, rows_of_work = map(cell.view, tensors)
         previous, begin = hidden, 0
         for width in widths:
@@ -127,12 +133,15 @@ class _Layer(torch.autograd.Function):
         bias = work.sum(0)
         inputs_gradient = None
         if ctx.needs_input_grad[0]:
-            inputs_gradient = torch.zeros_like(inputs).index_add_(0, index, gates @ w_input)
+            by_step = empty_rows(inputs, len(gates), inputs.shape[1])
+            inputs_gradient = torch.mm(gates, w_input, out=by_step)
+            if index is not None:
+                inputs_gradient = torch.zeros_like(inputs).index_add_(0, index, by_step)
         return (
             inputs_gradient,
             None,
             running,
-            gates.t() @ inputs[index],
+            gates.t() @ _rows_of(inputs, index),
             (recurrent.t() @ states[_rows_before(widths)]).roll(-size, 0),
             bias[size:],
             bias[: 3 * size].roll(-size, 0),

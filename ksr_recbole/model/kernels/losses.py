@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ksr_recbole.model.kernels.aligned import empty_rows
+
 PIECE = 1 << 20
 """Scores held at a time on the CPU; they stay in the processor's cache."""
 
@@ -150,10 +152,15 @@ def _full_or_none(values: Tensor | None) -> Tensor | None:
     return None if values is None else _full(values)
 
 
-def _pieces(users: Tensor, n_items: int) -> Iterator[slice]:
+def _pieces(users: Tensor, items: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some of the users at a time, and their scores ``[r, m]``, which the next piece overwrites."""
     size = PIECE if users.device.type == "cpu" else GPU_PIECE
-    n_rows = max(1, size // n_items)
-    return (slice(start, start + n_rows) for start in range(0, len(users), n_rows))
+    n_rows = max(1, min(len(users), size // len(items)))
+    scores = empty_rows(users, n_rows, len(items))
+    for start in range(0, len(users), n_rows):
+        rows = slice(start, min(start + n_rows, len(users)))
+        piece = scores[: rows.stop - start]
+        yield rows, torch.mm(users[rows], items.T, out=piece)
 
 
 class _SoftmaxLoss(torch.autograd.Function):
@@ -161,11 +168,12 @@ class _SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, users: Tensor, items: Tensor, targets: Tensor, terms: Tensor | None):
-        user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
+        user_gradient = empty_rows(users, *users.shape)
+        item_gradient = _zeros(items) if ctx.needs_input_grad[1] else None
         term_gradient = None if terms is None else torch.empty_like(terms)
         loss = users.new_zeros(())
-        for rows in _pieces(users, len(items)):
-            scores, wanted = users[rows] @ items.T, targets[rows, None]
+        for rows, scores in _pieces(users, items):
+            wanted = targets[rows, None]
             if terms is not None:
                 scores += terms[rows]
             scores -= scores.amax(dim=1, keepdim=True)
@@ -175,7 +183,8 @@ class _SoftmaxLoss(torch.autograd.Function):
             scores /= totals
             scores.scatter_add_(1, wanted, scores.new_full(wanted.shape, -1))
             torch.mm(scores, items, out=user_gradient[rows])
-            item_gradient.addmm_(scores.T, users[rows])
+            if item_gradient is not None:
+                item_gradient.addmm_(scores.T, users[rows])
             if term_gradient is not None:
                 term_gradient[rows] = scores
         ctx.save_for_backward(user_gradient, item_gradient, term_gradient)
@@ -200,12 +209,13 @@ class _SharedSampleLoss(torch.autograd.Function):
         piece: Piece,
         terms: Tensor | None,
     ):
-        user_gradient, sample_gradient = torch.empty_like(users), torch.zeros_like(sample)
+        user_gradient = empty_rows(users, *users.shape)
+        sample_gradient = _zeros(sample) if ctx.needs_input_grad[2] else None
         positive_gradient = torch.empty_like(positives)
         term_gradient = None if terms is None else torch.empty_like(terms)
         loss = users.new_zeros(())
-        for rows in _pieces(users, len(sample)):
-            scores, hit = users[rows] @ sample.T, hits[rows, None]
+        for rows, scores in _pieces(users, sample):
+            hit = hits[rows, None]
             if terms is not None:
                 scores += terms[rows]
             column = hit.clamp(min=0)
@@ -215,7 +225,8 @@ class _SharedSampleLoss(torch.autograd.Function):
             loss += part
             positive_gradient[rows] = by_positive
             torch.mm(by_score, sample, out=user_gradient[rows])
-            sample_gradient.addmm_(by_score.T, users[rows])
+            if sample_gradient is not None:
+                sample_gradient.addmm_(by_score.T, users[rows])
             if term_gradient is not None:
                 term_gradient[rows] = by_score
         ctx.save_for_backward(user_gradient, positive_gradient, sample_gradient, term_gradient)
@@ -225,6 +236,10 @@ class _SharedSampleLoss(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         *of_scores, terms = (_times(part, gradient) for part in ctx.saved_tensors)
         return *of_scores, None, None, terms
+
+
+def _zeros(like: Tensor) -> Tensor:
+    return empty_rows(like, *like.shape).zero_()
 
 
 def _times(part: Tensor | None, gradient: Tensor) -> Tensor | None:

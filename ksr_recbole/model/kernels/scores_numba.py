@@ -56,9 +56,12 @@ class _SampledScores(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         users, table, items = (x.contiguous() for x in ctx.saved_tensors)
-        user_gradient, item_gradient = torch.empty_like(users), torch.empty_like(table)
+        user_gradient = torch.empty_like(users)
         g, u, v, i = (x.detach().numpy() for x in (gradient.contiguous(), users, table, items))
         _user_gradient(g, v, i, user_gradient.numpy())
+        if not ctx.needs_input_grad[1]:  # frozen items without an MLP
+            return user_gradient, None, None
+        item_gradient = torch.empty_like(table)
         order = np.argsort(i.ravel(), kind="stable")
         begins = np.concatenate([[0], np.cumsum(np.bincount(i.ravel(), minlength=len(v)))])
         _item_gradient(g, u, order, begins, item_gradient.numpy())
