@@ -1,0 +1,92 @@
+"""Seconds of some training steps of this checkout and of another one, in turn.
+
+    python timings/steps.py --against=CHECKOUT [--dataset=ml-1m] [--data_path=FOLDER]
+        [--model=KSR] [--batches=40] [--runs=3] [--set KEY=VALUE ...]
+
+An epoch of ml-1m takes minutes with some losses; its first batches are enough to compare two
+versions of the code.  Each run is a process of its own.  It trains the first batches once, which
+compiles, and times them the second time.  A digest of the weights after it says whether both
+versions compute the same numbers to the last bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def train_steps(common: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of the batches and the digest of the weights after them."""
+    bench = common.prepare(options, model=options.model, pretrain_dir=options.vectors)
+    trainer = bench.trainer
+
+    def steps() -> None:
+        for batch in islice(iter(bench.train), options.batches):
+            trainer.optimizer.zero_grad()
+            trainer.model.calculate_loss(batch).backward()
+            trainer.optimizer.step()
+
+    steps()
+    begin = perf_counter()
+    steps()
+    seconds = perf_counter() - begin
+    weights = (p.detach().contiguous().numpy().tobytes() for p in trainer.model.parameters())
+    return {"seconds": seconds, "digest": hashlib.sha256(b"".join(weights)).hexdigest()[:12]}
+
+
+def run_in(checkout: Path, vectors: str) -> dict[str, Any]:
+    """What :func:`train_steps` finds with the code of a checkout, in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], f"--root={checkout}"]
+    done = subprocess.run([*command, f"--vectors={vectors}"], text=True, stdout=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(done.returncode)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Print the seconds of both, their ratio, and whether the numbers are the same."""
+    given = argparse.ArgumentParser(add_help=False)
+    given.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    root = given.parse_known_args()[0].root
+    sys.path.insert(0, str((root or ROOT) / "timings"))
+    import common
+
+    parser = common.parser(__doc__, "ml-1m")
+    parser.add_argument("--root", help=argparse.SUPPRESS)
+    parser.add_argument("--vectors", help=argparse.SUPPRESS)
+    parser.add_argument("--against", type=Path, required=True, help="the other checkout")
+    parser.add_argument("--model", default="KSR", help="the model that is trained")
+    parser.add_argument("--batches", type=int, default=40, help="batches of a run")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each checkout")
+    options = parser.parse_args()
+    if root:
+        print(json.dumps(train_steps(common, options)))
+        return
+    print(common.machine())
+    found: dict[str, list[dict[str, Any]]] = {"here": [], "there": []}
+    with tempfile.TemporaryDirectory() as vectors:
+        for _ in range(options.runs):
+            for name, checkout in (("here", ROOT), ("there", options.against.resolve())):
+                found[name].append(run_in(checkout, vectors))
+    seconds = {name: [run["seconds"] for run in runs] for name, runs in found.items()}
+    for name, each in seconds.items():
+        print(f"{name:6} {options.batches} batches {common.in_words(each)}")
+    same = len({run["digest"] for runs in found.values() for run in runs}) == 1
+    ratio = median(seconds["here"]) / median(seconds["there"])
+    print(f"here / there {ratio:.3f}; {'the same weights' if same else 'OTHER WEIGHTS'}")
+
+
+if __name__ == "__main__":
+    main()
