@@ -82,6 +82,23 @@ def test_what_is_added_is_the_logarithm_of_training_popularity():
     torch.testing.assert_close(both.score_all(users, ends), wanted)
 
 
+@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8])
+def test_popularity_is_counted_in_what_train_ratio_keeps(ratio):
+    sequences = random_sequences(5, n_users=12, n_items=20, longest=9)
+    whole = leave_one_out(sequences)
+    split = whole.keep_latest(ratio)
+    counts = np.zeros(sequences.n_items)
+    for user in range(sequences.n_users):
+        first = sequences.offsets[user]
+        kept = slice(first + split.train_start[user], first + split.train_end[user])
+        np.add.at(counts, sequences.items[kept], 1)
+    assert np.array_equal(log_popularity(sequences, split), np.log1p(counts))
+    assert not np.array_equal(log_popularity(sequences, split), log_popularity(sequences, whole))
+    # What candidates are drawn by stays the same for every ratio.
+    candidates = training_popularity(sequences, split)
+    assert np.array_equal(candidates, training_popularity(sequences, whole))
+
+
 def test_the_weight_is_fitted_on_validation_alone():
     sequences = random_sequences(7, n_users=60, n_items=40, longest=9)
     split = leave_one_out(sequences)

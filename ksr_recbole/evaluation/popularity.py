@@ -2,7 +2,8 @@
 
 A softmax over all items learns popularity by itself; a loss on sampled negatives learns less of it,
 and candidates half of which are drawn by popularity want another share of it than all items do.
-The ranking is by ``score + weight * log(1 + training interactions of the item)``.
+The ranking is by ``score + weight * log(1 + training interactions of the item)``, of those
+interactions that ``train_ratio`` keeps.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from ksr_recbole.dataset.sequences import Split, UserSequences
-from ksr_recbole.evaluation.candidates import CandidateSets, training_popularity
+from ksr_recbole.evaluation.candidates import CandidateSets
 from ksr_recbole.evaluation.evaluator import SequenceScorer, candidate_scores
 
 
@@ -47,8 +48,13 @@ class WithPopularity:
 
 
 def log_popularity(sequences: UserSequences, split: Split) -> np.ndarray:
-    """``log(1 + training interactions)`` of every item, ``float64 [n_items]``."""
-    return np.log1p(training_popularity(sequences, split))
+    """``log(1 + training interactions)`` of every item, ``float64 [n_items]``.
+
+    Counted are the interactions that models are trained on: without those that ``train_ratio``
+    leaves out, of which no model knows.
+    """
+    indices, _ = split.training_interactions(sequences)
+    return np.log1p(np.bincount(sequences.items[indices], minlength=sequences.n_items))
 
 
 def popularity_weight(
