@@ -162,11 +162,24 @@ def test_block_sizes_do_not_show(monkeypatch, proposals) -> None:
     sequences = random_sequences(0, n_users=60, n_items=150, longest=40)
     split = session_split(sequences)
     fingerprints = set()
-    for block, keys in [(2048, 256), (7, 3), (1, 1)]:
+    for block, keys, cells in [(2048, 256, 1 << 26), (7, 3, 1 << 26), (1, 1, 1), (9, 9, 1100)]:
         monkeypatch.setattr(candidates_module, "_BLOCK_ROWS", block)
         monkeypatch.setattr(candidates_module, "_KEY_ROWS", keys)
+        monkeypatch.setattr(candidates_module, "_BLOCK_CELLS", cells)
+        monkeypatch.setattr(candidates_module, "_KEY_CELLS", cells // 2)
         fingerprints.add(draw_candidates(sequences, split, "test", seed=7).fingerprint)
     assert len(fingerprints) == 1
+
+
+@pytest.mark.parametrize("n_items", [200, 5_000, 1 << 20, 2_000_000])
+def test_the_memory_of_a_draw_does_not_grow_with_the_items(n_items, monkeypatch) -> None:
+    """A draw of 20 rows marks at most 2**20 cells at once, or one row if that is more."""
+    monkeypatch.setattr(candidates_module, "_BLOCK_CELLS", 1 << 20)
+    sequences = replace(random_sequences(0, n_users=20, n_items=150, longest=40), n_items=n_items)
+    users = np.arange(1, 21)
+    blocks = list(candidates_module._blocks(sequences, users))
+    assert sum(len(taken) for _, taken in blocks) == 20
+    assert all(len(t) == 1 or t.size <= 1 << 20 for _, t in blocks)
 
 
 def test_the_second_half_is_the_popular_one() -> None:

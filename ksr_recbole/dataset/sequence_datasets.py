@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from dataset_atomic.attributes import attribute_relations
 from dataset_atomic.layout import Layout
 from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import Table1, has_graph
+from ksr_recbole import digests
 from ksr_recbole.choices import nearest
 from ksr_recbole.config.options import refused
 from ksr_recbole.config.shared import DataOptions
@@ -33,6 +33,7 @@ from ksr_recbole.dataset.loading import AtomicReading
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.sequences import (
+    EvalPhase,
     Phase,
     Split,
     UserSequences,
@@ -268,7 +269,7 @@ class WithSequences(_Dataset):
         users = self.inter_feat[self.uid_field].to_numpy()
         split = split_of_parts(users, parts, self.user_num)
         names = self.benchmark_filename_list or []
-        phases: tuple[tuple[Literal["valid", "test"], np.ndarray, str], ...] = (
+        phases: tuple[tuple[EvalPhase, np.ndarray, str], ...] = (
             ("valid", split.train_end, names[1]),
             ("test", split.valid_end, names[2]),
         )
@@ -332,10 +333,8 @@ class WithSequences(_Dataset):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of ids, sequences and split (and graph): equal only for equal data."""
-        digest = hashlib.sha256()
-        for part in self._content():
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
+        parts = (np.ascontiguousarray(part).reshape(-1) for part in self._content())
+        return digests.of_bytes(*(part.view(np.uint8).data for part in parts))
 
     def _content(self) -> Iterator[np.ndarray]:
         for field in (self.uid_field, self.iid_field):

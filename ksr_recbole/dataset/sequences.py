@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 Phase = Literal["train", "valid", "test"]
+EvalPhase = Literal["valid", "test"]
 
 GIVEN_FILES = "given files"
 """Name of a split that the user made."""
@@ -87,8 +88,16 @@ class UserSequences:
     ) -> UserSequences:
         """Sort interactions by user, then time; equal timestamps keep the file's order.
 
-        With ``parts``, numbers of the files that interactions were split into, what is in an
-        earlier file comes before what is in a later one, whatever the times.
+        With ``parts``, what is in an earlier file comes before what is in a later one, whatever
+        the times.
+
+        Args:
+            users: ``int64 [N]``; 0 is padding.
+            items: ``int64 [N]``; 0 is padding.
+            timestamps: seconds, ``float64 [N]``.
+            n_users: number of user ids, counting padding.
+            n_items: number of item ids, counting padding.
+            parts: numbers of the files that interactions were split into, ``int64 [N]``.
         """
         by_time = (timestamps,) if parts is None else (timestamps, parts)
         order = np.lexsort((*by_time, users))  # a stable sort
@@ -171,7 +180,7 @@ class Split:
         return indices, np.repeat(users, self.train_end - self.train_start)
 
     def target_range(
-        self, phase: Literal["valid", "test"], sequences: UserSequences
+        self, phase: EvalPhase, sequences: UserSequences
     ) -> tuple[np.ndarray, np.ndarray]:
         """First and last-but-one position of the targets of ``phase``, each ``[n_users]``."""
         if phase == "valid":

@@ -7,23 +7,23 @@ according to the popularity."
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
+from ksr_recbole import digests
+from ksr_recbole.dataset.sequences import EvalPhase, Split, UserSequences, ragged_positions
 from ksr_recbole.errors import UserError
 
-EvalPhase = Literal["valid", "test"]
-
-# Rows drawn at once; bounds the memory at about this many booleans per item.  The result does
-# not depend on it.
+# Rows drawn at once, if the items are not so many that fewer must do.  The result does not depend
+# on it.
 _BLOCK_ROWS = 2048
-# Rows given a random key for every item at once (8 bytes a key).
+# Rows times items marked at once; bounds the memory at 64 MiB of booleans.
+_BLOCK_CELLS = 1 << 26
+# Rows given a random key for every item at once, and rows times items (8 bytes a key: 64 MiB).
 _KEY_ROWS = 256
+_KEY_CELLS = 1 << 23
 # Items proposed per item wanted, before falling back on a key for every item.
 _PROPOSALS = 3
 
@@ -54,10 +54,9 @@ class CandidateSets:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the three arrays in hexadecimal: equal if and only if the sets are."""
-        digest = hashlib.sha256(repr(self.negatives.shape).encode())
-        for array in (self.users, self.positives, self.negatives):
-            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
-        return digest.hexdigest()
+        arrays = (self.users, self.positives, self.negatives)
+        pieces = (np.ascontiguousarray(array, dtype="<i8").tobytes() for array in arrays)
+        return digests.of_bytes(repr(self.negatives.shape).encode(), *pieces)
 
 
 def phase_targets(
@@ -77,7 +76,11 @@ def phase_targets(
 
 
 def training_popularity(sequences: UserSequences, split: Split) -> np.ndarray:
-    """Training interactions of every item over all users, ``int64 [n_items]``."""
+    """Training interactions of every item over all users, ``int64 [n_items]``.
+
+    Those that ``train_ratio`` leaves out count too, so that models trained on different shares of
+    the data are ranked against the same candidates.
+    """
     users = np.arange(sequences.n_users)
     spans = sequences.spans(users, np.zeros_like(users), split.train_end)
     return np.bincount(sequences.items[spans], minlength=sequences.n_items)
@@ -102,6 +105,17 @@ def draw_candidates(
 
     The draw depends on the data, the split's name, the phase and ``seed`` only.
 
+    Args:
+        sequences: all users' sequences.
+        split: the split.
+        phase: the phase.
+        seed: of the draw.
+        n_uniform: uniform negatives of each of the ``P`` positives.
+        n_popular: popular negatives of each.
+
+    Returns:
+        The sets, of ``P`` rows and ``n_uniform + n_popular`` negatives in each.
+
     Raises:
         UserError: a user has too few items he or she never interacted with.
     """
@@ -110,7 +124,7 @@ def draw_candidates(
     uniform_weights = np.ones(sequences.n_items, dtype=np.int64)
     uniform_weights[0] = 0  # padding
     text = f"{split.name}/{phase}/{seed}"
-    entropy = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+    entropy = int(digests.of_bytes(text.encode()), 16)
     seeds = np.random.SeedSequence(entropy).spawn(2)
     uniform = _Urn(uniform_weights, n_uniform, seeds[0])
     popular = _Urn(training_popularity(sequences, split), n_popular, seeds[1])
@@ -131,9 +145,9 @@ def fitting_counts(
 ) -> tuple[int, int]:
     """How many uniform and popular negatives each positive gets.
 
-    They are the ones asked for.  A small catalogue, of less than twice as many items, may not
-    have as many that a user never interacted with: all positives get as many as there are for
-    each of them then, divided in the same way.
+    These are the wanted numbers, or fewer in a small catalogue, where a user may not have enough
+    unseen items.  Then all positives get equally many, divided in the same way; a catalogue is
+    small if it has less than twice as many items as are wanted.
 
     Args:
         sequences: all users' sequences.
@@ -155,7 +169,7 @@ def fitting_counts(
 
 
 def fewest_negatives(sequences: UserSequences, split: Split, phase: EvalPhase) -> int:
-    """Of how many items every user of a phase never interacted with, at least."""
+    """The smallest number of unseen items over the users of a phase."""
     users, _ = phase_targets(sequences, split, phase)
     n_items = sequences.n_items - 1
     return int((n_items - sequences.distinct_items[users]).min(initial=n_items))
@@ -199,14 +213,20 @@ def check_enough_items(
 
 def _blocks(sequences: UserSequences, users: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Blocks of rows, each with ``taken``: items not to draw, ``bool [rows, n_items]``."""
-    for begin in range(0, len(users), _BLOCK_ROWS):
-        block = users[begin : begin + _BLOCK_ROWS]
+    step = _rows_at_once(_BLOCK_ROWS, _BLOCK_CELLS, sequences.n_items)
+    for begin in range(0, len(users), step):
+        block = users[begin : begin + step]
         lengths = sequences.lengths[block]
         taken = np.zeros((len(block), sequences.n_items), dtype=bool)
         taken[:, 0] = True  # padding
         rows, _ = ragged_positions(lengths)
         taken[rows, sequences.items[sequences.spans(block, np.zeros_like(lengths), lengths)]] = True
         yield slice(begin, begin + len(block)), taken
+
+
+def _rows_at_once(most: int, cells: int, n_items: int) -> int:
+    """How many rows of a cell for each item are held at once: at least 1, at most ``most``."""
+    return max(1, min(most, cells // n_items))
 
 
 class _Urn:
@@ -238,8 +258,9 @@ class _Urn:
         chosen = np.zeros((len(taken), self._n), dtype=np.int64)
         filled = self._propose(taken, chosen)
         short = np.flatnonzero(filled < self._n)
-        for begin in range(0, len(short), _KEY_ROWS):
-            rows = short[begin : begin + _KEY_ROWS]
+        step = _rows_at_once(_KEY_ROWS, _KEY_CELLS, taken.shape[1])
+        for begin in range(0, len(short), step):
+            rows = short[begin : begin + step]
             drawn = self._smallest_keys(taken[rows])
             wanted = np.arange(self._n) >= filled[rows, None]
             row, column = np.nonzero(wanted)

@@ -11,9 +11,9 @@ import torch
 
 from ksr_recbole.bars import Bar
 from ksr_recbole.config.evaluation_keys import parse_metrics, parse_topk
-from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
+from ksr_recbole.dataset.sequences import EvalPhase, Split, UserSequences, ragged_positions
 from ksr_recbole.distributed.group import summed, this_process
-from ksr_recbole.evaluation.candidates import CandidateSets, EvalPhase, phase_targets
+from ksr_recbole.evaluation.candidates import CandidateSets, phase_targets
 from ksr_recbole.evaluation.metrics import (
     check_scores,
     joint_ranks,
@@ -76,9 +76,19 @@ def evaluate_sampled(
     Every user is scored once, whatever the number of his or her positives.
 
     Args:
+        scorer: the model.
         candidates: as :func:`~ksr_recbole.evaluation.candidates.draw_candidates` gave them
             for the same ``sequences``, ``split`` and ``phase``.
+        sequences: all users' sequences.
+        split: the split.
+        phase: the phase.
+        metrics: RecBole's names, such as ``"NDCG"``.
+        topk: cut-offs.
         batch_size: positives scored at once.
+        show_progress: whether to show a progress bar.
+
+    Returns:
+        Metrics, and users and ranks ``[P]`` in the order of the candidates.
 
     Raises:
         UserError: a score is NaN, a metric or cut is unknown, or nobody has a positive.
@@ -150,6 +160,20 @@ def evaluate_full(
 
     A positive competes even if the history holds it too (a repeat), and a user's positives
     are never negatives: they stand in one list, as in :func:`evaluate_sampled`.
+
+    Args:
+        scorer: the model.
+        sequences: all users' sequences.
+        split: the split.
+        phase: the phase.
+        metrics: RecBole's names, such as ``"NDCG"``.
+        topk: cut-offs.
+        batch_size: positives ranked at once; no more users than that are scored at once.
+        show_progress: whether to show a progress bar.
+
+    Returns:
+        Metrics, and users and ranks ``[P]`` in the order of
+        :func:`~ksr_recbole.evaluation.candidates.phase_targets`.
 
     Raises:
         UserError: a score is NaN, a metric or cut is unknown, or nobody has a positive.
