@@ -557,6 +557,126 @@ def test_vectors_of_recboles_ksr_are_used(folder, keyed_by, aliased):
     assert vectors.entities[row] == pytest.approx([float(x) for x in rows[token].split()])
 
 
+def number_the_ids(folder: Path, first_entity: int, n_relations: int = 4) -> Any:
+    """Call items 1, 2, ... and their entities and the other ones ``first_entity``, ...
+
+    Returns:
+        A function that writes vectors, of which each holds its token's number, and loads the data.
+    """
+    links = rows_of(folder, "link")
+    others = sorted({row[k] for row in rows_of(folder, "kg")[1:] for k in (0, 2)})
+    entities = list(dict.fromkeys([*(row[1] for row in links[1:]), *others]))
+    number = {e: str(first_entity + n) for n, e in enumerate(entities)}
+    relations = sorted({row[1] for row in rows_of(folder, "kg")[1:]})
+    number |= {r: str(1 + n) for n, r in enumerate(relations)}
+    number |= {row[0]: row[0][1:] for row in links[1:]}
+    for suffix in ("inter", "kg", "link"):
+        head, *rows = rows_of(folder, suffix)
+        write_rows(folder, [head, *([number.get(c, c) for c in row] for row in rows)], suffix)
+
+    def load(tokens: Any, relations: Any = range(1, n_relations + 1), **values: Any) -> Any:
+        for name, given in (("ent", tokens), ("rel", relations)):
+            rows = [[str(t), " ".join([str(t)] * 4)] for t in given]
+            write_rows(folder, [[f"{name}_id:token", f"{name}_emb:float_seq"], *rows], name)
+        if "preload_weight" not in values:
+            values["pretrain_path"] = str(folder / "toy")
+        config = config_of(folder, "KSR-paper", **values)
+        dataset = load_dataset(config)
+        dataset.build()
+        return dataset, pretrained_vectors(config, dataset)
+
+    return load
+
+
+def numbers_of_items(dataset: Any, vectors: Any) -> np.ndarray:
+    """The number that each item's entity has as a vector, and the item's and entity's names."""
+    tokens = dataset.field2id_token
+    entities = tokens[dataset.entity_field][dataset.item_entities[1:]].astype(int)
+    first = vectors.entities[dataset.item_entities[1:], 0]
+    return np.stack([first, tokens[dataset.iid_field][1:].astype(int), entities]).astype(int)
+
+
+PRELOADED = {
+    "additional_feat_suffix": ["ent", "rel"],
+    "preload_weight": {"ent_id": "ent_emb", "rel_id": "rel_emb"},
+}
+
+
+@pytest.mark.parametrize("more", [{}, PRELOADED])
+@pytest.mark.parametrize("tokens", [range(1, 301), sorted({*range(1, 301)} - {170})])
+def test_numbers_that_may_be_items_or_entities_are_asked_about(folder, tokens, more):
+    load = number_the_ids(folder, 151)
+    with pytest.raises(
+        UserError, match=r"items or of entities; .*--alias_of_entity_id=\['ent_id'\]"
+    ):
+        load(tokens, **more)
+
+
+@pytest.mark.parametrize("more", [{}, PRELOADED])
+@pytest.mark.parametrize("kind", ["item", "entity"])
+def test_an_alias_says_what_the_ids_are(folder, kind, more):
+    load = number_the_ids(folder, 151)
+    dataset, vectors = load(range(1, 301), **{f"alias_of_{kind}_id": ["ent_id"]}, **more)
+    found, items, entities = numbers_of_items(dataset, vectors)
+    if kind == "entity":
+        assert found.tolist() == entities.tolist()
+        assert vectors.entities[np.unique(dataset.triples[:, [0, 2]])].any(axis=1).all()
+    else:
+        alone = items > 2  # items 1 and 2 have one entity
+        assert found[alone].tolist() == items[alone].tolist()
+
+
+@pytest.mark.parametrize(("tokens", "keyed_by"), [(range(1, 61), 1), (range(151, 301), 2)])
+def test_numbers_that_fit_one_kind_are_read_as_it(folder, tokens, keyed_by, caplog):
+    dataset, vectors = number_the_ids(folder, 151)(tokens)
+    numbers = numbers_of_items(dataset, vectors)
+    alone = numbers[1] > 2  # items 1 and 2 have one entity
+    assert numbers[0][alone].tolist() == numbers[keyed_by][alone].tolist()
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    if keyed_by == 1:
+        assert any("none of them an item's; theirs are zeros" in line for line in told)
+        assert any("1 items have another vector than" in line for line in told)
+    else:
+        assert not told
+
+
+def test_items_named_as_their_entities_bring_the_other_entities_too(folder):
+    """As in the files of KGAT: item 7 is entity 7, and the vectors are those of all entities."""
+    rows = rows_of(folder, "link")
+    write_rows(folder, [rows[0], *([row[0], f"e{row[0][1:]}"] for row in rows[1:])], "link")
+    load = number_the_ids(folder, 1)
+    dataset, vectors = load(range(1, 301))
+    found, items, entities = numbers_of_items(dataset, vectors)
+    assert items.tolist() == entities.tolist() == found.tolist()
+    assert vectors.entities[np.unique(dataset.triples[:, [0, 2]])].any(axis=1).all()
+
+
+def test_numbered_relations_are_told_from_numbered_entities(folder):
+    """Of a file with more tokens than relations the first ones may all be relations' numbers."""
+    load = number_the_ids(folder, 3)
+    with pytest.raises(UserError, match="items or of entities"):
+        load(range(1, 101), **PRELOADED)
+    values = {**PRELOADED, "alias_of_entity_id": ["ent_id"]}
+    dataset, vectors = load(range(1, 101), range(1, 100), **values, alias_of_relation_id=["rel_id"])
+    used = np.unique(dataset.triples[:, 1])
+    tokens = dataset.field2id_token[dataset.relation_field][used].astype(float)
+    assert vectors.relations[used, 0].tolist() == tokens.tolist()
+    with pytest.raises(UserError, match="both seem to hold vectors of entities; say what each"):
+        load(range(1, 101), range(1, 100), **PRELOADED)
+
+
+def test_an_export_says_that_it_leaves_out_entities_and_so_does_reading_it(folder, caplog):
+    out = str(folder / "vectors")
+    for key in ("pretrain_export_path", "pretrain_path"):
+        caplog.clear()
+        config = config_of(folder, "KSR-paper", **{key: out})
+        dataset = load_dataset(config)
+        dataset.build()
+        with caplog.at_level(logging.WARNING):
+            pretrained_vectors(config, dataset)
+        assert "zeros" in caplog.text, key
+
+
 def test_vectors_that_do_not_fit_are_one_sentence(folder):
     values = write_vectors(folder, "entities", size=3)
     config = config_of(folder, "KSR-paper", **values)

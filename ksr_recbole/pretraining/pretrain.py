@@ -32,8 +32,8 @@ from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import KGESettings, train_kge
 from ksr_recbole.pretraining.vectors import (
     VectorTable,
-    first_tokens_are,
     read_vectors,
+    tokens_in,
     write_vectors,
 )
 
@@ -85,10 +85,9 @@ def _kb_tokens(dataset: KGSequenceDataset) -> dict[str, np.ndarray]:
 
 def _given_kb(config: Any, dataset: KGSequenceDataset) -> dict[str, Path]:
     """The files of the vectors of entities (``ent``) and relations (``rel``), if they are given."""
-    tokens = _kb_tokens(dataset)
-    found = {suffix: _given(config, suffix) for suffix in tokens}
+    found = {suffix: _given(config, suffix) for suffix in ("ent", "rel")}
     if not any(found.values()):
-        found = _preloaded(config, dataset, tokens)
+        found = _preloaded(config, dataset)
     given = {suffix: path for suffix, path in found.items() if path is not None}
     if len(given) == 1:
         (path,) = given.values()
@@ -162,27 +161,94 @@ def _read_kb(
     dataset: KGSequenceDataset,
     size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read .ent and .rel; .ent is keyed by entities or, as RecBole's KSR wants it, by items."""
-    key = "kg_embedding_size"
-    entities = np.zeros((dataset.entity_num, size), np.float32)
-    item_tokens = dataset.field2id_token[dataset.iid_field][1:]
+    """Read .ent and .rel; .ent is keyed by entities or, as RecBole's KSR wants it, by items.
+
+    Args:
+        given: the files, by suffix.
+        tokens: of the entities and of the relations by id, by suffix.
+        dataset: a built dataset.
+        size: numbers of a vector.
+
+    Returns:
+        ``float32 [n_entities, size]`` and ``float32 [n_relations, size]``.
+    """
+    key, path = "kg_embedding_size", given["ent"]
     layout = Layout.of(dataset.config)
-    if first_tokens_are(given["ent"], item_tokens, layout=layout):
-        vectors = read_vectors(given["ent"], item_tokens, size, key, layout)
-        entities[dataset.item_entities[1:]] = vectors
+    used = np.unique(dataset.triples[:, [0, 2]])
+    if _is_keyed_by_items(path, dataset):
+        of_items = read_vectors(path, _item_tokens(dataset), size, key, layout)
+        entities = _of_items_entities(path, of_items, dataset)
     else:
-        used = np.unique(dataset.triples[:, [0, 2]])
         needed = tokens["ent"][np.unique(dataset.item_entities[1:])]
-        entities[used] = read_vectors(given["ent"], tokens["ent"][used], size, key, layout, needed)
-        if without := int((~entities[used].any(axis=1)).sum()):
-            getLogger().warning(
-                f"{given['ent']} has no vectors of {without:,} of the {len(used):,} entities, none "
-                "of them an item's; theirs are zeros."
-            )
+        entities = np.zeros((dataset.entity_num, size), np.float32)
+        entities[used] = read_vectors(path, tokens["ent"][used], size, key, layout, needed)
+    if without := int((~entities[used].any(axis=1)).sum()):
+        getLogger().warning(
+            f"{path} has no vectors of {without:,} of the {len(used):,} entities, none "
+            "of them an item's; theirs are zeros."
+        )
     relations = np.zeros((dataset.relation_num, size), np.float32)
     used = np.unique(dataset.triples[:, 1])
     relations[used] = read_vectors(given["rel"], tokens["rel"][used], size, key, layout)
     return entities, relations
+
+
+def _item_tokens(dataset: KGSequenceDataset) -> np.ndarray:
+    return dataset.field2id_token[dataset.iid_field][1:]
+
+
+def _tokens_of_items_entities(dataset: KGSequenceDataset) -> np.ndarray:
+    """The token of every item's entity, in the order of the items."""
+    return dataset.field2id_token[dataset.entity_field][dataset.item_entities[1:]]
+
+
+def _of_items_entities(path: Path, of_items: np.ndarray, dataset: KGSequenceDataset) -> np.ndarray:
+    """Vectors by entity, ``float32 [n_entities, E]``, from those of items ``[n_items - 1, E]``."""
+    entities = np.zeros((dataset.entity_num, of_items.shape[1]), np.float32)
+    entities[dataset.item_entities[1:]] = of_items
+    others = (entities[dataset.item_entities[1:]] != of_items).any(axis=1)
+    if others.any():
+        getLogger().warning(
+            f"In {path} {int(others.sum()):,} items have another vector than a later item of the "
+            "same entity; the later item's is used for both."
+        )
+    return entities
+
+
+def _is_keyed_by_items(path: Path, dataset: KGSequenceDataset) -> bool:
+    """Whether a file of entities' vectors has the tokens of items, and not of their entities.
+
+    Raises:
+        UserError: the tokens fit both, and nothing says which they are.
+    """
+    layout = Layout.of(dataset.config)
+    column = _id_column(path, layout)
+    if kind := _aliased(dataset.config, column):
+        return kind == "item"
+    items, entities = _item_tokens(dataset), _tokens_of_items_entities(dataset)
+    if np.array_equal(items, entities):  # by entities it gives the other entities' vectors too
+        return False
+    found, of_items, needed = tokens_in(path, layout), set(items), set(entities)
+    if not of_items <= found:
+        # Nothing fits, or entities do; if nothing does, the sentence is about what fits better.
+        return len(of_items - found) * len(needed) < len(needed - found) * len(of_items)
+    if needed <= found or found & (needed - of_items):
+        raise UserError(
+            f"The ids in {path} may be those of items or of entities; say which with "
+            f"--alias_of_item_id=['{column}'] or --alias_of_entity_id=['{column}']."
+        )
+    return True
+
+
+def _id_column(path: Path, layout: Layout) -> str | None:
+    """Name of the column of ids in a file of vectors, if there is one."""
+    return next((name for name, kind in columns_of(path, layout).items() if kind == "token"), None)
+
+
+def _aliased(config: Any, column: str | None) -> str | None:
+    """What a column of ids holds (``item``, ``entity`` or ``relation``), if an alias says so."""
+    kinds = ("relation", "entity", "item")
+    return next((kind for kind in kinds if column in (config[f"alias_of_{kind}_id"] or ())), None)
 
 
 def _item_embeddings(config: Any, dataset: WithSequences, notes: list[str]) -> np.ndarray:
@@ -271,15 +337,14 @@ def _given(config: Any, suffix: str) -> Path | None:
     return path if os.path.lexists(path) else None  # reading it tells whether it is a file
 
 
-def _preloaded(
-    config: Any, dataset: KGSequenceDataset, tokens: Mapping[str, np.ndarray]
-) -> dict[str, Path | None]:
+def _preloaded(config: Any, dataset: KGSequenceDataset) -> dict[str, Path | None]:
     """The files of entities' and relations' vectors that RecBole's ``preload_weight`` asks for.
 
     Raises:
-        UserError: a file is missing, or no file has the two columns.
+        UserError: a file is missing, no file has the two columns, or it is not clear what a file
+            holds.
     """
-    found: dict[str, Path | None] = dict.fromkeys(tokens)
+    found: dict[str, Path | None] = dict.fromkeys(("ent", "rel"))
     folder, layout = Path(config["data_path"]), Layout.of(config)
     paths = [
         folder / f"{dataset.dataset_name}.{suffix}"
@@ -295,17 +360,41 @@ def _preloaded(
                 f"({', '.join(p.name for p in paths) or 'none is named'}); correct the names."
             )
         check_atomic_file(path, wanted, layout.separator, layout.encoding)
-        found[_kind_of(config, ids, path, tokens["rel"], layout)] = path
+        kind = _kind_of(dataset, ids, path)
+        if found[kind] is not None:
+            names = {"ent": "entities", "rel": "relations"}
+            raise UserError(
+                f"{found[kind]} and {path} both seem to hold vectors of {names[kind]}; say what "
+                "each holds with alias_of_entity_id, alias_of_item_id and alias_of_relation_id."
+            )
+        found[kind] = path
     return found
 
 
-def _kind_of(config: Any, ids: str, path: Path, relations: np.ndarray, layout: Layout) -> str:
-    """Whether a column of ids holds relations or entities (or their items)."""
-    if ids in (config["alias_of_relation_id"] or ()):
-        return "rel"
-    if ids in (*(config["alias_of_entity_id"] or ()), *(config["alias_of_item_id"] or ())):
-        return "ent"
-    return "rel" if first_tokens_are(path, relations, layout=layout) else "ent"
+def _kind_of(dataset: KGSequenceDataset, ids: str, path: Path) -> str:
+    """Whether a column of ids holds relations (``rel``) or entities or their items (``ent``).
+
+    Raises:
+        UserError: the tokens fit both, and nothing says which they are.
+    """
+    if kind := _aliased(dataset.config, ids):
+        return "rel" if kind == "relation" else "ent"
+    found = tokens_in(path, Layout.of(dataset.config))
+    known = set(dataset.field2id_token[dataset.relation_field][1:])
+    used = set(dataset.field2id_token[dataset.relation_field][np.unique(dataset.triples[:, 1])])
+    fits_relations = used <= found
+    fits_entities = any(
+        set(needed) <= found
+        for needed in (_item_tokens(dataset), _tokens_of_items_entities(dataset))
+    )
+    if fits_relations != fits_entities:
+        return "rel" if fits_relations else "ent"
+    if fits_relations and found <= known:
+        raise UserError(
+            f"The ids in {path} may be those of relations or of entities; say which with "
+            f"--alias_of_relation_id=['{ids}'] or --alias_of_entity_id=['{ids}']."
+        )
+    return "rel" if found <= known else "ent"
 
 
 def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors) -> None:
@@ -316,9 +405,10 @@ def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors)
             f"{config['model']} starts from none or from one kind only; run KSR for that."
         )
     folder, name = Path(config["pretrain_export_path"]), dataset.dataset_name
-    items = dataset.field2id_token[dataset.iid_field][1:]
+    items = _item_tokens(dataset)
     relations = dataset.field2id_token[dataset.relation_field][1:]
     entity_of_item = vectors.entities[dataset.item_entities[1:]]
+    of_no_item = np.setdiff1d(dataset.triples[:, [0, 2]], dataset.item_entities[1:])
     tables = {
         "ent": VectorTable("ent_id", "ent_emb", items, entity_of_item),
         "rel": VectorTable("rel_id", "rel_emb", relations, vectors.relations[1:]),
@@ -326,3 +416,9 @@ def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors)
     }
     write_vectors(folder, name, tables, Layout.of(config))
     getLogger().info(f"Vectors written to {folder / name}.ent, .rel and .bpr")
+    if without := len(of_no_item):
+        getLogger().warning(
+            f"{folder / name}.ent has the vectors of items' entities alone, as RecBole wants it; "
+            f"those of {without:,} other entities were not written, and a run that reads the file "
+            "has zeros for them."
+        )

@@ -82,19 +82,13 @@ def read_vectors(
     return vectors
 
 
-def first_tokens_are(
-    path: str | os.PathLike[str],
-    tokens: Sequence[str] | np.ndarray,
-    lines: int = 100,
-    layout: Layout = RECBOLES,
-) -> bool:
-    """Whether all of the first ``lines`` tokens of an atomic file of vectors are in ``tokens``.
+def tokens_in(path: str | os.PathLike[str], layout: Layout = RECBOLES) -> frozenset[str]:
+    """All tokens that an atomic file of vectors has a vector of.
 
     Raises:
         UserError: the file cannot be read or a line is malformed.
     """
-    known = set(map(str, tokens))
-    return all(token in known for token in list(_read_rows(path, layout))[:lines])
+    return frozenset(_read_rows(path, layout))
 
 
 def _read_rows(path: str | os.PathLike[str], layout: Layout) -> dict[str, np.ndarray]:
