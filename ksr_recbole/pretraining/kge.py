@@ -138,11 +138,7 @@ def train_kge(
         UserError: the method is unknown, the loss became infinite, ``checkpoint`` or PyKEEN's
             own folder cannot be written.
     """
-    if settings.method not in METHODS:
-        names = ", ".join(METHODS)
-        raise UserError(
-            f"Config key kge_method is {settings.method!r}; it must be one of: {names}."
-        )
+    _check_method(settings.method)
     entities, compact = np.unique(triples[:, [0, 2]], return_inverse=True)
     relations, compact_relations = np.unique(triples[:, 1], return_inverse=True)
     compact = compact.reshape(-1, 2)
@@ -160,7 +156,14 @@ def train_kge(
     return KGEmbeddings(entity=entity, relation=relation)
 
 
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        names = ", ".join(METHODS)
+        raise UserError(f"Config key kge_method is {method!r}; it must be one of: {names}.")
+
+
 def _vectors(representation: Any) -> np.ndarray:
+    """All vectors of a PyKEEN representation, ``float32 [n, dim]``."""
     with torch.no_grad():
         return representation(indices=None).cpu().numpy()
 
@@ -173,10 +176,34 @@ def _train(
     show_progress: bool,
     partial: PartialTraining,
 ) -> Any:
-    """Train a PyKEEN model of ``triples``, whose ids are contiguous, and return it."""
+    """Train a PyKEEN model and return it.
+
+    Args:
+        triples: head, relation and tail id, ``int64 [n, 3]``; ids of either kind are 0, 1, ...
+        settings: how to train.
+        seed: of all random numbers.
+        device: where to train.
+        show_progress: whether to show PyKEEN's progress bar.
+        partial: keeps the state, and may have one to resume from.
+    """
+    loop, factory = _training_loop(triples, settings, seed, device)
+    start = _restore(loop, partial)
+    if start < settings.epochs:
+        torch.manual_seed(epoch_seed(seed, start))
+        _run_epochs(loop, factory, settings, seed, start, show_progress, partial)
+    return loop.model
+
+
+def _training_loop(
+    triples: np.ndarray, settings: KGESettings, seed: int, device: str
+) -> tuple[Any, Any]:
+    """PyKEEN's loop over ``triples`` (``int64 [n, 3]``), with a new model, and its triples.
+
+    Raises:
+        UserError: PyKEEN's own folder cannot be written.
+    """
     try:
         from pykeen.training import SLCWATrainingLoop
-        from pykeen.training.training_loop import NonFiniteLossError
         from pykeen.triples import CoreTriplesFactory
     except OSError as error:  # importing PyKEEN creates folders
         raise UserError(
@@ -194,10 +221,25 @@ def _train(
         automatic_memory_optimization=False,  # its search would train for nothing
         negative_sampler_kwargs={"num_negs_per_pos": settings.negatives},
     )
-    start = _restore(loop, partial)
-    if start >= settings.epochs:
-        return model
-    torch.manual_seed(epoch_seed(seed, start))
+    return loop, factory
+
+
+def _run_epochs(
+    loop: Any,
+    factory: Any,
+    settings: KGESettings,
+    seed: int,
+    start: int,
+    show_progress: bool,
+    partial: PartialTraining,
+) -> None:
+    """Train from epoch ``start`` to the last one.
+
+    Raises:
+        UserError: the loss became infinite, or the state cannot be kept.
+    """
+    from pykeen.training.training_loop import NonFiniteLossError
+
     try:
         loop.train(
             triples_factory=factory,
@@ -215,7 +257,6 @@ def _train(
         raise UserError(
             f"The loss of {settings.method} is not finite; lower kge_learning_rate."
         ) from error
-    return model
 
 
 def _model(settings: KGESettings, factory: Any, seed: int) -> Any:
