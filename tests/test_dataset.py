@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from recbole.data.dataset import Dataset
+from recbole.sampler import KGSampler
+from recbole.utils import KGDataLoaderState
 
 from ksr_recbole.dataset.dataloader import CHUNK_START, SequenceTrainLoader, data_preparation
+from ksr_recbole.dataset.graph_batches import GraphSampler
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.negatives import NegativeSampler
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
@@ -20,7 +25,10 @@ from ksr_recbole.dataset.sequences import (
 )
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import draw_candidates
+from ksr_recbole.evaluation.evaluator import evaluate_full
 from ksr_recbole.evaluation.scorer import ModelScorer
+from ksr_recbole.model.ksr import KSR
+from tests.models import random_vectors
 
 
 def sequences_of(*users: list[int], n_items: int = 50) -> UserSequences:
@@ -340,3 +348,83 @@ def test_a_user_who_has_seen_everything_is_refused():
     sequences = sequences_of([1, 2, 3, 1, 1], n_items=4)
     with pytest.raises(UserError, match="every item"):
         sampler_of(sequences)
+
+
+# Scoring --------------------------------------------------------------------------------------
+
+
+def test_item_vectors_are_computed_once_an_evaluation(toy_config, toy_dataset, monkeypatch):
+    config = toy_config()
+    toy_dataset.pretrained = random_vectors(config, toy_dataset)
+    model, data = KSR(config, toy_dataset).eval(), (toy_dataset.sequences, toy_dataset.split)
+    scorer, calls, compute = ModelScorer(model, config, *data), [], KSR.item_vectors
+    monkeypatch.setattr(
+        KSR, "item_vectors", lambda self, items=None: calls.append(items) or compute(self, items)
+    )
+    evaluate_full(scorer, *data, "test", ["MRR"], [10], batch_size=4)
+    assert calls == [None]
+    users, ends = np.arange(1, 5), toy_dataset.split.train_end[1:5]
+    with torch.no_grad():
+        expected = model.full_sort_predict(scorer.history(users, ends))
+        assert torch.equal(scorer.score_all(users, ends), expected)
+
+
+def test_a_model_that_predicts_in_its_own_way_is_asked(toy_config, toy_dataset):
+    class Own(KSR):
+        def full_sort_predict(self, interaction):
+            return -super().full_sort_predict(interaction)
+
+    config = toy_config()
+    toy_dataset.pretrained = random_vectors(config, toy_dataset)
+    torch.manual_seed(0)
+    model = Own(config, toy_dataset).eval()
+    scorer = ModelScorer(model, config, toy_dataset.sequences, toy_dataset.split)
+    users, ends = np.arange(1, 5), toy_dataset.split.train_end[1:5]
+    with torch.no_grad():
+        expected = -KSR.full_sort_predict(model, scorer.history(users, ends))
+        assert torch.equal(scorer.score_all(users, ends), expected)
+
+
+# Triples --------------------------------------------------------------------------------------
+
+
+def graph_of(heads: list[int], tails: list[int], n_entities: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        head_entity_field="head_id",
+        tail_entity_field="tail_id",
+        head_entities=np.array(heads),
+        tail_entities=np.array(tails),
+        entity_num=n_entities,
+    )
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+@pytest.mark.parametrize("keys", [[1, 2, 3, 1, 9], [1] * 7, [9] * 4, [2]])
+@pytest.mark.parametrize("num", [1, 3])
+def test_negative_triples_are_those_that_recbole_draws(distribution, keys, num):
+    """Entity 1 is a head of most others and entity 9 is the head of none."""
+    heads, tails = [1] * 7 + [2, 2, 3, 4], [2, 3, 4, 5, 6, 7, 1, 1, 4, 9, 8]
+    graph = graph_of([*heads, 1], [*tails, 2], 10)  # one triple twice, by two relations
+    drawn = []
+    for kind in (KGSampler, GraphSampler):
+        np.random.seed(3)
+        sampler = kind(graph, distribution, 0.7)
+        drawn.append([sampler.sample_by_entity_ids(keys, num) for _ in range(50)])
+        drawn[-1].append(torch.from_numpy(np.random.randint(0, 1 << 30, 5)))
+    assert all(map(torch.equal, *drawn))
+    assert all(found.dtype == torch.int64 for found in drawn[1])
+
+
+def test_a_head_of_triples_with_every_entity_is_one_sentence():
+    with pytest.raises(UserError, match="head of triples with every entity"):
+        GraphSampler(graph_of([1, 1, 1, 2], [1, 2, 3, 1], 4))
+
+
+def test_the_triples_do_not_depend_on_workers(toy_config, toy_dataset):
+    drawn = []
+    for worker in (0, 2):
+        loader = SequenceTrainLoader(toy_config(worker=worker, train_batch_size=16), toy_dataset)
+        loader.set_mode(KGDataLoaderState.KG)
+        np.random.seed(1)
+        drawn.append([batch["neg_tail_id"] for batch in loader])
+    assert len(drawn[0]) > 1 and all(map(torch.equal, *drawn))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, count
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from recbole.data.dataloader.knowledge_dataloader import KGDataLoader
 from recbole.data.interaction import Interaction
-from recbole.sampler import KGSampler
 from recbole.utils import InputType, KGDataLoaderState, ModelType
 
 from ksr_recbole.config import option
 from ksr_recbole.config.checks import no_negatives
 from ksr_recbole.config.shared import SHARED_SAMPLE, SampleOptions
+from ksr_recbole.dataset.graph_batches import graph_loader
 from ksr_recbole.dataset.negatives import NegativeSampler, SharedSampler
 from ksr_recbole.dataset.sequence_datasets import WithSequences
-from ksr_recbole.dataset.sequences import GIVEN_FILES, Phase, ragged_positions
+from ksr_recbole.dataset.sequences import GIVEN_FILES, EvalPhase, Phase, ragged_positions
 from ksr_recbole.distributed.sharding import owners, share_of_mean, share_of_sum
 from ksr_recbole.errors import UserError
 
@@ -108,8 +108,7 @@ class TrainLoader:
         if state == KGDataLoaderState.RSKG and not self._trains_on_both():
             state = KGDataLoaderState.RS
         if state != KGDataLoaderState.RS and self._kg_loader is None:
-            sampler = KGSampler(self._dataset, "uniform", 1.0)
-            self._kg_loader = KGDataLoader(self.config, self._dataset, sampler, shuffle=True)
+            self._kg_loader = graph_loader(self.config, self._dataset)
         self._state = state
 
     def _trains_on_both(self) -> bool:
@@ -357,9 +356,7 @@ class SequenceEvalData:
     is_sequential = False
     """RecBole's name for "a row is a prefix"; here a user is one, so that it leaves items out."""
 
-    def __init__(
-        self, config: Any, dataset: WithSequences, phase: Literal["valid", "test"]
-    ) -> None:
+    def __init__(self, config: Any, dataset: WithSequences, phase: EvalPhase) -> None:
         self.config = config
         self._dataset = self.dataset = dataset
         self.phase = phase

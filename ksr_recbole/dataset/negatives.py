@@ -8,6 +8,14 @@ from ksr_recbole.dataset.sequences import sorted_distinct
 from ksr_recbole.errors import UserError
 
 
+def no_negative_item() -> UserError:
+    """The error for a user for whom no negative item can be drawn."""
+    return UserError(
+        "A user has interacted with every item in training, so no negative item exists; drop such "
+        "users with user_inter_num_interval."
+    )
+
+
 class NegativeSampler:
     """Draws the items of :math:`I_u^-` in Eq. 11, for many positions at once.
 
@@ -35,10 +43,7 @@ class NegativeSampler:
         self._seen = sorted_distinct(users * n_items + items)
         distinct = np.bincount(self._seen // self._n_items, minlength=1)
         if distinct.max() >= self._n_items - 1:
-            raise UserError(
-                "A user has interacted with every item in training, so no negative item "
-                "exists; drop such users with user_inter_num_interval."
-            )
+            raise no_negative_item()
         self._cumulative = None
         if distribution == "popularity":
             counts = np.bincount(items, minlength=self._n_items).astype(np.float64)

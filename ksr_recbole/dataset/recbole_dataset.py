@@ -26,8 +26,14 @@ def recbole_dataset(config: Any) -> Dataset:
     Raises:
         UserError: a missing, empty or malformed atomic file, or nothing left after filtering.
     """
+    kind: Any = recboles_dataset_class(config)
+    return _loaded_right(kind)(config)
+
+
+def recboles_dataset_class(config: Any) -> type[Dataset]:
+    """The class that RecBole's ``create_dataset`` takes for a model."""
     own = getattr(recbole.data.dataset, f"{recboles_name(config['model'])}Dataset", None)
-    return _loaded_right(own or _BY_TYPE.get(config["MODEL_TYPE"], Dataset))(config)
+    return own or _BY_TYPE.get(config["MODEL_TYPE"], Dataset)
 
 
 _PREFIX = "Right"

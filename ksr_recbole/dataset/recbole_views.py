@@ -1,8 +1,8 @@
 """RecBole's models under the paper's protocol: our interactions and split, RecBole's loaders.
 
 Every model is trained on the training part of the same split and on nothing else.  RecBole's
-samplers see that part alone too: neither the items that a user has later nor how popular an item
-is then is known to them.
+samplers see that part alone too.  They do not see later items of a user, or later popularity of an
+item.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import recbole.data.dataset
 import torch
 from recbole.data.dataset import (
     Dataset,
@@ -20,11 +19,14 @@ from recbole.data.dataset import (
 )
 from recbole.data.interaction import Interaction
 from recbole.data.utils import get_dataloader
-from recbole.sampler import KGSampler, RepeatableSampler, Sampler
+from recbole.sampler import RepeatableSampler, Sampler
 from recbole.utils import ModelType
 
 from dataset_atomic.table1 import has_graph
 from ksr_recbole.dataset.dataloader import SequenceEvalData
+from ksr_recbole.dataset.graph_batches import GraphSampler
+from ksr_recbole.dataset.negatives import no_negative_item
+from ksr_recbole.dataset.recbole_dataset import recboles_dataset_class
 from ksr_recbole.dataset.sequence_datasets import (
     KGSequenceDataset,
     SequenceDataset,
@@ -33,9 +35,6 @@ from ksr_recbole.dataset.sequence_datasets import (
 )
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
-from ksr_recbole.registry import recboles_name
-
-_BY_TYPE = {ModelType.SEQUENTIAL: SequentialDataset, ModelType.KNOWLEDGE: KnowledgeBasedDataset}
 
 _BLOCK_ROWS = 1 << 16
 """Rows whose histories are copied at once; bounds the memory of that step."""
@@ -120,13 +119,6 @@ def _windows(values: Any, begin: np.ndarray, lengths: np.ndarray, longest: int) 
     return windows
 
 
-def recboles_dataset_class(config: Any) -> type:
-    """The class that RecBole's ``create_dataset`` takes for a model."""
-    name = f"{recboles_name(config['model'])}Dataset"
-    own = getattr(recbole.data.dataset.customized_dataset, name, None)
-    return own or _BY_TYPE.get(config["MODEL_TYPE"], Dataset)
-
-
 def needs_graph(config: Any) -> bool:
     """Whether a model of RecBole reads a knowledge graph."""
     return issubclass(recboles_dataset_class(config), KnowledgeBasedDataset)
@@ -161,7 +153,7 @@ def recbole_loaders(
     with data_keys_named(config):
         samplers = [_sampler(config, train, sampling)]
         if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-            samplers.append(KGSampler(dataset, sampling["distribution"], sampling["alpha"]))
+            samplers.append(GraphSampler(dataset, sampling["distribution"], sampling["alpha"]))
         shuffle = config["shuffle"] or len(samplers) > 1
         loader = get_dataloader(config, "train")(config, train, *samplers, shuffle=shuffle)
     return (
@@ -179,8 +171,5 @@ def _sampler(config: Any, train: Any, sampling: Any) -> Any:
     try:
         sampler = kind(["train"], train, sampling["distribution"], sampling["alpha"])
     except ValueError as error:
-        raise UserError(
-            "A user has interacted with every item in training, so no negative item exists; drop "
-            "such users with user_inter_num_interval."
-        ) from error
+        raise no_negative_item() from error
     return sampler.set_phase("train")

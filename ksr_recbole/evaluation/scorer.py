@@ -12,6 +12,7 @@ from torch import Tensor
 from ksr_recbole.dataset.dataloader import CANDIDATES
 from ksr_recbole.dataset.sequences import Split, UserSequences
 from ksr_recbole.distributed.sharding import rows_of
+from ksr_recbole.model.sequence_recommender import SequenceRecommender
 
 PAIRS = 1 << 20
 """Users times items that a model of RecBole scores at a time."""
@@ -19,6 +20,9 @@ PAIRS = 1 << 20
 
 class ModelScorer:
     """Feeds users' histories to a model: one forward pass per user.
+
+    A scorer is made for one evaluation.  Where all items are scored, their vectors are computed
+    once, so a model whose weights have changed needs another scorer.
 
     Args:
         model: has ``score_candidates`` and ``full_sort_predict``.
@@ -36,6 +40,7 @@ class ModelScorer:
         self._item = config["ITEM_ID_FIELD"]
         self._items = self._item + config["LIST_SUFFIX"]
         self._length = config["ITEM_LIST_LENGTH_FIELD"]
+        self._vectors: Tensor | None = None
 
     def history(self, users: np.ndarray, history_end: np.ndarray) -> Interaction:
         """The items of ``users[k]`` before ``history_end[k]``, padded at the end, ``[B, T]``."""
@@ -57,7 +62,19 @@ class ModelScorer:
 
     def score_all(self, users: np.ndarray, history_end: np.ndarray) -> Tensor:
         """Scores of every item id including padding, ``[B, n_items]``."""
-        return self._model.full_sort_predict(self.history(users, history_end))
+        model, batch = self._model, self.history(users, history_end)
+        if not _predicts_by_vectors(model):
+            return model.full_sort_predict(batch)
+        if self._vectors is None:
+            self._vectors = model.item_vectors()
+        read = model.read_last(batch[self._user], batch[self._items], batch[self._length])
+        return model.all_scores(read, self._vectors)
+
+
+def _predicts_by_vectors(model: Any) -> bool:
+    """Whether ``full_sort_predict`` is that of :class:`SequenceRecommender`."""
+    own = getattr(type(model), "full_sort_predict", None)
+    return own is SequenceRecommender.full_sort_predict
 
 
 class PairScorer(ModelScorer):
