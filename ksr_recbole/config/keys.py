@@ -35,8 +35,8 @@ _READ_BY_RECBOLE = {
 }  # fmt: skip
 
 _OF_TRAINING = {
-    "ema_decay", "seed", "weight_decay", "clip_grad_norm", "shuffle", "enable_amp", "eval_step",
-    "matmul_precision",
+    "ema_decay", "seed", "weight_decay", "clip_grad_norm", "shuffle", "enable_amp",
+    "enable_scaler", "eval_step", "matmul_precision",
 }  # fmt: skip
 """Keys of RecBole and of ``overall.yaml`` that change what is trained."""
 

@@ -148,6 +148,14 @@ def check_evaluated(path: str | os.PathLike[str], content: Mapping[str, Any]) ->
         )
 
 
+_KEPT_LATER = {"enable_scaler": False}
+"""Settings that older checkpoints lack, and the value of each unless the user gave another."""
+
+
+def _before_it_was_kept(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: given.get(key, default) for key, default in _KEPT_LATER.items()}
+
+
 def check_same_run(
     path: str | os.PathLike[str],
     content: Mapping[str, Any],
@@ -174,7 +182,7 @@ def check_same_run(
                 f"{config[key]}."
             )
     # The settings before the data and the task before other settings, since they follow from it.
-    given = content["settings"]
+    given = {**_before_it_was_kept(content["given"]), **content["settings"]}
     for key in sorted(settings, key=lambda key: (key != "task", key)):
         if key not in given:
             raise UnusableCheckpointError(

@@ -36,9 +36,14 @@ def optimizer_state(
         UnusableCheckpointError: it is not the state of such an optimizer for such parameters.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    frozen = {str(n) for n, parameter in enumerate(parameters) if not parameter.requires_grad}
+    # Adagrad's checkpoints once held sums for frozen parameters too.
+    kept = {number: entries for number, entries in kept.items() if number not in frozen}
     known, stepped = _entries(optimizer, steps=0), _entries(optimizer, steps=1)
     problem = None
     for number, parameter in enumerate(parameters):
+        if str(number) in frozen:
+            continue
         if problem is None and (str(number) in kept or known):
             of_tensors = {k: v for k, v in kept.get(str(number), {}).items() if v is not None}
             wanted = {name: _like(tensor, parameter) for name, tensor in stepped.items()}
@@ -51,6 +56,17 @@ def optimizer_state(
             f"model ({problem}); train again, or give another."
         )
     return {int(number): dict(entries) for number, entries in kept.items()}
+
+
+def forget_frozen(optimizer: torch.optim.Optimizer) -> None:
+    """Drop what an optimizer keeps of parameters that are not trained, as Adagrad does.
+
+    They stay among its parameters, so that the others keep their numbers in checkpoints.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not parameter.requires_grad:
+                optimizer.state.pop(parameter, None)
 
 
 def _problem_in_numbers(entries: Mapping[str, Tensor]) -> str | None:

@@ -41,7 +41,7 @@ from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
 from ksr_recbole.trainer.checkpoint_file import numpy_state
 from ksr_recbole.trainer.half_precision import HalfPrecision
-from ksr_recbole.trainer.optimizer_state import optimizer_state
+from ksr_recbole.trainer.optimizer_state import forget_frozen, optimizer_state
 from ksr_recbole.trainer.row_updates import update_rows_alone
 
 MAY_DIFFER = frozenset(
@@ -52,7 +52,7 @@ MAY_DIFFER = frozenset(
 """Config keys that may change when a run is resumed."""
 
 UNIFORM = 100
-"""Uniform items that stand for all where the weight of popularity is fitted, at most."""
+"""Largest number of uniform items in the sample that the popularity weight is fitted on."""
 
 
 class ProtocolTrainer(Trainer):
@@ -77,6 +77,7 @@ class ProtocolTrainer(Trainer):
         check_options(config, type(model))
         self.matmul_precision = config["matmul_precision"]
         super().__init__(config, model)
+        forget_frozen(self.optimizer)
         self._average = WeightAverage(model, self.optimizer, config["ema_decay"])
         self._fingerprint = fingerprint
         self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
@@ -367,7 +368,7 @@ class ProtocolTrainer(Trainer):
         return from_main(read)
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
-        """Go on from the epoch a checkpoint was written after, exactly as if never stopped.
+        """Resume after the checkpoint's epoch.  The result is the same as without a stop.
 
         Raises:
             UnusableCheckpointError: the file is damaged, or of other data or settings.

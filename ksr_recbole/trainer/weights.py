@@ -67,7 +67,8 @@ def no_larger_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
         left -= parameter.numel()
         if left < 0:
             raise UserError(
-                "The options ask for a larger model than the weights are of; save it again."
+                "The options describe a larger model than the one that was saved. Save the model "
+                "again."
             )
 
     hook = register_module_parameter_registration_hook(count)
@@ -82,8 +83,7 @@ def problem_in_sizes(
 ) -> str | None:
     """Why no model can be built of weights and options, or ``None``.
 
-    Without this, options that do not belong to the weights would have a model built of any
-    size, before it is seen that they do not fit.
+    Without this check, wrong options could build a very large model before the mistake is found.
 
     Args:
         weights: a state dict of a sequence model.
@@ -154,7 +154,7 @@ def _problem_in_values(weights: Mapping[str, Tensor], n_items: int) -> str | Non
         return "the parts of exact do not fit together"
     for name, part, below in (
         ("columns", columns, size),
-        ("attributes", attributes, table.shape[1] if fits else 0),
+        ("attributes", attributes, table.shape[1]),
         ("entities", entities, n_entities),
         ("starts", starts, len(columns) + 1),
     ):
