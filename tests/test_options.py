@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from recbole.utils import early_stopping
 
 from ksr_recbole.config import Config, shared
 from ksr_recbole.config.keys import model_options
@@ -76,6 +77,16 @@ def test_a_shared_field_s_default_is_the_file_s(file):
     values = yaml.safe_load((ROOT / "configs" / f"{file}.yaml").read_text(encoding="utf-8"))
     known = {key: value for key, value in values.items() if key in declared}
     assert known and known == {key: declared[key] for key in known}
+
+
+def test_training_stops_as_stopping_step_says():
+    meaning = make_options().meanings(shared.TrainingOptions)["stopping_step"]
+    assert meaning.startswith("Stop once more than this many validations in a row were not better")
+    waited, stop, validations = 0, False, 0
+    while not stop:
+        validations += 1
+        _, waited, stop, _ = early_stopping(0.1, 0.2, waited, max_step=5)
+    assert validations == 5 + 1
 
 
 @pytest.mark.parametrize("model", MODELS)

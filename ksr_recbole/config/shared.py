@@ -236,7 +236,7 @@ class TrainingOptions(Options):
     epochs: int = whole(200, 1)
     """At most."""
     stopping_step: int = whole(5, 0)
-    """Stop after this many epochs without a better validation score."""
+    """Stop once more than this many validations in a row were not better, as in RecBole."""
     eval_step: int = whole(1, -(2**31))
     """Epochs from one validation to the next, as in RecBole; below 1: none."""
 
