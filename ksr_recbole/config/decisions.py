@@ -91,7 +91,8 @@ DECISIONS: dict[str, Decision] = {
             "link filter applies to them",
         "preload_weight additional_feat_suffix": "vectors of entities and relations to start from",
         "alias_of_entity_id alias_of_relation_id alias_of_item_id":
-            "which ids a column of preload_weight holds; other columns get no ids",
+            "which ids a column of preload_weight, or of a file in pretrain_path, holds; other "
+            "columns get no ids",
         "kg_reverse_r": "every triple the other way round too",
         # Filters
         "rm_dup_inter val_interval filter_inter_by_user_or_item user_inter_num_interval "
