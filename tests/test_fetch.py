@@ -10,7 +10,6 @@ import tarfile
 import threading
 import warnings
 import zipfile
-from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -188,16 +187,27 @@ def test_an_odd_archive_is_one_sentence_and_nothing_is_written(kind, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["raw", "ml-1m.zip"]
 
 
-def test_every_damage_of_an_archive_is_one_sentence_or_harmless(tmp_path):
-    whole = odd_zip(text="".join(f"{n}::{n}::3::4\n" for n in range(50)))
-    archive, rng = tmp_path / "a.zip", random.Random(0)
-    for _ in range(300):
+def test_a_damaged_archive_is_refused_or_unpacks_to_what_was_packed(tmp_path):
+    text = "".join(f"{n}::{n}::3::4\n" for n in range(50))
+    whole, rng, refused = odd_zip(text=text), random.Random(0), 0
+    for number in range(300):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 3)):
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        folder = tmp_path / str(number) / "raw"
+        folder.mkdir(parents=True)
+        archive = folder / "a.zip"
         archive.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
-        with suppress(UserError):
+        wanted = {archive: archive.read_bytes()}
+        try:
             unpack(archive, LIMIT)
+            wanted[folder / "ml-1m" / "ratings.dat"] = text.encode()
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        found = {file: file.read_bytes() for file in folder.parent.rglob("*") if file.is_file()}
+        assert found == wanted, number
+    assert 0 < refused < 300
 
 
 def test_what_a_server_sends_has_an_end(server, public, tmp_path):
