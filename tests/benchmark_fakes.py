@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -112,8 +112,13 @@ def run_cell(job: Job) -> Report:
 worker_run_cell = pool.run_cell  # kept, since tests put the function above in its place
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, observer: Observer) -> None:
-    """As the pool's, but in this process."""
+def run_jobs(
+    jobs: Iterable[Job],
+    workers: int,
+    observer: Observer,
+    run_cell: Callable[[Job], Report] = run_cell,
+) -> None:
+    """As the pool's, but in this process, and nothing is trained unless ``run_cell`` trains."""
     for job in jobs:
         observer.started(job)
         observer.ended(job, run_cell(job))

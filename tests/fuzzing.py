@@ -18,7 +18,7 @@ from tests.mutations import bounded
 TIMES = int(os.environ.get("KSR_FUZZ", "1"))
 
 SECONDS = 60
-"""The most that a case may take, on a busy machine; nearly all take a few milliseconds."""
+"""Seconds of processors that a case may take; nearly all take a few milliseconds."""
 
 GIB = 2.0
 """By how much the address space may grow during a case."""

@@ -141,30 +141,32 @@ def odd_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 
 class TooSlowError(BaseException):
-    """What is under test took longer than it may; no ``except Exception`` holds it back."""
+    """What is under test does not come to an end; no ``except Exception`` holds it back."""
 
 
 @contextmanager
 def bounded(seconds: int = 120, gib: float = 2.0) -> Iterator[None]:
-    """Inside the block, time and additional memory are limited; a test fails that needs more.
+    """Inside the block, computing and additional memory are limited; a test fails that needs more.
+
+    What is counted is the time of the processors, which does not grow on a busy machine.
 
     Args:
-        seconds: the most it may take.
+        seconds: the most that this process's threads may compute, all together.
         gib: how much the process's address space may grow.
     """
 
     def too_slow(*_: Any) -> None:
-        raise TooSlowError(f"not done after {seconds} s")
+        raise TooSlowError(f"not done after {seconds} s of computing")
 
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    handler = signal.signal(signal.SIGALRM, too_slow)
+    handler = signal.signal(signal.SIGPROF, too_slow)
     resource.setrlimit(resource.RLIMIT_AS, (used + int(gib * 2**30), limits[1]))
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
         resource.setrlimit(resource.RLIMIT_AS, limits)

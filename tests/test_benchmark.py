@@ -851,18 +851,10 @@ def test_ctrl_c_ends_the_workers_and_tells_how_to_go_on(
         return waiting(*arguments, **named)
 
     monkeypatch.setattr(pool, "wait", interrupted)
-    start = time.monotonic()
     assert cli.main([*command, "--models=BPR,GRU"]) == 130
-    assert time.monotonic() - start < 60
+    assert not cell_files(toy_folder)  # the worker was ended, not waited for
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "python run_benchmark.py --dataset=toy" in last and "--models=BPR,GRU" in last
-
-
-def test_threads_are_shared(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("ksr_recbole.threads.cpu_quota", lambda root: None)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    assert [pool.threads_per_worker(jobs) for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
 
 
 # Progress -------------------------------------------------------------------------------------
@@ -920,8 +912,8 @@ def test_the_live_table_shows_every_state(toy_folder, tmp_path):
 def test_a_killed_benchmark_goes_on_where_it_was(command, toy_folder, tmp_path):
     arguments = [ROOT / "run_benchmark.py", *command, "--models=BPR,GRU,KSR"]
     with forked.Command(arguments, tmp_path) as process:
-        deadline = time.monotonic() + 120
-        while not cell_files(toy_folder) and time.monotonic() < deadline:
+        while not cell_files(toy_folder):
+            assert process.returncode is None, process.said()
             time.sleep(0.02)
         process.kill()
     first, *_ = cell_files(toy_folder)

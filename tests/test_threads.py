@@ -132,7 +132,7 @@ def test_what_was_set_here_is_not_taken_for_the_users(monkeypatch, capsys):
     assert told == {**dict.fromkeys(threads.THREAD_VARIABLES, "4"), "OPENBLAS_NUM_THREADS": "1"}
     assert "MKL_NUM_THREADS is 'a word'" in capsys.readouterr().err
     assert "OMP_NUM_THREADS" not in threads.given_variables()
-    assert threads_per_worker(2) == 2
+    assert [threads_per_worker(jobs) for jobs in (1, 2, 3, 20)] == [4, 2, 1, 1]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
     assert threads.available_threads() == 3  # not the four of before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,8 @@ def cells(folder: Path, kind: str = "cells") -> list[Path]:
     return sorted((folder / "results" / "benchmark" / "toy" / kind).glob("*.json"))
 
 
-def run_jobs(jobs: Any, workers: int, observer: Any, run_cell: Any = pool.run_cell) -> None:
-    """As the pool's, but in this process."""
-    for job in jobs:
-        observer.started(job)
-        observer.ended(job, run_cell(job))
-        observer.tick()
+run_jobs = partial(fakes.run_jobs, run_cell=pool.run_cell)
+"""As the pool's, but in this process."""
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +89,7 @@ class FakeTrials:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, interrupt_at: int | None = None) -> None:
         self.ran: list[dict[str, Any]] = []
         self.interrupt_at = interrupt_at
-        monkeypatch.setattr(search, "run_jobs", lambda *given: run_jobs(*given, self.run))
+        monkeypatch.setattr(search, "run_jobs", partial(fakes.run_jobs, run_cell=self.run))
 
     def run(self, job: Job) -> Report:
         if len(self.ran) == self.interrupt_at:
@@ -393,7 +390,7 @@ def test_a_trial_whose_process_dies_is_recorded_and_the_search_goes_on(
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"key": 1}', "\0", '{"seconds": "x"}'])
 def test_a_damaged_failure_is_run_again(toy_folder, monkeypatch, capsys, content):
     monkeypatch.setattr(
-        search, "run_jobs", lambda *given: run_jobs(*given, lambda job: Report("no luck"))
+        search, "run_jobs", partial(fakes.run_jobs, run_cell=lambda job: Report("no luck"))
     )
     assert main(command(toy_folder, RATES)) == 1
     [first, _] = cells(toy_folder, "failures")
@@ -406,7 +403,7 @@ def test_a_damaged_failure_is_run_again(toy_folder, monkeypatch, capsys, content
         fakes_ran.append(job)
         return Report("no luck")
 
-    monkeypatch.setattr(search, "run_jobs", lambda *given: run_jobs(*given, run))
+    monkeypatch.setattr(search, "run_jobs", partial(fakes.run_jobs, run_cell=run))
     assert main(command(toy_folder, RATES)) == 1 and len(fakes_ran) == 1
 
 
