@@ -516,14 +516,6 @@ def test_unwritable_folder(tmp_path):
         ArrayCache(tmp_path / "file").save("KG", KEY, ARRAYS, {})
 
 
-def test_no_pickle():
-    folder = Path(kge.__file__).parent
-    for name in ("bpr", "../cache", "kge", "partial", "vectors"):
-        source = (folder / f"{name}.py").read_text()
-        for call in ("import pickle", "torch.load", "torch.save", "np.load", "np.save", "joblib"):
-            assert call not in source, (name, call)
-
-
 # Vectors in atomic files
 
 
