@@ -37,6 +37,11 @@ def write(path: Path, lines: list[str], encoding: str = "utf-8") -> Path:
     return path
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """What the files of a folder hold, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def write_raw(name: str, folder: Path) -> Path:
     """The raw files of a dataset (without links and graph)."""
     rows = ratings()

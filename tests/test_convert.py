@@ -26,6 +26,7 @@ from tests.raw_samples import (
     NAMES,
     START,
     TRIPLES,
+    contents,
     freebase_lines,
     ratings,
     write,
@@ -61,10 +62,6 @@ def convert(name: str, out: Path, *arguments: object) -> int:
 
 def table(folder: Path, name: str, suffix: str) -> pl.DataFrame:
     return read_atomic(folder / f"{name}.{suffix}", []).frame
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def expected_inter() -> list[tuple[str, str, int]]:

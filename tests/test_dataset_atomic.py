@@ -31,6 +31,7 @@ from dataset_atomic.ml_100k import (
 )
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.errors import UserError
+from tests.raw_samples import contents
 
 SUFFIXES = ("inter", "item", "kg", "link", "relation", "user")
 
@@ -84,10 +85,6 @@ def converted(tmp_path_factory):
 def tables(converted):
     folder, _ = converted
     return {s: read_atomic(folder / f"{FREEBASE}.{s}", []).frame for s in SUFFIXES}
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # --- ml-100k ---------------------------------------------------------------------------------
