@@ -281,7 +281,9 @@ def test_the_item_before_is_the_one_before(toy_folder):
     for k in range(1, len(users)):
         if users[k] == users[k - 1]:
             follows.add((users[k], items[k - 1], items[k]))
-    for batch in train:
+    batches = list(train)
+    assert len(batches) == len(train) > 0
+    for batch in batches:
         found = zip(
             batch["user_id"].tolist(),
             batch["item_id_list"][:, 0].tolist(),

@@ -281,7 +281,9 @@ def test_no_held_out_item_is_in_a_training_batch(toy_config):
     dataset = KGSequenceDataset(toy_config())
     train_data, *_ = data_preparation(toy_config(), dataset)
     sequences, split = dataset.sequences, dataset.split
-    for batch in train_data:
+    batches = list(train_data)
+    assert len(batches) > 1
+    for batch in batches:
         for user, start, length, items, targets in zip(
             *(
                 batch[f].tolist()
