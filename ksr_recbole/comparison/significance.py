@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import ttest_rel
 
 from ksr_recbole.errors import UserError
+from ksr_recbole.evaluation.paired_test import paired_p_value
 
 ALPHA = 0.01
 """The p-value below which a difference counts as significant."""
@@ -45,8 +45,8 @@ class Comparison:
 
     Attributes:
         difference: mean over users of the first minus the second.
-        p_value: of the paired two-sided t-test; 1 where the methods are equal for every user or
-            there is but one user, so that nothing can be told.
+        p_value: of the paired two-sided t-test
+            (:func:`~ksr_recbole.evaluation.paired_test.paired_p_value`).
     """
 
     difference: float
@@ -61,6 +61,9 @@ class Comparison:
 def mean_over_seeds(runs: Sequence[PerUser]) -> PerUser:
     """Each user's mean over several runs.
 
+    Args:
+        runs: one metric's values under each seed, at least one.
+
     Raises:
         UserError: the runs have different users.
     """
@@ -73,17 +76,16 @@ def mean_over_seeds(runs: Sequence[PerUser]) -> PerUser:
 def compare(first: PerUser, second: PerUser) -> Comparison:
     """Test the difference of two methods over the same users.
 
+    Args:
+        first: one metric of the first method.
+        second: the same metric of the second.
+
     Raises:
         UserError: the methods have different users.
     """
     _check_same_users(first, second)
-    differences = first.values - second.values
-    mean = float(np.mean(differences))
-    if len(differences) < 2 or not differences.any():
-        return Comparison(mean, 1.0)
-    if np.all(differences == differences[0]):
-        return Comparison(mean, 0.0)  # no spread at all: the statistic is infinite
-    return Comparison(mean, float(ttest_rel(first.values, second.values).pvalue))
+    difference = float(np.mean(first.values - second.values))
+    return Comparison(difference, paired_p_value(first.values, second.values))
 
 
 def _check_same_users(first: PerUser, second: PerUser) -> None:
