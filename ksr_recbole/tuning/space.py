@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -14,7 +13,7 @@ from ksr_recbole.comparison.store import NO_PART_OF_THE_KEY
 from ksr_recbole.config.decisions import FILTERS
 from ksr_recbole.config.keys import TEXTS, check_keys
 from ksr_recbole.config.kinds import FIELDS
-from ksr_recbole.config.literals import literals
+from ksr_recbole.config.literals import literal, literals
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
 
@@ -122,11 +121,8 @@ def _read_line(line: str, where: str) -> Range:
 
 
 def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
-    try:
-        values = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        values = None
-    if not isinstance(values, list | tuple) or not _is_plain(values):
+    values = literal(text)
+    if not isinstance(values, list | tuple) or not _is_json(values):
         raise UserError(
             f"{where}: {shown(repr(text))} is not a list of choices such as [0.1,0.2] or "
             "['BPR','CE']."
@@ -137,15 +133,13 @@ def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
     return tuple(literals({name: value}, TEXTS)[name] for value in values)
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether JSON and YAML can hold a value; infinite numbers are left out."""
+def _is_json(value: Any) -> bool:
+    """Whether JSON can hold a literal: its numbers are finite, and its keys are text."""
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(_is_json, value))
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
-    if isinstance(value, float):
-        return isfinite(value)
-    return value is None or isinstance(value, bool | int | str)
+        return all(isinstance(key, str) and _is_json(each) for key, each in value.items())
+    return not isinstance(value, float) or isfinite(value)
 
 
 def _bounds(name: str, kind: str, text: str, where: str) -> tuple[float, ...]:
