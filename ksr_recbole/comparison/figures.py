@@ -100,7 +100,8 @@ def draw_groups(axes: Any, bars: Sequence[tuple[Sequence[np.ndarray], dict[str, 
 
     Args:
         axes: Matplotlib's.
-        bars: of each bar of a group its sample in every group, and Matplotlib's options.
+        bars: for each bar of a group its samples, one for every group, and Matplotlib's options.
+            A sample has the value of each seed, ``float64 [seeds]``.
     """
     width = 0.8 / len(bars)
     for k, (samples, look) in enumerate(bars):

@@ -193,9 +193,9 @@ def _smallest(name: str, arrays: Arrays) -> tuple[bytes, str | None]:
     base = _base(name, arrays)
     if base is None:
         return plain, None
-    told = _by_bytes(_less_than(arrays[base], arrays[_users(name)], arrays[name]))
-    shorter = len(_squeezed(told)) < len(_squeezed(plain))
-    return (told, base) if shorter else (plain, None)
+    differences = _by_bytes(_less_than(arrays[base], arrays[_users(name)], arrays[name]))
+    shorter = len(_squeezed(differences)) < len(_squeezed(plain))
+    return (differences, base) if shorter else (plain, None)
 
 
 def _users(ranks: str) -> str:
@@ -242,8 +242,8 @@ def _array(file: zipfile.ZipFile, name: str, described: Mapping, done: Arrays) -
         )
     if first.min(initial=1) < 0 or users.min(initial=0) < 0:
         raise DamagedFileError(f"{name!a} needs ranks or users that begin below 0")
-    told = _from_bytes(_member(file, about["member"], n * 4), np.dtype("<u4"), shape)
-    return _more_than(first, users, told).astype(dtype)
+    differences = _from_bytes(_member(file, about["member"], n * 4), np.dtype("<u4"), shape)
+    return _more_than(first, users, differences).astype(dtype)
 
 
 def _dtype(text: str) -> np.dtype:
@@ -257,19 +257,32 @@ def _dtype(text: str) -> np.dtype:
 
 
 def _by_bytes(array: np.ndarray) -> bytes:
-    """All first bytes, then all second ones, ...: alike stands next to alike."""
+    """Put all first bytes first, then all second bytes, and so on.
+
+    Equal bytes are then neighbours and compress well.
+    """
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).reshape(-1, array.dtype.itemsize).T.tobytes()
 
 
 def _from_bytes(content: bytes, dtype: np.dtype, shape: list[int]) -> np.ndarray:
+    """The array of which :func:`_by_bytes` made ``content``."""
     planes = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, -1)
     little = np.ascontiguousarray(planes.T).reshape(-1).view(dtype.newbyteorder("<"))
     return little.astype(dtype).reshape(shape)
 
 
 def _order(base: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positives by user and base rank; which of them begin a user; and them by base step."""
+    """How the positives are ordered for their steps.
+
+    Args:
+        base: the ranks in the base ranking, ``[P]``, integers.
+        users: user of each positive, ``[P]``, integers.
+
+    Returns:
+        The positives by user and base rank, ``int64 [P]``; which of these are the first of a
+        user, ``bool [P]``; and the places of these by their base step, ``int64 [P]``.
+    """
     order = np.lexsort((base, users))
     begins = np.diff(users[order].astype(np.int64), prepend=-1) != 0
     steps = _steps(base[order].astype(np.int64), begins)
@@ -277,15 +290,22 @@ def _order(base: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def _steps(ranks: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """Each rank ``int64 [P]`` less the one before it, unless it is the first of a user."""
     return ranks - np.where(begins, 0, np.concatenate([[0], ranks[:-1]]))
 
 
 def _less_than(base: np.ndarray, users: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """How much smaller the steps from rank to rank are than those of the base, ``uint32 [P]``.
+    """Difference of each step to the step of the base ranking, ``uint32 [P]``.
 
-    A user's positives are taken by their base rank.  Among fewer candidates her ranks rise by as
-    much as the base's or by less, so the differences are small; the sign is in the lowest bit.
-    They stand in the order of the base's steps, where like ones are neighbours.
+    A step is the difference between a rank and the one before it, where a user's positives are
+    ordered by their base rank.  Among fewer candidates her ranks rise by as much as the base's or
+    by less, so the differences are small.  The sign is in the lowest bit.  The differences are in
+    the order of the base's steps, where equal ones are neighbours.
+
+    Args:
+        base: the ranks in the base ranking, ``[P]``, integers.
+        users: user of each positive, ``[P]``, integers.
+        ranks: the ranks that the differences describe, ``[P]``, integers.
     """
     order, begins, by_step = _order(base, users)
     steps = [_steps(each[order].astype(np.int64), begins) for each in (base, ranks)]
@@ -293,12 +313,18 @@ def _less_than(base: np.ndarray, users: np.ndarray, ranks: np.ndarray) -> np.nda
     return np.where(less < 0, -2 * less - 1, 2 * less).astype(np.uint32)
 
 
-def _more_than(base: np.ndarray, users: np.ndarray, told: np.ndarray) -> np.ndarray:
-    """The ranks of which :func:`_less_than` made ``told``, ``int64 [P]``."""
+def _more_than(base: np.ndarray, users: np.ndarray, differences: np.ndarray) -> np.ndarray:
+    """The ranks of which :func:`_less_than` made ``differences``, ``int64 [P]``.
+
+    Args:
+        base: the ranks in the base ranking, ``[P]``, integers.
+        users: user of each positive, ``[P]``, integers.
+        differences: of :func:`_less_than`, ``uint32 [P]``.
+    """
     order, begins, by_step = _order(base, users)
-    told = told.astype(np.int64)
+    differences = differences.astype(np.int64)
     steps = _steps(base[order].astype(np.int64), begins)
-    steps[by_step] -= np.where(told & 1, -(told + 1) // 2, told // 2)
+    steps[by_step] -= np.where(differences & 1, -(differences + 1) // 2, differences // 2)
     total = np.cumsum(steps)
     starts = np.flatnonzero(begins)
     before = np.repeat(total[starts] - steps[starts], np.diff(starts, append=len(steps)))

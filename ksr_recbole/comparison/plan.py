@@ -126,9 +126,9 @@ def make_plan(request: Request) -> Plan:
 
 
 def _as_given(request: Request) -> tuple[Request, tuple[str, ...]]:
-    """Only the rows of a value that was given, where it is what the rows differ in, and remarks.
+    """If the rows differ in a given key, keep the rows with the given value.  Also return remarks.
 
-    Other values that rows set themselves are theirs, whatever was given for every cell.
+    A row keeps every other value that it sets itself, whatever was given for every cell.
 
     Raises:
         UserError: no row is left.
@@ -142,16 +142,16 @@ def _as_given(request: Request) -> tuple[Request, tuple[str, ...]]:
     given = {key: value for key, value in config.external_config_dict.items() if key in named}
     varied = {key: value for key, value in given.items() if study.varies(key)}
     kept = [setting for setting in study.settings if _agrees(setting, varied)]
-    told = ", ".join(f"{key} {shown(value)}" for key, value in sorted(varied.items()))
+    description = ", ".join(f"{key} {shown(value)}" for key, value in sorted(varied.items()))
     if not kept:
-        raise UserError(f"The study {study.name} has no row with {told}; leave the key out.")
+        raise UserError(f"The study {study.name} has no row with {description}; leave the key out.")
     remarks = [
         f"Config key {key} is {shown(value)} only where a row does not set it itself."
         for key, value in sorted(given.items())
         if key not in varied and not all(_agrees(row, {key: value}) for row in kept)
     ]
     if out := [setting.label for setting in study.settings if setting not in kept]:
-        remarks.append(f"Left out, since {told} was given: {', '.join(out)}.")
+        remarks.append(f"Left out, since {description} was given: {', '.join(out)}.")
     return replace(request, study=study.only(kept)), tuple(remarks)
 
 
@@ -180,7 +180,7 @@ def _keys_in(remark: str) -> list[str]:
 
 
 def _agrees(setting: Setting, given: Mapping[str, Any]) -> bool:
-    """Whether a row sets none of the given keys otherwise."""
+    """Whether no value of the row contradicts a given key."""
     return all(setting.overrides.get(key, value) == value for key, value in given.items())
 
 

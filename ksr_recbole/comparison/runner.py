@@ -48,7 +48,17 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
 
 
 def run_cells(plan: Plan) -> dict[str, Finished | Failed]:
-    """Run what the store has no result of; what became of every cell, by its name."""
+    """Run the cells of which the store has no result.
+
+    Args:
+        plan: the plan.
+
+    Returns:
+        What became of every cell, by its name.  A cell that is refused has failed.
+
+    Raises:
+        UserError: the store's folder cannot be mended (:meth:`Store.load`).
+    """
     request = plan.request
     outcomes: dict[str, Finished | Failed] = {
         name: Failed(reason) for name, reason in plan.refused.items()
