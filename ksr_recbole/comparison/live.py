@@ -96,8 +96,7 @@ class Board:
     def ended(self, job: Job, report: Report) -> None:
         """A cell is done or failed; its result is read from the store."""
         name = job.cell.name
-        finished = None if report.error else self.plan.store.load(job.cell)
-        outcome = finished or Failed(report.error or "its result cannot be read again")
+        outcome = self.plan.store.outcome(job.cell, report.error)
         self.outcomes[name] = outcome
         self._settle(name, outcome)
         self.states[name].seconds = self._clock() - self.states[name].started
@@ -155,7 +154,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class Lines(Board):
+class LineBoard(Board):
     """A line whenever a cell starts or ends.
 
     Args:
@@ -178,10 +177,10 @@ class Lines(Board):
         state, outcome = self.states[job.cell.name], self.outcomes[job.cell.name]
         phase = self.plan.request.study.phase
         if isinstance(outcome, Failed):
-            told = f"failed, {outcome.error.rstrip('.')}"
+            ending = f"failed, {outcome.error.rstrip('.')}"
         else:
-            told = f"{phase} MRR {state.score:.4f}"
-        self._write(f"{job.cell.name}: {told}, {_duration(state.seconds)} ({self.headline()})")
+            ending = f"{phase} MRR {state.score:.4f}"
+        self._write(f"{job.cell.name}: {ending}, {_duration(state.seconds)} ({self.headline()})")
         if report.warning:
             self._write(f"warning: {report.warning}")
 
@@ -201,11 +200,11 @@ class LiveTable(Board):
     def ended(self, job: Job, report: Report) -> None:
         """A cell is done or failed."""
         super().ended(job, report)
-        outcome, told = self.outcomes[job.cell.name], report.warning
+        outcome, sentence = self.outcomes[job.cell.name], report.warning
         if isinstance(outcome, Failed):
-            told = f"{job.cell.name} failed: {outcome.error}"
-        if told:
-            self._live.console.print(clean_line(told), markup=False, highlight=False)
+            sentence = f"{job.cell.name} failed: {outcome.error}"
+        if sentence:
+            self._live.console.print(clean_line(sentence), markup=False, highlight=False)
 
     def tick(self) -> None:
         """Draw the table."""
@@ -336,7 +335,7 @@ def observing(plan: Plan, outcomes: dict[str, Finished | Failed]) -> Iterator[Bo
     from rich.live import Live
 
     if not sys.stderr.isatty():
-        yield Lines(lambda line: print(line, file=sys.stderr, flush=True), plan, outcomes)
+        yield LineBoard(lambda line: print(line, file=sys.stderr, flush=True), plan, outcomes)
         return
     console = Console(file=terminal())
     with Live(console=console, refresh_per_second=4) as live:

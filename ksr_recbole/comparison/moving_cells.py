@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.cache import compact
 from ksr_recbole.comparison import packed
-from ksr_recbole.comparison.store import MEASURED, Cell, Finished, Store
+from ksr_recbole.comparison.store import Cell, Store, arrays_of
 from ksr_recbole.digests import sealed
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.files import replacing
@@ -94,20 +93,12 @@ def _single(store: Store, file: Path) -> tuple[Content, int]:
     found = store.load(cell) if cell.name == file.stem else None
     if found is None:
         raise _damaged(file, "it is not the cell of its name")
-    arrays = _arrays(found)
+    kept = {key: ranks for key, ranks in found.ranks.items() if key[1] != packed.LEFT_OUT}
+    arrays = arrays_of(kept, found.measured)
     dropped = sum(
         len(ranks) for (_, phase), (_, ranks) in found.ranks.items() if phase == packed.LEFT_OUT
     )
     return (sealed(record), arrays), dropped
-
-
-def _arrays(cell: Finished) -> packed.Arrays:
-    arrays: dict[str, np.ndarray] = {MEASURED + name: a for name, a in cell.measured.items()}
-    for (mode, phase), (users, ranks) in cell.ranks.items():
-        if phase != packed.LEFT_OUT:
-            arrays[f"{mode}/{phase}/users"] = compact(users)
-            arrays[f"{mode}/{phase}/ranks"] = compact(ranks)
-    return arrays
 
 
 def _compare(path: Path, cells: Mapping[str, Content]) -> None:
@@ -118,7 +109,10 @@ def _compare(path: Path, cells: Mapping[str, Content]) -> None:
         except DamagedFileError as error:
             raise UserError(f"{name} cannot be packed ({error}).") from error
         if found is None or found[0] != record or set(found[1]) != set(arrays):
-            raise UserError(f"{name} cannot be packed: another record was read than was written.")
+            raise UserError(
+                f"{name} cannot be packed: the record that was read back differs from the record "
+                "that was written."
+            )
         for wanted, array in arrays.items():
             if not np.array_equal(array, found[1][wanted]) or array.dtype != found[1][wanted].dtype:
                 raise UserError(f"{name} cannot be packed: its {wanted} came back changed.")

@@ -162,10 +162,10 @@ _MOST_RANKED = 1 << 32
 """More than the users and items of any dataset."""
 
 _SAME = 1e-9
-"""Metrics and those that the ranks give differ by less, whatever order they are added in."""
+"""Largest difference between a metric and the one of the ranks that counts as rounding."""
 
 _SAME_MODEL = 1e-4
-"""The best validation and the one after training differ by less, whatever shares the work."""
+"""Largest difference between two validations of one model that counts as rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +199,7 @@ class Finished:
         values = self.every_metric(mode, phase)
         wanted = list(names)
         if missing := [name for name in wanted if name not in values]:
-            raise self.lacks(f"no {missing[0]} of {mode}, {phase}")
+            raise self.damaged(f"no {missing[0]} of {mode}, {phase}")
         return {name: values[name] for name in wanted}
 
     def every_metric(self, mode: str, phase: str) -> Mapping[str, float]:
@@ -210,19 +210,25 @@ class Finished:
         """
         values = self.result["metrics"].get(mode, {}).get(phase)
         if values is None:
-            raise self.lacks(f"no metrics of {mode}, {phase}")
+            raise self.damaged(f"no metrics of {mode}, {phase}")
         return dict(values)
 
-    def lacks(self, what: str) -> UserError:
-        """What is raised where the cell has something that only a changed one has."""
+    def damaged(self, what: str) -> UserError:
+        """The error for a stored result that somebody has changed.
+
+        Args:
+            what: what it has that no right one has, such as ``"no metrics of full, test"``.
+        """
         key = str(self.record.get("key", ""))[:16]
         return UserError(
             f"The finished cell {shown(key)} has {what}; delete the files of cells/ with that name "
             "in them to run it again."
         )
 
+    lacks = damaged  # until interpretability/methods.py uses the new name
+
     def per_user(self, mode: str, phase: str) -> dict[str, PerUser]:
-        """The metrics of Table 3 of every user, by RecBole's name.
+        """The metrics of Table 3 of every user, by RecBole's name; values are ``float64 [U]``.
 
         Raises:
             UserError: there are no ranks of that mode and phase.
@@ -308,11 +314,12 @@ class Store:
         result["config"] = without_places(result["config"])
         result["environment"] = environment_without_places(result["environment"])
         measured = result.pop("measured_arrays", {})
-        arrays = {MEASURED + name: array for name, array in measured.items()}
-        for mode, phases in result.pop("eval_results").items():
-            for phase, ranked in phases.items():
-                arrays[f"{mode}/{phase}/users"] = compact(ranked.users)
-                arrays[f"{mode}/{phase}/ranks"] = compact(ranked.ranks)
+        ranks = {
+            (mode, phase): (ranked.users, ranked.ranks)
+            for mode, phases in result.pop("eval_results").items()
+            for phase, ranked in phases.items()
+        }
+        arrays = arrays_of(ranks, measured)
         about = {
             "key": cell.key,
             "model": cell.model,
@@ -370,6 +377,19 @@ class Store:
         except DamagedFileError as error:
             logger.warning(f"Running {cell.name} again, as packed it cannot be used: {error}.")
             return None
+
+    def outcome(self, cell: Cell, error: str | None) -> Finished | Failed:
+        """How a cell's run ended.
+
+        Args:
+            cell: the cell.
+            error: why the run failed; ``None`` if it has saved a result.
+
+        Raises:
+            UserError: as :meth:`load`.
+        """
+        finished = None if error else self.load(cell)
+        return finished or Failed(error or "its result cannot be read again")
 
     def save_failure(self, cell: Cell, failed: Failed) -> None:
         """Keep how a cell's run failed.
@@ -434,7 +454,7 @@ def _finished(
 
     Args:
         record: the content of its JSON file.
-        arrays: the others, by name.
+        arrays: its arrays, by the names of :func:`arrays_of`.
         but: a phase that may have no ranks.
 
     Raises:
@@ -444,7 +464,7 @@ def _finished(
     evaluated = {
         (m, phase) for m, phases in record["result"]["metrics"].items() for phase in phases
     }
-    ranked = {tuple(name.split("/")[:2]) for name in arrays if not name.startswith(MEASURED)}
+    ranked = _ranked_in(arrays)
     missing = evaluated - ranked
     if not evaluated or not ranked <= evaluated or any(phase != but for _, phase in missing):
         raise DamagedFileError("its metrics are not those that it has ranks of")
@@ -453,23 +473,57 @@ def _finished(
             if (mode, phase) in missing:
                 continue
             name = ascii(f"{mode}/{phase}")[1:-1]
-            users, of_positives = ranks[mode, phase] = _ranks(arrays, mode, phase, name)
+            users, of_positives = ranks[mode, phase] = ranks_of(arrays, mode, phase)
             given = _given_by(users, of_positives, record["result"]["config"], metrics)
             for metric, value in given.items():
                 if not abs(metrics[metric] - value) <= _SAME:  # nor is it NaN
                     raise DamagedFileError(f"its {metric} of {name} is not the one of its ranks")
-    measured = {
+    return Finished(record, ranks, _measured_in(arrays))
+
+
+# The names of a cell's arrays -----------------------------------------------------------------
+
+
+def arrays_of(
+    ranks: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]],
+    measured: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """A cell's arrays, by the names under which they are kept.
+
+    Args:
+        ranks: users and ranks of the positives, ``int64 [P]`` each, by mode and phase.
+        measured: arrays of the cell's measure, by name.
+    """
+    arrays = {MEASURED + name: array for name, array in measured.items()}
+    for (mode, phase), (users, of_positives) in ranks.items():
+        arrays[f"{mode}/{phase}/users"] = compact(users)
+        arrays[f"{mode}/{phase}/ranks"] = compact(of_positives)
+    return arrays
+
+
+def _ranked_in(arrays: Iterable[str]) -> set[tuple[str, ...]]:
+    """Mode and phase of all ranks, read from the names of arrays; odd names give odd tuples."""
+    return {tuple(name.split("/")[:2]) for name in arrays if not name.startswith(MEASURED)}
+
+
+def _measured_in(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of the cell's measure, by name."""
+    return {
         name.removeprefix(MEASURED): array
         for name, array in arrays.items()
         if name.startswith(MEASURED)
     }
-    return Finished(record, ranks, measured)
 
 
-def _ranks(
-    arrays: Mapping[str, np.ndarray], mode: str, phase: str, name: str
+def ranks_of(
+    arrays: Mapping[str, np.ndarray], mode: str, phase: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Users and ranks of a mode and phase, ``int64 [P]`` each."""
+    """Users and ranks of a mode and phase, ``int64 [P]`` each.
+
+    Raises:
+        DamagedFileError: they are missing, or no users and ranks.
+    """
+    name = ascii(f"{mode}/{phase}")[1:-1]
     found = [arrays.get(f"{mode}/{phase}/{part}") for part in ("users", "ranks")]
     users, ranks = (np.zeros(0) if each is None else each for each in found)
     whole = users.dtype.kind in "iu" and ranks.dtype.kind in "iu"
@@ -489,8 +543,8 @@ def _given_by(
     """The metrics that ranks give; those of Table 3 unless the run had others.
 
     Args:
-        users: of :func:`_ranks`.
-        ranks: of :func:`_ranks`.
+        users: user of each positive, ``int64 [P]``.
+        ranks: its rank, from 1, ``int64 [P]``.
         config: of the run.
         names: the metrics that it must give, neither more nor fewer.
 

@@ -126,10 +126,10 @@ def read_trials(path: Path) -> dict[str, list[dict[str, Any]]]:
 def _check_fair(trials: dict[str, list[dict[str, Any]]], path: Path) -> None:
     numbers = {name: len(each) for name, each in trials.items()}
     if len(set(numbers.values())) > 1 or not all(numbers.values()):
-        told = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        counts = ", ".join(f"{name} {number}" for name, number in numbers.items())
         raise UserError(
             f"Every model in {path} must have the same number of trials, at least one, so that "
-            f"none is tuned harder than another; it has: {told}."
+            f"none is tuned harder than another; it has: {counts}."
         )
 
 
@@ -179,7 +179,7 @@ def rank_trials(
 
 
 @dataclass(frozen=True)
-class Layout:
+class TrialTable:
     """How the table of some trials looks.
 
     Attributes:
@@ -201,7 +201,7 @@ class Layout:
     selected_by: str
 
 
-def trial_table(trials: Sequence[Trial], layout: Layout) -> Table:
+def trial_table(trials: Sequence[Trial], layout: TrialTable) -> Table:
     """All trials, the best one of each model first and marked.
 
     Args:
@@ -253,7 +253,7 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     for task in request.tasks:
         of_task = [row for row in rows if row.task == task]
         trials = rank_trials(of_task, by_mrr(mode))
-        layout = Layout(
+        layout = TrialTable(
             f"Trials: {request.dataset}, {task}, validation, {mode}",
             mode,
             METRICS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +136,11 @@ class Search:
     def ended(self, job: Job, report: Report) -> None:
         """A trial is done or failed; its result is read from the store."""
         drawn, began = self._running[job.cell.name].pop(0)
-        store = self._plan.store
-        finished = None if report.error else store.load(job.cell)
-        if finished is not None:
-            self._end(drawn, finished)
-            return
-        error = report.error or "its result cannot be read again"
-        failed = Failed(error, time.monotonic() - began)
-        store.save_failure(job.cell, failed)
-        self._end(drawn, failed)
+        outcome = self._plan.store.outcome(job.cell, report.error)
+        if isinstance(outcome, Failed):
+            outcome = replace(outcome, seconds=time.monotonic() - began)
+            self._plan.store.save_failure(job.cell, outcome)
+        self._end(drawn, outcome)
 
     def tick(self) -> None:
         """Time has passed."""

@@ -18,7 +18,7 @@ from ksr_recbole.comparison.report import markdown_document, used_table1
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.store import Failed, Finished
 from ksr_recbole.comparison.table import to_text
-from ksr_recbole.comparison.trials import Layout, Trial, describe, seconds_of, trial_table
+from ksr_recbole.comparison.trials import Trial, TrialTable, describe, seconds_of, trial_table
 from ksr_recbole.config.config import nest
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
 from ksr_recbole.files import replacing
@@ -85,7 +85,7 @@ def report(plan: Plan, tried: Sequence[Tried]) -> tuple[str, list[Path]]:
     return to_text(table), list(paths.values())
 
 
-def _layout(plan: Plan, best: Trial | None) -> Layout:
+def _layout(plan: Plan, best: Trial | None) -> TrialTable:
     names = best.row.finished()[0].every_metric(plan.mode, "valid") if best else ()
 
     def settings(trial: Trial) -> str:
@@ -95,7 +95,7 @@ def _layout(plan: Plan, best: Trial | None) -> Layout:
         [cell] = trial.row.finished()
         return f"{cell.result['best_epoch']} of {cell.result['epochs_trained']}"
 
-    return Layout(
+    return TrialTable(
         f"Tuning {plan.request.model}: {plan.request.dataset}, validation, {plan.mode}",
         plan.mode,
         {name: name for name in names},
