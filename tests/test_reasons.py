@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,13 +16,17 @@ from ksr_recbole.explanation.influence import influence
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Chosen, Item
 from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered
+from ksr_recbole.explanation.trace import History
 from ksr_recbole.explanation.wording import NOT_THE_MODELS, phrase_of, plain_label, sentence_of
 from tests.films import FILMS, SEQUENCES, films_model, write_films
 from tests.models import make_model
 
 
-def plain_reasons(dataset, history, item, attention, terms, lost=None):
-    """The reasons of one item by loops over triples: rows as of :class:`SharedFacts`."""
+def plain_reasons(dataset, history, item, attention, parts, rest, lost=None):
+    """The reasons of one item by loops over triples: rows as of :class:`SharedFacts`.
+
+    ``parts`` are what each attribute and entity adds to the score, ``rest`` is what else does.
+    """
     triples, heads = dataset.triples.tolist(), dataset.item_entities.tolist()
     relations = dataset.attributes.tolist()
     n_items = len(heads) - 1
@@ -32,7 +36,8 @@ def plain_reasons(dataset, history, item, attention, terms, lost=None):
 
     having = [bool(values(item, relation)) for relation in relations]
     total = sum(w for w, h in zip(attention, having, strict=True) if h)
-    speaks = sum(max(t, 0) for t in (terms if lost is None else lost))
+    own = [parts[a, e] for a, relation in enumerate(relations) for e in values(item, relation)]
+    speaks = sum(max(t, 0) for t in ([*own, rest] if lost is None else lost))
     found = []
     for a, relation in enumerate(relations):
         for entity in values(item, relation):
@@ -41,7 +46,7 @@ def plain_reasons(dataset, history, item, attention, terms, lost=None):
                 continue
             n_with = sum(entity in values(i, relation) for i in range(1, n_items + 1))
             share = attention[a] / total
-            weight = terms[a]
+            weight = parts[a, entity]
             if lost is not None:
                 pairs = zip(history, lost, strict=True)
                 weight = sum(w for i, w in pairs if entity in values(i, relation))
@@ -66,12 +71,13 @@ def test_shared_facts_equal_plain_loops(toy_dataset, split):
     items[0] = 0 + toy_dataset.field2token_id["item_id"]["i1"]  # it has no value at all
     attention = rng.dirichlet(np.ones(n_attributes), 3)
     attention[1] = [0.995, 0.0025, 0.0025][:n_attributes] + [0.0] * (n_attributes - 3)
-    terms = rng.normal(size=(9, n_attributes))
-    terms[4] = [100.0, *[1e-3] * (n_attributes - 1)]
+    adds, rest = rng.normal(size=(9, len(knowledge.entity_of))), rng.normal(size=9)
+    adds[4], rest[4] = 1e-3, 100.0  # so much besides that no value is a reason
     rows = np.repeat([0, 1, 2], [len(h) for h in histories])
     columns = np.concatenate(histories)
     matrix = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(3, n))
-    asked = Candidates(items, owners, attention, terms)
+    parts = csr_matrix(knowledge.of_items[items].multiply(adds))
+    asked = Candidates(items, owners, attention, parts=parts, rest=rest)
     losses = [rng.normal(size=len(histories[owner])) for owner in owners]
     if not split:
         of_rows = np.repeat(np.arange(9), [len(each) for each in losses])
@@ -84,7 +90,9 @@ def test_shared_facts_equal_plain_loops(toy_dataset, split):
     for row, item in enumerate(items):
         history = histories[owners[row]].tolist()
         lost = None if split else losses[row].tolist()
-        told = attention[owners[row]], terms[row], lost
+        pairs = zip(knowledge.attribute_of.tolist(), knowledge.entity_of.tolist(), strict=True)
+        of_pairs = dict(zip(pairs, adds[row].tolist(), strict=True))
+        told = attention[owners[row]], of_pairs, rest[row], lost
         expected = plain_reasons(toy_dataset, history, item, *told)
         mine = np.flatnonzero(found.rows == row)
         facts = found.facts[mine]
@@ -124,20 +132,67 @@ def test_the_influence_of_an_item_is_what_the_score_loses_without_it(toy_config,
                 torch.testing.assert_close(found[row, place], expected)
 
 
-def test_a_model_that_splits_its_score_is_believed(tmp_path, monkeypatch):
-    model, dataset = films_model(write_films(tmp_path / "films"))
-    parts = torch.tensor([2.0, 0.0, 1.0, 3.0], dtype=torch.float64)
-    monkeypatch.setattr(type(model), "splits_score", True)
-    monkeypatch.setattr(
-        type(model), "match_terms", lambda self, state, items: parts.expand(*items.shape, 4)
-    )
-    explanation = explain(model, dataset, "ben")
-    assert explanation.split == "exact"
-    weights = {r.weight for each in explanation.recommendations for r in each.reasons}
-    assert 2.0 in weights and weights <= {1.0, 2.0, 3.0}
-    # The second attribute adds nothing, so that it is no reason.
-    told = [r for each in explanation.recommendations for r in (*each.reasons, *each.common)]
-    assert all(r.attributes != (1,) for r in told)
+@pytest.fixture
+def exact_films(tmp_path, monkeypatch):
+    """KSR-exact on the films with more genres each; it likes what is old, not what is new."""
+    folder = write_films(tmp_path / "films")
+    more = {
+        "m.alien": "scifi thriller", "m.runner": "thriller", "m.aliens": "horror action",
+        "m.term": "action thriller", "m.psycho": "thriller drama", "m.rear": "drama action",
+        "m.samurai": "drama", "m.ran": "action", "m.alien4": "scifi action", "m.amelie": "drama",
+    }  # fmt: skip
+    lines = [f"{k}\tdbo:filmGenre\t{v}\n" for k, values in more.items() for v in values.split()]
+    with open(folder / "films" / "films.kg", "a") as file:
+        file.writelines(lines)
+    monkeypatch.setattr(reasons_module, "COMMON_SHARE", 0.45)  # of ten films all else is common
+    model, dataset = films_model(folder, value_matrix="exact")
+    with torch.no_grad():
+        torch.nn.init.zeros_(model.exact.weights)
+        model.exact.weights[0], model.exact.weights[3] = -2.0, 3.0
+        torch.nn.init.zeros_(model.exact.gates.weight)
+        torch.nn.init.zeros_(model.exact.gates.bias)
+    return model, dataset
+
+
+@pytest.mark.parametrize("user", ["anna", "ben", "cy"])
+def test_a_value_weighs_what_it_adds_to_a_score_that_is_a_sum(exact_films, user):
+    model, dataset = exact_films
+    told = explain(model, dataset, user)
+    assert told.split == "exact"
+    items = torch.from_numpy(History.of(dataset, user).items)[None]
+    with torch.no_grad():
+        state = model.advance(items, torch.tensor([items.shape[1]]))
+        (adds,) = model.exact.read(state.hidden[-1], state.values).tolist()
+    columns = zip(model.exact.attributes.tolist(), model.exact.entities.tolist(), strict=True)
+    entities = dataset.field2id_token["entity_id"]
+    parts = {(a, entities[e]): adds[k] for k, (a, e) in enumerate(columns) if k}
+    against = 0
+    for each in told.recommendations:
+        for reason in (*each.reasons, *each.common):
+            own = [parts[a, reason.entity] for a in reason.attributes]
+            assert min(own) > 0 and reason.weight == pytest.approx(sum(own))
+        for reason in each.shared:
+            assert all(parts[a, reason.entity] < 0 for a in reason.attributes)
+            against += 1
+    assert against
+
+
+def test_the_parts_of_an_attribute_sum_to_its_match(exact_films):
+    model, dataset = exact_films
+    knowledge, best = Knowledge.of(dataset), np.arange(1, dataset.item_num)
+    history, items = torch.tensor([[3, 4, 5]]), torch.from_numpy(best)[None]
+    lengths = torch.tensor([3])
+    with torch.no_grad():
+        state = model.advance(history, lengths)
+        scores = model.scores(model.read_state(torch.zeros(1).long(), state), items)
+        asked = Candidates.of(model, knowledge, (history, lengths), state, items, scores.numpy())
+        terms = model.match_terms(state, items)[0].numpy()
+    for a in range(len(knowledge.attributes)):
+        found = asked.parts[:, knowledge.attribute_of == a].sum(axis=1).A1
+        np.testing.assert_allclose(found, terms[:, a], atol=1e-12)
+    np.testing.assert_allclose(asked.rest + terms.sum(axis=1), scores.numpy()[0])
+    positive = np.maximum(asked.parts.toarray(), 0).sum(axis=1) + np.maximum(asked.rest, 0)
+    np.testing.assert_allclose(asked.in_favour(), positive)
 
 
 def test_the_parts_of_the_score_sum_to_the_score(toy_config, toy_dataset):
@@ -206,27 +261,31 @@ def knowledge_of(*facts: tuple[str, str, list[int]], n: int = 30) -> Knowledge:
 
 
 class Told:
-    """A model that says what each attribute adds, to every item the same."""
+    """A model that says what each fact adds to the score of an item that has it."""
 
     splits_score = True
 
-    def __init__(self, terms: list[float]) -> None:
-        self.terms = torch.tensor(terms)
-
-    def match_terms(self, state, items):
-        return self.terms.expand(*items.shape, -1)
+    def __init__(self, knowledge: Knowledge, adds: list[float]) -> None:
+        facts = np.stack([knowledge.attribute_of, knowledge.entity_of])
+        attributes, entities = torch.from_numpy(np.pad(facts, ((0, 0), (1, 0))))
+        counts = torch.tensor([[0.0, *adds]])
+        self.exact = SimpleNamespace(
+            attributes=attributes, entities=entities, read=lambda hidden, slots: counts
+        )
+        self.n_attributes = len(knowledge.attributes)
 
     def attention(self, hidden):
-        return torch.ones(len(hidden), len(self.terms)) / len(self.terms)
+        return torch.ones(len(hidden), self.n_attributes) / self.n_attributes
 
 
 class State:
-    hidden = torch.zeros(1, 1, 2)
+    hidden = values = torch.zeros(1, 1, 2)
 
 
-def reasons_in_words(knowledge, terms, history, item):
+def reasons_in_words(knowledge, adds, history, item):
+    model = Told(knowledge, adds)
     (told,) = recommendations_of(
-        Told(terms), knowledge, np.array(history), State(), np.array([item]), np.array([1.0])
+        model, knowledge, np.array(history), State(), np.array([item]), np.array([1.0])
     )
     return told
 
@@ -261,9 +320,8 @@ def test_a_reason_of_several_facts_weighs_each_item_once(monkeypatch):
         ("genre", "Romance", list(range(1, 20))),
     )
     lost = csr_matrix(([0.5, 0.25, 0.125], ([0, 0, 0], [1, 2, 3])), (1, len(knowledge.item_tokens)))
-    module = sys.modules[explain.__module__]
-    monkeypatch.setattr(module, "is_split", lambda model: False)
-    monkeypatch.setattr(module, "influences", lambda *given: lost)
+    monkeypatch.setattr(reasons_module, "is_split", lambda model: False)
+    monkeypatch.setattr(reasons_module, "influences", lambda *given: lost)
     told = reasons_in_words(knowledge, [1.0] * 4, [1, 2, 3], 9)
     allen, farrow = told.reasons
     assert allen.labels == ("director", "writer") and allen.weight == pytest.approx(0.875)
@@ -277,6 +335,13 @@ def test_what_does_not_speak_for_an_item_is_not_called_a_reason():
     assert told.sentence == f"{NOT_THE_MODELS}: with Meg Ryan."
     nothing = reasons_in_words(knowledge, [1.0, 1.0], [4], 9)
     assert nothing.sentence.startswith("It shares nothing")
+
+
+def test_one_name_on_one_attribute_twice_weighs_both():
+    knowledge = knowledge_of(("actor", "Ann Lee", [1, 9]), ("actor", "Lee Ann", [2, 9]))
+    (reason,) = reasons_in_words(knowledge, [1.0, 2.0], [1, 2], 9).reasons
+    assert reason.weight == pytest.approx(3) and reason.attributes == (0,)
+    assert reason.attention == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

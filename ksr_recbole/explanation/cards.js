@@ -3,7 +3,7 @@ const $ = (id) => document.getElementById(id);
 const percent = (weight) => weight >= 0.01 ? Math.round(100 * weight) + " %" : "less than 1 %";
 const counted = (n, one, many) => n.toLocaleString("en") + " " + (n === 1 ? one : many);
 const SPLIT = {
-  exact: "A number at a reason: what its attributes add to the score, which is a sum.",
+  exact: "A number at a reason: what its value adds to the score, which is a sum.",
   "left out": "A number at a reason: by how much the score falls if the items it names are left out of the history, each alone, of the latest 50.",
 };
 

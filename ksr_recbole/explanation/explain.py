@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation.influence import influences, is_split
+from ksr_recbole.explanation.influence import is_split
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation, Recommendation, Step
-from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered
+from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered, attention_now
 from ksr_recbole.explanation.trace import History, Trace, rank_values
 from ksr_recbole.explanation.wording import Wording, often_chosen
 from ksr_recbole.explanation.writer import Writer
@@ -156,11 +156,6 @@ def _steps(
     return Writer(knowledge, history, attention, rankings).steps()
 
 
-def attention_now(model: KSR, state: SequenceState) -> np.ndarray:
-    """Attention over the attributes (Eq. 6) in states of ``B`` users, ``float64 [B, A]``."""
-    return model.attention(state.hidden[-1]).double().cpu().numpy()
-
-
 def recommendations_of(
     model: KSR,
     knowledge: Knowledge,
@@ -179,19 +174,15 @@ def recommendations_of(
         best: item ids, the best first, ``int64 [K]``.
         scores: their scores, ``[K]``.
     """
-    owners, one = np.zeros(len(best), np.int64), np.zeros(len(history), np.int64)
     shape = (1, len(knowledge.item_tokens))
-    histories = csr_matrix((np.ones(len(history)), (one, history)), shape=shape)
-    attention = attention_now(model, state)
-    items = torch.from_numpy(best).to(state.hidden.device)[None]
-    if is_split(model):
-        terms = model.match_terms(state, items)[0]  # type: ignore[operator]  # is_split saw it
-        asked = Candidates(best, owners, attention, terms=terms.double().cpu().numpy())
-    else:
-        chosen = torch.from_numpy(history).to(items.device)[None]
-        length = torch.tensor([len(history)], device=items.device)
-        found = influences(model, chosen, length, items, shape[1])
-        asked = Candidates(best, owners, attention, influence=found)
+    cells = np.zeros(len(history), np.int64), history
+    histories = csr_matrix((np.ones(len(history)), cells), shape=shape)
+    items, chosen = (
+        torch.from_numpy(each).to(state.hidden.device)[None] for each in (best, history)
+    )
+    length = torch.tensor([len(history)], device=items.device)
+    told = np.asarray(scores, dtype=np.float64)[None]
+    asked = Candidates.of(model, knowledge, (chosen, length), state, items, told)
     shared = SharedFacts.of(knowledge, histories, asked)
     return Wording(knowledge, history, shared, asked.influence).recommendations(best, scores)
 

@@ -9,6 +9,8 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from ksr_recbole.explanation.knowledge import Knowledge
+from ksr_recbole.model.exact_memory import ExactMemory
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
 
@@ -22,6 +24,42 @@ _ROWS = 4096
 def is_split(model: Any) -> bool:
     """Whether the model's score is a sum with an exact part for each attribute."""
     return bool(getattr(model, "splits_score", False))
+
+
+def parts_of(
+    model: KSR, knowledge: Knowledge, state: SequenceState, items: np.ndarray, owners: np.ndarray
+) -> csr_matrix:
+    """What each value of an item adds to its score, where the score is a sum.
+
+    Args:
+        model: its score is split.
+        knowledge: what items have.
+        state: the states of ``B`` users.
+        items: item ids, ``int64 [R]``.
+        owners: whose score of each item it is, ``int64 [R]``.
+
+    Returns:
+        ``float64 [R, F]``, sparse.  Over the values of one attribute a row sums to the item's
+        match on it.
+    """
+    memory = model.exact
+    assert memory is not None  # the score is split
+    counts = memory.read(state.hidden[-1], state.values).double().cpu().numpy()
+    found = knowledge.of_items[items].tocoo()
+    added = counts[owners[found.row], _columns(memory, knowledge)[found.col]]
+    return csr_matrix((added, (found.row, found.col)), shape=found.shape)
+
+
+def _columns(memory: ExactMemory, knowledge: Knowledge) -> np.ndarray:
+    """The memory's column of each fact, ``int64 [F]``.
+
+    It is column 0, which adds nothing, for what a single item has: the memory does not hold that.
+    """
+    n_entities = len(knowledge.entity_tokens)
+    held = (memory.attributes * n_entities + memory.entities).cpu().numpy()  # rising
+    wanted = knowledge.attribute_of * n_entities + knowledge.entity_of
+    at = np.searchsorted(held, wanted).clip(max=len(held) - 1)
+    return np.where(held[at] == wanted, at, 0)
 
 
 def influences(

@@ -177,8 +177,8 @@ class Explanation:
         user: the user's id in the ``.inter`` file.
         n_interactions: length of the history the model read.
         value_matrix: ``private``, or ``shared`` by all users (Sec. 5.3).
-        split: what a reason's weight is. ``exact``: what its attributes add to the score, which
-            is a sum; ``left out``: by how much the score falls if its items are left out of the
+        split: what a reason's weight is. ``exact``: what its value adds to the score, which is
+            a sum; ``left out``: by how much the score falls if its items are left out of the
             history, each alone, of the latest 50.
         attributes: the memory's slots.
         attention: attention on each attribute now, among those that at least a tenth of the items

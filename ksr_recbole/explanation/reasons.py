@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
+from torch import Tensor
 
+from ksr_recbole.explanation.influence import influences, is_split, parts_of
 from ksr_recbole.explanation.knowledge import Knowledge
+from ksr_recbole.model.ksr import KSR
+from ksr_recbole.model.sequence_recommender import SequenceState
 
 COMMON_SHARE = 0.2
 """A value that more of the items have ("American films", a rating) is folded away: it tells
@@ -35,36 +39,70 @@ class Candidates:
         items: item ids, ``int64 [R]``.
         owners: which history each row is for, ``int64 [R]``.
         attention: attention over the attributes (Eq. 6) after each history, ``float64 [B, A]``.
-        terms: what each attribute adds to the row's score, ``float64 [R, A]``, where the model's
-            score is a sum of such.
+        parts: what each of the item's values adds to the row's score, ``float64 [R, F]``,
+            sparse, where the model's score is a sum of such.
+        rest: and what else adds to it (the inner product of Eq. 10), ``float64 [R]``.
         influence: or by how much it falls without an item of the history, ``[R, n]``, sparse.
     """
 
     items: np.ndarray
     owners: np.ndarray
     attention: np.ndarray
-    terms: np.ndarray | None = None
+    parts: csr_matrix | None = None
+    rest: np.ndarray | None = None
     influence: csr_matrix | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: KSR,
+        knowledge: Knowledge,
+        histories: tuple[Tensor, Tensor],
+        state: SequenceState,
+        best: Tensor,
+        scores: np.ndarray,
+    ) -> Candidates:
+        """Ask a model.
+
+        Args:
+            model: reads without dropout and gradients.
+            knowledge: what items have.
+            histories: items, ``int64 [B, T]``, padded at the end, and how many, ``int64 [B]``.
+            state: the states after them.
+            best: item ids of each history, ``int64 [B, K]``; a row of the result for each.
+            scores: their scores, ``float64 [B, K]``.
+        """
+        items = best.cpu().numpy().ravel()
+        owners = np.repeat(np.arange(len(best)), best.shape[1])
+        asked = items, owners, attention_now(model, state)
+        if is_split(model):
+            parts = parts_of(model, knowledge, state, items, owners)
+            rest = scores.ravel() - np.asarray(parts.sum(axis=1)).ravel()
+            return cls(*asked, parts=parts, rest=rest)
+        lost = influences(model, *histories, best, len(knowledge.item_tokens))
+        return cls(*asked, influence=lost)
 
     def weights(self, knowledge: Knowledge, rows: np.ndarray, facts: np.ndarray) -> np.ndarray:
         """What speaks for the items of ``rows [P]`` by ``facts [P]``, ``float64 [P]``.
 
-        It is the part of the score that the fact's attribute adds; or what the items of the
-        history that have the fact weigh, each left out alone.
+        It is the part of the score that the fact itself adds; or what the items of the history
+        that have the fact weigh, each left out alone.
         """
-        if self.terms is not None:
-            return self.terms[rows, knowledge.attribute_of[facts]]
-        assert self.influence is not None
         if not len(rows):
             return np.zeros(0)
-        return np.asarray((self.influence @ knowledge.of_items)[rows, facts]).ravel()
+        found = self._speaking if self.parts is not None else self._speaking @ knowledge.of_items
+        return np.asarray(found[rows, facts]).ravel()
 
     def in_favour(self) -> np.ndarray:
-        """All that speaks for each row's item, ``float64 [R]``."""
-        if self.terms is not None:
-            return np.maximum(self.terms, 0).sum(axis=1)
-        assert self.influence is not None
-        return np.asarray(self.influence.maximum(0).sum(axis=1)).ravel()
+        """All that speaks for each row's item, ``float64 [R]``: the sum of what is above 0."""
+        found = np.asarray(self._speaking.maximum(0).sum(axis=1)).ravel()
+        return found if self.rest is None else found + np.maximum(self.rest, 0)
+
+    @property
+    def _speaking(self) -> csr_matrix:
+        found = self.influence if self.parts is None else self.parts
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +164,11 @@ class SharedFacts:
         found = np.full(n_rows, -1)
         found[rows] = good[first]
         return found
+
+
+def attention_now(model: KSR, state: SequenceState) -> np.ndarray:
+    """Attention over the attributes (Eq. 6) in states of ``B`` users, ``float64 [B, A]``."""
+    return model.attention(state.hidden[-1]).double().cpu().numpy()
 
 
 def among_own(knowledge: Knowledge, asked: Candidates) -> np.ndarray:

@@ -35,7 +35,7 @@ _IN_SHORT, _FIRST, _SHOWN = 6, 5, 3
 recommendation in the full one."""
 
 _WEIGHTS = {
-    "exact": "Before a reason stands what its attributes add to the score.",
+    "exact": "Before a reason stands what its value adds to the score.",
     "left out": "Before a reason stands by how much the score falls if its items are left out of "
     "the history, each alone, of the latest 50.",
 }

@@ -112,8 +112,9 @@ class _Fact:
     def add(self, other: _Fact) -> None:
         """Take in what says the same."""
         if self.words == other.words:
-            new = {a: each for a, each in other.weights.items() if a not in self.weights}
-            self.weights |= new
+            for a, (weight, attention) in other.weights.items():
+                before, _ = self.weights.get(a, (0.0, attention))
+                self.weights[a] = before + weight, attention
             self.n_items = max(self.n_items, other.n_items)
             self.rarity = min(self.rarity, other.rarity)
         self.steps |= other.steps
@@ -169,7 +170,7 @@ class Wording:
         return tuple(self._reason(fact, self._weight(fact, rows[0])) for fact in kept)
 
     def _weight(self, fact: _Fact, row: int) -> float:
-        """What speaks for the item: its attributes' parts, or each item that is named once."""
+        """What speaks for the item: the parts of what it names, or each of its items once."""
         if self.influence is None:
             return sum(weight for weight, _ in fact.weights.values())
         items = np.unique(self.history[sorted(fact.steps)])

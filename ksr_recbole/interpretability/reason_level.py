@@ -15,7 +15,6 @@ from scipy.sparse import csr_matrix
 from scipy.stats import ttest_rel
 from torch import Tensor
 
-from ksr_recbole.explanation.influence import influences, is_split
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.reasons import COMMON_SHARE, Candidates, SharedFacts
 from ksr_recbole.explanation.value_entities import ValueEntities
@@ -66,7 +65,7 @@ class ReasonLevel:
         rest[:, 0] = -torch.inf
         rest.scatter_(1, items, -torch.inf)
         best = rest.topk(TOP).indices
-        asked = self._asked(items, lengths, best)
+        asked = self._asked(items, lengths, best, scores.gather(1, best))
         histories = self._cases.histories[batch]
         found = SharedFacts.of(self._knowledge, histories, asked)
         n_rows = len(asked.items)
@@ -80,19 +79,11 @@ class ReasonLevel:
             self._delete(kind, batch.start + some, items[some], facts, rest[some], best[some, 0])
         return scores
 
-    def _asked(self, items: Tensor, lengths: Tensor, best: Tensor) -> Candidates:
+    def _asked(self, items: Tensor, lengths: Tensor, best: Tensor, scores: Tensor) -> Candidates:
         """The recommendations of a batch, with what speaks for them."""
-        model, n_items = self._model, len(self._knowledge.item_tokens)
-        candidates = best.cpu().numpy().ravel()
-        owners = np.repeat(np.arange(len(best)), TOP)
-        state = model.advance(items, lengths)
-        attention = model.attention(state.hidden[-1]).double().cpu().numpy()
-        if is_split(model):
-            terms = model.match_terms(state, best)  # type: ignore[operator]  # is_split saw it
-            parts = terms.double().cpu().numpy().reshape(len(owners), -1)
-            return Candidates(candidates, owners, attention, terms=parts)
-        weights = influences(model, items, lengths, best, n_items)
-        return Candidates(candidates, owners, attention, influence=weights)
+        state, told = self._model.advance(items, lengths), scores.double().cpu().numpy()
+        of = self._model, self._knowledge
+        return Candidates.of(*of, (items, lengths), state, best, told)
 
     def _add_strength(self, batch: slice, found: SharedFacts) -> None:
         """By attribute, weight times rarity of the readable reasons of a user's top."""
