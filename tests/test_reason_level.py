@@ -8,12 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import SequenceEvalData
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+from ksr_recbole.explanation import value_entities
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.interpretability import reason_level
 from ksr_recbole.interpretability.measures import measure_explanations
-from ksr_recbole.interpretability.reason_level import _others, paired, without_common
+from ksr_recbole.interpretability.reason_level import (
+    ReasonLevel,
+    _others,
+    paired,
+    without_common,
+)
 from tests.models import make_model
+from tests.toy import toy_values, write_toy
 
 
 def scores_after(model, history):
@@ -35,25 +44,49 @@ def plain_nearest(named, n):
     return chosen
 
 
-@torch.no_grad()
-def plain_user(model, knowledge, history):
-    """Readable share of the top, and the loss without the named items and without the others."""
-    whole = scores_after(model, history)
-    rest = whole.clone()
-    rest[0] = rest[history] = -torch.inf
-    best = rest.topk(reason_level.TOP).indices.tolist()
+def plain_weights(model, knowledge, history, best):
+    """For each item of ``best``: what each fact weighs for it, and all that speaks for it."""
+    whole, facts = scores_after(model, history), knowledge.of_items.toarray() > 0
+    if model.exact is not None:
+        state = model.advance(torch.tensor([history]), torch.tensor([len(history)]))
+        (adds,) = model.exact.read(state.hidden[-1], state.values).tolist()
+        pairs = zip(model.exact.attributes.tolist(), model.exact.entities.tolist(), strict=True)
+        part = dict(zip(pairs, adds, strict=True))
+        named = zip(knowledge.attribute_of.tolist(), knowledge.entity_of.tolist(), strict=True)
+        of_facts = [part.get(pair, 0.0) for pair in named]
+        for item in best:
+            own = [of_facts[fact] for fact in np.flatnonzero(facts[item])]
+            rest = float(whole[item]) - sum(own)
+            yield of_facts, sum(max(each, 0) for each in (*own, rest))
+        return
     losses = []
     for k in range(max(0, len(history) - 50), len(history)):
         without = scores_after(model, history[:k] + history[k + 1 :])
         losses.append((k, (whole - without)[best].tolist()))
+    for row in range(len(best)):
+        of_facts = [
+            sum(lost[row] for k, lost in losses if facts[history[k], fact])
+            for fact in range(facts.shape[1])
+        ]
+        yield of_facts, sum(max(lost[row], 0) for _, lost in losses)
+
+
+@torch.no_grad()
+def plain_user(model, knowledge, history, seen):
+    """Readable share of the top, and for the named items and the others: loss and rank without.
+
+    ``seen`` is what is no candidate: the history, and what the user had before it.
+    """
+    whole = scores_after(model, history)
+    rest = whole.clone()
+    rest[0] = rest[seen] = -torch.inf
+    best = rest.topk(reason_level.TOP).indices.tolist()
     facts = knowledge.of_items.toarray() > 0
     readable, first = 0, None
-    for row, item in enumerate(best):
-        in_favour = sum(max(lost[row], 0) for _, lost in losses)
+    for row, (of_facts, in_favour) in enumerate(plain_weights(model, knowledge, history, best)):
         found = []
-        for fact in np.flatnonzero(facts[item] & facts[history].any(axis=0)):
-            weight = sum(lost[row] for k, lost in losses if facts[history[k], fact])
-            n_with = facts[:, fact].sum()
+        for fact in np.flatnonzero(facts[best[row]] & facts[history].any(axis=0)):
+            weight, n_with = of_facts[fact], facts[:, fact].sum()
             if weight > 0 and weight >= 0.01 * in_favour and n_with <= 0.2 * (len(facts) - 1):
                 found.append((-weight * np.log((len(facts) - 1) / n_with), fact))
         readable += bool(found)
@@ -68,36 +101,97 @@ def plain_user(model, knowledge, history):
     pair = []
     for left_out in (named, others):
         kept = [item for k, item in enumerate(history) if k not in left_out]
-        pair.append(float((whole - scores_after(model, kept))[best[0]]))
+        scores = scores_after(model, kept)
+        above = sum(scores[i] > scores[best[0]] for i in range(1, len(facts)) if i not in seen)
+        pair.append((float((whole - scores)[best[0]]), np.log2(1 + int(above))))
     return readable / len(best), pair
 
 
-def test_the_deletion_test_is_that_of_plain_loops(toy_config, toy_dataset):
-    model = make_model(toy_config(memory_backend="torch"), toy_dataset).eval()
-    config = toy_config(memory_backend="torch")
-    data = SequenceEvalData(config, toy_dataset, "test")
-    told, arrays = measure_explanations(SimpleNamespace(model=model, config=config), data)
-    knowledge, pairs = Knowledge.of(toy_dataset), []
-    for user, share, difference in zip(
-        arrays["reasons/users"], arrays["reasons/readable"], arrays["reasons/reason/loss"],
-        strict=True,
-    ):  # fmt: skip
-        sequences, split = toy_dataset.sequences, toy_dataset.split
+def measured(config):
+    """Dataset, model with all its weights drawn, and what is measured."""
+    dataset = KGSequenceDataset(config)
+    dataset.build()
+    model = make_model(config, dataset).eval()
+    rng = np.random.default_rng(2)
+    with torch.no_grad():
+        for _, parameter in sorted(model.named_parameters()):
+            if parameter.requires_grad:
+                parameter.copy_(torch.from_numpy(rng.normal(0, 0.5, parameter.shape)))
+    data = SequenceEvalData(config, dataset, "test")
+    trainer = SimpleNamespace(model=model, config=config)
+    return dataset, model, *measure_explanations(trainer, data)
+
+
+@pytest.mark.parametrize("changes", [{}, {"train_ratio": 0.5}, {"value_matrix": "exact"}], ids=str)
+def test_the_deletion_test_is_that_of_plain_loops(toy_config, changes):
+    config = toy_config(memory_backend="torch", **changes)
+    dataset, model, told, arrays = measured(config)
+    knowledge, pairs = Knowledge.of(dataset), []
+    sequences, split = dataset.sequences, dataset.split
+    for k, user in enumerate(arrays["reasons/users"]):
         end = int(split.history_end("test")[user])
-        history = sequences.items[sequences.offsets[user] :][:end].tolist()
-        readable, pair = plain_user(model, knowledge, history)
-        assert share == pytest.approx(readable)
+        seen = sequences.items[sequences.offsets[user] :][:end].tolist()
+        history = seen[split.train_start[user] :]
+        readable, pair = plain_user(model, knowledge, history, seen)
+        assert arrays["reasons/readable"][k] == pytest.approx(readable)
+        own = [arrays[f"reasons/reason/{name}"][k] for name in ("loss", "log2_rank")]
         if pair is None:
-            assert np.isnan(difference)
+            assert np.isnan(own).all()
         else:
-            assert difference == pytest.approx(pair[0] - pair[1], abs=1e-9)
+            assert own == pytest.approx(np.subtract(*pair).tolist(), abs=1e-9)
             pairs.append(pair)
-    loss = told["reasons"]["reason"]["loss"]
-    assert len(pairs) == loss["users"] > 5
-    assert [loss["first"], loss["second"]] == pytest.approx(np.mean(pairs, axis=0).tolist())
+    for part, name in enumerate(("loss", "log2_rank")):
+        mean = told["reasons"]["reason"][name]
+        assert len(pairs) == mean["users"] > 2
+        expected = np.mean(pairs, axis=0)[:, part]
+        assert [mean["first"], mean["second"]] == pytest.approx(expected.tolist())
     assert told["reasons"]["readable"] == pytest.approx(arrays["reasons/readable"].mean())
     agreement = told["reasons"]["strongest"]["agreement"]
     assert 0 < agreement["random"] <= 1
+
+
+def test_no_batch_is_larger_for_many_items_and_none_decides_a_figure(toy_config, monkeypatch):
+    config, sizes, read = toy_config(memory_backend="torch"), [], ReasonLevel.read
+
+    def seen(self, batch, items, lengths):
+        sizes.append(batch.stop - batch.start)
+        return read(self, batch, items, lengths)
+
+    monkeypatch.setattr(ReasonLevel, "read", seen)
+    dataset, _, _, whole = measured(config)
+    assert len(sizes) == 1
+    for n_users in (1, 4):
+        sizes.clear()
+        monkeypatch.setattr(value_entities, "_CELLS", n_users * dataset.item_num)
+        _, _, _, parts = measured(config)
+        assert max(sizes) == n_users
+        for name, values in whole.items():
+            np.testing.assert_allclose(parts[name], values, atol=1e-9, err_msg=name)
+    assert np.isfinite(whole["reasons/chance/loss"]).any()
+
+
+def test_who_has_had_nearly_all_items_has_as_many_recommendations_as_are_left(tmp_path):
+    """An item that the user had is none, though ten are asked for."""
+    folder = write_toy(tmp_path / "data", n_users=8, n_items=14)
+    dataset, model, _, arrays = measured(
+        Config("KSR-paper", "toy", None, toy_values(folder, memory_backend="torch"))
+    )
+    knowledge, sequences = Knowledge.of(dataset), dataset.sequences
+    facts, few = knowledge.of_items.toarray() > 0, 0
+    for k, user in enumerate(arrays["reasons/users"]):
+        seen = sequences.items[sequences.offsets[user] :][: dataset.split.valid_end[user]].tolist()
+        left = [i for i in range(1, len(facts)) if i not in seen]
+        weights = plain_weights(model, knowledge, seen, left)
+        rare = facts.sum(axis=0) <= 0.2 * (len(facts) - 1)
+        with torch.no_grad():
+            good = [
+                any(of[f] > 0 and of[f] >= 0.01 * all_ for f in np.flatnonzero(own & rare))
+                for (of, all_), own in zip(weights, facts[left] & facts[seen].any(0), strict=True)
+            ]
+        if len(left) <= reason_level.TOP:
+            assert arrays["reasons/readable"][k] == pytest.approx(np.mean(good))
+            few += 1
+    assert few
 
 
 def test_as_many_others_at_the_nearest_positions():

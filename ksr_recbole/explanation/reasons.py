@@ -154,6 +154,11 @@ class SharedFacts:
         found = (rows, facts, attention, weight, shared.data.astype(np.int64), by_model, common)
         return cls(*(each[order] for each in found))
 
+    def of_rows(self, kept: np.ndarray) -> SharedFacts:
+        """Those of the rows where ``kept`` (``bool [R]``) is true; rows keep their numbers."""
+        mine = kept[self.rows]
+        return SharedFacts(*(each[mine] for each in vars(self).values()))
+
     def first_readable(self, n_rows: int) -> np.ndarray:
         """Position of each row's best reason that is the model's and not common, ``int64 [R]``.
 

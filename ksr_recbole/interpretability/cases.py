@@ -48,6 +48,15 @@ class Cases:
         """How often each user has each item in the history, ``float64 [U, n_items]``."""
         return items_before(self.sequences, self.users, self.starts, self.ends)
 
+    def seen(self, batch: slice) -> np.ndarray:
+        """All items that the users of a slice of ``users`` had before, ``int64 [B, T]``, padded.
+
+        What ``train_ratio`` leaves out is among them, as in the evaluation: no model reads it, and
+        it is no candidate either.
+        """
+        users, ends = self.users[batch], self.ends[batch]
+        return self.sequences.padded(users, np.zeros_like(ends), ends)[0]
+
     @cached_property
     def training_counts(self) -> np.ndarray:
         """Training interactions of each item, ``int64 [n_items]``."""

@@ -63,7 +63,10 @@ def measure_explanations(
     reasons = ReasonLevel(Knowledge.of(dataset), cases, model)
     weights = np.empty((len(cases.users), len(names)))
     model.eval()
-    users = list(batches(len(cases.users), max(cases.ends - cases.starts)))
+    # Of a user are held at once the scores of all items, the history and the memory.
+    memory = model.initial_state(1).values.numel()
+    widest = max(dataset.item_num, int(cases.ends.max()), memory)
+    users = list(batches(len(cases.users), widest))
     getLogger().info(f"Measuring the explanations of {len(cases.users):,} users.")
     with torch.no_grad():
         for batch in Bar(users, desc="Explain    ", disable=not trainer.config["show_progress"]):

@@ -1,8 +1,9 @@
 """Reasons: how many recommendations have one, and whether the items they name matter.
 
-The deletion test leaves the items that a reason names out of the history and looks at the item
+The deletion test leaves the items that have the best fact out of the history and looks at the item
 that was recommended: its score must fall, and its rank grow, more than without as many others at
-the same positions in time.
+the same positions in time.  It is a test of single facts, a value on one attribute each.  A reason
+in words can join several ("Nora Ephron (director, writer)") and then names more items.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ TOP = 10
 WINDOW = 10
 """Latest items that an item may agree with."""
 KINDS = ("reason", "chance")
-"""Whose items are left out: those of the best reason, or of any value shared, drawn at random."""
+"""Which shared fact's items are left out: that of the best one which is the model's and not common,
+or of one drawn at random among all that are not common, whether the model's or not."""
 
 
 class ReasonLevel:
@@ -41,8 +43,8 @@ class ReasonLevel:
 
     def __init__(self, knowledge: Knowledge, cases: Cases, model: KSR) -> None:
         self._knowledge, self._cases, self._model = knowledge, cases, model
-        self._random = np.random.default_rng(0)
         n_users = len(cases.users)
+        self._chance = np.random.default_rng(0).random(n_users)  # so no batch decides what is drawn
         self._readable = np.zeros(n_users)
         self._strength = np.zeros((n_users, len(knowledge.attributes)))
         # By kind: what the score loses, and log2 of the rank, without the named and the others.
@@ -61,19 +63,19 @@ class ReasonLevel:
             The scores of all items after the histories, ``[B, n_items]``.
         """
         scores = _all_scores(self._model, items, lengths)
-        rest = scores.clone()
+        seen = torch.from_numpy(self._cases.seen(batch)).to(scores.device)
+        rest = scores.scatter(1, seen, -torch.inf)
         rest[:, 0] = -torch.inf
-        rest.scatter_(1, items, -torch.inf)
-        best = rest.topk(TOP).indices
-        asked = self._asked(items, lengths, best, scores.gather(1, best))
+        told, best = rest.topk(min(TOP, rest.shape[1]))
+        asked = self._asked(items, lengths, best, told)
         histories = self._cases.histories[batch]
-        found = SharedFacts.of(self._knowledge, histories, asked)
-        n_rows = len(asked.items)
-        first = found.first_readable(n_rows).reshape(-1, TOP)
-        self._readable[batch] = (first >= 0).mean(axis=1)
-        self._add_strength(batch, found)
-        drawn = self._drawn(found, n_rows).reshape(-1, TOP)
-        for kind, chosen in zip(KINDS, (first[:, 0], drawn[:, 0]), strict=True):
+        left = (told > -torch.inf).cpu().numpy()  # false where a user has had nearly all items
+        found = SharedFacts.of(self._knowledge, histories, asked).of_rows(left.ravel())
+        first = found.first_readable(left.size).reshape(left.shape)
+        self._readable[batch] = (first >= 0).sum(axis=1) / np.maximum(left.sum(axis=1), 1)
+        self._add_strength(batch, found, left.shape[1])
+        drawn = self._drawn(batch, found, left.shape[1])
+        for kind, chosen in zip(KINDS, (first[:, 0], drawn), strict=True):
             some = np.flatnonzero(chosen >= 0)
             facts = found.facts[chosen[some]]
             self._delete(kind, batch.start + some, items[some], facts, rest[some], best[some, 0])
@@ -85,19 +87,22 @@ class ReasonLevel:
         of = self._model, self._knowledge
         return Candidates.of(*of, (items, lengths), state, best, told)
 
-    def _add_strength(self, batch: slice, found: SharedFacts) -> None:
-        """By attribute, weight times rarity of the readable reasons of a user's top."""
+    def _add_strength(self, batch: slice, found: SharedFacts, n_best: int) -> None:
+        """By attribute, weight times rarity of all readable facts that a user's top shares."""
         good = found.by_model & ~found.common
         gain = (np.maximum(found.weight, 0) * self._knowledge.rarity[found.facts])[good]
-        users = batch.start + found.rows[good] // TOP
+        users = batch.start + found.rows[good] // n_best
         np.add.at(self._strength, (users, self._knowledge.attribute_of[found.facts[good]]), gain)
 
-    def _drawn(self, found: SharedFacts, n_rows: int) -> np.ndarray:
-        """Of each row one of its shared facts that are not common, at random, or -1."""
-        order = self._random.permutation(np.flatnonzero(~found.common))
-        rows, first = np.unique(found.rows[order], return_index=True)
-        drawn = np.full(n_rows, -1)
-        drawn[rows] = order[first]
+    def _drawn(self, batch: slice, found: SharedFacts, n_best: int) -> np.ndarray:
+        """For each user a shared fact of the first item that is not common, at random, or -1."""
+        mine = np.flatnonzero(~found.common & (found.rows % n_best == 0))
+        mine = mine[np.lexsort((found.facts[mine], found.rows[mine]))]  # weights decide nothing
+        users, first, counts = np.unique(
+            found.rows[mine] // n_best, return_index=True, return_counts=True
+        )
+        drawn = np.full(batch.stop - batch.start, -1)
+        drawn[users] = mine[first + (self._chance[batch][users] * counts).astype(np.int64)]
         return drawn
 
     def _delete(
@@ -110,12 +115,12 @@ class ReasonLevel:
         best: Tensor,
     ) -> None:
         """Leave out what has ``facts [S]``, and as many others; ``rest`` are the scores before."""
-        if not len(users):
-            return
         histories = items.cpu().numpy()
         named = self._having(facts, histories)
         others = _others(named, histories > 0)
         some = np.flatnonzero(others.any(axis=1))
+        if not len(some):
+            return
         users, histories, named, others = (x[some] for x in (users, histories, named, others))
         rest, best = rest[some], best[some]
         own = rest.gather(1, best[:, None])
@@ -151,8 +156,8 @@ class ReasonLevel:
     def _strongest(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         """How often the next item agrees with the latest ones on a value that few items have.
 
-        On the attribute that is strongest in the reasons of the user's recommendations, on the
-        one that agrees most often in training, and on one at random.
+        On the attribute that is strongest over all readable facts that the user's recommendations
+        share with the history, on the one that agrees most often in training, and on one at random.
         """
         knowledge, cases = self._knowledge, self._cases
         rare = without_common(knowledge)
