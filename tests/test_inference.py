@@ -453,6 +453,30 @@ def test_a_user_a_list_and_a_state_are_explained_alike_and_as_from_the_dataset(t
     assert one.item.id == "i9" and one.score == pytest.approx(everything["i9"], rel=1e-4)
 
 
+@pytest.mark.parametrize("exclude_history", [True, False])
+@pytest.mark.parametrize("query", [[], ["i3", "i9"]], ids=str)
+def test_an_item_that_is_asked_for_has_its_rank(rec, query, exclude_history):
+    scores, had = everything(rec, query), query if exclude_history else []
+    asked = ["i9", "i40", max(scores, key=scores.get), min(scores, key=scores.get), "i9"]
+    told = rec.explain(query, items=asked, exclude_history=exclude_history, steps=0)
+    for item, each in zip(asked, told.recommendations, strict=True):
+        rivals = [other for other in scores if other not in (item, *had)]
+        assert each.item.id == item
+        assert each.rank == 1 + sum(scores[other] >= scores[item] for other in rivals)
+        told_of = [c.item.id for r in (*each.reasons, *each.common, *each.shared) for c in r.chosen]
+        assert item not in told_of
+        assert (each.sentence == f"It has rank {each.rank} for somebody new.") == (not query)
+    best = rec.explain(query, 3, exclude_history, steps=0).recommendations
+    assert [each.rank for each in best] == [1, 2, 3]
+    assert all(("model recommends to somebody new" in e.sentence) == (not query) for e in best)
+
+
+def test_equal_scores_count_against_an_item_that_is_asked_for(rec):
+    rec.__dict__["_vectors"] = torch.zeros_like(rec._vectors)
+    (one,) = rec.explain(["i3"], items=["i9"], steps=0).recommendations
+    assert one.rank == len(rec.items) - 1
+
+
 def test_titles_come_with_the_directory_and_one_without_is_still_read(
     trained, toy_folder, tmp_path
 ):

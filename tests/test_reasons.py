@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ksr_recbole.explanation import reasons as reasons_module
-from ksr_recbole.explanation.explain import explain, recommendations_of
+from ksr_recbole.explanation.explain import Asked, explain, recommendations_of
 from ksr_recbole.explanation.influence import influence
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Chosen, Item
@@ -283,10 +283,8 @@ class State:
 
 
 def reasons_in_words(knowledge, adds, history, item):
-    model = Told(knowledge, adds)
-    (told,) = recommendations_of(
-        model, knowledge, np.array(history), State(), np.array([item]), np.array([1.0])
-    )
+    model, asked = Told(knowledge, adds), Asked(np.array([item]), np.array([1.0]))
+    (told,) = recommendations_of(model, knowledge, np.array(history), State(), asked)
     return told
 
 
@@ -311,7 +309,20 @@ def test_the_same_fact_from_two_relations_is_one_reason():
     assert told.sentence == "Nora Ephron (director, writer), like Film 3 and Film 2."
 
 
-def test_a_reason_of_several_facts_weighs_each_item_once(monkeypatch):
+@pytest.fixture
+def left_out(monkeypatch):
+    """What items of the history weigh for the first item, instead of asking a model."""
+
+    def weigh(weights: dict[int, float], n_items: int = 31) -> None:
+        cells = [*weights.values()], ([0] * len(weights), [*weights])
+        lost = csr_matrix(cells, shape=(1, n_items))
+        monkeypatch.setattr(reasons_module, "is_split", lambda model: False)
+        monkeypatch.setattr(reasons_module, "influences", lambda *given: lost)
+
+    return weigh
+
+
+def test_a_reason_of_several_facts_weighs_each_item_once(left_out):
     """Where weights are what the score loses without an item, they are not the attributes'."""
     knowledge = knowledge_of(
         ("director", "Woody Allen", [1, 2, 9]),
@@ -319,13 +330,46 @@ def test_a_reason_of_several_facts_weighs_each_item_once(monkeypatch):
         ("actor", "Mia Farrow", [2, 9]),
         ("genre", "Romance", list(range(1, 20))),
     )
-    lost = csr_matrix(([0.5, 0.25, 0.125], ([0, 0, 0], [1, 2, 3])), (1, len(knowledge.item_tokens)))
-    monkeypatch.setattr(reasons_module, "is_split", lambda model: False)
-    monkeypatch.setattr(reasons_module, "influences", lambda *given: lost)
+    left_out({1: 0.5, 2: 0.25, 3: 0.125})
     told = reasons_in_words(knowledge, [1.0] * 4, [1, 2, 3], 9)
     allen, farrow = told.reasons
     assert allen.labels == ("director", "writer") and allen.weight == pytest.approx(0.875)
     assert farrow.weight == pytest.approx(0.25)
+
+
+def test_a_sentence_names_what_speaks_for_the_item_the_most_first(left_out):
+    knowledge = knowledge_of(("actor", "Meg Ryan", [1, 2, 3, 4, 9]))
+    left_out({1: 2.0, 2: 0.5, 3: -1.0, 4: 0.5})
+    told = reasons_in_words(knowledge, [0.0], [1, 2, 1, 4, 3], 9)
+    (reason,) = told.reasons
+    assert [(c.item.title, c.ago) for c in reason.chosen] == [
+        ("Film 3", 1), ("Film 4", 2), ("Film 1", 3), ("Film 2", 4), ("Film 1", 5),
+    ]  # fmt: skip
+    assert reason.sentence == (
+        "with Meg Ryan: you chose Film 1, Film 4 and 2 more, the first two 3 and 2 choices ago"
+    )
+    assert told.sentence == "With Meg Ryan, like Film 1 and Film 4."
+    left_out({1: 2.0, 2: -0.5, 3: -1.0, 4: 0.0})
+    told = reasons_in_words(knowledge, [0.0], [1, 2, 3], 9)
+    assert told.sentence == "With Meg Ryan, like Film 1."
+    assert told.reasons[0].sentence.endswith("you chose Film 1 and 2 more, the first 3 choices ago")
+    left_out({1: -2.0, 2: -0.5})
+    told = reasons_in_words(knowledge, [0.0], [1, 2], 9)  # none speaks for it: the latest first
+    assert told.shared[0].sentence.endswith("you chose Film 2 and Film 1, 1 and 2 choices ago")
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_an_item_is_no_reason_for_itself(left_out, split):
+    knowledge = knowledge_of(("actor", "Meg Ryan", [1, 2, 9]), ("director", "Ann", [2, 3]))
+    if not split:
+        left_out({1: 2.0, 2: 5.0})
+    told = reasons_in_words(knowledge, [3.0, 4.0], [2, 1, 2], 2)  # asked for, though chosen twice
+    (reason,) = told.reasons
+    assert [c.item.title for c in reason.chosen] == ["Film 1"]
+    assert reason.weight == (3 if split else 2)
+    assert told.sentence == "With Meg Ryan, like Film 1."
+    alone = reasons_in_words(knowledge, [3.0, 4.0], [2, 2], 2)
+    assert alone.reasons == alone.shared == ()
 
 
 def test_what_does_not_speak_for_an_item_is_not_called_a_reason():
@@ -360,13 +404,17 @@ def test_values_in_words(labels, said):
 
 def test_sentences_and_labels():
     chosen = [Chosen(Item(str(k), f"F{k}"), ago) for k, ago in enumerate((1, 5, 12, 40))]
-    said = [sentence_of("with Ann", chosen[:n]) for n in (1, 2, 4)]
+    said = [sentence_of("with Ann", chosen[:n], chosen[: min(n, 2)]) for n in (1, 2, 4)]
+    said.append(sentence_of("with Ann", chosen[:3], [chosen[2], chosen[0]]))
+    said.append(sentence_of("with Ann", chosen[:3], chosen[1:2]))
     assert said == [
         "with Ann: you chose F0, 1 choice ago",
         "with Ann: you chose F0 and F1, 1 and 5 choices ago",
-        "with Ann: you chose F0, F1 and 2 more, the latest 1 and 5 choices ago",
+        "with Ann: you chose F0, F1 and 2 more, the first two 1 and 5 choices ago",
+        "with Ann: you chose F2, F0 and 1 more, the first two 12 and 1 choices ago",
+        "with Ann: you chose F1 and 2 more, the first 5 choices ago",
     ]
     again = [Chosen(Item("a", "Song"), ago) for ago in (2, 3, 9)]  # it was played three times
-    assert sentence_of("by Ann", again) == "by Ann: you chose Song, 2 choices ago"
+    assert sentence_of("by Ann", again, again[:1]) == "by Ann: you chose Song, 2 choices ago"
     assert plain_label("director (dbo)") == plain_label("directed by") == "director"
     assert plain_label("shelf (big)") == "shelf"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,20 @@ from ksr_recbole.explanation.wording import Wording, often_chosen
 from ksr_recbole.explanation.writer import Writer
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
+
+
+class Asked(NamedTuple):
+    """Items to explain.
+
+    Attributes:
+        items: item ids, ``int64 [K]``.
+        scores: their scores, ``[K]``.
+        ranks: their ranks, ``int64 [K]``; ``None`` where they are the best ones in order.
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+    ranks: np.ndarray | None = None
 
 
 def explain(
@@ -62,10 +76,10 @@ def explain(
     with reading(model):
         items = torch.from_numpy(history.items).to(model.item_embedding.weight.device)
         trace = Trace.of(model, items, steps)
-        best, scores = _recommend(model, trace.state, history.seen, recommendations)
+        best = _recommend(model, trace.state, history.seen, recommendations)
         about = str(dataset.config["model"]), str(dataset.dataset_name), str(user)
         knowledge = Knowledge.of(dataset)
-        return explanation(model, knowledge, about, history, trace, (best, scores), top)
+        return explanation(model, knowledge, about, history, trace, best, top)
 
 
 _LOOKED_AT = 20
@@ -98,7 +112,7 @@ def telling_user(model: KSR, dataset: KGSequenceDataset) -> str:
             items = torch.from_numpy(history.items).to(model.item_embedding.weight.device)
             state = Trace.of(model, items, 0).state
             best = _recommend(model, state, history.seen, 10)
-            found = recommendations_of(model, knowledge, history.items, state, *best)
+            found = recommendations_of(model, knowledge, history.items, state, best)
         reasons = {each.reasons[0].entity: each.reasons[0] for each in found if each.reasons}
         told.append(sum(r.rarity * min(len(r.chosen), _NAMED) for r in reasons.values()))
     return str(tokens[users[int(np.argmax(told))]])
@@ -110,7 +124,7 @@ def explanation(
     about: tuple[str, str, str],
     history: History,
     trace: Trace,
-    best: tuple[np.ndarray, np.ndarray],
+    asked: Asked,
     top: int,
 ) -> Explanation:
     """Everything about one history.
@@ -121,14 +135,14 @@ def explanation(
         about: names of the model and of the dataset, and who it is.
         history: what the model read.
         trace: the memory after its last steps, of which there may be none.
-        best: the items to explain, the best first, ``int64 [K]``, and their scores.
+        asked: the items to explain.
         top: how many value entities to show of each attribute.
 
     Raises:
         UserError: an attention or a score is not finite.
     """
     now = attention_now(model, trace.state)
-    check_numbers(bool(np.isfinite(now).all() and np.isfinite(best[1]).all()))
+    check_numbers(bool(np.isfinite(now).all() and np.isfinite(asked.scores).all()))
     return Explanation(
         *about,
         n_interactions=len(history.items),
@@ -139,7 +153,7 @@ def explanation(
         history=tuple(knowledge.item(item) for item in history.items.tolist()),
         often=often_chosen(knowledge, history.items),
         steps=_steps(model, knowledge, history, trace, top),
-        recommendations=recommendations_of(model, knowledge, history.items, trace.state, *best),
+        recommendations=recommendations_of(model, knowledge, history.items, trace.state, asked),
         notes=knowledge.notes,
     )
 
@@ -161,8 +175,7 @@ def recommendations_of(
     knowledge: Knowledge,
     history: np.ndarray,
     state: SequenceState,
-    best: np.ndarray,
-    scores: np.ndarray,
+    asked: Asked,
 ) -> tuple[Recommendation, ...]:
     """Items with their reasons.
 
@@ -171,20 +184,20 @@ def recommendations_of(
         knowledge: what items have.
         history: item ids, the latest last, ``int64 [T]``.
         state: the state after it, of one user.
-        best: item ids, the best first, ``int64 [K]``.
-        scores: their scores, ``[K]``.
+        asked: the items.
     """
     shape = (1, len(knowledge.item_tokens))
     cells = np.zeros(len(history), np.int64), history
     histories = csr_matrix((np.ones(len(history)), cells), shape=shape)
     items, chosen = (
-        torch.from_numpy(each).to(state.hidden.device)[None] for each in (best, history)
+        torch.from_numpy(each).to(state.hidden.device)[None] for each in (asked.items, history)
     )
     length = torch.tensor([len(history)], device=items.device)
-    told = np.asarray(scores, dtype=np.float64)[None]
-    asked = Candidates.of(model, knowledge, (chosen, length), state, items, told)
-    shared = SharedFacts.of(knowledge, histories, asked)
-    return Wording(knowledge, history, shared, asked.influence).recommendations(best, scores)
+    scores = np.asarray(asked.scores, dtype=np.float64)
+    weighed = Candidates.of(model, knowledge, (chosen, length), state, items, scores[None])
+    shared = SharedFacts.of(knowledge, histories, weighed)
+    wording = Wording(knowledge, history, asked.items, shared, weighed.influence)
+    return wording.recommendations(scores, asked.ranks)
 
 
 def check_numbers(finite: bool) -> None:
@@ -225,14 +238,12 @@ def reading(model: KSR) -> Iterator[None]:
         model.train(training)
 
 
-def _recommend(
-    model: KSR, state: SequenceState, seen: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best items in a state, padding and items seen excluded, and their scores."""
+def _recommend(model: KSR, state: SequenceState, seen: np.ndarray, k: int) -> Asked:
+    """The best items in a state, padding and items seen excluded, with their scores."""
     nobody = torch.zeros(1, dtype=torch.long, device=state.hidden.device)
     scores: Tensor = model.all_scores(model.read_state(nobody, state))[0]
     check_numbers(bool(scores[1:].isfinite().all()))
     scores[0] = scores[torch.from_numpy(seen).to(scores.device)] = -torch.inf
     left = int((scores > -torch.inf).sum())
     best = scores.topk(min(k, left))
-    return best.indices.cpu().numpy(), best.values.cpu().numpy()
+    return Asked(best.indices.cpu().numpy(), best.values.cpu().numpy())

@@ -104,7 +104,8 @@ class Reason:
 
     Attributes:
         phrase: in words, such as "directed by Nora Ephron".
-        sentence: the phrase and the items of the history that have it.
+        sentence: the phrase and items of the history that have it: the latest, or with ``left
+            out`` weights (:attr:`Explanation.split`) those that weigh most.
         attributes: positions in :attr:`Explanation.attributes`.
         labels: the attributes in plain words.
         entity: the value entity's id.
@@ -113,7 +114,7 @@ class Reason:
         weight: what speaks for the item by it, see :attr:`Explanation.split`.
         rarity: ``log(items / items that have the value)``.
         n_items: how many items have the value.
-        chosen: the items of the history that have it, the latest first.
+        chosen: the items of the history that have it, the latest first; not the recommended one.
     """
 
     phrase: str
@@ -144,10 +145,11 @@ class Often:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """An item of the top of the full ranking, history excluded.
+    """An item of the top of the full ranking, history excluded; or one that was asked for.
 
     Attributes:
-        rank: from 1.
+        rank: from 1; of an item that was asked for 1 and how many others, history excluded, have
+            its score or a higher one.
         item: the item.
         score: Eq. 10.
         sentence: why, in one sentence.

@@ -86,12 +86,12 @@ class Candidates:
         """What speaks for the items of ``rows [P]`` by ``facts [P]``, ``float64 [P]``.
 
         It is the part of the score that the fact itself adds; or what the items of the history
-        that have the fact weigh, each left out alone.
+        that have the fact weigh, each left out alone, but for the row's item itself.
         """
-        if not len(rows):
-            return np.zeros(0)
-        found = self._speaking if self.parts is not None else self._speaking @ knowledge.of_items
-        return np.asarray(found[rows, facts]).ravel()
+        if self.parts is not None:
+            return _cells(self.parts, rows, facts)
+        found = csr_matrix(self._speaking @ knowledge.of_items)
+        return _cells(found, rows, facts) - _cells(self._speaking, rows, self.items[rows])
 
     def in_favour(self) -> np.ndarray:
         """All that speaks for each row's item, ``float64 [R]``: the sum of what is above 0."""
@@ -115,9 +115,9 @@ class SharedFacts:
         attention: of the fact's attribute, among the attributes that the item has,
             ``float64 [P]``.
         weight: what speaks for the item by it, ``float64 [P]``, see :meth:`Candidates.weights`.
-        times: how often the history has the fact, ``int64 [P]``.
+        times: how often the history has the fact, without the row's item, ``int64 [P]``.
         by_model: whether that is a reason of the model's, ``bool [P]``.
-        common: whether most items have the value, ``bool [P]``.
+        common: whether more than a fifth of the items have the value, ``bool [P]``.
     """
 
     rows: np.ndarray
@@ -138,12 +138,14 @@ class SharedFacts:
             asked: the candidates.
 
         Returns:
-            Within a row the model's own reasons first, values that most items have last; then by
-            weight times rarity, the smaller fact first where it is equal.
+            Within a row the model's own reasons first, common values last; then by weight times
+            rarity, the smaller fact first where it is equal.  An item is no reason for itself.
         """
         had = csr_matrix(histories @ knowledge.of_items)
         shared = knowledge.of_items[asked.items].multiply(had[asked.owners]).tocoo()
-        rows, facts = shared.row.astype(np.int64), shared.col.astype(np.int64)
+        times = shared.data - _cells(histories, asked.owners, asked.items)[shared.row]
+        others = times > 0
+        rows, facts = (each[others].astype(np.int64) for each in (shared.row, shared.col))
         attributes = knowledge.attribute_of[facts]
         attention = among_own(knowledge, asked)[rows, attributes]
         weight = asked.weights(knowledge, rows, facts)
@@ -151,7 +153,7 @@ class SharedFacts:
         common = knowledge.n_items_with[facts] > COMMON_SHARE * (len(knowledge.item_tokens) - 1)
         gain = np.maximum(weight, 0) * knowledge.rarity[facts]
         order = np.lexsort((facts, -gain, common, ~by_model, rows))
-        found = (rows, facts, attention, weight, shared.data.astype(np.int64), by_model, common)
+        found = (rows, facts, attention, weight, times[others].astype(np.int64), by_model, common)
         return cls(*(each[order] for each in found))
 
     def of_rows(self, kept: np.ndarray) -> SharedFacts:
@@ -169,6 +171,11 @@ class SharedFacts:
         found = np.full(n_rows, -1)
         found[rows] = good[first]
         return found
+
+
+def _cells(matrix: csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """What stands at ``rows[k], columns[k]``, ``float64 [P]``; SciPy wants at least one cell."""
+    return np.asarray(matrix[rows, columns]).ravel() if len(rows) else np.zeros(0)
 
 
 def attention_now(model: KSR, state: SequenceState) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
 
 from ksr_recbole.explanation.knowledge import Knowledge
-from ksr_recbole.explanation.parts import Chosen, Item, Often, Reason, Recommendation
+from ksr_recbole.explanation.parts import Chosen, Often, Reason, Recommendation
 from ksr_recbole.explanation.reasons import COMMON_SHARE, SharedFacts
 
 MOST = 8
@@ -19,7 +19,7 @@ _LOOKED_AT = 40
 """Facts of one kind among which those are found: several facts may be one reason."""
 
 _NAMED = 2
-"""Items of the history that a sentence names."""
+"""Items of the history that a sentence names at most."""
 
 _PLAIN = {
     "starring": "actor", "directed by": "director", "written by": "writer",
@@ -56,16 +56,20 @@ def phrase_of(labels: Sequence[str], value: str) -> str:
     return _PHRASES.get(labels[0], f"{labels[0]}: {{}}").replace("{}", value)
 
 
-def sentence_of(phrase: str, chosen: Sequence[Chosen]) -> str:
-    """A phrase with the latest items of the history that share it."""
-    different = _once(chosen)
-    named = different[:_NAMED]
+def sentence_of(phrase: str, chosen: Sequence[Chosen], named: Sequence[Chosen]) -> str:
+    """A phrase with some of the items of the history that share it.
+
+    Args:
+        phrase: what they share.
+        chosen: all of them.
+        named: those that the sentence names, each once.
+    """
     titles = [each.item.title for each in named]
-    if more := len(different) - len(named):
+    if more := len(_once(chosen)) - len(named):
         titles.append(f"{more:,} more")
     ago = _listed([f"{each.ago:,}" for each in named])
-    choices = "choice" if named[-1].ago == 1 else "choices"
-    those = ", the latest" if more else ","
+    choices = "choice" if len(named) == 1 and named[0].ago == 1 else "choices"
+    those = "," if not more else ", the first" if len(named) == 1 else ", the first two"
     return f"{phrase}: you chose {_listed(titles)}{those} {ago} {choices} ago"
 
 
@@ -127,25 +131,34 @@ class Wording:
     Attributes:
         knowledge: names everything.
         history: item ids, the latest last, ``int64 [T]``.
-        found: what the recommendations share with it; row ``k`` is recommendation ``k``.
+        items: ids of the recommended items, ``int64 [K]``.
+        found: what they share with it; row ``k`` is recommendation ``k``.
         influence: what each item of the history weighs, where weights are that, ``[K, n]``.
     """
 
     knowledge: Knowledge
     history: np.ndarray
+    items: np.ndarray
     found: SharedFacts
     influence: csr_matrix | None = None
 
-    def recommendations(self, best: np.ndarray, scores: np.ndarray) -> tuple[Recommendation, ...]:
-        """The recommended items ``[K]``, the best first, with their scores and reasons."""
+    def recommendations(
+        self, scores: np.ndarray, ranks: np.ndarray | None = None
+    ) -> tuple[Recommendation, ...]:
+        """The items with their reasons.
+
+        Args:
+            scores: their scores, ``[K]``.
+            ranks: their ranks, ``int64 [K]``; by default they are the best ones, in order.
+        """
         had = csc_matrix(self.knowledge.of_items[self.history])
         return tuple(
-            self._recommendation(had, k, self.knowledge.item(item), float(score))
-            for k, (item, score) in enumerate(zip(best.tolist(), scores, strict=True))
+            self._recommendation(had, row, score, None if ranks is None else int(ranks[row]))
+            for row, score in enumerate(scores.tolist())
         )
 
     def _recommendation(
-        self, had: csc_matrix, row: int, item: Item, score: float
+        self, had: csc_matrix, row: int, score: float, rank: int | None
     ) -> Recommendation:
         found = self.found
         mine = np.arange(*np.searchsorted(found.rows, [row, row + 1]))
@@ -154,9 +167,42 @@ class Wording:
             self._reasons(had, mine[kind])
             for kind in (by_model & ~common, by_model & common, ~by_model & ~common)
         )
-        known = len(self.history) > 0
-        sentence = _why(reasons, folded, shared) if known else FOR_SOMEBODY_NEW
-        return Recommendation(row + 1, item, score, sentence, reasons, folded, shared)
+        if len(self.history):
+            sentence = self._why(row, reasons, folded, shared)
+        else:
+            sentence = FOR_SOMEBODY_NEW if rank is None else RANK_FOR_SOMEBODY_NEW.format(rank)
+        item, place = self.knowledge.item(int(self.items[row])), rank or row + 1
+        return Recommendation(place, item, score, sentence, reasons, folded, shared)
+
+    def _why(
+        self,
+        row: int,
+        reasons: Sequence[Reason],
+        common: Sequence[Reason],
+        shared: Sequence[Reason],
+    ) -> str:
+        """One sentence for a recommendation."""
+        if reasons or common:
+            first = (*reasons, *common)[0]
+            titles = [each.item.title for each in self._named(row, first.chosen)]
+            return f"{first.phrase[0].upper()}{first.phrase[1:]}, like {_listed(titles)}."
+        if shared:
+            return f"{NOT_THE_MODELS}: {shared[0].phrase}."
+        return "It shares nothing that is known of it with your history."
+
+    def _named(self, row: int, chosen: Sequence[Chosen]) -> list[Chosen]:
+        """Which items a sentence names: the latest of those that share the fact.
+
+        Where an item of the history has a weight of its own, those with the largest one instead,
+        and none that speaks against the recommendation unless all do.
+        """
+        different = _once(chosen)
+        if self.influence is not None:
+            steps = len(self.history) - np.array([each.ago for each in different])
+            weights = self.influence[row, self.history[steps]].toarray().ravel()
+            order = np.argsort(-weights, kind="stable")  # of equal ones the latest first
+            different = [different[k] for k in order if weights[k] > 0] or different
+        return different[:_NAMED]
 
     def _reasons(self, had: csc_matrix, rows: np.ndarray) -> tuple[Reason, ...]:
         kept: list[_Fact] = []
@@ -167,18 +213,19 @@ class Wording:
                 same.add(fact)
             elif len(kept) < MOST:
                 kept.append(fact)
-        return tuple(self._reason(fact, self._weight(fact, rows[0])) for fact in kept)
+        return tuple(self._reason(int(self.found.rows[rows[0]]), fact) for fact in kept)
 
     def _weight(self, fact: _Fact, row: int) -> float:
         """What speaks for the item: the parts of what it names, or each of its items once."""
         if self.influence is None:
             return sum(weight for weight, _ in fact.weights.values())
         items = np.unique(self.history[sorted(fact.steps)])
-        return float(self.influence[int(self.found.rows[row]), items].sum())
+        return float(self.influence[row, items].sum())
 
     def _fact(self, had: csc_matrix, row: int) -> _Fact:
         fact = int(self.found.facts[row])
         steps = had.indices[had.indptr[fact] : had.indptr[fact + 1]]
+        steps = steps[self.history[steps] != self.items[self.found.rows[row]]]  # not itself
         weight, attention = float(self.found.weight[row]), float(self.found.attention[row])
         knowledge = self.knowledge
         return _Fact(
@@ -190,7 +237,7 @@ class Wording:
             float(knowledge.rarity[fact]),
         )
 
-    def _reason(self, fact: _Fact, weight: float) -> Reason:
+    def _reason(self, row: int, fact: _Fact) -> Reason:
         attributes = tuple(fact.weights)
         labels = _different(plain_label(self.knowledge.attributes[a].label) for a in attributes)
         n = len(self.history)
@@ -201,13 +248,13 @@ class Wording:
         phrase = phrase_of(labels, fact.value)
         return Reason(
             phrase,
-            sentence_of(phrase, chosen),
+            sentence_of(phrase, chosen, self._named(row, chosen)),
             attributes,
             labels,
             self.knowledge.entity_tokens[fact.entity],
             fact.value,
             sum(attention for _, attention in fact.weights.values()),
-            weight,
+            self._weight(fact, row),
             fact.rarity,
             fact.n_items,
             chosen,
@@ -236,14 +283,7 @@ NOT_THE_MODELS = "Shares with your history (not the model's reason)"
 
 
 FOR_SOMEBODY_NEW = "This is what the model recommends to somebody new."
+"""Of one of the best items, where there is no history."""
 
-
-def _why(reasons: Sequence[Reason], common: Sequence[Reason], shared: Sequence[Reason]) -> str:
-    """One sentence for a recommendation."""
-    if reasons or common:
-        first = (*reasons, *common)[0]
-        titles = [each.item.title for each in _once(first.chosen)[:_NAMED]]
-        return f"{first.phrase[0].upper()}{first.phrase[1:]}, like {_listed(titles)}."
-    if shared:
-        return f"{NOT_THE_MODELS}: {shared[0].phrase}."
-    return "It shares nothing that is known of it with your history."
+RANK_FOR_SOMEBODY_NEW = "It has rank {:,} for somebody new."
+"""Of an item that was asked for there."""

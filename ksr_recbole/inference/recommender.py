@@ -16,7 +16,7 @@ from torch import Tensor
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PAIRS
-from ksr_recbole.explanation.explain import check_numbers, explanation
+from ksr_recbole.explanation.explain import Asked, check_numbers, explanation
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation
 from ksr_recbole.explanation.trace import History, Trace
@@ -284,7 +284,8 @@ class Recommender:
             steps: after how many of the last items the memory is shown; 0 for none, which is
                 quicker.
             top: how many value entities to show of each attribute after a step.
-            items: explain these items, in this order, instead of the ``k`` best.
+            items: explain these items, in this order, instead of the ``k`` best; their ranks are
+                among all items, or all but the history's.
 
         Returns:
             What :func:`ksr_recbole.explain` returns.
@@ -300,11 +301,10 @@ class Recommender:
         state = self.start(user_or_items)
         if items is None:
             found = self.recommend(state, k, exclude_history)
-            best, scores = self._item_ids([token for token, _ in found]), [s for _, s in found]
+            tokens, scores = [token for token, _ in found], [score for _, score in found]
+            asked = Asked(self._item_ids(tokens), np.array(scores))
         else:
-            best = self._item_ids(items)
-            users = torch.zeros(1, dtype=torch.long, device=self.device)
-            scores = self._scores(users, state.memory)[0][torch.from_numpy(best)].tolist()
+            asked = self._ranked(self._item_ids(items), state, exclude_history)
         read = state.seen.all()[self._unread(state) :]
         history = History(read, np.empty(0), read)
         known = self._user_tokens[state.user] if state.user else ""
@@ -312,8 +312,19 @@ class Recommender:
         trace = Trace.at(self.model, state.memory)
         if steps and len(read):
             trace = Trace.of(self.model, torch.from_numpy(read).to(self.device), steps)
-        told = best, np.asarray(scores, dtype=np.float64)
-        return explanation(self.model, knowledge, about, history, trace, told, top)
+        return explanation(self.model, knowledge, about, history, trace, asked, top)
+
+    def _ranked(self, items: np.ndarray, state: UserState, exclude_history: bool) -> Asked:
+        """Items with their scores and ranks; equal scores count as ranked above."""
+        users = torch.zeros(1, dtype=torch.long, device=self.device)
+        scores = self._scores(users, state.memory)[0]
+        check_numbers(bool(scores[1:].isfinite().all()))
+        excluded = np.append(state.seen.all() if exclude_history else [], 0).astype(np.int64)
+        rivals = scores.index_fill(0, torch.from_numpy(excluded).to(self.device), -torch.inf)
+        own = scores[torch.from_numpy(items).to(self.device)]
+        as_good = len(rivals) - torch.searchsorted(rivals.sort().values, own).cpu().numpy()
+        ranks = as_good + np.isin(items, excluded)  # else it is among the rivals itself
+        return Asked(items, own.double().cpu().numpy(), ranks)
 
     def _unread(self, state: UserState) -> int:
         """How many of the items seen were never read (``train_ratio`` left them out)."""
