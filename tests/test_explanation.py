@@ -33,7 +33,7 @@ from ksr_recbole.explanation.labels import (
     relation_labels,
 )
 from ksr_recbole.explanation.page import page
-from ksr_recbole.explanation.parts import Chosen, Reason, Recommendation
+from ksr_recbole.explanation.parts import Chosen, Item, Reason, Recommendation
 from ksr_recbole.explanation.terminal import abbreviations, render
 from ksr_recbole.explanation.trace import History, Trace, rank_values
 from ksr_recbole.explanation.trained import load_trained
@@ -409,6 +409,29 @@ def test_the_short_view_has_24_lines_however_much_there_is(many):
     assert len(render(many).splitlines()) <= 24
 
 
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_what_the_short_view_leaves_out_is_marked(many, ascii_only):
+    few = replace(many, recommendations=many.recommendations[:1] * 7)
+    item = replace(few.recommendations[0].item, title="Opera in four acts " * 3)
+    long = replace(few.recommendations[0], item=item)
+    dot = "..." if ascii_only else "…"
+    for others, marked in (((), False), ((long,) * 3, True)):
+        shown = replace(few, recommendations=(replace(long, item=Item("1", "A")),) * 7 + others)
+        lines = render(shown, ascii_only=ascii_only).splitlines()
+        (first,) = (k for k, line in enumerate(lines) if line.startswith("Then: "))
+        last = lines[first + 1] or lines[first]
+        assert last.endswith(dot) == marked and cell_len(last) <= 80
+
+
+def test_the_view_of_an_exact_memory_names_no_equation_of_the_papers_memory(many):
+    for kind in ("private", "exact"):
+        for full in (False, True):
+            said = render(replace(many, value_matrix=kind), 400, full=full)
+            assert ("Eq. 6" in said) == (kind != "exact")
+            assert ("of the reading weights" in said) == (kind == "exact")
+    assert "Sec. 5.4" not in said
+
+
 def test_colours_are_for_terminals_and_change_no_letter(many):
     plain, coloured = render(many, full=True), render(many, colour=True, full=True)
     assert "\x1b" not in plain and "\x1b[" in coloured
@@ -550,8 +573,30 @@ def test_the_heat_map_is_walked_with_the_arrow_keys(opened, many):
     assert many.attributes[second].label in opened.text_content("#cell")
     opened.keyboard.press("Home")
     opened.keyboard.press("ArrowUp")
+    assert not opened.is_visible("#ranking")
     opened.keyboard.press("Enter")
     assert opened.text_content("#step-number") == "18 of 20"
+    assert opened.is_visible("#ranking")
+
+
+def test_a_click_in_the_heat_map_shows_its_values(opened):
+    opened.click("#attention-title")
+    assert not opened.is_visible("#ranking")
+    opened.click("#heat tbody tr:nth-child(17) td:nth-child(2)")
+    assert opened.is_visible("#ranking") and opened.text_content("#step-number") == "17 of 20"
+
+
+def test_a_page_of_an_exact_memory_names_no_equation_of_the_papers_memory(browser, many, tmp_path):
+    file = tmp_path / "page.html"
+    for kind in ("private", "exact"):
+        file.write_text(page(replace(many, value_matrix=kind)), encoding="utf-8")
+        view = browser.new_page()
+        view.goto(file.as_uri())
+        view.click("#words-title")
+        said = view.inner_text("#memory")
+        assert ("Eq. 8-9" in said, "Eq. 6" in said) == (kind != "exact",) * 2
+        assert ("share of the weights" in said) == (kind == "exact")
+        view.close()
 
 
 # Checkpoints and the command line --------------------------------------------------------------

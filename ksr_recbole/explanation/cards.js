@@ -37,7 +37,7 @@ function card(each, press) {
   if (!rest.length && !each.common.length && !shared.length) return item;
   const more = make("details", undefined, {class: "more"});
   more.append(make("summary", "more"));
-  for (const [what, reasons] of [["", rest], ["Most items have these too:", each.common],
+  for (const [what, reasons] of [["", rest], ["More than a fifth of the items have these too:", each.common],
       ["Shares with your history (not the model's reason):", shared]]) {
     if (!reasons.length) continue;
     if (what) more.append(make("p", what, {class: "faint"}));

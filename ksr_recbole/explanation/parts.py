@@ -53,7 +53,8 @@ class AttributeView:
     """One attribute after one step, in the order of :attr:`Explanation.attributes`.
 
     Attributes:
-        weight: its attention (Eq. 6); the weights of a step sum to one.
+        weight: its attention (Eq. 6; with an exact memory its share of the reading weights); the
+            weights of a step sum to one.
         values: the entities nearest to the value vector, nearest first.
         right: the entities that the next interaction's item has, wherever they are ranked;
             empty if it has none or is not known yet.
@@ -151,7 +152,7 @@ class Recommendation:
         rank: from 1; of an item that was asked for 1 and how many others, history excluded, have
             its score or a higher one.
         item: the item.
-        score: Eq. 10.
+        score: Eq. 10; with an exact memory a part for each of the item's values is added.
         sentence: why, in one sentence.
         reasons: the model's own, by weight and rarity: values with at least 1 % of all that
             speaks for the item.
@@ -178,7 +179,8 @@ class Explanation:
         dataset: the dataset's name.
         user: the user's id in the ``.inter`` file.
         n_interactions: length of the history the model read.
-        value_matrix: ``private``, or ``shared`` by all users (Sec. 5.3).
+        value_matrix: ``private``, ``shared`` by all users (Sec. 5.3), or ``exact``: value entities
+            themselves, which is no memory of the paper's.
         split: what a reason's weight is. ``exact``: what its value adds to the score, which is
             a sum; ``left out``: by how much the score falls if its items are left out of the
             history, each alone, of the latest 50.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from io import StringIO
+from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -39,6 +40,30 @@ _WEIGHTS = {
     "left out": "Before a reason stands by how much the score falls if its items are left out of "
     "the history, each alone, of the latest 50.",
 }
+_COMMON = "more than 1 item in 5 too"
+"""What stands before values that so many items have (:data:`reasons.COMMON_SHARE`)."""
+
+
+class _Words(NamedTuple):
+    """What a view calls what it shows; only the paper's memory is that of the paper's equations."""
+
+    looks_at: str
+    attention: str
+    nearest: str
+
+
+_PAPERS = _Words(
+    "attention, Eq. 6",
+    "Attention over the attributes after each interaction (Eq. 6)",
+    "Value entities, nearest first by L1 distance (Sec. 5.4)",
+)
+_EXACT = _Words(
+    "shares of the reading weights",
+    "Attention: each attribute's share of the reading weights",
+    "Value entities, nearest first by L1 distance to the mean of those chosen",
+)
+"""Of a memory of exact values."""
+
 _BELOW = 2
 """Right entities shown of those below the nearest ones."""
 
@@ -88,6 +113,7 @@ class _View:
         self.shades = PLAIN_SHADES if ascii_only else SHADES
         self.mark, self.dot = ("*", "...") if ascii_only else ("✓", "…")
         self.order = explanation.by_attention()
+        self.words = _EXACT if explanation.value_matrix == "exact" else _PAPERS
 
     def heading(self) -> None:
         e = self.shown
@@ -129,14 +155,14 @@ class _View:
         e = self.shown
         parts = [f"{e.attributes[a].label} {_percent(e.attention[a])}" for a in self.order[:_FIRST]]
         self.console.print()
-        self._line(Text(f"The model looks at: {', '.join(parts)} (attention, Eq. 6)."))
+        self._line(Text(f"The model looks at: {', '.join(parts)} ({self.words.looks_at})."))
 
     # Attention ------------------------------------------------------------------------------
 
     def attention(self) -> None:
         """The heat map: a row for each interaction, a column for each attribute."""
         steps = self.shown.steps
-        self._title("Attention over the attributes after each interaction (Eq. 6)")
+        self._title(self.words.attention)
         columns = self._columns()
         codes = abbreviations([self.shown.attributes[a].label for a in columns])
         largest = max(step.attributes[a].weight for step in steps for a in columns)
@@ -206,7 +232,7 @@ class _View:
 
     def values(self) -> None:
         """What the memory held nearest before the last interaction, and holds now."""
-        self._title("Value entities, nearest first by L1 distance (Sec. 5.4)")
+        self._title(self.words.nearest)
         steps = self.shown.steps
         before = steps[-2] if len(steps) > 1 else None
         if before is not None:
@@ -261,7 +287,7 @@ class _View:
                 self._line(Text(f"     {reason.weight:+.3f} {reason.sentence}"))
             if not own:
                 self._line(Text(f"     {each.sentence}"))
-            self._folded("most items too", each.common)
+            self._folded(_COMMON, each.common)
             self._folded("shared, not the model's reason", () if own else each.shared[:_SHOWN])
 
     def _folded(self, what: str, reasons: Sequence[Reason]) -> None:
@@ -275,9 +301,13 @@ class _View:
         self.console.print(Text(f"\n{text}", "bold underline"))
 
     def _paragraph(self, text: str, lines: int | None = None) -> None:
-        """Text in as many lines as it needs, or no more than ``lines``."""
+        """Text in as many lines as it needs, or no more than ``lines``, the last one marked."""
         wrapped = Text(text).wrap(self.console, self.console.width)
-        for line in wrapped[: lines or len(wrapped)]:
+        if lines and len(wrapped) > lines:
+            last = wrapped[lines - 1]
+            last.truncate(self.console.width - len(self.dot))
+            last.append(self.dot)
+        for line in wrapped[:lines]:
             self._line(line)
 
     def _line(self, text: Text) -> None:
