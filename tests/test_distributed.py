@@ -507,6 +507,22 @@ def test_an_address_of_another_machine():
         Meeting(Hosts(1, 2, "192.0.2.1", free_port(), 0), 1)
 
 
+@pytest.mark.parametrize("ip", ["0.0.0.0", "0", "::"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_all_addresses_of_a_machine_tell_no_network(monkeypatch, ip, offset):
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    with pytest.raises(UserError, match=f"ip is '{ip}'.* means all addresses"):
+        Meeting(Hosts(1, 2, ip, free_port(), offset), 1)
+    assert Meeting(Hosts(2, 2, ip)).interface  # on one machine only loopback is used
+    if ip == "::":
+        return  # there may be no such address
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    port = free_port()
+    first, other = Hosts(1, 2, ip, port, 0), Hosts(1, 2, "127.0.0.1", port, 1)
+    meetings = in_threads(lambda: Meeting(first, 60), lambda: Meeting(other, 60))
+    assert [type(each) for each in meetings] == [Meeting, Meeting]
+
+
 def test_a_stranger_neither_ends_a_run_nor_prints(monkeypatch):
     port = free_port()
     first, second = met(port)

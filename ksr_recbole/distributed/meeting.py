@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import secrets
 import socket
@@ -76,6 +77,8 @@ class Meeting:
         self._tokens = {event: secrets.token_hex(_DIGITS // 2) for event in _EVENTS}
         self._others: list[dict[str, str]] = []
         deadline = time.monotonic() + seconds
+        if hosts.several:
+            _check_one_address(hosts.ip)
         if hosts.first:
             listener = _listen(hosts)
             self.address, self.port = listener.getsockname()[:2]
@@ -256,6 +259,26 @@ def _in_time(call: Callable[[], T], seconds: float | None = None) -> T:
     if error is not None:
         raise error
     return cast(T, value)
+
+
+def _check_one_address(ip: str) -> None:
+    """Refuse all addresses of a machine, which do not tell on which network processes talk.
+
+    Gloo would take the interface of the machine's name, often the loopback one.
+
+    Raises:
+        UserError: the address means all, and the environment does not name an interface.
+    """
+    if os.environ.get("GLOO_SOCKET_IFNAME"):
+        return
+    with suppress(OSError, UnicodeError):  # told by who listens there or connects
+        found = {entry[4][0] for entry in socket.getaddrinfo(ip, None)}
+        if any(ip_address(str(each).split("%")[0]).is_unspecified for each in found):
+            raise UserError(
+                f"Config key ip is '{ip}', which means all addresses of a machine and does not "
+                "tell on which network the processes shall talk; give the address of the machine "
+                "that starts process 0, or set GLOO_SOCKET_IFNAME to the name of an interface."
+            )
 
 
 def _listen(hosts: Hosts) -> socket.socket:
