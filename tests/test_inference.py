@@ -26,8 +26,9 @@ from ksr_recbole import Recommender, digests, one_step, save_model
 from ksr_recbole.__main__ import main
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import load_dataset
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.inference import recommender as recommender_module
+from ksr_recbole.inference.content import _check_tokens
 from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.prepare import make_trainer
@@ -315,6 +316,36 @@ def test_a_model_directory_is_replaced_and_nothing_else_is(trained, directory, t
     assert (other / "thesis.tex").read_text() == "precious"
     (tmp_path / "empty").mkdir()
     assert trained.save(tmp_path / "empty")
+
+
+def test_what_only_has_the_names_of_a_model_directory_is_not_replaced(
+    trained, directory, tmp_path, capsys
+):
+    own = (directory / MANIFEST).read_text()
+    place = tmp_path / "extension"
+    place.mkdir()
+    (place / "config.json").write_text('{"mine": 1}')
+    for text in ('{"manifest_version": 3}', "[]", "{", own.replace("KSR", "GRU"), "\udcff"):
+        (place / MANIFEST).write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(UserError, match=r"is damaged.*is not replaced"):
+            trained.save(place)
+    (place / MANIFEST).unlink()
+    os.mkfifo(place / MANIFEST)  # nobody waits for it
+    status, _, said = command(capsys, f"--output={place}", f"--checkpoint={trained.checkpoint}")
+    assert status == 2 and "is not replaced" in said and len(said.splitlines()) == 1
+    assert (place / "config.json").read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (["[PAD]"], "has no token of 'user'"),
+        (["[PAD]", "u", "u"], "has the same token of 'user' twice"),
+    ],
+)
+def test_users_without_tokens_or_with_the_same_are_told_apart(tokens, said):
+    with pytest.raises(DamagedFileError, match=said):
+        _check_tokens({"user": tokens, "item": ["[PAD]", "i"]}, {})
 
 
 def test_a_full_disk_leaves_what_was_there(trained, directory, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from ksr_recbole.registry import model_class
 from ksr_recbole.trainer.weights import difference, no_larger_than, problem_in_sizes
 
 _UNFIT = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, AttributeError)
-"""What making a model of options ends in that no model has, besides a :class:`UserError`."""
+"""Errors that PyTorch raises if no model can have these options."""
 
 OF_THE_MACHINE = {"memory_backend": "auto"}
 """Options that belong to the machine a model runs on, not to the model."""

@@ -115,8 +115,10 @@ def _check_tokens(tokens: Mapping[str, list[str]], weights: Mapping[str, Tensor]
             raise DamagedFileError(f"tokens.json has no {kind}")
     for kind, each in tokens.items():
         rows = weights.get(f"{kind}_embedding.weight")
-        if len(each) < 2 or len(set(each)) < len(each):
-            raise DamagedFileError(f"tokens.json has the same {ascii(kind)[:40]} twice, or none")
+        if len(each) < 2:
+            raise DamagedFileError(f"tokens.json has no token of {ascii(kind)[:40]}")
+        if len(set(each)) < len(each):
+            raise DamagedFileError(f"tokens.json has the same token of {ascii(kind)[:40]} twice")
         if rows is not None and rows.ndim and len(rows) != len(each):
             told = f"{len(each)} tokens of {kind} and {len(rows)} vectors"
             raise DamagedFileError(f"there are {told}")

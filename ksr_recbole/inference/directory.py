@@ -58,17 +58,26 @@ def check_replaceable(directory: str | os.PathLike[str]) -> None:
     """Refuse a place where something else than a model directory would be lost.
 
     Raises:
-        UserError: it is a file, or a directory that holds more than a model.
+        UserError: it is a file, or a directory that holds no model, a damaged manifest, or more.
     """
     path = Path(directory)
     if not os.path.exists(path):  # or its name is too long: writing says so
         return
     found = {p.name for p in path.iterdir()} if path.is_dir() else {path.name}
-    if found and (MANIFEST not in found or found - {MANIFEST, *FILES}):
+    if found and (found - {MANIFEST, *FILES} or not _is_own(path / MANIFEST)):
         raise UserError(
-            f"{path} exists and is no model directory (or holds other files too), so it is not "
-            "replaced; choose a directory that does not exist yet."
+            f"{path} exists and is no model directory (or its {MANIFEST} is damaged, or it holds "
+            "other files too), so it is not replaced; choose a directory that does not exist yet."
         )
+
+
+def _is_own(manifest: Path) -> bool:
+    """Whether a file is a model's manifest as it was written, not that of another program."""
+    try:
+        content = parse_object(read_regular(manifest, _SMALL).decode("utf-8"))
+        return digests.unsealed(content, _DIGEST).get("kind") == KIND
+    except (OSError, UnicodeDecodeError, DamagedFileError):
+        return False
 
 
 def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Path:
