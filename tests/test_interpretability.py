@@ -426,7 +426,7 @@ def test_attributes_that_cannot_be_ranked(toy_folder, exact_config):
 
 
 def test_models_without_a_memory_are_refused(exact_config, toy_dataset, toy_folder):
-    with pytest.raises(UserError, match="Linear has no value vectors"):
+    with pytest.raises(UserError, match="Linear has no memory of attributes"):
         measured(exact_config(), toy_dataset, torch.nn.Linear(1, 1))
     values = toy_values(toy_folder)
     values = {key: value for key, value in values.items() if key != "eval_args"}

@@ -201,7 +201,9 @@ def recommendations_of(
 
 
 def check_numbers(finite: bool) -> None:
-    """Refuse what weights so large that numbers overflow have led to.
+    """Raise an error if a score or an attention is not finite.
+
+    Very large weights cause this.
 
     Raises:
         UserError: not all numbers are finite.
@@ -210,12 +212,26 @@ def check_numbers(finite: bool) -> None:
         raise UserError("The model's numbers are not finite; train again, or save it again.")
 
 
-def _check_fit(model: Any, dataset: Any) -> None:
-    if not isinstance(model, KSR):
+def with_memory(kind: type[Any], name: str) -> type[KSR]:
+    """The class of a model, once it is one that explanations can be of.
+
+    Args:
+        kind: the class.
+        name: what the user calls the model.
+
+    Raises:
+        UserError: it has no memory of attributes.
+    """
+    if not issubclass(kind, KSR):
         raise UserError(
-            f"The model {type(model).__name__} has no memory of attributes to explain; "
-            "give a KSR model."
+            f"The model {name} has no memory of attributes to explain; give KSR, KSR-paper or "
+            "KSR-exact."
         )
+    return kind
+
+
+def _check_fit(model: Any, dataset: Any) -> None:
+    with_memory(type(model), type(model).__name__)
     same = model.n_items == dataset.item_num and np.array_equal(
         model.attributes.cpu().numpy(), dataset.attributes
     )

@@ -12,7 +12,8 @@ import torch
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
-from ksr_recbole.errors import UnusableCheckpointError, UserError
+from ksr_recbole.errors import UnusableCheckpointError
+from ksr_recbole.explanation.explain import with_memory
 from ksr_recbole.invocation import TRAIN
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.names import check_name
@@ -61,7 +62,7 @@ def load_trained(
         path = _newest(model or "KSR", dataset or "ml-100k", values.get("checkpoint_dir", "saved"))
     content = checkpoint.load(path)
     _check_content(path, content, {"model": model, "dataset": dataset})
-    kind = _class_with_memory(content["model"])
+    kind = with_memory(model_class(content["model"]), content["model"])
     checkpoint.check_evaluated(path, content)
     config = config_of(content, values)
     data = cast(KGSequenceDataset, dataset_of(path, content, config))  # all that KSR runs on
@@ -70,19 +71,10 @@ def load_trained(
 
 
 def _newest(model: str, dataset: str, folder: str) -> Path:
-    _class_with_memory(model)
+    with_memory(model_class(model), model)
     check_name(dataset, "dataset")
     train = f"{TRAIN} --model={model} --dataset={dataset}"
     return checkpoint.newest(folder, model, dataset, f"train one with `{train}`")
-
-
-def _class_with_memory(name: str) -> type[KSR]:
-    found = model_class(name)
-    if not issubclass(found, KSR):
-        raise UserError(
-            f"The model {name} has no memory of attributes to explain; give KSR or KSR-paper."
-        )
-    return found
 
 
 def _check_content(

@@ -16,7 +16,7 @@ from torch import Tensor
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PAIRS
-from ksr_recbole.explanation.explain import Asked, check_numbers, explanation
+from ksr_recbole.explanation.explain import Asked, check_numbers, explanation, with_memory
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation
 from ksr_recbole.explanation.trace import History, Trace
@@ -173,11 +173,8 @@ class Recommender:
             UserError: the model has no memory, or its directory no names.
         """
         saved = self._saved
-        if not isinstance(self.model, KSR):
-            raise UserError(
-                f"The model {self.model_name} has no memory of attributes to explain; "
-                "give a KSR model."
-            )
+        with_memory(type(self.model), self.model_name)
+        assert isinstance(self.model, KSR)
         if saved.names is None or saved.facts is None:
             raise UserError(
                 "The model directory was written before it held names and attributes, which "

@@ -18,8 +18,8 @@ import torch
 from ksr_recbole.bars import Bar
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
-from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import ModelScorer
+from ksr_recbole.explanation.explain import with_memory
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.value_entities import ValueEntities, batches
 from ksr_recbole.interpretability.attribute_level import attribute_level
@@ -50,11 +50,8 @@ def measure_explanations(
         UserError: the model has no memory, or no attribute can be ranked.
     """
     model, dataset = trainer.model, cast(KGSequenceDataset, data.dataset)
-    if not isinstance(model, KSR):
-        raise UserError(
-            f"The model {type(model).__name__} has no value vectors over attributes to explain "
-            "with; choose KSR or KSR-paper."
-        )
+    with_memory(type(model), type(model).__name__)
+    assert isinstance(model, KSR)
     entities = ValueEntities.of(dataset)
     cases = Cases.of(dataset.sequences, dataset.split, data)
     names = [str(dataset.field2id_token[dataset.relation_field][a]) for a in entities.attributes]
