@@ -12,7 +12,7 @@ import codecs
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO
@@ -170,13 +170,12 @@ def _checked(
     encoding: str | None,
 ) -> dict[str, str]:
     """The types of a file's columns, once all of its rows were looked at."""
-    with (
-        open_as_utf8(path, encoding) as file,
-        closing(whole_lines(path, file, BLOCK_BYTES)) as blocks,
-    ):
+    with open_as_utf8(path, encoding) as file:
         types: dict[str, str] | None = None
         n_rows = 0
-        for line, block in _without_blank_end(blocks):
+        # No thread reads ahead: that the two wait for each other took longer than the reading.
+        blocks = iter(lambda: file.read(BLOCK_BYTES), b"")
+        for line, block in _without_blank_end(whole_lines(path, blocks)):
             if types is None:
                 header, _, block = block.partition(b"\n")
                 types = _check_header(path, header + b"\n", required, separator)

@@ -1,7 +1,7 @@
 """What all readers of text files share: blocks of whole lines, and sentences on a wrong line.
 
 A file is read in blocks of whole lines, so that memory does not grow with it; ``.gz`` files are
-unpacked on the way.  A thread reads ahead while a block is looked at.
+unpacked on the way.  A thread reads ahead of raw files while a block is looked at.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
+
+import numpy as np
 
 from ksr_recbole.bars import Bar
 from ksr_recbole.errors import UserError
@@ -26,6 +28,8 @@ PROGRESS_BYTES = 1 << 26
 """Files smaller than this are read without a progress bar."""
 
 _LONGEST_LINE = 1 << 26
+
+_NEWLINE = ord("\n")
 
 _LONE_RETURN = re.compile(rb"\r(?!\n)")
 
@@ -71,7 +75,8 @@ def text_blocks(
                 total=size, unit="B", unit_scale=True, desc=f"Reading {path.name}", delay=1.0,
                 disable=size < PROGRESS_BYTES, leave=False,
             ) as bar:  # fmt: skip
-                for first_line, text in whole_lines(path, file, block_bytes or BLOCK_BYTES):
+                pieces = _read_ahead(file, block_bytes or BLOCK_BYTES)
+                for first_line, text in whole_lines(path, pieces):
                     bar.update(raw.tell() - bar.n)
                     unpacked += len(text)
                     _check_ratio(path, unpacked, raw.tell() if is_gzip else unpacked)
@@ -98,29 +103,36 @@ def _check_ratio(path: Path, unpacked: int, read: int) -> None:
         )
 
 
-def whole_lines(path: Path, file: Lines, size: int) -> Generator[tuple[int, bytes], None, None]:
-    """The rest of a file as ``(number of the first line from here, whole lines)``.
+def _read_ahead(file: Lines, size: int) -> Iterator[bytes]:
+    """The rest of a file in pieces, the next of which is unpacked meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(file.read, size)
+        while piece := upcoming.result():
+            upcoming = thread.submit(file.read, size)
+            yield piece
+
+
+def whole_lines(path: Path, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The text of some pieces as ``(number of the first line from here, whole lines)``.
 
     Raises:
         UserError: a line has no end.
     """
     rest, line = b"", 1
-    with ThreadPoolExecutor(1) as thread:
-        upcoming = thread.submit(file.read, size)
-        while chunk := upcoming.result():
-            upcoming = thread.submit(file.read, size)
-            text = rest + chunk
-            cut = text.rfind(b"\n") + 1
-            if cut:
-                yield line, text[:cut]
-                line += text.count(b"\n", 0, cut)
-            rest = text[cut:]
-            if len(rest) > max(_LONGEST_LINE, size):
-                check_returns(path, rest, line)
-                raise UserError(
-                    f"{path}, line {line}: more than {_LONGEST_LINE >> 20} MiB without a line end; "
-                    "expected a text file (if it is an archive, unpack it)."
-                )
+    for piece in pieces:
+        text = rest + piece
+        cut = text.rfind(b"\n") + 1
+        if cut:
+            yield line, text[:cut]
+            # Many times as fast as text.count where lines are short.
+            line += np.count_nonzero(np.frombuffer(text, np.uint8, cut) == _NEWLINE)
+        rest = text[cut:]
+        if len(rest) > max(_LONGEST_LINE, len(piece)):
+            check_returns(path, rest, line)
+            raise UserError(
+                f"{path}, line {line}: more than {_LONGEST_LINE >> 20} MiB without a line end; "
+                "expected a text file (if it is an archive, unpack it)."
+            )
     if rest:
         yield line, rest + b"\n"
 
@@ -161,7 +173,7 @@ def check_returns(path: Path, text: bytes, first_line: int, *, even_quoted: bool
     Raises:
         UserError: there is one; with its line.
     """
-    if text.count(b"\r") == text.count(b"\r\n"):
+    if b"\r" not in text or text.count(b"\r") == text.count(b"\r\n"):
         return
     for found in _LONE_RETURN.finditer(text):
         start = text.rfind(b"\n", 0, found.start()) + 1
