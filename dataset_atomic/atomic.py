@@ -23,6 +23,7 @@ from dataset_atomic.atomic_files import (
     open_as_utf8,
 )
 from dataset_atomic.held import held_or
+from dataset_atomic.ids import Ids, numbered
 from dataset_atomic.layout import Layout
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import replacing
@@ -61,20 +62,30 @@ def scan_atomic(
 
 
 def read_ids(
-    path: str | os.PathLike[str], required: Mapping[str, str], layout: Layout = RECBOLES
-) -> pl.DataFrame:
-    """The required columns of a file that was checked before, with ids as ``pl.Categorical``.
+    path: str | os.PathLike[str],
+    required: Mapping[str, str],
+    kinds: Sequence[Sequence[str]],
+    layout: Layout = RECBOLES,
+) -> tuple[list[Ids], pl.DataFrame]:
+    """The required columns of a file that was checked before.
 
-    Whatever is of another type than ``token`` is text.
+    Args:
+        path: the file.
+        required: type of each column.
+        kinds: those of ids, columns of one kind together.
+        layout: how the file is written.
+
+    Returns:
+        The ids of each kind, and the other columns as text.
     """
-    ids = [name for name, kind in required.items() if kind == "token"]
 
-    def read() -> pl.DataFrame:
-        # First the whole columns: Polars takes three times as long for pieces of them.
+    def read() -> tuple[list[Ids], pl.DataFrame]:
         frame = scan_checked(path, columns_of(path, layout), layout).select(*required).collect()
-        return frame.with_columns(pl.col(ids).cast(pl.Categorical))
+        ids = [numbered({name: frame[name] for name in names}) for names in kinds]
+        return ids, frame.drop(name for names in kinds for name in names)
 
-    return held_or(path, ("ids", tuple(sorted(required.items())), layout), read)
+    what = ("ids", tuple(required.items()), tuple(map(tuple, kinds)), layout)
+    return held_or(path, what, read)
 
 
 def read_atomic(

@@ -73,6 +73,14 @@ class Layout:
         """Columns of ``.kg``: head, relation and tail."""
         return self.head, self.relation, self.tail
 
+    @property
+    def kinds_of_id(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """The columns of ids in a file of each suffix, those of one kind together."""
+        return {
+            "inter": ((self.user,), (self.item,)),
+            "kg": ((self.head, self.tail), (self.relation,)),
+        }
+
     def inter_paths(self, folder: Path, name: str) -> list[Path]:
         """The files that hold the interactions of a dataset."""
         if not self.files:

@@ -125,7 +125,7 @@ def whole_lines(path: Path, pieces: Iterable[bytes]) -> Iterator[tuple[int, byte
         if cut:
             yield line, text[:cut]
             # Many times as fast as text.count where lines are short.
-            line += np.count_nonzero(np.frombuffer(text, np.uint8, cut) == _NEWLINE)
+            line += int(np.count_nonzero(np.frombuffer(text, np.uint8, cut) == _NEWLINE))
         rest = text[cut:]
         if len(rest) > max(_LONGEST_LINE, len(piece)):
             check_returns(path, rest, line)

@@ -10,6 +10,7 @@ import polars as pl
 
 from dataset_atomic.atomic import RECBOLES, atomic_path, read_ids, scan_atomic
 from dataset_atomic.atomic_files import check_atomic_file, steady_dataset
+from dataset_atomic.ids import Ids
 from dataset_atomic.layout import Layout
 from ksr_recbole.errors import shown
 
@@ -70,12 +71,14 @@ def describe_table1(
     needed = {layout.user: "token", layout.item: "token"}
     needed |= {layout.time: "float"} if timed else {}
     with steady_dataset(folder, name, layout.files):
-        parts = [_ids(path, needed, layout) for path in layout.inter_paths(Path(folder), name)]
-        inter = pl.concat([part.select(layout.user, layout.item) for part in parts])
-        items = inter[layout.item].unique()
+        paths = layout.inter_paths(Path(folder), name)
+        parts = [_ids(path, "inter", needed, layout) for path in paths]
+        users, items = (
+            pl.concat([ids.tokens for ids in kind]).unique() for kind in zip(*parts, strict=True)
+        )
         graph = _of_graph(items, folder, name, layout) if has_graph(folder, name) else {}
-    users = inter[layout.user].n_unique()
-    return Table1(name, interactions=len(inter), items=len(items), users=users, **graph)
+    n = sum(len(users.numbers[layout.user]) for users, _ in parts)
+    return Table1(name, interactions=n, items=len(items), users=len(users), **graph)
 
 
 def scan_inter(
@@ -135,15 +138,16 @@ def _of_graph(
     """What the knowledge graph of a dataset with these items counts."""
     pair = [layout.item, layout.entity]
     linked = scan_atomic(atomic_path(folder, name, "link"), pair, layout).collect()[layout.item]
-    kg = _ids(atomic_path(folder, name, "kg"), dict.fromkeys(layout.triple, "token"), layout)
+    needed = dict.fromkeys(layout.triple, "token")
+    entities, relations = _ids(atomic_path(folder, name, "kg"), "kg", needed, layout)
     return {
-        "linked_items": int(items.cast(pl.String).is_in(linked.implode()).sum()),
-        "entities": pl.concat([kg[layout.head], kg[layout.tail]]).n_unique(),
-        "relations": kg[layout.relation].n_unique(),
-        "triples": len(kg),
+        "linked_items": int(items.is_in(linked.implode()).sum()),
+        "entities": len(entities.tokens),
+        "relations": len(relations.tokens),
+        "triples": len(relations.numbers[layout.relation]),
     }
 
 
-def _ids(path: Path, required: dict[str, str], layout: Layout) -> pl.DataFrame:
+def _ids(path: Path, suffix: str, required: dict[str, str], layout: Layout) -> list[Ids]:
     check_atomic_file(path, required, layout.separator, layout.encoding)
-    return read_ids(path, required, layout)
+    return read_ids(path, required, layout.kinds_of_id[suffix], layout)[0]

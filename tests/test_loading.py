@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import pytest
 from dataset_atomic import atomic
 from dataset_atomic.atomic_files import check_atomic_file
 from dataset_atomic.held import holding
+from dataset_atomic.ids import numbered
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.repaired_loading import strings_as_objects
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
-from ksr_recbole.dataset.tokens import as_categoricals, joint_codes
+from ksr_recbole.dataset.tokens import TokenIds, as_categoricals, joint_codes
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import atomic_data
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
@@ -164,20 +166,47 @@ def drawn(n: int, seed: int) -> list[str]:
     return [WORDS[k] for k in np.random.default_rng(seed).integers(len(WORDS), size=n)]
 
 
+def coded(**lists: list[str]) -> dict[str, pd.Categorical]:
+    return as_categoricals(numbered({name: pl.Series(each) for name, each in lists.items()}))
+
+
 def test_ids_are_coded_by_their_first_appearance_in_all_columns_of_their_kind():
     heads, tails = drawn(50, 0), ["first", *drawn(49, 1)]
-    columns = [pl.Series(each).cast(pl.Categorical) for each in (heads, tails)]
-    made = as_categoricals(columns)
+    made = coded(head=heads, tail=tails)
     codes, tokens = pd.factorize(np.array([*heads, *tails], dtype=object))
-    assert [*made[0].codes, *made[1].codes] == codes.tolist()
-    assert all(each.categories.tolist() == tokens.tolist() for each in made)
-    assert [each.tolist() for each in made] == [heads, tails]
+    assert [*made["head"].codes, *made["tail"].codes] == codes.tolist()
+    assert all(each.categories.tolist() == tokens.tolist() for each in made.values())
+    assert [each.tolist() for each in made.values()] == [heads, tails]
+
+
+def test_ids_of_one_hash_are_told_apart(monkeypatch):
+    expected, hashed, seeds = coded(head=drawn(50, 0)), pl.Series.hash, []
+
+    def of_one(column: pl.Series, seed: int = 0) -> pl.Series:
+        seeds.append(seed)
+        return hashed(column, seed) % (2 if seed == 0 else 2**63)
+
+    monkeypatch.setattr(pl.Series, "hash", of_one)
+    assert coded(head=drawn(50, 0))["head"].equals(expected["head"])
+    assert seeds == [0, 1]
+
+
+def test_the_ids_of_tokens_are_those_of_the_arrays_as_they_are_now():
+    arrays = {"a": np.array(["[PAD]", "x", "y"])}
+    arrays["b"] = arrays["a"]
+    ids = TokenIds(arrays)
+    assert ids == {"a": {"[PAD]": 0, "x": 1, "y": 2}, "b": {"[PAD]": 0, "x": 1, "y": 2}}
+    assert ids["a"] is ids["b"] and "c" not in ids
+    arrays["b"] = np.append(arrays["b"], "z")
+    assert ids["b"]["z"] == 3 and "z" not in ids["a"]
+    again = pickle.loads(pickle.dumps(ids))
+    assert again == ids
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_joint_codes_are_those_of_all_columns_one_after_the_other(seed):
     lists = [drawn(30, seed), drawn(20, seed + 10), ["new", *drawn(5, seed + 20)]]
-    first, second = as_categoricals([pl.Series(a).cast(pl.Categorical) for a in lists[:2]])
+    first, second = coded(first=lists[0], second=lists[1]).values()
     frame = pd.DataFrame({"first": first})[7:]  # a filter leaves categories without a row
     objects = pd.Series([*lists[2], np.nan], dtype=object)
     codes, tokens = joint_codes([frame["first"], pd.Series(second), objects])

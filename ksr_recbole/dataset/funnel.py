@@ -14,7 +14,7 @@ import numpy as np
 from recbole.utils import FeatureType
 
 from dataset_atomic.layout import Layout
-from ksr_recbole.dataset.tokens import joint_codes
+from ksr_recbole.dataset.tokens import joint_codes, n_distinct
 from ksr_recbole.errors import UserError, shown
 
 
@@ -35,7 +35,7 @@ class Counts:
     @classmethod
     def of(cls, frame: Any, user: str, item: str) -> Counts:
         """Counts of a ``pandas.DataFrame`` with the columns ``user`` and ``item``."""
-        return cls(len(frame), frame[user].nunique(), frame[item].nunique())
+        return cls(len(frame), n_distinct(frame[user]), n_distinct(frame[item]))
 
     def minus(self, other: Counts) -> Counts:
         """How many are here and not in ``other``."""

@@ -12,13 +12,14 @@ from recbole.data.dataset import KnowledgeBasedDataset
 from recbole.utils import FeatureType
 
 from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache, DamagedFileError
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
-from ksr_recbole.dataset.tokens import joint_codes
+from ksr_recbole.dataset.tokens import TokenIds, found_in, joint_codes
 from ksr_recbole.errors import UserError, shown
 
 NO_LINK = "item without a link to an entity with triples"
@@ -81,6 +82,10 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return False
         return True
 
+    def _get_preset(self) -> None:
+        super()._get_preset()
+        self.field2token_id = TokenIds(self.field2id_token)
+
     def _needed(self, suffix: str) -> dict[str, str]:
         graph = {
             "kg": (self.head_entity_field, self.relation_field, self.tail_entity_field),
@@ -89,10 +94,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         return dict.fromkeys(graph.get(suffix, ()), "token") or super()._needed(suffix)
 
     def _kinds_of_id(self, suffix: str) -> Sequence[Sequence[str]]:
-        return {
-            "inter": ([self.uid_field], [self.iid_field]),
-            "kg": ([self.head_entity_field, self.tail_entity_field], [self.relation_field]),
-        }.get(suffix, ())
+        return Layout.of(self.config).kinds_of_id.get(suffix, ())
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         check_present(self.config, self.dataset_name, "kg", "link")
@@ -172,10 +174,9 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         Unlike RecBole's, an entity stays linked as long as one of its items does, and an item
         of ``.item`` without interactions has no link.
         """
-        items = set(self.item2entity).intersection(self.inter_feat[self.iid_field].unique())
-        wanted, entities = set(self.item2entity.values()), set()
-        for end in (self.head_entity_field, self.tail_entity_field):
-            entities |= wanted.intersection(self.kg_feat[end].unique())
+        items = found_in([self.inter_feat[self.iid_field]], self.item2entity)
+        ends = [self.kg_feat[end] for end in (self.head_entity_field, self.tail_entity_field)]
+        entities = found_in(ends, self.item2entity.values())
         self.item2entity = {
             item: entity
             for item, entity in self.item2entity.items()
@@ -197,11 +198,9 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         codes, found = joint_codes([feat[field] for feat, field, _ in remap_list])
         ends = np.cumsum([len(feat) for feat, _, _ in remap_list])[:-1]
-        names = ["[PAD]", *found]
-        array, id_of = np.array(names), dict(zip(names, range(len(names)), strict=True))
+        tokens = np.array(["[PAD]", *found])
         for (feat, field, _), new in zip(remap_list, np.split(codes + 1, ends), strict=True):
-            if field not in self.field2id_token:
-                self.field2id_token[field], self.field2token_id[field] = array, id_of
+            self.field2id_token.setdefault(field, tokens)
             feat[field] = new
 
     def _merge_item_and_entity(self) -> None:
@@ -215,15 +214,17 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         items, entities = (
             self.field2id_token[field] for field in (self.iid_field, self.head_entity_field)
         )
-        entity_id = self.field2token_id[self.head_entity_field]
         first = set(self.entity2item.values())
         linked = np.fromiter((token in first for token in items.tolist()), bool, len(items))
         order = np.argsort(linked, kind="stable")
         item_map = np.empty_like(order)
         item_map[order] = np.arange(len(items))
-        item_id = self._give_ids(self.alias["item_id"], item_map, items[order])
-        old = np.array([entity_id[entity] for entity in self.entity2item], np.int64)
-        new = np.array([item_id[item] for item in self.entity2item.values()], np.int64)
+        self._give_ids(self.alias["item_id"], item_map, items[order])
+        item_id = self.field2token_id[self.iid_field]
+        old_id = {e: k for k, e in enumerate(entities.tolist()) if e in self.entity2item}
+        new_id = {entity: item_id[item] for entity, item in self.entity2item.items()}
+        old = np.array([old_id[entity] for entity in new_id], np.int64)
+        new = np.array([*new_id.values()], np.int64)
         others = np.ones(len(entities), bool)
         others[0] = others[old] = False
         entity_map = np.zeros(len(entities), np.int64)
@@ -231,18 +232,13 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         entity_map[others] = np.arange(len(items), len(items) + np.count_nonzero(others))
         tokens = np.concatenate([items[order], entities[others]])
         tokens[new] = entities[old]
-        entity_id = self._give_ids(self.alias["entity_id"], entity_map, tokens)
+        self._give_ids(self.alias["entity_id"], entity_map, tokens)
         self.field2id_token[self.entity_field] = tokens
-        self.field2token_id[self.entity_field] = entity_id
         self.item_entities = np.arange(len(items))
         for item, entity in self.item2entity.items():
-            self.item_entities[item_id[item]] = entity_id[entity]
+            self.item_entities[item_id[item]] = new_id[entity]
 
-    def _give_ids(
-        self, fields: Iterable[str], id_map: np.ndarray, tokens: np.ndarray
-    ) -> dict[str, int]:
-        """Other ids for the tokens of some fields; gives the id of each token."""
-        id_of = dict(zip(tokens.tolist(), range(len(tokens)), strict=True))
+    def _give_ids(self, fields: Iterable[str], id_map: np.ndarray, tokens: np.ndarray) -> None:
+        """Other ids for the tokens of some fields."""
         for field in fields:
-            self._reset_ent_remapID(field, id_map, tokens, id_of)
-        return id_of
+            self._reset_ent_remapID(field, id_map, tokens, {})  # which TokenIds makes

@@ -98,15 +98,15 @@ def with_ids(
     Raises:
         UserError: what should be a number is none, with its line.
     """
-    ids = read_ids(path, required, layout)
+    kinds, texts = read_ids(path, required, kinds_of_id, layout)
     found: dict[str, Any] = {}
-    for columns in kinds_of_id:
-        made = as_categoricals([ids[name] for name in columns])
-        found |= dict(zip(columns, made, strict=True))
+    for ids in kinds:
+        found |= as_categoricals(ids)
     rest = {name: kind for name, kind in types.items() if name not in found}
-    texts = ids if rest.keys() <= required.keys() else _texts(path, list(rest), layout)
+    if not rest.keys() <= required.keys():
+        texts = _texts(path, list(rest), layout)
     frame = _as_frame(path, texts, rest, layout)
-    return pd.DataFrame({**found, **frame}, columns=list(types))
+    return pd.DataFrame({**found, **frame}, columns=list(types), copy=False)
 
 
 def _as_frame(
@@ -434,7 +434,7 @@ def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
         same = [k for k, other in enumerate(stored) if other is array]
         tokens[field] = same[0] if same else len(stored)
         if not same:
-            arrays[f"tokens.{len(stored)}"] = _packed(array)
+            arrays[f"tokens.{len(stored)}"] = _packed(array.tolist())
             stored.append(array)
     arrays["links"] = _packed([token for pair in dataset.item2entity.items() for token in pair])
     meta: dict[str, Any] = {"tokens": tokens}
@@ -498,11 +498,8 @@ def _restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
     dataset.user_feat = dataset.item_feat = None
     dataset.feat_name_list = list(_FRAMES)
     dataset.item_entities = arrays["item_entities"]
-    stored = {k: _unpacked(arrays[f"tokens.{k}"]) for k in set(meta["tokens"].values())}
-    ids = {k: {token: n for n, token in enumerate(tokens)} for k, tokens in stored.items()}
-    as_arrays = {k: np.array(tokens) for k, tokens in stored.items()}
-    dataset.field2id_token = {field: as_arrays[k] for field, k in meta["tokens"].items()}
-    dataset.field2token_id = {field: ids[k] for field, k in meta["tokens"].items()}
+    stored = {k: np.array(_unpacked(arrays[f"tokens.{k}"])) for k in {*meta["tokens"].values()}}
+    dataset.field2id_token |= {field: stored[k] for field, k in meta["tokens"].items()}
     pairs = _unpacked(arrays["links"])
     dataset.item2entity = dict(zip(pairs[::2], pairs[1::2], strict=True))
     dataset.entity2item = {}
@@ -517,10 +514,9 @@ def _restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
     dataset.funnel = DataFunnel.from_json(meta["funnel"])
 
 
-def _packed(tokens: Any) -> np.ndarray:
+def _packed(tokens: Iterable[str]) -> np.ndarray:
     # A token cannot hold a line end: it came from a line of a file.
-    listed = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
-    return np.frombuffer("\n".join(map(str, listed)).encode(), np.uint8)
+    return np.frombuffer("\n".join(tokens).encode(), np.uint8)
 
 
 def _unpacked(data: np.ndarray) -> list[str]:
