@@ -20,7 +20,7 @@ from ksr_recbole.config.decisions import (
     READ_BY_RECBOLES_MODELS,
     READ_BY_SEQUENCE_MODELS,
 )
-from ksr_recbole.config.literals import read_yaml
+from ksr_recbole.config.literals import keys_in, read_yaml
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import CONFIGS, source_of
 from ksr_recbole.registry import MODELS, recboles_name
@@ -68,7 +68,7 @@ def _keys_below(folder: Path) -> set[str]:
 
 
 def _keys_of(file: Path) -> set[str]:
-    return set(read_yaml(file)) - {_BASED_ON}
+    return keys_in(file) - {_BASED_ON}
 
 
 def model_options(name: str) -> dict[str, Any]:

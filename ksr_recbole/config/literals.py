@@ -219,6 +219,21 @@ def read_yaml(path: Path, texts: Collection[str] = (), what: str = "Config file"
     return values
 
 
+def keys_in(path: Path) -> set[str]:
+    """The keys in a YAML file that is shipped, read by libyaml where PyYAML has it.
+
+    Reading the 150 files of RecBole and this project as :func:`read_yaml` does takes a third of
+    a second.
+    """
+    try:
+        return set(yaml.load(read_regular(path), Loader=_FASTEST) or {})
+    except (OSError, yaml.YAMLError):  # which that function explains
+        return set(read_yaml(path))
+
+
+_FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 @lru_cache(maxsize=64)
 def _content_of(text: str, texts: frozenset[str]) -> Any:
     # PyYAML takes 5 ms for a file of this project, and each of many configurations reads some ten.

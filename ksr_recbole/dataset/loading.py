@@ -145,16 +145,18 @@ def order_of(times: pl.Series) -> np.ndarray | None:
 
 
 def _without_quotes(text: pl.Series) -> pl.Series:
-    quoted = text.str.contains(r'^".*"$').fill_null(False)
-    if not quoted.any():
+    if not text.str.starts_with('"').any():  # a tenth of the time of the pattern
         return text
+    quoted = text.str.contains(r'^".*"$').fill_null(False)
     bare = text.str.slice(1, text.str.len_chars() - 2).str.replace_all('""', '"', literal=True)
     return text.zip_with(~quoted, bare)
 
 
 def _numbers(text: pl.Series, path: str | os.PathLike[str], name: str) -> np.ndarray:
-    text = text.str.strip_chars()
     numbers = text.cast(pl.Float64, strict=False)
+    if numbers.null_count() > text.null_count():
+        text = text.str.strip_chars()
+        numbers = text.cast(pl.Float64, strict=False)
     odd = np.flatnonzero((numbers.is_null() & text.is_not_null()).to_numpy())
     values = numbers.to_numpy(writable=True)
     for row in odd:  # "+5", which Python reads, and what stands for a missing number
