@@ -115,8 +115,10 @@ def _make(config: Any, name: str, folder: Path, own: OwnGraph | None) -> None:
         if name not in CONVERTERS and name not in downloadable():
             known = choose_from(name, available_datasets(), "the datasets are").removesuffix(".")
             raise UserError(
-                f"There is no dataset named '{name}'{known}; for your own, put {name}.inter, .kg "
-                f"and .link into {folder}, or into FOLDER/{name} and add --data_path=FOLDER."
+                f"There is no dataset named '{name}'{known}; make your own from two tables with "
+                f"`python -m dataset_atomic convert csv --dataset={name} --raw=sales.csv "
+                f"--items=items.csv`, or put {name}.inter, .kg and .link into {folder}, or into "
+                f"FOLDER/{name} and add --data_path=FOLDER."
             )
         _convert(name, folder, usual_places(name) if usual else [folder], may_download)
 
