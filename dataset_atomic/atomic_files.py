@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import math
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -20,11 +21,12 @@ from typing import BinaryIO
 import numpy as np
 
 from dataset_atomic.held import held_or
-from dataset_atomic.layout import Layout
+from dataset_atomic.layout import COLUMNS, KEYS, Layout
 from dataset_atomic.lines import Lines, check_returns, decoded, empty_column, whole_lines
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular, open_regular
 from ksr_recbole.one_step import steady
+from ksr_recbole.text import counted
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 """Types that RecBole knows; a header's columns read ``name:type``."""
@@ -228,21 +230,41 @@ def _check_header(
     header = decoded(path, 1, line.rstrip(b"\r\n"))
     check_returns(path, line.rstrip(b"\r\n"), 1, even_quoted=True)
     if header.startswith("\ufeff"):
-        raise UserError(f"{path} begins with a byte-order mark; save it as UTF-8 without one.")
+        raise UserError(
+            f"{path} begins with a byte-order mark; save it as UTF-8 without one, or read it with "
+            "--encoding=utf-8-sig."
+        )
     types: dict[str, str] = {}
     for column in header.split(separator):
         name, _, field_type = column.partition(":")
         if not name or field_type not in FIELD_TYPES:
+            found = _separator_in(header)
+            correct = f"correct it, or the separator {separator!r}"
+            if found is not None:
+                correct = f"its columns are separated by {found!r}, so add {_as_argument(found)}"
             raise UserError(
                 f"{path}, line 1: column {shown(repr(column))} of the header is not `name:type` "
-                f"with a type among {', '.join(FIELD_TYPES)}; correct it, or the "
-                f"separator {separator!r}."
+                f"with a type among {', '.join(FIELD_TYPES)}; {correct}."
             )
         if name in types:
             raise UserError(f"{path}, line 1: column {shown(repr(name))} occurs twice; remove one.")
         types[name] = field_type
     _check_required(path, types, required)
     return types
+
+
+def _separator_in(header: str) -> str | None:
+    """The usual separator that makes a header's columns ``name:type``; ``None`` if none does."""
+    for separator in ("\t", ",", ";", "|", " "):
+        parts = [column.partition(":") for column in header.split(separator)]
+        if len(parts) > 1 and all(name and kind in FIELD_TYPES for name, _, kind in parts):
+            return separator
+    return None
+
+
+def _as_argument(separator: str) -> str:
+    value = "\\t" if separator == "\t" else separator
+    return shlex.join([f"--field_separator={value}"])
 
 
 def _check_required(
@@ -252,14 +274,24 @@ def _check_required(
         if name not in types:
             raise UserError(
                 f"{path}, line 1: the header has no column {shown(repr(name))} but "
-                f"{shown(', '.join(types))}; add `{example}` or correct the name in the "
-                "configuration."
+                f"{shown(', '.join(types))}; add `{example}` or {_how_to_name(path, name)}."
             )
         if isinstance(required, Mapping) and types[name] != required[name]:
             raise UserError(
                 f"{path}, line 1: column {shown(repr(name))} has type {shown(repr(types[name]))}; "
                 f"expected `{example}`, so correct the header."
             )
+
+
+def _how_to_name(path: Path, column: str) -> str:
+    """What to do about a column that may have another name."""
+    parts = [part for part in COLUMNS if getattr(Layout, part) == column]
+    if not parts:  # the user gave the name
+        return "correct the name in the configuration"
+    key = KEYS[parts[0]]
+    also = {"item": ".inter and .link", "entity": ".link and .entity"}.get(parts[0], "")
+    both = f" ({also} must both have it)" if also else ""
+    return f"give its name in {path.suffix} with --{key}=NAME{both}"
 
 
 def _example_columns(required: Mapping[str, str] | Sequence[str]) -> list[str]:
@@ -324,9 +356,12 @@ def _field_bounds(
     wrong = np.flatnonzero(ends_line != expected)
     if len(wrong):
         row = int(np.count_nonzero(ends_line[: wrong[0]]))
-        found = block.split(b"\n", row + 1)[row].count(separator.encode()) + 1
+        text = block.split(b"\n", row + 1)[row]
+        if not text.strip(b"\r"):
+            raise UserError(f"{path}, line {first_line + row} is empty; remove the line.")
+        found = text.count(separator.encode()) + 1
         raise UserError(
-            f"{path}, line {first_line + row}: {_count(found, 'column')} found where the header "
+            f"{path}, line {first_line + row}: {counted(found, 'column')} found where the header "
             f"has {n_columns}; correct the line, or the separator {separator!r}."
         )
     starts = np.concatenate([[0], stops[:-1] + 1]).reshape(-1, n_columns)
@@ -411,7 +446,3 @@ def _is_finite_number(text: str) -> bool:
         return plain and math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

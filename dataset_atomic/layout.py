@@ -89,8 +89,8 @@ class Layout:
 
     def renamed(self) -> dict[str, str]:
         """What each of RecBole's default column names is called here."""
-        parts = (part.name for part in fields(self) if part.name in _COLUMNS)
+        parts = (part.name for part in fields(self) if part.name in COLUMNS)
         return {getattr(Layout, part): getattr(self, part) for part in parts}
 
 
-_COLUMNS = frozenset(KEYS) - {"separator", "within", "encoding", "files"}
+COLUMNS = frozenset(KEYS) - {"separator", "within", "encoding", "files"}

@@ -200,11 +200,11 @@ def check_text(path: Path, begin: bytes) -> None:
     """Refuse a file of another kind by its first bytes.
 
     Raises:
-        UserError: it is of one.
+        UserError: the first bytes are those of another kind of file.
     """
     for magic, told in _OTHER_KINDS.items():
         if begin.startswith(magic):
-            raise UserError(f"{path} is no text but {told}.")
+            raise UserError(f"{path} is not a text file. It is {told}.")
 
 
 def empty_column(path: Path, line: int, name: str) -> UserError:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -27,6 +29,7 @@ _HIDDEN = re.compile(
 )
 _BREAKS = re.compile("[\t\n]")
 _RESET = "\x1b[0m"
+_NARROWEST = 20
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -57,6 +60,17 @@ def cleaned(value: T) -> T:
     elif is_dataclass(value) and not isinstance(value, type):
         found = replace(value, **{f.name: cleaned(getattr(value, f.name)) for f in fields(value)})
     return found
+
+
+def counted(number: int, noun: str, several: str = "") -> str:
+    """A number with its noun: ``1 user``, ``2 users``, ``1,000 entities``.
+
+    Args:
+        number: how many.
+        noun: what one is called.
+        several: what several are called; by default the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def without_colour(text: str) -> str:
@@ -90,6 +104,32 @@ class CleanStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.below, name)
+
+
+def columns_of(stream: Any) -> int | None:
+    """How many characters fit into a line of a stream that is a terminal; others have no width."""
+    try:
+        if not stream.isatty():
+            return None
+    except (AttributeError, ValueError):  # no stream, or one that was closed
+        return None
+    return max(_NARROWEST, shutil.get_terminal_size().columns)
+
+
+def wrapped(line: str, width: int | None, indent: str = "") -> str:
+    """A line broken at blanks; a word that is too long, such as a path, stays whole.
+
+    Args:
+        line: the line.
+        width: characters of a line; ``None`` leaves it as it is.
+        indent: what the second line and those after it begin with.
+    """
+    if width is None or len(line) <= width:
+        return line
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+        drop_whitespace=True,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -90,8 +90,32 @@ def test_other_columns_may_be_empty_and_anything(write):
 def test_another_separator(write):
     path = write(HEADER.replace(b"\t", b",") + b"1,2,3\n")
     assert check_atomic_file(path, INTER, separator=",") == INTER
-    assert "separator '\\t'" in complaint(path)
+    assert "separated by ','" in complaint(path)
+    assert "the separator '\\t'." in complaint(write(b"a b c\n1\t2\t3\n"))
     assert "field_separator" in complaint(path, separator="::")
+
+
+@pytest.mark.parametrize(
+    ("separator", "argument"),
+    [(b",", "--field_separator=,"), (b";", "'--field_separator=;'"),
+     (b"|", "'--field_separator=|'"), (b" ", "'--field_separator= '")],
+)  # fmt: skip
+def test_the_separator_of_a_file_is_named(write, separator, argument):
+    path = write(HEADER.replace(b"\t", separator) + separator.join([b"1", b"2", b"3"]) + b"\n")
+    assert complaint(path).endswith(f"separated by '{separator.decode()}', so add {argument}.")
+    assert "separated by '\\t', so add '--field_separator=\\t'." in complaint(
+        write(HEADER), separator=","
+    )
+
+
+def test_a_byte_order_mark_is_read_as_the_sentence_says(write):
+    path = write(b"\xef\xbb\xbf" + HEADER + b"1\t2\t3\n")
+    assert check_atomic_file(path, INTER, encoding="utf-8-sig") == INTER
+
+
+def test_a_column_that_the_user_named_is_not_named_again(write):
+    sentence = complaint(write(HEADER + b"1\t2\t3\n"), {"uid": "token"})
+    assert sentence.endswith("add `uid:token` or correct the name in the configuration.")
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -111,19 +135,29 @@ def test_missing_file_and_folder(tmp_path):
         (b"user_id:token\tuser_id:token\n1\t2\n", ["line 1", "'user_id'", "twice"]),
         (
             b"user_id:token\titem_id:token\n1\t2\n",
-            ["line 1", "no column 'timestamp' but user_id, item_id", "`timestamp:float`"],
+            [
+                "line 1",
+                "no column 'timestamp' but user_id, item_id",
+                "`timestamp:float`",
+                "give its name in .inter with --TIME_FIELD=NAME.",
+            ],
+        ),
+        (
+            b"user_id:token\tsku:token\ttimestamp:float\n1\t2\t3\n",
+            ["no column 'item_id'", "--ITEM_ID_FIELD=NAME (.inter and .link must both have it)."],
         ),
         (
             HEADER.replace(b"float", b"token") + b"1\t2\t3\n",
             ["line 1", "'timestamp' has type 'token'", "`timestamp:float`"],
         ),
-        (b"\xef\xbb\xbf" + HEADER + b"1\t2\t3\n", ["byte-order mark"]),
+        (b"\xef\xbb\xbf" + HEADER + b"1\t2\t3\n", ["byte-order mark", "--encoding=utf-8-sig"]),
         (HEADER[:4] + b"\xff" + HEADER[4:], ["line 1", "0xff", "UTF-8"]),
         (HEADER + b"1\t2\t3\n\xe9\t2\t3\n", ["line 3", "0xe9", "UTF-8"]),
         (HEADER + b"1\t2\t3\n1\t2\n", ["line 3", "2 columns found", "has 3"]),
         (HEADER + b"1\t2\t3\n1\t2\t3\t4\n1\n", ["line 3", "4 columns found"]),
         (HEADER + b"1\t2\n3\t4\t5\t6\n", ["line 2", "2 columns found"]),
-        (HEADER + b"1\t2\t3\n\n1\t2\t3\n", ["line 3", "1 column found"]),
+        (HEADER + b"1\t2\t3\n\n1\t2\t3\n", ["line 3 is empty; remove the line"]),
+        (HEADER + b"1\t2\t3\n \n1\t2\t3\n", ["line 3", "1 column found"]),
         # Every other id would need as much memory.
         (HEADER + b"1\t2\t3\n1\t" + b"x" * 2001 + b"\t3\n", ["line 3", "'item_id' has 2,001"]),
         (HEADER + b"1\t2\t3\n1\t\t3\n", ["line 3", "'item_id' is empty"]),
@@ -160,7 +194,7 @@ def test_lines_are_counted_across_blocks(write, monkeypatch, block_bytes):
         (b"1\t2\tx", "'x'"),
         (b"\t2\t3", "'user_id' is empty"),
         (b"1\t\xff\t3", "0xff"),
-        (b"", "1 column found"),
+        (b" ", "1 column found"),
     ]:
         for at in (0, 31, 58):
             changed = [*rows[:at], bad, *rows[at + 1 :]]
