@@ -29,12 +29,11 @@ from dataset_atomic.raw.links import Links
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.sources import KB4REC_LICENCE, SOURCES
 from ksr_recbole.arguments import Parser
-from ksr_recbole.cli import INTERRUPTED, tell_error, terminated_like_interrupted
+from ksr_recbole.cli import run_command
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.invocation import command_words, typed
 from ksr_recbole.names import check_name
 from ksr_recbole.paths import DATASETS
-from ksr_recbole.text import printing
 
 CSV = "csv"
 
@@ -54,19 +53,12 @@ _LAYOUT = [key for key in KEYS.values() if key != "seq_separator"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    with printing():
-        try:
-            given = _parser().read(list(sys.argv[1:] if arguments is None else arguments))
-            with terminated_like_interrupted():
-                given.run(given)
-        except (UserError, OSError) as error:  # such as no room for names put aside during a scan
-            return tell_error(error)
-        except SystemExit:  # help or version was printed
-            return 0
-        except KeyboardInterrupt:
-            print("\nInterrupted; nothing is left half-written.", file=sys.stderr)
-            return INTERRUPTED
-    return 0
+
+    def run(given: argparse.Namespace) -> int:
+        given.run(given)
+        return 0
+
+    return run_command(run, _parser(), arguments, needs_recbole=False)
 
 
 def _program() -> str:
@@ -109,6 +101,14 @@ def _add_convert(command: Parser) -> None:
     add("--names", type=Path, metavar="FILE", help="lines of an entity, a tab and its name")
     add("--out", type=Path, metavar="DIR", help="default: dataset_atomic/NAME")
     add("--overwrite", action="store_true", help="replace the dataset in the output folder")
+    _add_filters(command)
+    _add_table(command)
+    _add_items(command)
+    _add_layout(command, [key for key in _LAYOUT if key != "benchmark_filename"])
+
+
+def _add_filters(command: Parser) -> None:
+    """What is left out."""
     rules = command.add_argument_group("filtering (defaults are the paper's)")
     add = rules.add_argument
     add("--k-core", type=int, metavar="K", help="10; amazon-book 3")
@@ -119,6 +119,10 @@ def _add_convert(command: Parser) -> None:
     add("--first-year", type=int, metavar="YEAR", help="ml-20m: 2005")
     add("--last-year", type=int, metavar="YEAR", help="ml-20m: 2015")
     add("--last-days", type=int, metavar="N", help="before the last timestamp; lfm-1b: 365")
+
+
+def _add_table(command: Parser) -> None:
+    """The user's own table of interactions."""
     table = command.add_argument_group("csv only: --raw is the file of interactions")
     add = table.add_argument
     add("--dataset", metavar="NAME", help="name of the dataset")
@@ -132,6 +136,10 @@ def _add_convert(command: Parser) -> None:
         help="between columns (,); \\t is a tab",
     )
     add("--columns", metavar="A,B,...", help="names of the columns of a file without a header")
+
+
+def _add_items(command: Parser) -> None:
+    """The user's own table of items."""
     own = command.add_argument_group("csv only: a table of items, with or in place of a graph")
     add = own.add_argument
     add("--items", type=Path, metavar="FILE", help="text with a header, .json, .jsonl or .parquet")
@@ -153,8 +161,6 @@ def _add_convert(command: Parser) -> None:
         metavar="N",
         help="ranges that numbers are cut into (5)",
     )
-
-    _add_layout(command, [key for key in _LAYOUT if key != "benchmark_filename"])
 
 
 def _add_layout(command: argparse.ArgumentParser, keys: Sequence[str]) -> None:

@@ -14,14 +14,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ksr_recbole.errors import UserError, shown
+from ksr_recbole.choices import nearest
+from ksr_recbole.errors import UnknownKeyError, UserError, shown
 from ksr_recbole.invocation import called_by
 from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.text import wrapped
 
 FILES = "--config_files"
 """The option that takes several words."""
 
 _NEGATIVE = re.compile(r"-\.?\d")
+_IN_PARAGRAPH = re.compile(r"\S")
+_FIRST_COLUMN = re.compile(r"^ +\S.*?  +(?=\S)|^ *")
 _KEY = re.compile("--[^=]")
 _ONE_DASH = re.compile("-[A-Za-z][^=]")
 _MISSING = re.compile(r"argument (?:\S+/)?(--\S+): expected (?:one|at least one) argument")
@@ -63,14 +67,37 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal.
+
+    Lines of a description that follow each other are one paragraph.  A line that begins with
+    blanks stands alone, and what does not fit into it is aligned with its second column.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for line in text.strip("\n").splitlines():
+            if lines and _IN_PARAGRAPH.match(lines[-1]) and _IN_PARAGRAPH.match(line):
+                lines[-1] += f" {line}"
+            else:
+                lines.append(line)
+        return "".join(f"{indent}{self._fitting(line, width - len(indent))}\n" for line in lines)
+
+    @staticmethod
+    def _fitting(line: str, width: int) -> str:
+        [before] = _FIRST_COLUMN.findall(line)
+        # In a narrow terminal the second column would leave no room.
+        return wrapped(line, width, " " * min(len(before), width // 2))
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with one sentence for a mistake, ``--version``, and options that are given once.
 
-    It reads once.
+    An instance parses one command line.
 
     Args:
         script: the command's script in a checkout, or ``-m`` and module; for the usage line.
-        keys: what other RecBole config keys are of, for the help; without it they are refused.
+        keys: text for the help on further RecBole config keys; if empty, such keys are an error.
         options: as of :class:`argparse.ArgumentParser`.
     """
 
@@ -80,10 +107,9 @@ class Parser(argparse.ArgumentParser):
         if keys:
             others = f"Any other RecBole config key can be set as --KEY=VALUE, {keys}."
             options.setdefault("epilog", others)
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
-        )
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
         self.script = script
+        self._given: set[str] = set()
         self.color = False  # Python 3.14 would colour the help, with codes that we show as text
         self.keys = bool(keys)
         self.register("action", None, _Once)
@@ -118,14 +144,48 @@ class Parser(argparse.ArgumentParser):
             UserError: an argument that cannot be read, is given twice, or is empty.
             SystemExit: help or version was asked for, and printed.
         """
+        self._given = {word.partition("=")[0].removeprefix("--") for word in words}
         given, other = self.parse_known_args(
             self._spelled(words), argparse.Namespace(values={}, words=words, config_files=[])
         )
         # argparse drops "--" and would take -model=KSR for -m odel=KSR.
         if other := other or [word for word in words if word == "--" or _ONE_DASH.match(word)]:
             right = "write it as --key=value" if self.keys else f"see `{self.prog} --help`"
-            raise UserError(f"Cannot read the argument '{other[0]}'; {right}.")
+            near = "" if self.keys else nearest(other[0].partition("=")[0], self._named(words))
+            raise UserError(f"Cannot read the argument '{other[0]}'{near or f'; {right}.'}")
         return given
+
+    def naming_own_options(self, run: Callable[[], int]) -> int:
+        """Do something; an unknown config key may be an option of this command, misspelt.
+
+        Args:
+            run: what to do; gives the exit status.
+
+        Raises:
+            UserError: naming the option, if it is nearer than any config key.
+        """
+        try:
+            return run()
+        except UnknownKeyError as error:
+            options = [name.removeprefix("--") for name in self._named(())]
+            near = nearest(error.key, [*options, *error.known])
+            own = next((name for name in options if near == f"; did you mean {name}?"), None)
+            if own is None or error.key not in self._given:
+                raise
+            raise UserError(
+                f"Unknown argument '--{shown(error.key)}'; did you mean --{own}?"
+            ) from error
+
+    def _named(self, words: Sequence[str]) -> list[str]:
+        """The long names of the options, with those of the subcommand that the words begin with."""
+        named: list[str] = []
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                inner = action.choices.get(words[0]) if words else None
+                named += inner._named(()) if isinstance(inner, Parser) else []
+            elif action.help is not argparse.SUPPRESS:
+                named += [name for name in action.option_strings if name.startswith("--")]
+        return named
 
     def _spelled(self, words: Sequence[str]) -> list[str]:
         """The words as argparse reads them everywhere; a key it does not know becomes an option."""

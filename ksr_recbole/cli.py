@@ -17,7 +17,7 @@ from ksr_recbole.arguments import Parser, without
 from ksr_recbole.compat import check_versions, silence_upstream_warnings
 from ksr_recbole.errors import EXIT_STATUS, UserError
 from ksr_recbole.invocation import command_words, same_command, typed
-from ksr_recbole.text import clean_line, printing
+from ksr_recbole.text import clean_line, columns_of, printing, wrapped
 from ksr_recbole.threads import limit_libraries
 
 _OFTEN = """\
@@ -34,6 +34,8 @@ SCRIPT = "run_recbole.py"
 
 FAILED = 1
 """Exit status of a command that ran to its end without all the results asked for."""
+
+_NOTHING_LEFT = "Interrupted; nothing is left half-written."
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it, and after SIGTERM."""
@@ -55,13 +57,15 @@ def say_loading(
 
 def task_of(given: Namespace) -> str:
     """What a run is about, for :func:`say_loading`; config files may name another model."""
-    if given.config_files and not (given.model and given.dataset):
-        return f"Configuration {' '.join(given.config_files)}"
-    return f"{given.model or 'KSR'} on {given.dataset or 'ml-100k'}"
+    if not given.config_files or (given.model and given.dataset):
+        return f"{given.model or 'KSR'} on {given.dataset or 'ml-100k'}"
+    files = " ".join(given.config_files)
+    known = given.model or given.dataset
+    return f"{known} with {files}" if known else files
 
 
 def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
-    """Run a command and return its exit status.
+    """Run a command that needs RecBole and return its exit status.
 
     A mistake gives one sentence, an interruption the command that resumes.
 
@@ -70,24 +74,43 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         script: the command's script in a checkout, for the command that resumes.
         arguments: what it was given.
     """
+
+    def run() -> int:
+        check_versions()
+        silence_upstream_warnings()
+        limit_libraries()
+        return command()
+
+    def how_to_resume(interruption: KeyboardInterrupt) -> str:
+        again = without(arguments, "resume")
+        if file := getattr(interruption, "checkpoint", None):
+            again.append(f"--resume={file}")
+        same = typed([*same_command(script), *again])
+        return f"Interrupted; what was finished is kept. Continue with: {same}"
+
+    return ended(run, how_to_resume)
+
+
+def ended(
+    command: Callable[[], int],
+    interrupted: Callable[[KeyboardInterrupt], str] = lambda _: _NOTHING_LEFT,
+) -> int:
+    """Run any command and return its exit status; a mistake gives one sentence.
+
+    Args:
+        command: what to do; gives the exit status.
+        interrupted: the sentence after Ctrl-C.
+    """
     with printing():
         try:
             with terminated_like_interrupted():
-                check_versions()
-                silence_upstream_warnings()
-                limit_libraries()
                 return command()
         except BrokenPipeError as error:
             return _enough_read(error)
         except (UserError, OSError) as error:
             return tell_error(error)
         except KeyboardInterrupt as interruption:
-            again = without(arguments, "resume")
-            if file := getattr(interruption, "checkpoint", None):
-                again.append(f"--resume={file}")
-            go_on = typed([*same_command(script), *again])
-            told = f"Interrupted; what was finished is kept. Continue with: {go_on}"
-            print(f"\n{told}", file=sys.stderr)
+            print(f"\n{interrupted(interruption)}", file=sys.stderr)
             return INTERRUPTED
 
 
@@ -110,12 +133,12 @@ def _enough_read(error: BrokenPipeError) -> int:
 
 
 def tell_error(error: UserError | OSError) -> int:
-    """Print a mistake as one line; the exit status."""
+    """Print a mistake as one line, on a terminal as lines of its width; the exit status."""
     told = str(error)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         told = f"{where}{error.strerror or error}."
-    print(f"error: {clean_line(told)}", file=sys.stderr)
+    print(wrapped(f"error: {clean_line(told)}", columns_of(sys.stderr)), file=sys.stderr)
     return EXIT_STATUS
 
 
@@ -145,12 +168,15 @@ def tell_written(text: str, paths: Sequence[Path], complete: bool) -> int:
         complete: whether there is a result of all that was asked for.
     """
     print(text)
-    print("Written: " + ", ".join(map(str, paths)))
+    print(wrapped("Written: " + ", ".join(map(str, paths)), columns_of(sys.stdout)))
     return 0 if complete else FAILED
 
 
 def run_command(
-    run: Callable[[Namespace], int], parser: Parser, arguments: Sequence[str] | None
+    run: Callable[[Namespace], int],
+    parser: Parser,
+    arguments: Sequence[str] | None,
+    needs_recbole: bool = True,
 ) -> int:
     """Show a command's help or version, or run it :func:`guarded`; its exit status.
 
@@ -158,6 +184,8 @@ def run_command(
         run: what to do with the arguments; gives the exit status.
         parser: reads them.
         arguments: by default those of the process.
+        needs_recbole: whether it only works with the versions of RecBole and others that are
+            checked before; otherwise it is :func:`ended` only.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with printing():
@@ -167,7 +195,11 @@ def run_command(
             return tell_error(error)
         except SystemExit:  # help or version was printed
             return 0
-    return guarded(lambda: run(given), parser.script, words)
+
+    def command() -> int:
+        return parser.naming_own_options(lambda: run(given))
+
+    return guarded(command, parser.script, words) if needs_recbole else ended(command)
 
 
 def script_arguments(parser: Parser) -> Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 
 from ksr_recbole.text import clean_line
 
@@ -36,6 +37,20 @@ class UserError(Exception):
 
 class UnusableCheckpointError(UserError):
     """A checkpoint that is missing, damaged, or of another model, data or settings."""
+
+
+class UnknownKeyError(UserError):
+    """A config key that does not exist.
+
+    Args:
+        sentence: what is wrong.
+        key: the key.
+        known: those that exist.
+    """
+
+    def __init__(self, sentence: object = "", key: str = "", known: Collection[str] = ()) -> None:
+        super().__init__(sentence)
+        self.key, self.known = key, known
 
 
 class DamagedFileError(Exception):

@@ -26,7 +26,7 @@ def run_all(folder: Path, cases: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     os.chdir(folder)
     if group.this_process().size > 1:
         _refuse_pickles()
-    return [run_in_process(arguments) for arguments in cases]
+    return [run_in_process(arguments, True, None, {}) for arguments in cases]
 
 
 def _refuse_pickles() -> None:

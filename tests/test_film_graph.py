@@ -105,6 +105,14 @@ def test_the_script_takes_dbpedias_triples_alone(tmp_path, monkeypatch):
         make.make(tmp_path)
 
 
+def test_help_and_mistakes_of_the_command(tmp_path, capsys):
+    assert make.main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m dataset_atomic.film_graph ")
+    for arguments in ([], ["a", "b"], ["--folder=a"], [str(tmp_path / "none")]):
+        assert make.main(arguments) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_links_to_films_of_another_time_are_counted():
     films = {
         "1": ("dbr:Braveheart_(1925_film)", "1925", "1995"),

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 from ksr_recbole import __main__ as commands
 from ksr_recbole import bars, cli, text
-from ksr_recbole.arguments import file_list
+from ksr_recbole.arguments import Parser, file_list
 from ksr_recbole.comparison import cli as benchmark_cli
 from ksr_recbole.config import Config
+from ksr_recbole.config.keys import check_keys
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.explanation.parts import (
     Attribute,
@@ -40,6 +41,7 @@ from ksr_recbole.explanation.parts import (
 )
 from ksr_recbole.invocation import command_words, same_command
 from ksr_recbole.quick_start.result import _metric_table
+from ksr_recbole.text import wrapped
 from tests import forked
 from tests.toy import toy_values, write_toy
 
@@ -225,7 +227,8 @@ def test_metrics_of_any_name_and_number_fit_80_columns(decimals):
     lines = _metric_table({"uni50pop50": phases, "full": phases}, decimals, "MRR@10")
     heads = [line.split() for line in lines if "@" in line]
     assert [name for head in heads for name in head] == [name.upper() for name in ("mrr", *names)]
-    assert max(map(len, lines)) <= 80 and len(lines) == 5 * len(heads)
+    assert max(map(len, lines)) <= 80 and len(lines) == 6 * len(heads) - 1
+    assert all(bool(line) is (number % 6 != 5) for number, line in enumerate(lines))
 
 
 @pytest.mark.parametrize(("best_by", "shown"), [("MRR", ["MRR"]), ("MRR@10", ["MRR", "MRR@10"])])
@@ -310,8 +313,8 @@ def test_help_of_every_command_fits_and_has_no_codes(columns, monkeypatch, capsy
         shown = capsys.readouterr().out
         assert shown.startswith("usage: ") and "--version" in shown and "\x1b" not in shown
         if columns in ("60", "80", "120"):
-            shown, _, _ = shown.partition("\nAny ")  # the wrapped part
-            assert max(map(len, shown.splitlines())) <= max(100, int(columns))
+            _, _, shown = shown.partition("\n\n")  # the usage before it is argparse's
+            assert max(map(len, shown.splitlines())) <= int(columns), name
 
 
 def test_an_option_is_given_once_by_every_command(capsys):
@@ -322,6 +325,64 @@ def test_an_option_is_given_once_by_every_command(capsys):
         assert "is given twice; give it once." in capsys.readouterr().err
     assert commands.main(["describe", "--foo", "x"]) == 2
     assert "Cannot read the argument '--foo'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("export --ouput=x --output=y", "Unknown argument '--ouput'; did you mean --output?"),
+        ("run --epohcs=3", "Unknown config key 'epohcs' in the command line or config_dict"),
+        ("serve --prot=3 x", "Cannot read the argument '--prot=3'; did you mean --port?"),
+        ("convert csv --itms=x", "Cannot read the argument '--itms=x'; did you mean --items?"),
+        ("describe x --zzzzzzzz", "Cannot read the argument '--zzzzzzzz'; see "),
+    ],
+)
+def test_a_misspelt_option_is_named(line, told, capsys):
+    """Whether the command takes config keys, too, or its own options alone."""
+    assert commands.main(line.split()) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_what_a_command_says_first_names_what_is_known():
+    for line, said in (
+        ("--config_files=a.yaml", "a.yaml"),
+        ("--config_files=a.yaml -d shop", "shop with a.yaml"),
+        ("--config_files=a.yaml -m GRU", "GRU with a.yaml"),
+        ("--config_files=a.yaml -m GRU -d shop", "GRU on shop"),
+        ("-d shop", "KSR on shop"),
+    ):
+        assert cli.task_of(cli.parser().read(line.split())) == said
+
+
+def test_lines_of_a_terminal_are_broken_at_words():
+    path = "/a/path/longer/than/a/line.json"
+    sentence = f"error: {path} is-not-there; give another one."
+    assert wrapped(sentence, None) == sentence == wrapped(sentence, 80)
+    lines = wrapped(sentence, 24, "  ").splitlines()
+    assert lines == ["error:", f"  {path}", "  is-not-there; give", "  another one."]
+
+
+def test_a_mistake_fits_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "columns_of", lambda _: 60)
+    assert cli.main(["--epohcs=3"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: Unknown config key 'epohcs' in the command line or",
+        "config_dict; did you mean epochs?",
+    ]
+
+
+def test_a_key_that_is_nearer_to_an_option_of_the_command_is_named_as_such():
+    parser = Parser("-m ksr_recbole explain", keys="of the run")
+    parser.add_argument("--user")
+    given = parser.read(["--userr=3", "--epohcs=3"])
+    for key, told in (
+        ("userr", "Unknown argument '--userr'; did you mean --user"),
+        ("epohcs", "Unknown config key 'epohcs' in the command line; did you mean epochs"),
+        ("usr", "Unknown config key 'usr' in the command line"),  # of a YAML file
+    ):
+        with pytest.raises(UserError, match=re.escape(told)):
+            parser.naming_own_options(lambda key=key: check_keys([key], "the command line"))
+    assert set(given.values) == {"userr", "epohcs"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -20,9 +21,12 @@ import polars as pl
 
 from dataset_atomic.atomic import atomic_path, scan_atomic
 from dataset_atomic.film_graph import KG, LINK, NAMES
-from ksr_recbole.cli import tell_error
+from ksr_recbole.arguments import Parser, path_of
+from ksr_recbole.cli import run_command
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import replacing
+
+_ABOUT = "Makes the files of the film graph again, from RecBole's atomic files of ml-1m."
 
 _DBPEDIA = ("dbo:", "dct:subject")
 """What the ids of DBpedia's relations begin with."""
@@ -124,14 +128,15 @@ def links_by_year(kg: pl.DataFrame, link: pl.DataFrame, items: pl.DataFrame) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        if len(given) != 1:
-            raise UserError("Give the folder of ml-1m.kg, ml-1m.link and ml-1m.entity.")
-        print("\n".join(make(Path(given[0]))))
-    except UserError as error:
-        return tell_error(error)
-    return 0
+    parser = Parser("-m dataset_atomic.film_graph", description=_ABOUT)
+    parser.add_argument("folder", metavar="FOLDER", take=path_of,
+                        help="holds ml-1m.kg, ml-1m.link and ml-1m.entity")  # fmt: skip
+
+    def run(given: Namespace) -> int:
+        print("\n".join(make(given.folder)))
+        return 0
+
+    return run_command(run, parser, arguments, needs_recbole=False)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ksr_recbole.config.decisions import (
     READ_BY_SEQUENCE_MODELS,
 )
 from ksr_recbole.config.literals import keys_in, read_yaml
-from ksr_recbole.errors import UserError, shown
+from ksr_recbole.errors import UnknownKeyError, UserError, shown
 from ksr_recbole.paths import CONFIGS, source_of
 from ksr_recbole.registry import MODELS, recboles_name
 
@@ -198,6 +198,11 @@ FORMER_KEYS = {
 """Keys that many YAML files still have, and what says the same today."""
 
 
+def is_known(key: str) -> bool:
+    """Whether a key is one of today, for some model."""
+    return key in known_keys() and key not in FORMER_KEYS
+
+
 def names_of(content: Mapping[str, Any]) -> Iterator[str]:
     """The keys of config values, those with parts by their parts: ``eval_args.mode``."""
     for key, value in content.items():
@@ -225,9 +230,11 @@ def check_keys(keys: Iterable[str], source: str | Path) -> None:
                 f"use {FORMER_KEYS[name]}."
             )
         if name not in known_keys():
-            raise UserError(
+            raise UnknownKeyError(
                 f"Unknown config key '{shown(key)}' in {source}"
-                f"{nearest(key, known_keys()) or '; see configs/ for the keys there are.'}"
+                f"{nearest(key, known_keys()) or '; see configs/ for the keys there are.'}",
+                key,
+                known_keys(),
             )
         if name in KEYS_WITH_PARTS and part and part not in _parts(name):
             told = choose_from(part, sorted(_parts(name)), f"the parts of {name} are")

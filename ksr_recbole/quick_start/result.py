@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from datetime import datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ import torch
 from ksr_recbole.compat import WANTED
 from ksr_recbole.files import replacing
 from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.text import wrapped
 from ksr_recbole.threads import used_threads
 from ksr_recbole.trainer.checkpoint import plain
+
+_LABEL = 14
+"""Characters before the text of a line of the summary."""
 
 
 def environment() -> dict[str, Any]:
@@ -65,16 +70,23 @@ def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
     return path
 
 
-def summary(result: dict[str, Any], path: Path) -> str:
-    """The result as a few lines of text."""
-    lines = [
+def summary(result: dict[str, Any], path: Path, width: int | None = None) -> str:
+    """The result as a few lines of text.
+
+    Args:
+        result: what a run returns.
+        path: the result file.
+        width: characters of a line of text; ``None`` if they may be of any number.
+    """
+    head = [
         f"{result['model']} on {result['table1']}",
         *(f"  pretrained  {note}" for note in result["pretraining"]),
         f"  best epoch  {result['best_epoch']} (counted from 0, as in the log) of "
         f"{result['epochs_trained']} trained, by {result['valid_metric']} on validation "
         f"({result['eval_mode']})",
         "",
-        *_metric_table(result["metrics"], result["metric_decimal_place"], result["valid_metric"]),
+    ]
+    tail = [
         *_popularity(result.get("popularity_weights", {})),
         "",
         "  seconds     "
@@ -83,7 +95,9 @@ def summary(result: dict[str, Any], path: Path) -> str:
         f"  model       {result['checkpoint']}",
         f"  result      {path}",
     ]
-    return "\n".join(lines)
+    fitting = partial(wrapped, width=width, indent=" " * _LABEL)
+    table = _metric_table(result["metrics"], result["metric_decimal_place"], result["valid_metric"])
+    return "\n".join([*map(fitting, head), *table, *map(fitting, tail)])
 
 
 def _popularity(weights: dict[str, float]) -> list[str]:
@@ -101,8 +115,9 @@ def _metric_table(
     label = max(map(len, metrics)) + 2  # with four metrics a line fits 60 columns
     width = max(decimals + 5, *(len(name) + 2 for name in names))
     together = max(1, (80 - label - 7) // width)
-    lines = []
+    lines: list[str] = []
     for part in (names[at : at + together] for at in range(0, len(names), together)):
+        lines += [""] if lines else []
         lines.append(
             "  " + " " * (label + 5) + "".join(f"{name.upper():>{width}}" for name in part)
         )

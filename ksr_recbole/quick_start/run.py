@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -41,6 +42,7 @@ from ksr_recbole.quick_start.process_keys import check_possible, read_hosts
 from ksr_recbole.quick_start.recbole_models import check_packages, check_usable, is_usable
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
+from ksr_recbole.text import columns_of
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import ProtocolTrainer, check_options
 
@@ -97,9 +99,9 @@ def run(
 
 def run_in_process(
     arguments: tuple[Any, ...],
-    saved: bool = True,
-    measure: Measure | None = None,
-    added: Mapping[str, registry.Entry] | None = None,
+    saved: bool,
+    measure: Measure | None,
+    added: Mapping[str, registry.Entry],
 ) -> dict[str, Any]:
     """The run, in one of its processes.
 
@@ -109,7 +111,7 @@ def run_in_process(
         measure: as :func:`run`'s.
         added: the models added in the process that started this one.
     """
-    registry.MODELS.update(added or {})
+    registry.MODELS.update(added)
     if not group.this_process().main:
         hide()
     return _run(Config(*arguments), saved, measure)
@@ -218,9 +220,9 @@ def _evaluate_best(
 
 
 def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:
-    """Write and show a result, and tell where it was written."""
+    """Write and show a result, and say where it was written."""
     path = write_result(config["results_dir"], result)
-    getLogger().info("\n" + summary(result, path))
+    getLogger().info("Result:\n" + summary(result, path, columns_of(sys.stderr)))
     return {**result, "result_file": str(path)}
 
 
