@@ -268,7 +268,7 @@ def test_what_cannot_be_had_is_refused(toy_folder, key):
 
 
 def test_how_much_of_a_sequence_is_read_is_decided_by_model(toy_folder):
-    """RecBole's models honour it, those without sequences say so, and its default is no matter."""
+    """RecBole's models honour it, others say so, also of RecBole's default."""
     key = "MAX_ITEM_LIST_LENGTH"
 
     def said(model: str, **given: object) -> list[str]:
@@ -281,7 +281,9 @@ def test_how_much_of_a_sequence_is_read_is_decided_by_model(toy_folder):
     assert said("GRU4Rec", protocol="paper", **{key: 7}) == []
     (of_graph,) = said("LightGCN", protocol="paper", **{key: 7})
     assert "has no effect on LightGCN: it reads no sequences" in of_graph
-    assert said("KSR", **{key: 50}) == []
+    assert said("GRU4Rec", protocol="paper", **{key: 50}) == []
+    told = f"Config key {key} has no effect on KSR: it reads whole histories."
+    assert said("KSR", **{key: 50}) == [told] and said("KSR") == []
 
 
 def test_vectors_that_a_model_does_not_read_are_said(toy_folder):

@@ -314,7 +314,18 @@ def test_a_part_of_eval_args_can_be_given_by_a_dotted_key(registered):
 def test_an_unknown_key_is_kept_with_a_warning(registered, caplog):
     config = RecBoleConfig("KSR", "toy", config_dict={"gama": 3})
     assert config["gama"] == 3
-    assert "Unknown config key 'gama'" in caplog.text and "did you mean gamma?" in caplog.text
+    told = "did you mean gamma? It has no effect on KSR."
+    assert "Unknown config key 'gama'" in caplog.text and told in caplog.text
+    assert [remark for remark in config.remarks() if "gama" in remark] == []
+
+
+@pytest.mark.parametrize("key", ["group_by_user", "leraning_rate"])
+def test_a_key_that_nothing_reads_has_one_warning(registered, caplog, key):
+    """Where it stands is no matter; one of another model is known and has its remark."""
+    config = RecBoleConfig("KSR", "toy", config_dict={key: 3, "n_heads": 2})
+    assert sum(key in record.getMessage() for record in caplog.records) == 1
+    (remark,) = config.remarks()
+    assert "n_heads has no effect on KSR: it is no option of it" in remark
 
 
 IDLE = {
@@ -435,7 +446,7 @@ def test_a_subclass_of_recboles_config_is_refused(registered):
 
 
 def test_a_dataset_that_does_not_exist_is_told_in_a_sentence(registered):
-    with pytest.raises(UserError, match="There is no dataset named 'ml-100'"):
+    with pytest.raises(UserError, match=r"named 'ml-100'.* dataset_atomic convert csv --d"):
         run_recbole("KSR", "ml-100", config_dict={"gpu_id": "", "show_progress": False})
 
 

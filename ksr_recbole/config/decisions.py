@@ -131,7 +131,8 @@ DECISIONS: dict[str, Decision] = {
         "neg_sampling training_neg_sample_num": "RecBole has given it up for train_neg_sample_args",
         "MAX_ITEM_LIST_LENGTH": "it reads whole histories and keeps its state over them; "
             "chunk_length bounds how far a gradient goes back, train_ratio what is trained on, and "
-            "RecBole's own models (GRU4Rec, SASRec, ...) read the last items only",
+            "RecBole's own models (GRU4Rec, SASRec, ...) read the last items only. RecBole's "
+            "default of 50 is no error but has no effect, with a warning",
     }),
 }  # fmt: skip
 """By key.  Whether RecBole's own models, which run as in RecBole, honour one, RecBole decides."""
@@ -167,39 +168,45 @@ def _defaults() -> dict[str, Any]:
 
 
 def _says_nothing(key: str, value: Any) -> bool:
-    """Whether a value is what RecBole has anyway."""
+    """Whether the value equals RecBole's default."""
     if key in SET_BY_RECBOLE and value is False:  # False is a wish where RecBole has True
         return not _defaults().get(key)
     return value in (None, False, "", [], {}) or value == _defaults().get(key, ...)
 
 
-def differs(key: str, parts: Mapping[str, Any]) -> bool:
-    """Whether a part of a key is given another value than RecBole has for it anyway."""
-    return any(_defaults()[key].get(part, ...) != value for part, value in parts.items())
+def negatives_differ(parts: Mapping[str, Any]) -> bool:
+    """Whether a part of ``train_neg_sample_args`` has another value than RecBole's default."""
+    default = _defaults()["train_neg_sample_args"]
+    return any(default.get(part, ...) != value for part, value in parts.items())
 
 
-def remarks(model: str, given: Mapping[str, Any], honoured: Container[str]) -> list[str]:
+def remarks(
+    model: str, given: Mapping[str, Any], honoured: Container[str], sequential: bool = True
+) -> list[str]:
     """A sentence on each key that was given and that does nothing for a model.
 
     Args:
         model: one that runs under the protocol.
         given: the user's config values.
         honoured: keys that are no business of the table's, such as the model's own options.
+        sequential: whether it is a model of this project, which reads whole sequences.
     """
     said = []
     for key, value in given.items():
         decision = DECISIONS.get(key)
-        if decision is None or key in honoured or _says_nothing(key, value):
+        if decision is None or key in honoured:
             continue
-        if decision.fate is Fate.NO_EFFECT:
+        # RecBole's default is a wish here: not even that length is read.
+        if key in READ_BY_SEQUENCE_MODELS and value is not None:
+            why = "it reads whole histories" if sequential else "it reads no sequences"
+            said.append(f"Config key {key} has no effect on {model}: {why}.")
+        elif decision.fate is Fate.NO_EFFECT and not _says_nothing(key, value):
             said.append(f"Config key {key} has no effect on {model}: {decision.note}.")
-        elif key in READ_BY_SEQUENCE_MODELS:  # of other models it was refused
-            said.append(f"Config key {key} has no effect on {model}: it reads no sequences.")
     return said
 
 
 def refuse(model: str, given: Mapping[str, Any], sequential: bool = True) -> None:
-    """Refuse what was asked for and cannot be had.
+    """Refuse config keys and values that this project does not support.
 
     Args:
         model: any model.

@@ -11,7 +11,7 @@ from recbole.utils import ModelType
 from ksr_recbole import registry
 from ksr_recbole.choices import choose_from
 from ksr_recbole.config import decisions
-from ksr_recbole.config.keys import model_options, read_for_all
+from ksr_recbole.config.keys import is_known, model_options, read_for_all
 from ksr_recbole.config.kinds import options_of
 from ksr_recbole.config.shared import (
     MANY_ITEMS,
@@ -26,11 +26,11 @@ _ON_GPUS = ("gpu_id", "use_gpu", "enable_scaler")
 
 _FILES = ("inter", "user", "item", "kg", "link", "net")
 _OPTIONAL = ("user", "item")
-_BY_USER = ("user", None)
+_FIELDS_OF_USERS = ("user", None)
 _OF_VALIDATION = ("stopping_step", "valid_metric")
-_OF_SEVERAL = ("ip", "port", "group_offset")
+_KEYS_OF_SEVERAL_PROCESSES = ("ip", "port", "group_offset")
 _OF_OUR_RUN = ("results_dir", "pretrain_path", "pretrain_export_path")
-_OF_WHAT = {"kge_": "of a knowledge graph", "bpr_": "of BPR"}
+_PRETRAINING_OF = {"kge_": "of a knowledge graph", "bpr_": "of BPR"}
 
 _OF_GBCE = "gbce_calibration"
 _OF_SAMPLES = {**dict.fromkeys(SampleOptions.checks(), SHARED_SAMPLE), _OF_GBCE: ("gBCE",)}
@@ -38,17 +38,21 @@ _OF_SAMPLES = {**dict.fromkeys(SampleOptions.checks(), SHARED_SAMPLE), _OF_GBCE:
 
 
 def remarks(config: Any) -> list[str]:
-    """A sentence on each key that was given and that does nothing with the others' values.
+    """One sentence for each given key that has no effect with the other values.
 
     Args:
         config: a :class:`~ksr_recbole.config.Config`.
     """
     model, given = config.model, config.external_config_dict
     said = []
-    for key in sorted(set(given) - read_for_all() - set(config.internal_config_dict)):
+    for key in sorted(_of_others(config)):
         said.append(f"Config key {shown(key)} has no effect on {model}: it is no option of it.")
-    said += decisions.remarks(model, given, _honoured_in(config))
-    if config.under_protocol and (given.get("eval_args") or {}).get("group_by") not in _BY_USER:
+    ours = model in registry.own_models()
+    said += decisions.remarks(model, given, _honoured_in(config), sequential=ours)
+    if (
+        config.under_protocol
+        and (given.get("eval_args") or {}).get("group_by") not in _FIELDS_OF_USERS
+    ):
         said.append(
             f"Config key eval_args.group_by has no effect on {model}: users are split one by one."
         )
@@ -60,6 +64,22 @@ def remarks(config: Any) -> list[str]:
         said += _on_our_run(config)
     said += _on_files(config)
     return [*said, *_on_the_machine(config), *_on_company(config)]
+
+
+def _of_others(config: Any) -> Set[str]:
+    """Given keys that this run's model does not have.
+
+    Only RecBole's own functions take unknown keys.  Of those in files and dicts
+    :mod:`ksr_recbole.plugin.configuration` has warned already.
+    """
+    warned = {**config.file_config_dict, **config.variable_config_dict}
+    said = {key for key in warned if not is_known(key)}
+    return (
+        config.external_config_dict.keys()
+        - read_for_all()
+        - set(config.internal_config_dict)
+        - said
+    )
 
 
 def _honoured_in(config: Any) -> Set[str]:
@@ -115,7 +135,7 @@ def _on_the_loss(config: Any) -> Iterator[str]:
         yield f"Config key loss_type has no effect on {model}: it is no option of it."
         loss = None
     negatives = given.get("train_neg_sample_args")
-    asked = isinstance(negatives, dict) and decisions.differs("train_neg_sample_args", negatives)
+    asked = isinstance(negatives, dict) and decisions.negatives_differ(negatives)
     wanted = asked and negatives.get("distribution") not in ("none", "None")
     idle = wanted and config["train_neg_sample_args"]["distribution"] == "none"
     if idle:
@@ -144,7 +164,7 @@ def _on_parts_of_negatives(
     if used["distribution"] == "uniform":
         idle["alpha"] = "with distribution uniform"
     for part, why in idle.items():
-        if part in given and decisions.differs("train_neg_sample_args", {part: given[part]}):
+        if part in given and decisions.negatives_differ({part: given[part]}):
             yield f"Config key train_neg_sample_args.{part} has no effect on {model}, {why}."
 
 
@@ -157,7 +177,7 @@ def _on_pretraining(config: Any) -> Iterator[str]:
         if not read.get(key, read.get(key[:4])) and not _is_of_the_model(config, key):
             yield (
                 f"Config key {key} has no effect on {config.model}: it starts from no vectors "
-                f"{_OF_WHAT.get(key[:4], 'that are pretrained')}."
+                f"{_PRETRAINING_OF.get(key[:4], 'that are pretrained')}."
             )
 
 
@@ -203,7 +223,7 @@ def _on_the_machine(config: Any) -> Iterator[str]:
 
 
 def _on_company(config: Any) -> Iterator[str]:
-    """On what means something together with another key alone."""
+    """Remarks on keys that have an effect only together with another key."""
     given = config.external_config_dict
     if given.get("wandb_project") and not config["log_wandb"]:
         yield "Config key wandb_project has no effect without --log_wandb=True."
@@ -216,5 +236,5 @@ def _on_company(config: Any) -> Iterator[str]:
     if given.get("train_rec_step") not in (None, 1) and config["train_kg_step"] == 0:
         yield f"Config key train_rec_step has no effect on {config.model} with train_kg_step 0."
     if config["nproc"] == 1 and config["world_size"] <= 1:
-        for key in sorted(given.keys() & {*_OF_SEVERAL}):
+        for key in sorted(given.keys() & {*_KEYS_OF_SEVERAL_PROCESSES}):
             yield f"Config key {key} has no effect on a single process; nproc says how many."

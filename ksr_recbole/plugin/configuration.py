@@ -42,7 +42,8 @@ class StockConfig(RecBoleConfig):
 def keep_words(_: RecBoleConfig, config_dict: dict[str, Any]) -> dict[str, Any]:
     """In place of ``Config._convert_config_dict``, which evaluates strings: leave them for later.
 
-    Only once the model is known, one can say whose way of reading them it is.
+    RecBole and this package read the words in different ways. Which one applies is clear only when
+    the model is known.
     """
     return dict(config_dict)
 
@@ -175,7 +176,7 @@ def _become_ours(config: RecBoleConfig, name: str) -> None:
             f"Config key resume is {shown(external['resume'])}, but RecBole's run_recbole cannot "
             f"resume {name}; give it to `{TRAIN}` of this project."
         )
-    _warn_of_unknown({**config.file_config_dict, **config.variable_config_dict})
+    _warn_of_unknown(name, {**config.file_config_dict, **config.variable_config_dict})
     given = [read_yaml(Path(file), TEXTS) for file in config._files]
     given += [config.variable_config_dict, config.cmd_config_dict]
     config.external_config_dict = {}
@@ -184,10 +185,10 @@ def _become_ours(config: RecBoleConfig, name: str) -> None:
     config.__class__ = Config
 
 
-def _warn_of_unknown(keys: Iterable[str]) -> None:
-    """Warn of unknown keys; RecBole takes them, and so do its scripts' own arguments."""
+def _warn_of_unknown(model: str, keys: Iterable[str]) -> None:
+    """Warn of unknown keys: RecBole takes them, for a user's own code may read them."""
     for key in keys:
         try:
             check_keys([key], "config_file_list or config_dict")
         except UserError as error:
-            getLogger().warning(f"{error} It is kept, as RecBole keeps it.")
+            getLogger().warning(f"{error} It has no effect on {model}.")
