@@ -93,10 +93,13 @@ def read_items(path: Path, columns: ItemColumns, separator: str = ",") -> Items:
     )
     others = [name for name in names if name not in (columns.item, title)]
     wanted = tuple(dict.fromkeys(columns.attributes)) or tuple(others)
-    _check_columns(path, names, [columns.item, *([title] if title else []), *wanted])
-    if unknown := [name for name in columns.whole if name not in wanted]:
-        raise UserError(f"--whole names '{shown(unknown[0])}', which is no attribute here.")
     needed = list(dict.fromkeys([columns.item, *([title] if title else []), *wanted]))
+    _check_columns(path, names, needed)
+    if unknown := [name for name in columns.whole if name not in wanted]:
+        raise UserError(
+            f"--whole names '{shown(unknown[0])}', but {shown(unknown[0])} is not an attribute. "
+            "Name columns that --attributes also names."
+        )
     if typed is None:
         optional = frozenset(needed) - {columns.item}
         layout = TextFormat({n: n for n in needed}, separator, True, True, optional=optional)

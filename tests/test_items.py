@@ -213,7 +213,30 @@ def test_two_tables_to_a_trained_model(tmp_path, capfd):
     result = run("KSR", "shop", None, values)
     told = "".join(capfd.readouterr())
     assert "the catalogue has 40 items" in told and "popular items instead of 50 and 50" in told
+    assert told.count("the catalogue has 40 items") == 1  # one line for both phases
     assert result["test_result"]["hit@10"] > 0
+
+
+def test_a_user_who_took_everything_is_named(tmp_path):
+    """All positives get as many candidates as this user has left, which are none."""
+    from ksr_recbole.quick_start import run
+
+    sales = write_sales(tmp_path / "sales.csv", list(range(N_ITEMS)))
+    with sales.open("a", encoding="utf-8") as file:
+        for user, items in (("all", N_ITEMS), ("most", N_ITEMS - 1), ("many", N_ITEMS - 2)):
+            file.writelines(f"{user},{i},{1_700_000_000 + i}\n" for i in range(items))
+    assert convert(tmp_path, sales, write_csv(tmp_path / "items.csv", rows())) == 0
+    values = toy_values(tmp_path, epochs=1, report_modes=["uni50pop50"])
+    values = {key: value for key, value in values.items() if key != "eval_args"}
+    with pytest.raises(UserError) as raised:
+        run("KSR", "shop", None, values)
+    assert str(raised.value) == (
+        "User 'all' has interacted with all of the 40 items of the catalogue, and 1 more user at "
+        "least all but one, so too few are left as candidates. Add --eval_args.mode=full "
+        "--report_modes=full to rank all items, or remove such users from the .inter file."
+    )
+    full = {"report_modes": ["full"], "eval_args": {"mode": "full"}}
+    assert "full" in run("KSR", "shop", None, {**values, **full})["metrics"]
 
 
 def complaint(path: Path, **options) -> str:
@@ -463,7 +486,7 @@ def test_files_of_other_kinds_are_named(tmp_path, begin, expected):
     path = tmp_path / "i.csv"
     path.write_bytes(begin + b"\x01\xff\n" * 3)
     assert expected in complaint(path)
-    with pytest.raises(UserError, match="is no text but"):
+    with pytest.raises(UserError, match=r"is not a text file\. It is "):
         read_table(path, _sales(","))
 
 

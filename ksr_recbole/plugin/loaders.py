@@ -22,6 +22,7 @@ from ksr_recbole.quick_start.prepare import (
     check_steps,
     find_vectors,
     open_dataset,
+    say_repeats,
 )
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 
@@ -78,6 +79,7 @@ def _train_loader(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> Se
     loader = SequenceTrainLoader(config, dataset)
     check_not_empty(config, loader)
     check_steps(config, loader)
+    say_repeats(dataset)
     find_vectors(config, dataset)
     config[FINGERPRINT] = dataset.fingerprint
     return loader

@@ -7,10 +7,11 @@ model's hooks, the readers of checkpoints and the timings.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from logging import getLogger
 from typing import Any, NamedTuple
 
+import numpy as np
 from recbole.data import data_preparation as recbole_data_preparation
 from recbole.utils import get_trainer, init_seed, training_arguments
 
@@ -30,13 +31,16 @@ from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.dataset.recbole_views import load_views, recbole_loaders
 from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named, load_dataset
+from ksr_recbole.dataset.sequences import UserSequences
 from ksr_recbole.distributed import group
-from ksr_recbole.evaluation.candidates import fitting_counts
+from ksr_recbole.errors import UserError, shown
+from ksr_recbole.evaluation.candidates import fitting_counts, phase_targets
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import to_log_file
 from ksr_recbole.quick_start.recbole_models import check_files, check_times
+from ksr_recbole.text import counted
 from ksr_recbole.trainer.recbole_trainer import recbole_trainer
 from ksr_recbole.trainer.trainer import ProtocolTrainer, SequenceTrainer
 
@@ -111,26 +115,88 @@ def load_data(config: Any) -> Data:
     ours = registry.under_protocol(config["model"])
     phases = (data_preparation if ours else recbole_loaders)(config, dataset)
     check_not_empty(config, *phases)
+    say_repeats(dataset)
     to_log_file(str(dataset))
     return Data(dataset, *phases)
 
 
+def say_repeats(dataset: WithSequences) -> None:
+    """Say how many interactions there are more than once."""
+    if repeats := n_repeats(dataset.sequences):
+        getLogger().info(
+            f"{counted(repeats, 'interaction')} repeat an earlier one of the same user, item and "
+            "time. They are used; --rm_dup_inter=first keeps one of each user and item."
+        )
+
+
+def n_repeats(sequences: UserSequences) -> int:
+    """How many interactions have the user, item and time of another one, which is not counted."""
+    users = np.repeat(np.arange(sequences.n_users), sequences.lengths)
+    times = sequences.timestamps
+    same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    tied = np.zeros(len(users), dtype=bool)  # only such can be repeats, and there are few
+    tied[1:] |= same
+    tied[:-1] |= same
+    table = np.stack([sequences.items[tied], times[tied], users[tied]])
+    table = table[:, np.lexsort(table)]
+    return int((table[:, 1:] == table[:, :-1]).all(axis=0).sum())
+
+
 def check_candidates(modes: Iterable[str], *phases: SequenceEvalData) -> None:
-    """Make sure that candidates can be drawn, and say where a small catalogue has fewer."""
+    """Make sure that candidates can be drawn, and say where a small catalogue has fewer.
+
+    Raises:
+        UserError: a user has too few items left that could be candidates.
+    """
+    phases_of: dict[str, list[str]] = {}
     plain = dict.fromkeys(map(uncalibrated, modes))
-    for data, mode in itertools.product(phases, map(parse_mode, plain)):
+    for mode, data in itertools.product(map(parse_mode, plain), phases):
         dataset, wanted = data.dataset, (mode.n_uniform, mode.n_popular)
         if mode.kind == "full":
             continue
-        drawn_from = (dataset.sequences, dataset.split, data.phase)
         users = dataset.field2id_token[dataset.uid_field]
-        counts = fitting_counts(*drawn_from, wanted, users)
+        _check_left(data, sum(wanted), users)
+        counts = fitting_counts(dataset.sequences, dataset.split, data.phase, wanted, users)
         if counts != wanted:
-            getLogger().warning(
-                f"{data.phase}: the catalogue has {dataset.sequences.n_items - 1} items, so each "
-                f"positive is ranked against {counts[0]} uniform and {counts[1]} popular items "
-                f"instead of {wanted[0]} and {wanted[1]}."
+            told = (
+                f"the catalogue has {dataset.sequences.n_items - 1} items, so each positive is "
+                f"ranked against {counts[0]} uniform and {counts[1]} popular items instead of "
+                f"{wanted[0]} and {wanted[1]}."
             )
+            phases_of.setdefault(told, []).append(data.phase)
+    for told, names in phases_of.items():
+        getLogger().warning(f"{' and '.join(names)}: {told}")
+
+
+def _check_left(data: SequenceEvalData, wanted: int, users: Sequence[str] | np.ndarray) -> None:
+    """Refuse a small catalogue of which a user has fewer than two items left.
+
+    In such a catalogue all positives get as many candidates as that user has left.
+
+    Args:
+        data: a phase.
+        wanted: the candidates that each positive should have.
+        users: the users' ids in the ``.inter`` file by RecBole's.
+
+    Raises:
+        UserError: there is such a user.
+    """
+    sequences = data.dataset.sequences
+    n_items = sequences.n_items - 1
+    tested, _ = phase_targets(sequences, data.dataset.split, data.phase)
+    left = n_items - sequences.distinct_items[tested]
+    if n_items >= 2 * wanted or left.min(initial=2) >= 2:
+        return
+    row = int(left.argmin())
+    took = "all" if left[row] == 0 else "all but one"
+    others = len(np.unique(tested[left < 2])) - 1
+    also = f", and {others} more {'user' if others == 1 else 'users'} at least all but one"
+    raise UserError(
+        f"User '{shown(str(users[tested[row]]))}' has interacted with {took} of the {n_items} "
+        f"items of the catalogue{also if others else ''}, so too few are left as candidates. Add "
+        "--eval_args.mode=full --report_modes=full to rank all items, or remove such users from "
+        "the .inter file."
+    )
 
 
 def check_steps(config: Any, train: Any) -> None:
