@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import math
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from recbole.utils import early_stopping
 from ksr_recbole.config import Config, shared
 from ksr_recbole.config.keys import model_options
 from ksr_recbole.config.kinds import checked, options_of
-from ksr_recbole.config.options import real
+from ksr_recbole.config.options import Value, real
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.gru_recommender import GRUOptions
 from ksr_recbole.model.ksr import KSR, KSROptions
@@ -225,3 +226,12 @@ def test_what_the_settings_of_studies_differ_in_reaches_the_models(toy_folder):
                 assert getattr(options, key) == setting.overrides[key], (setting.label, key)
                 reached.add(key)
     assert reached >= {"value_matrix", "loss_type", "score_mlp_layers", "kb_score", "kb_scale"}
+
+
+def test_a_whole_number_may_be_written_with_a_point():
+    """YAML files that programs write have it; a part of a number or text is refused."""
+    check = Value(int, 1, 10)
+    assert check("epochs", 3.0) == 3 and isinstance(check("epochs", 3.0), int)
+    for value in (2.5, "1", "1.0", math.inf, math.nan, 1e300, 0.0, 10.0, True):
+        with pytest.raises(UserError, match="Config key epochs is"):
+            check("epochs", value)

@@ -107,7 +107,9 @@ class Value:
     optional: bool = False
 
     def __call__(self, key: str, value: Any) -> Any:
-        """The value as it was given."""
+        """The value as it was given; a whole number may have been given as ``1.0``."""
+        if self.kind is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
         option({key: value}, key, **vars(self))
         return value
 
