@@ -89,13 +89,11 @@ def read_ids(
 
 
 def read_atomic(
-    path: str | os.PathLike[str],
-    required: Mapping[str, str] | Sequence[str],
-    layout: Layout = RECBOLES,
+    path: str | os.PathLike[str], required: Mapping[str, str] | Sequence[str]
 ) -> AtomicTable:
-    """A checked atomic file, as :func:`scan_atomic` but with its types."""
-    types = check_atomic_file(path, required, layout.separator, layout.encoding)
-    return AtomicTable(scan_checked(path, list(types), layout).collect(), types)
+    """A checked atomic file of RecBole's layout, as :func:`scan_atomic` but with its types."""
+    types = check_atomic_file(path, required, RECBOLES.separator, RECBOLES.encoding)
+    return AtomicTable(scan_checked(path, list(types), RECBOLES).collect(), types)
 
 
 def write_atomic_files(

@@ -37,6 +37,7 @@ from dataset_atomic.sources import FACT, SOURCES, Source, find_in, movie_facts
 from dataset_atomic.table1 import Table1, describe_table1
 from ksr_recbole.errors import UserError, cannot_write
 from ksr_recbole.one_step import finish_steps, only_leftovers, temporary_folder
+from ksr_recbole.text import counted
 
 LINK_TYPES = {"item_id": "token", "entity_id": "token"}
 NAME = dict.fromkeys(("entity_id", "name"), pl.String)
@@ -115,10 +116,11 @@ class ConversionReport:
         return [
             *(funnel.line() for funnel in self.funnels),
             *self.notes,
-            f"{self.k_core}-core, relations of {self.min_triples:,} or more triples, "
-            f"fixed point after {self.rounds} round{'s' * (self.rounds > 1)}, "
-            f"{self.shared_entities:,} entities shared by several items",
-            f"{len(self.attributes)} attributes: {', '.join(self.attributes)}",
+            f"kept: users and items with at least {counted(self.k_core, 'interaction')} each "
+            f"({self.k_core}-core), relations with at least {counted(self.min_triples, 'triple')}; "
+            f"nothing more was left out after {counted(self.rounds, 'round')} of these rules",
+            f"{counted(self.shared_entities, 'entity', 'entities')} shared by several items",
+            f"{counted(len(self.attributes), 'attribute')}: {', '.join(self.attributes)}",
             f"graph: {self.origin}",
             f"written to {self.folder}",
         ]
@@ -274,7 +276,8 @@ def material_of(
     notes = list(inter.notes)
     if links.contradicting:
         notes.append(
-            f"{links.contradicting:,} links contradict an earlier one; the first of an item counts"
+            f"{counted(links.contradicting, 'link')} to another entity than an earlier line has "
+            "for the item; the first line counts"
         )
     return Material(name, inter, links.frame, funnel, side, tuple(notes))
 
@@ -350,7 +353,7 @@ def convert(
 
 
 def _linked(inter: Funnel) -> str:
-    """How many of the raw interactions the links have cost."""
+    """How many raw interactions were dropped because their item has no link."""
     lost = inter.dropped.get(WITHOUT_ENTITY, 0)
     return f"{lost:,} of {inter.rows_in:,} raw interactions were with items without a link"
 

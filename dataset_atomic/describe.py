@@ -16,6 +16,7 @@ from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import describe_table1, has_graph, names_line, origin_of, scan_inter
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.one_step import finish_steps
+from ksr_recbole.text import counted
 
 
 def name_of(folder: Path, layout: Layout = RECBOLES) -> str:
@@ -127,9 +128,9 @@ def _links(folder: Path, name: str, layout: Layout) -> list[str]:
     )
     shared = int((link.unique()[entity].value_counts()["count"] > 1).sum())
     return [
-        f"items: {items.item():,}, of which {without.height:,} have no link to an entity with "
-        f"triples; {int(without['len'].sum()):,} interactions are with these",
-        f"links: {link.height:,}; {shared:,} entities shared by several items",
+        f"items: {items.item():,}, of which {without.height:,} without a link to an entity with "
+        f"triples; with these: {counted(int(without['len'].sum()), 'interaction')}",
+        f"links: {link.height:,}; {counted(shared, 'entity', 'entities')} shared by several items",
     ]
 
 

@@ -281,7 +281,7 @@ def _too_long(url: str, max_bytes: int) -> UserError:
 
 def _get_small(url: str) -> bytes:
     """A short text."""
-    with _get(url, stream=True) as response:
+    with _get(url) as response:
         try:
             content = b""
             for chunk in response.iter_content(CHUNK):
@@ -294,11 +294,11 @@ def _get_small(url: str) -> bytes:
 
 
 def _get(
-    url: str, headers: dict[str, str] | None = None, *, stream: bool = False, complete: bool = False
+    url: str, headers: dict[str, str] | None = None, *, complete: bool = False
 ) -> requests.Response:
     """A response; with ``complete``, also 416 (the range asked for begins at the end)."""
     try:
-        response = requests.get(url, headers=headers or {}, stream=stream, timeout=TIMEOUT)
+        response = requests.get(url, headers=headers or {}, stream=True, timeout=TIMEOUT)
         if not (complete and response.status_code == 416):
             response.raise_for_status()
     except requests.RequestException as error:

@@ -18,6 +18,7 @@ import polars as pl
 
 from dataset_atomic.atomic import AtomicTable
 from dataset_atomic.attributes import attribute_relations, reverse_relations
+from ksr_recbole.text import counted
 
 PAPER_MIN_TRIPLES = 5_000
 """Relations with fewer triples were dropped from the paper's graphs."""
@@ -55,9 +56,8 @@ class Funnel:
     def line(self) -> str:
         """``.kg: 91,631 rows in, 6 dropped (infrequent relation), 91,625 rows out``."""
         dropped = [f"{count:,} dropped ({reason})" for reason, count in self.dropped.items()]
-        return ", ".join(
-            [f"{self.table}: {self.rows_in:,} rows in", *dropped, f"{self.rows_out:,} rows out"]
-        )
+        rows_in, rows_out = (counted(rows, "row") for rows in (self.rows_in, self.rows_out))
+        return ", ".join([f"{self.table}: {rows_in} in", *dropped, f"{rows_out} out"])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What was read of a file, kept for the next one who reads the same of it."""
+"""Keeps what was read from a file, so that the next reader need not read it again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _held: ContextVar[dict[Hashable, Any] | None] = ContextVar("held", default=None)
 
 @contextmanager
 def holding() -> Iterator[None]:
-    """Inside the block, what one reader asked of a file is there for the next one.
+    """Inside the block, what was read from a file is kept for the next reader.
 
     A dataset is described before it is loaded, from the same columns.
     """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +83,6 @@ def _content(key: str, path: Path) -> list[list[str]]:
 
 
 def _digest(file: Path) -> str:
-    found = check_regular(file)
-    return _digest_of(os.path.realpath(file), found.st_size, found.st_mtime_ns)
-
-
-@cache
-def _digest_of(file: str, size: int, changed: int) -> str:
     """A run asks several times, and a graph may be large."""
-    return digests.of_file(file)
+    check_regular(file)
+    return digests.of_file_once(os.path.realpath(file))

@@ -129,12 +129,11 @@ def find_in(folder: Path, names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def movie_table(frame: pl.DataFrame, genre_separator: str = "|") -> AtomicTable:
+def movie_table(frame: pl.DataFrame) -> AtomicTable:
     """``item_id``, ``movie_title``, ``release_year`` and ``genre`` from a title with its year.
 
     Args:
-        frame: ``item_id``, ``title`` such as ``Alien (1979)``, and ``genre``.
-        genre_separator: between genres.
+        frame: ``item_id``, ``title`` such as ``Alien (1979)``, and ``genre`` with ``|`` between.
     """
     title = pl.col("title").str.strip_chars()
     year = title.str.extract(r"\((\d{4})[^()]*\)$")
@@ -143,14 +142,14 @@ def movie_table(frame: pl.DataFrame, genre_separator: str = "|") -> AtomicTable:
         "item_id",
         movie_title=title.str.replace(r"\s*\(\d{4}[^()]*\)$", ""),
         release_year=year,
-        genre=genre.str.replace_all(genre_separator, " ", literal=True),
+        genre=genre.str.replace_all("|", " ", literal=True),
     )
     types = ("token", "token_seq", "token", "token_seq")
     return AtomicTable(table, dict(zip(table.columns, types, strict=True)))
 
 
 def movie_facts(items: pl.DataFrame) -> pl.DataFrame:
-    """Genres and decades of films, as facts (:data:`dataset_atomic.convert.FACT`).
+    """Genres and decades of films, as facts (:data:`dataset_atomic.sources.FACT`).
 
     Args:
         items: ``item_id``, and what there is of ``release_year`` and of genres separated by

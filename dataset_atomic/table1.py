@@ -13,6 +13,7 @@ from dataset_atomic.atomic_files import check_atomic_file, steady_dataset
 from dataset_atomic.ids import Ids
 from dataset_atomic.layout import Layout
 from ksr_recbole.errors import shown
+from ksr_recbole.text import counted
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,15 @@ class Table1:
         """The row in one line."""
         if self.triples is None:
             return (
-                f"{self.name}: {self.interactions:,} interactions, {self.items:,} items, "
-                f"{self.users:,} users, no knowledge graph (no {self.name}.kg and .link)"
+                f"{self.name}: {counted(self.interactions, 'interaction')}, "
+                f"{counted(self.items, 'item')}, {counted(self.users, 'user')}, "
+                f"no knowledge graph (no {self.name}.kg and .link)"
             )
         return (
-            f"{self.name}: {self.interactions:,} interactions, "
-            f"{self.linked_items:,} linked items, {self.users:,} users, "
-            f"{self.entities:,} entities, {self.relations:,} relations, "
-            f"{self.triples:,} triples"
+            f"{self.name}: {counted(self.interactions, 'interaction')}, "
+            f"{counted(self.linked_items or 0, 'linked item')}, {counted(self.users, 'user')}, "
+            f"{counted(self.entities or 0, 'entity', 'entities')}, "
+            f"{counted(self.relations or 0, 'relation')}, {counted(self.triples, 'triple')}"
         )
 
 

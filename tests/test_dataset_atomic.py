@@ -481,8 +481,10 @@ def test_what_the_links_cost_is_described(tmp_path):
     for suffix, lines in files.items():
         (tmp_path / f"few.{suffix}").write_text("".join(f"{line}\n" for line in lines))
     told = describe(tmp_path)
-    expected = "items: 2, of which 1 have no link to an entity with triples; 2 interactions"
-    assert f"{expected} are with these" in told
+    expected = (
+        "items: 2, of which 1 without a link to an entity with triples; with these: 2 interactions"
+    )
+    assert expected in told
     assert "links: 2; 0 entities shared by several items" in told
 
 

@@ -17,7 +17,7 @@ SEPARATORS = ("|", ";", ",")
 """What separates the elements of a list, the first that occurs in a column."""
 
 FEW_NUMBERS = 10
-"""Numbers of which a column has no more are values as they are, such as a number of rooms."""
+"""A column with at most this many different numbers keeps them as they are, as rooms of a flat."""
 
 _MISSING = ("NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None")
 """How other programs write, among numbers and dates, that there is no value."""
@@ -153,8 +153,6 @@ def _edges(values: np.ndarray, ranges: int) -> np.ndarray:
     edges = np.unique(rounded)
     if len(edges) <= 2:
         edges = np.unique(exact)
-    if len(edges) == 1:
-        edges = np.array([values.min(), values.max()])
     # What rounding left outside is inside again.
     edges[0], edges[-1] = min(edges[0], values.min()), max(edges[-1], values.max())
     return edges

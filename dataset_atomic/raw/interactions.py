@@ -15,6 +15,7 @@ from dataset_atomic.filtering import Funnel
 from dataset_atomic.raw.stream import Block, TextFormat, read_blocks
 from dataset_atomic.raw.timestamps import TimestampReader
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import counted
 
 DAY = 86_400
 """Seconds of a day."""
@@ -110,25 +111,11 @@ def read_interactions(
     stripped = 0
     examples: list[str] = []
     for block in read_blocks(path, layout):
-        _check_ids(block)
-        frame = block.frame.with_columns(clock.exact(block))
+        frame, changed = _read_block(block, clock)
         second = clock.per_second
-        if "rating" in frame.columns:
-            frame = frame.with_columns(_ratings(block))
-        bare = frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
-        for column in ("user_id", "item_id"):
-            if (empty := bare[column] == "").any():
-                raise UserError(
-                    f"{block.line_of(int(empty.arg_max() or 0))}: column '{column}' is blank; fill "
-                    "it in or remove the line."
-                )
-            _check_lengths(block, bare[column])
-        stripped += int((bare["user_id"] != frame["user_id"]).sum())
-        stripped += int((bare["item_id"] != frame["item_id"]).sum())
-        frame = bare
+        stripped += changed
         funnel.rows_in += block.frame.height + block.blank_lines
-        if block.blank_lines:
-            funnel.drop("blank line", block.blank_lines)
+        funnel.drop("blank line", block.blank_lines)
         if not examples:
             examples = frame["item_id"].head(1000).unique(maintain_order=True).head(3).to_list()
         last = cast("int | None", frame["timestamp"].max())
@@ -148,8 +135,31 @@ def read_interactions(
     frame = frame.sort("timestamp", maintain_order=True).pipe(_in_seconds, second)
     notes = [note for note in (clock.note(),) if note]
     if stripped:
-        notes.append(f"{stripped:,} ids had blanks around them, which were removed")
+        notes.append(f"blanks around {counted(stripped, 'id')} were removed")
     return Interactions(frame, funnel, tuple(notes), tuple(examples))
+
+
+def _read_block(block: Block, clock: TimestampReader) -> tuple[pl.DataFrame, int]:
+    """The interactions of a block with their times, and how many ids had blanks around them.
+
+    Raises:
+        UserError: a value that cannot be read; an id that is blank or too long.
+    """
+    _check_ids(block)
+    frame = block.frame.with_columns(clock.exact(block))
+    if "rating" in frame.columns:
+        frame = frame.with_columns(_ratings(block))
+    bare = frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
+    changed = 0
+    for column in ("user_id", "item_id"):
+        if (empty := bare[column] == "").any():
+            raise UserError(
+                f"{block.line_of(int(empty.arg_max() or 0))}: column '{column}' is blank; fill it "
+                "in or remove the line."
+            )
+        _check_lengths(block, bare[column])
+        changed += int((bare[column] != frame[column]).sum())
+    return bare, changed
 
 
 def _in_seconds(frame: pl.DataFrame, per_second: int) -> pl.DataFrame:

@@ -46,10 +46,10 @@ class TimestampReader:
 
     @property
     def per_second(self) -> int:
-        """How many of what :meth:`exact` counts in make a second."""
+        """How many units of :meth:`exact` make one second."""
         return max(_FINEST, UNITS.get(self.form or "seconds", 1))
 
-    def exact(self, block: Block, column: str = "timestamp") -> pl.Series:
+    def exact(self, block: Block) -> pl.Series:
         """``int64`` time since 1970 of every row, in parts of a second: :attr:`per_second`.
 
         Fractions of a second count, as they tell what came first.
@@ -57,7 +57,7 @@ class TimestampReader:
         Raises:
             UserError: a value of another form, with its line.
         """
-        values = block.frame[column].str.strip_chars()
+        values = block.frame["timestamp"].str.strip_chars()
         if self.form is None and len(values):
             self.form = _form_of(values)
         result = _convert(values, self.form or "unknown")
@@ -70,7 +70,7 @@ class TimestampReader:
                 f"{block.line_of(row)}: {shown(repr(values[row]))} is not a timestamp; expected "
                 f"{expected}; correct the value."
             )
-        return result.rename(column)
+        return result.rename("timestamp")
 
     def note(self) -> str | None:
         """What was converted, or ``None`` if the file has plain seconds."""

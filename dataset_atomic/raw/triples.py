@@ -175,7 +175,7 @@ def _within(
 ) -> Iterator[tuple[pl.DataFrame, int]]:
     """The triples of a file that touch ``near`` but not ``far``, by block.
 
-    With them comes how many triples between entities were looked at, 0 if they were before.
+    Each pair also gives the number of triples read; it is 0 if the file was counted before.
     """
     is_rdf = source.layout in (_RDF_TABS, _LINES)
     counts = funnel if source.is_new else None
