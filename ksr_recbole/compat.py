@@ -259,7 +259,10 @@ def _length(what: Any) -> Any:
 
 
 def _ensure_dir(dir_path: str) -> None:
-    """RecBole's, for several runs at once: it looks first, and stops if the folder comes then."""
+    """Like RecBole's function, but safe for several runs.
+
+    It does not fail if another run creates the folder at the same moment.
+    """
     os.makedirs(dir_path, exist_ok=True)
 
 

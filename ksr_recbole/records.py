@@ -29,19 +29,15 @@ def record_text(record: Mapping[str, Any]) -> str:
     return json.dumps(sealed(record), indent=2) + "\n"
 
 
-def read_record(path: str | os.PathLike[str], limit: int = SMALL) -> dict[str, Any]:
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what :func:`write_record` wrote, without the digest.
-
-    Args:
-        path: the file.
-        limit: the most bytes it may have.
 
     Raises:
         DamagedFileError: it is not what was written, or has no digest that would show this.
         OSError: there is no file, or it cannot be read.
     """
     try:
-        text = read_text(path, limit)
+        text = read_text(path, SMALL)
     except UnicodeDecodeError as error:
         raise DamagedFileError("it is not UTF-8 text") from error
     return unsealed(parse_object(text))

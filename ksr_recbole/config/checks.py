@@ -1,7 +1,8 @@
 """Checks of config values that are more than a number, a flag or a word.
 
-Each takes a key and a value and gives the value as it is used, or raises ``UserError``.  Those
-that take checks give a check.
+Args of each check: ``key``, the config key as sentences name it, and ``value``, what was given.
+Each returns the value as it is used and raises ``UserError``, which names the key, where it takes
+no such value.  Functions that take checks or bounds return a check.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _PATH_LENGTH = 4096
 
 
 def path(key: str, value: Any) -> str:
+    """A path, as text or as a ``PathLike``; as text."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     printable = isinstance(value, str) and not any(ord(each) < 32 for each in value)
@@ -39,21 +41,24 @@ def _can_be_written(text: str) -> bool:
 
 
 def resume(key: str, value: Any) -> Any:
+    """``True``, ``False``, ``None`` or the path of a checkpoint; as it is."""
     return value if isinstance(value, bool) or value is None else path(key, value)
 
 
 def name(key: str, value: Any) -> str:
+    """A name that a file can have, such as a dataset's; as it is."""
     return check_name(value, key)
 
 
 def field(key: str, value: Any) -> str:
-    """The name of a column: the header of an atomic file can hold it."""
+    """The name of a column, which the header of an atomic file can hold; as it is."""
     if not isinstance(value, str) or not re.fullmatch(r"[^\s:,\"\x00-\x1f\x7f]{1,100}", value):
         raise refused(key, value, "a column's name, without blanks, colons and commas")
     return value
 
 
 def separator(key: str, value: Any) -> str:
+    r"""One ASCII character, or ``\t`` in two, which is a tab; as one character."""
     value = "\t" if value == "\\t" else value  # as it is typed on a command line
     if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in "\r\n\0":
         raise refused(key, value, "one ASCII character")
@@ -61,6 +66,7 @@ def separator(key: str, value: Any) -> str:
 
 
 def encoding(key: str, value: Any) -> str:
+    """An encoding of text that Python knows; as it is."""
     try:
         known = codecs.lookup(value)
         if not getattr(known, "_is_text_encoding", True):
@@ -71,6 +77,7 @@ def encoding(key: str, value: Any) -> str:
 
 
 def intervals(key: str, value: Any) -> str:
+    """One interval or several, see :func:`.literals.intervals`; as it is."""
     try:
         literals.intervals(value)
     except (ValueError, AttributeError, TypeError) as error:
@@ -81,7 +88,7 @@ def intervals(key: str, value: Any) -> str:
 
 
 def gpu_id(key: str, value: Any) -> str:
-    """RecBole's: one GPU or several, as text or numbers; none if it is empty."""
+    """One GPU or several, as text or numbers; none if it is empty; as text."""
     if isinstance(value, list | tuple):
         value = ",".join(map(str, value))
     if isinstance(value, int) and not isinstance(value, bool):
@@ -92,12 +99,14 @@ def gpu_id(key: str, value: Any) -> str:
 
 
 def device(key: str, value: Any) -> str:
+    """``cpu`` or ``cuda``, as text or as a ``torch.device``; as text."""
     if str(value) not in ("cpu", "cuda"):
         raise refused(key, value, "cpu or cuda; gpu_id says which GPU")
     return str(value)
 
 
 def topk(key: str, value: Any) -> list[int]:
+    """A cut-off or several, 1 to 100,000; as a list."""
     cuts = [value] if isinstance(value, int) else value
     good = isinstance(cuts, list | tuple) and len(cuts) > 0
     if not good or not all(_is_cut(each) for each in cuts):
@@ -110,6 +119,7 @@ def _is_cut(value: Any) -> bool:
 
 
 def texts(key: str, value: Any) -> list[str]:
+    """A word or several; as a list."""
     texts = [value] if isinstance(value, str) else value
     good = isinstance(texts, list | tuple) and len(texts) > 0
     if not good or not all(isinstance(each, str) and 0 < len(each) <= 200 for each in texts):
@@ -124,7 +134,7 @@ def modes(key: str, value: Any) -> Any:
 
 
 def within(low: float, high: float) -> Check:
-    """A number from ``low`` to ``high``."""
+    """A number from ``low`` to ``high``; as it is."""
 
     def check(key: str, value: Any) -> Any:
         if not low <= Value(float)(key, value) <= high:
@@ -135,6 +145,8 @@ def within(low: float, high: float) -> Check:
 
 
 def list_of(each: Check) -> Check:
+    """A list or tuple whose values ``each`` takes; as a list."""
+
     def check(key: str, value: Any) -> list[Any]:
         if not isinstance(value, list | tuple):
             raise refused(key, value, "a list")
@@ -144,11 +156,13 @@ def list_of(each: Check) -> Check:
 
 
 def names(key: str, value: Any) -> list[str]:
-    """File suffixes, alone or in a list."""
+    """File suffixes, alone or in a list; as a list."""
     return list_of(name)(key, [value] if isinstance(value, str) else value)
 
 
 def dict_of(each: Check) -> Check:
+    """A dict with text as keys, whose values ``each`` takes; as a dict."""
+
     def check(key: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
             raise refused(key, value, "a dict")
@@ -158,6 +172,8 @@ def dict_of(each: Check) -> Check:
 
 
 def dict_with(parts: Mapping[str, Check]) -> Check:
+    """A dict with some of ``parts``, each value checked by its part's check; as a dict."""
+
     def check(key: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or not value.keys() <= parts.keys():
             raise refused(key, value, f"a dict of {', '.join(parts)}")
@@ -167,11 +183,12 @@ def dict_with(parts: Mapping[str, Check]) -> Check:
 
 
 def columns(key: str, value: Any) -> Any:
-    """Columns of one file, or ``*``."""
+    """Columns of one file as a list, or ``*`` for all; as it is."""
     return value if value == "*" else list_of(field)(key, value)
 
 
 def mode(key: str, value: Any) -> Any:
+    """A mode such as ``full``, or a dict of one for ``valid`` and one for ``test``; as it is."""
     modes = value.values() if isinstance(value, dict) else [value]
     phases = set(value) if isinstance(value, dict) else {"valid"}
     texts = all(isinstance(mode, str) and 0 < len(mode) <= 60 for mode in modes)
@@ -183,6 +200,7 @@ def mode(key: str, value: Any) -> Any:
 
 
 def split(key: str, value: Any) -> Any:
+    """A dict with ``LS`` and how much is left out, or with ``RS`` and three shares; as it is."""
     expected = "{'LS': 'valid_and_test'}, or {'RS': [0.8,0.1,0.1]} for RecBole's own models"
     if not isinstance(value, dict) or len(value) != 1 or set(value) - {"LS", "RS"}:
         raise refused(key, value, expected)
@@ -197,13 +215,14 @@ def split(key: str, value: Any) -> Any:
 
 
 def interval_or_tokens(key: str, value: Any) -> Any:
-    """What a column may hold: an interval of numbers, or a list of tokens."""
+    """What a column may hold: intervals of numbers, or a list of tokens; as text or a list."""
     if isinstance(value, list | tuple) and all(isinstance(each, str | int) for each in value):
         return list(value)
     return intervals(key, value)
 
 
 def any_plain(key: str, value: Any) -> Any:
+    """Anything that :func:`.literals.is_plain` takes; as it is."""
     if not literals.is_plain(value):
         raise refused(key, value, "text, a number, a list or a dict")
     return value
@@ -232,6 +251,7 @@ def none_word(check: Check) -> Check:
 
 
 def text(key: str, value: Any) -> str:
+    """A printable text of 1 to 200 characters; as it is."""
     if not isinstance(value, str) or not 0 < len(value) <= 200 or not value.isprintable():
         raise refused(key, value, "a word")
     return value

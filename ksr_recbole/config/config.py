@@ -123,7 +123,11 @@ class Config(RecBoleConfig):
             raise no_negatives(self.model)
 
     def compatibility_settings(self) -> None:
-        """What RecBole's does to NumPy, for the whole process, is done to RecBole's modules."""
+        """Let RecBole run on new libraries.
+
+        RecBole's method changes NumPy for the whole process.  This method changes only RecBole's
+        modules.
+        """
         recbole_on_new_libraries()
 
     def _check_within_reach(self) -> None:
@@ -174,7 +178,10 @@ class Config(RecBoleConfig):
         return {}
 
     def _merge_external_config_dict(self) -> None:
-        """The files and what was given beside them; RecBole's forgets the parts of the former."""
+        """Merge the config files with the other given values.
+
+        RecBole's method loses the parts that a file gives.
+        """
         self.external_config_dict = merged(self.file_config_dict, self.variable_config_dict)
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
@@ -210,7 +217,7 @@ class Config(RecBoleConfig):
             recboles = self.internal_config_dict
             mode = (recboles.get("eval_args") or {}).get("mode")
             self._default_to(CONFIGS / "task" / "builtin.yaml")
-            # AUC is not to be had of a full ranking: candidates stay as RecBole draws them.
+            # AUC cannot be computed from a full ranking, so RecBole draws the candidates.
             if "AUC" in (recboles.get("metrics") or ()):
                 recboles["eval_args"] = {**recboles["eval_args"], "mode": mode}
             columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
@@ -239,7 +246,7 @@ class Config(RecBoleConfig):
                 self._load_what_it_reads()
 
     def _load_what_it_reads(self) -> None:
-        """What RecBole's own defaults for a model say of files, as it is under the protocol."""
+        """Set which files the model reads, as under the paper's protocol."""
         # Vectors come from pretraining, unless the user names their files.
         self.internal_config_dict["additional_feat_suffix"] = None
         features = self.external_config_dict.get(

@@ -1,4 +1,4 @@
-"""What is put where in RecBole, and which of its functions looks there.
+"""The functions that this package replaces in RecBole, and where RecBole looks them up.
 
 Each hook stands before one look-up by name; a model that is not this package's is passed to
 RecBole's own code.

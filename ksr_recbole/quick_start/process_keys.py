@@ -54,8 +54,8 @@ def check_possible(config: Any, hosts: Hosts) -> None:
     model = config["model"]
     if not registry.under_protocol(model):
         raise UserError(
-            f"The model {model} is RecBole's own, whose trainer knows several processes on NVIDIA "
-            "GPUs only, which is untested here; run it with --nproc=1."
+            f"{model} is a model of RecBole. RecBole trains it with several processes only on "
+            "NVIDIA GPUs, and this project has not tested that. Use --nproc=1."
         )
     if not registry.MODELS[model].divisible:
         raise UserError(
