@@ -16,6 +16,7 @@ from dataset_atomic.atomic_files import SUFFIXES
 from dataset_atomic.filtering import (
     Funnel,
     LinkedData,
+    LinkedFunnels,
     core_of,
     default_min_triples,
     filter_to_fixed_point,
@@ -292,63 +293,93 @@ def convert(
 ) -> ConversionReport:
     """Scan the graph around the linked items, filter to the fixed point, and write."""
     k_core = options.k_core or default_k_core
-    notes = list(material.notes)
     # Whatever the graph holds, nothing outside this core can be left: fewer seeds to look for.
     inter, inter_funnel = _in_core(material, options, k_core)
     all_links = material.link.with_columns(pl.col("item_id").cast(pl.Categorical))
     in_core = pl.col("item_id").is_in(inter["item_id"].unique().implode())
     link = material.linking.step("item not in .inter", all_links, all_links.filter(in_core))
-    seeds = link["entity_id"]
     with _spool_folder(Path(out_dir)) as spool_folder:
         spool = NameSpool(spool_folder)
-        scan = scan_triples(graph.triples, seeds, hops=options.hops, names=spool)
+        scan = scan_triples(graph.triples, link["entity_id"], hops=options.hops, names=spool)
         scan = _with_facts(scan, material, link)
-        min_triples = options.min_triples or default_min_triples(scan.kg.n_unique())
-        data, funnels, rounds = filter_to_fixed_point(
-            LinkedData(inter, link, scan.kg),
-            k_core=k_core,
-            min_triples=min_triples,
-            hops=options.hops,
-        )
-        if data.link.is_empty():
-            raise UserError(_nothing_left(material, scan.kg, k_core, min_triples))
-        entities = pl.concat(
-            [data.link["entity_id"], *(data.kg[end].rename("entity_id") for end in TRIPLE[::2])]
-        ).unique(maintain_order=True)
+        left = _filtered(material, LinkedData(inter, link, scan.kg), options, k_core)
+        entities = _entities_of(left.data)
         given = _given_names(graph, material)
         names = _names(entities, spool, given)
-    for funnel, later in (
-        (inter_funnel, funnels.inter), (material.linking, funnels.link), (scan.funnel, funnels.kg)
-    ):  # fmt: skip
-        for reason, count in later.dropped.items():
-            funnel.drop(reason, count)
-    tables = _tables_of(material, data, names, _names_of_relations(data.kg, given))
+    funnels = (inter_funnel, material.linking, scan.funnel)
+    left.add_dropped_to(funnels)
+    tables = _tables_of(material, left.data, names, _names_of_relations(left.data.kg, given))
     about = {"graph": [graph.origin], "links": [_linked(inter_funnel)]}
     tables["origin"] = AtomicTable(pl.DataFrame(about), ORIGIN_TYPES)
     restrictions = [_restriction(s, material.side[s], tables[s]) for s in material.side]
-    if names.height:
-        notes.append(f".entity: names for {names.height:,} of {len(entities):,} entities")
-    # Files of an earlier conversion that this one does not replace do not belong to it.
-    stale = sorted(set(SUFFIXES) - set(tables))
-    write_atomic_files(
-        out_dir,
-        material.name,
-        tables,
-        stale,
-        lambda: ensure_free(out_dir, options),
-        options.layout,
-    )
+    _write(out_dir, material.name, tables, options)
+    named = f".entity: names for {names.height:,} of {counted(len(entities), 'entity', 'entities')}"
     return ConversionReport(
         folder=Path(out_dir),
         k_core=k_core,
-        min_triples=min_triples,
-        rounds=rounds,
-        funnels=(inter_funnel, material.linking, scan.funnel, *restrictions),
-        shared_entities=int((data.link["entity_id"].value_counts()["count"] > 1).sum()),
+        min_triples=left.min_triples,
+        rounds=left.rounds,
+        funnels=(*funnels, *restrictions),
+        shared_entities=int((left.data.link["entity_id"].value_counts()["count"] > 1).sum()),
         attributes=attribute_names(tables["relation"]),
         table1=describe_table1(out_dir, material.name, layout=options.layout),
-        notes=tuple(notes),
+        notes=(*material.notes, *([named] if names.height else [])),
         origin=graph.origin,
+    )
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What the rules have left.
+
+    Attributes:
+        data: interactions, links and triples.
+        funnels: what they dropped.
+        rounds: how often they were applied.
+        min_triples: relations with fewer triples were dropped.
+    """
+
+    data: LinkedData
+    funnels: LinkedFunnels
+    rounds: int
+    min_triples: int
+
+    def add_dropped_to(self, funnels: Sequence[Funnel]) -> None:
+        """Add what was dropped to the funnels of interactions, links and triples so far."""
+        later = (self.funnels.inter, self.funnels.link, self.funnels.kg)
+        for funnel, more in zip(funnels, later, strict=True):
+            for reason, count in more.dropped.items():
+                funnel.drop(reason, count)
+
+
+def _filtered(material: Material, found: LinkedData, options: Options, k_core: int) -> _Left:
+    """Apply the rules until nothing changes.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    min_triples = options.min_triples or default_min_triples(found.kg.n_unique())
+    data, funnels, rounds = filter_to_fixed_point(
+        found, k_core=k_core, min_triples=min_triples, hops=options.hops
+    )
+    if data.link.is_empty():
+        raise UserError(_nothing_left(material, found.kg, k_core, min_triples))
+    return _Left(data, funnels, rounds, min_triples)
+
+
+def _entities_of(data: LinkedData) -> pl.Series:
+    """All entities of links and triples, each once."""
+    ends = (data.kg[end].rename("entity_id") for end in TRIPLE[::2])
+    return pl.concat([data.link["entity_id"], *ends]).unique(maintain_order=True)
+
+
+def _write(
+    out_dir: str | os.PathLike[str], name: str, tables: dict[str, AtomicTable], options: Options
+) -> None:
+    # Files of an earlier conversion that this one does not replace do not belong to it.
+    stale = sorted(set(SUFFIXES) - set(tables))
+    write_atomic_files(
+        out_dir, name, tables, stale, lambda: ensure_free(out_dir, options), options.layout
     )
 
 
