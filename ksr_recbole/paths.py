@@ -35,6 +35,11 @@ def source_of(module: str) -> Path:
     return Path(spec.origin)
 
 
+def recbole_properties() -> Path:
+    """The folder of RecBole's own YAML files."""
+    return source_of("recbole").parent / "properties"
+
+
 def is_installed(package: str) -> bool:
     """Whether ``package`` can be imported.
 

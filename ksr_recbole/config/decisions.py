@@ -17,7 +17,7 @@ from typing import Any
 
 from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.paths import source_of
+from ksr_recbole.paths import recbole_properties
 
 
 class Fate(Enum):
@@ -162,7 +162,7 @@ FILTERS = (
 
 @cache
 def _defaults() -> dict[str, Any]:
-    properties = source_of("recbole").parent / "properties"
+    properties = recbole_properties()
     files = ("dataset/sample.yaml", "overall.yaml")  # the first is for every dataset
     return {key: value for file in files for key, value in read_yaml(properties / file).items()}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from recbole.utils import ModelType
 
+from dataset_atomic.atomic import atomic_path
 from ksr_recbole import registry
 from ksr_recbole.choices import choose_from
 from ksr_recbole.config import decisions
@@ -202,16 +203,16 @@ def _on_files(config: Any) -> Iterator[str]:
     read = (*_FILES, *(config["additional_feat_suffix"] or ()))
     folder = Path(config["data_path"])
 
-    def names(suffix: str) -> Path:
-        return folder / f"{config['dataset']}.{suffix}"
+    def named(suffix: str) -> Path:
+        return atomic_path(folder, config["dataset"], suffix)
 
     for key in ("load_col", "unload_col", "unused_col"):
         for suffix in config.external_config_dict.get(key) or ():
             if suffix not in read:
                 told = choose_from(suffix, read, "the files that are read are")
                 yield f"Config key {key}.{shown(suffix)} has no effect{told}"
-            elif suffix in _OPTIONAL and folder.is_dir() and not names(suffix).exists():
-                yield f"Config key {key}.{suffix} has no effect: there is no {names(suffix).name}."
+            elif suffix in _OPTIONAL and folder.is_dir() and not named(suffix).exists():
+                yield f"Config key {key}.{suffix} has no effect: there is no {named(suffix).name}."
 
 
 def _on_the_machine(config: Any) -> Iterator[str]:

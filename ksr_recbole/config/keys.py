@@ -22,7 +22,7 @@ from ksr_recbole.config.decisions import (
 )
 from ksr_recbole.config.literals import keys_in, read_yaml
 from ksr_recbole.errors import UnknownKeyError, UserError, shown
-from ksr_recbole.paths import CONFIGS, source_of
+from ksr_recbole.paths import CONFIGS, recbole_properties
 from ksr_recbole.registry import MODELS, recboles_name
 
 TRIALS = CONFIGS / "tuning"
@@ -77,7 +77,7 @@ def model_options(name: str) -> dict[str, Any]:
     Those of RecBole's other models are in RecBole's YAML files.
     """
     if name not in MODELS:
-        properties = source_of("recbole").parent / "properties" / "model"
+        properties = recbole_properties() / "model"
         file = properties / f"{recboles_name(name)}.yaml"
         return read_yaml(file) if file.is_file() else {}
     return {**_shipped_options(_shipped_base(name)), **added_options(name)}
@@ -129,7 +129,7 @@ def recboles_defaults() -> dict[str, Any]:
 
 def _of_recboles_models() -> dict[str, Any]:
     """What a model of RecBole has where its own YAML file gives no value."""
-    overall = source_of("recbole").parent / "properties" / "overall.yaml"
+    overall = recbole_properties() / "overall.yaml"
     return {**read_yaml(overall), **recboles_defaults()}
 
 
@@ -157,7 +157,7 @@ def known_keys() -> frozenset[str]:
 
 @cache
 def _shipped_keys() -> frozenset[str]:
-    properties = source_of("recbole").parent / "properties"
+    properties = recbole_properties()
     return read_for_all() | _keys_below(properties) | _keys_below(CONFIGS)
 
 
@@ -173,7 +173,7 @@ KEYS_WITH_PARTS = ("eval_args", "train_neg_sample_args")
 
 @cache
 def _parts(key: str) -> frozenset[str]:
-    properties = source_of("recbole").parent / "properties"
+    properties = recbole_properties()
     return frozenset(read_yaml(properties / "overall.yaml")[key])
 
 

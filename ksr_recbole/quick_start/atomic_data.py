@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dataset_atomic.atomic import atomic_path
 from dataset_atomic.atomic_files import steady_dataset
 from dataset_atomic.convert import Options
 from dataset_atomic.layout import Layout
@@ -67,7 +68,7 @@ def _described(config: Any, folder: Path, layout: Layout) -> Table1:
     kept_in = option(config, "data_cache_dir", str, optional=True)
     if kept_in is None:
         return describe_table1(folder, name, timed, layout)
-    graph = [folder / f"{name}.{suffix}" for suffix in ("kg", "link")]
+    graph = [atomic_path(folder, name, suffix) for suffix in ("kg", "link")]
     with steady_dataset(folder, name, layout.files):
         paths = [*layout.inter_paths(folder, name), *filter(os.path.lexists, graph)]
         try:
@@ -140,7 +141,7 @@ def _say_graph(row: Table1, folder: Path, layout: Layout) -> None:
     if row.entities is None:
         return
     try:
-        origin = origin_of(folder, row.name, layout) or f"{folder / row.name}.kg"
+        origin = origin_of(folder, row.name, layout) or str(atomic_path(folder, row.name, "kg"))
         told = [origin, names_line(folder, row, layout)]
     except UserError as error:  # no run needs names; what it does need is checked when it is read
         told = [str(error)]
@@ -154,7 +155,7 @@ def _convert(
     say, graph = getLogger().info, {} if own is None else own.arguments()
     lock = folder if own is None else folder.parent  # which is made with the files
     with locked(lock.with_name(f".{lock.name}.lock")):
-        if (folder / f"{name}.inter").is_file():
+        if atomic_path(folder, name, "inter").is_file():
             return
         # What is there without its .inter is no dataset, so that nothing of value is replaced.
         if name in CONVERTERS:
