@@ -251,7 +251,7 @@ def test_bad_tables(tmp_path):
     write_csv(path, [{"id": "1", "brand": "a"}, {"id": "2", "brand": "a"}])
     assert "no column 'item_id'; its columns are: id, brand" in complaint(path)
     assert "no column 'colour'" in complaint(path, item="id", attributes=("colour",))
-    assert "no attribute here" in complaint(path, item="id", whole=("colour",))
+    assert "is not an attribute" in complaint(path, item="id", whole=("colour",))
     write_csv(path, [{"item_id": "1", "brand": "a"}] * 3)
     assert "2 rows have the id of an earlier row, such as '1'" in complaint(path)
     write_csv(path, [{"item_id": f"{k}", "sku": f"s{k}"} for k in range(3)])

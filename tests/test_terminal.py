@@ -374,15 +374,15 @@ def test_a_mistake_fits_a_terminal(capsys, monkeypatch):
 def test_a_key_that_is_nearer_to_an_option_of_the_command_is_named_as_such():
     parser = Parser("-m ksr_recbole explain", keys="of the run")
     parser.add_argument("--user")
-    given = parser.read(["--userr=3", "--epohcs=3"])
+    given = parser.read(["--uuser=3", "--epohcs=3"])
     for key, told in (
-        ("userr", "Unknown argument '--userr'; did you mean --user"),
+        ("uuser", "Unknown argument '--uuser'; did you mean --user"),
         ("epohcs", "Unknown config key 'epohcs' in the command line; did you mean epochs"),
         ("usr", "Unknown config key 'usr' in the command line"),  # of a YAML file
     ):
         with pytest.raises(UserError, match=re.escape(told)):
             parser.naming_own_options(lambda key=key: check_keys([key], "the command line"))
-    assert set(given.values) == {"userr", "epohcs"}
+    assert set(given.values) == {"uuser", "epohcs"}
 
 
 @pytest.mark.parametrize(
