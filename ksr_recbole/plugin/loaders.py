@@ -90,5 +90,9 @@ def _eval_data(
 ) -> SequenceEvalData:
     data = SequenceEvalData(config, dataset, phase)
     check_not_empty(config, data)
-    check_candidates([data.mode], data)
+    modes = config["eval_args"]["mode"]
+    if modes["valid"] != modes["test"]:
+        check_candidates([data.mode], (dataset, phase))
+    elif phase == "valid":  # RecBole asks for the test's loader next: a line for both
+        check_candidates([data.mode], (dataset, "valid"), (dataset, "test"))
     return data

@@ -7,7 +7,7 @@ model's hooks, the readers of checkpoints and the timings.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from logging import getLogger
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named
 from ksr_recbole.dataset.sequences import UserSequences
 from ksr_recbole.distributed import group
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.evaluation.candidates import fitting_counts, phase_targets
+from ksr_recbole.evaluation.candidates import EvalPhase, fitting_counts, phase_targets
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
@@ -142,51 +142,56 @@ def n_repeats(sequences: UserSequences) -> int:
     return int((table[:, 1:] == table[:, :-1]).all(axis=0).sum())
 
 
-def check_candidates(modes: Iterable[str], *phases: SequenceEvalData) -> None:
+def check_candidates(modes: Iterable[str], *phases: tuple[WithSequences, EvalPhase]) -> None:
     """Make sure that candidates can be drawn, and say where a small catalogue has fewer.
+
+    Args:
+        modes: of evaluation.
+        phases: the phases that are evaluated, each with its dataset.
 
     Raises:
         UserError: a user has too few items left that could be candidates.
     """
     phases_of: dict[str, list[str]] = {}
     plain = dict.fromkeys(map(uncalibrated, modes))
-    for mode, data in itertools.product(map(parse_mode, plain), phases):
-        dataset, wanted = data.dataset, (mode.n_uniform, mode.n_popular)
+    for mode, (dataset, phase) in itertools.product(map(parse_mode, plain), phases):
+        wanted = mode.n_uniform, mode.n_popular
         if mode.kind == "full":
             continue
         users = dataset.field2id_token[dataset.uid_field]
-        _check_left(data, sum(wanted), users)
-        counts = fitting_counts(dataset.sequences, dataset.split, data.phase, wanted, users)
+        _check_left(dataset, phase, sum(wanted))
+        counts = fitting_counts(dataset.sequences, dataset.split, phase, wanted, users)
         if counts != wanted:
             told = (
                 f"the catalogue has {dataset.sequences.n_items - 1} items, so each positive is "
                 f"ranked against {counts[0]} uniform and {counts[1]} popular items instead of "
                 f"{wanted[0]} and {wanted[1]}."
             )
-            phases_of.setdefault(told, []).append(data.phase)
+            phases_of.setdefault(told, []).append(phase)
     for told, names in phases_of.items():
         getLogger().warning(f"{' and '.join(names)}: {told}")
 
 
-def _check_left(data: SequenceEvalData, wanted: int, users: Sequence[str] | np.ndarray) -> None:
+def _check_left(dataset: WithSequences, phase: EvalPhase, wanted: int) -> None:
     """Refuse a small catalogue of which a user has fewer than two items left.
 
     In such a catalogue all positives get as many candidates as that user has left.
 
     Args:
-        data: a phase.
+        dataset: the dataset.
+        phase: the phase.
         wanted: the candidates that each positive should have.
-        users: the users' ids in the ``.inter`` file by RecBole's.
 
     Raises:
         UserError: there is such a user.
     """
-    sequences = data.dataset.sequences
+    sequences = dataset.sequences
     n_items = sequences.n_items - 1
-    tested, _ = phase_targets(sequences, data.dataset.split, data.phase)
+    tested, _ = phase_targets(sequences, dataset.split, phase)
     left = n_items - sequences.distinct_items[tested]
     if n_items >= 2 * wanted or left.min(initial=2) >= 2:
         return
+    users = dataset.field2id_token[dataset.uid_field]
     row = int(left.argmin())
     took = "all" if left[row] == 0 else "all but one"
     others = len(np.unique(tested[left < 2])) - 1

@@ -78,8 +78,8 @@ def summary(result: dict[str, Any], path: Path, width: int | None = None) -> str
         path: the result file.
         width: characters of a line of text; ``None`` if they may be of any number.
     """
+    title = f"{result['model']} on {result['table1']}"
     head = [
-        f"{result['model']} on {result['table1']}",
         *(f"  pretrained  {note}" for note in result["pretraining"]),
         f"  best epoch  {result['best_epoch']} (counted from 0, as in the log) of "
         f"{result['epochs_trained']} trained, by {result['valid_metric']} on validation "
@@ -97,7 +97,8 @@ def summary(result: dict[str, Any], path: Path, width: int | None = None) -> str
     ]
     fitting = partial(wrapped, width=width, indent=" " * _LABEL)
     table = _metric_table(result["metrics"], result["metric_decimal_place"], result["valid_metric"])
-    return "\n".join([*map(fitting, head), *table, *map(fitting, tail)])
+    lines = [wrapped(title, width, "  "), *map(fitting, head), *table, *map(fitting, tail)]
+    return "\n".join(lines)
 
 
 def _popularity(weights: dict[str, float]) -> list[str]:

@@ -21,6 +21,8 @@ from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.config.shared import PretrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData
+from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.sequence_datasets import WithSequences
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError, shown
@@ -148,7 +150,8 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     check_memory(config, dataset)
     resume = group.from_main(lambda: _resume_path(config))
     modes = evaluated_modes(config)
-    group.from_main(lambda: check_candidates(modes, valid_data, test_data))
+    phases = [(data.dataset, data.phase) for data in (valid_data, test_data)]
+    group.from_main(lambda: check_candidates(modes, *phases))
     group.from_main(lambda: check_steps(config, train_data))
     with stages("pretraining"):
         vectors = find_vectors(config, dataset)
@@ -170,25 +173,39 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
             evaluated, weights = _evaluate_best(trainer, saved, modes, valid_data, test_data)
     measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
-        "model": config["model"],
-        "dataset": config["dataset"],
-        "table1": dataset.table1().line(),
-        "data": asdict(dataset.funnel),
+        **_of_data(config, dataset),
         **_scores(config, trainer, evaluated),
         **weights,
         **measures,
-        "pretraining": vectors.notes,
-        "data_fingerprint": dataset.fingerprint,
-        "seconds": stages.seconds,
-        "peak_memory_mib": peak_memory_mib(),
+        **_of_the_run(config, vectors, stages),
         "checkpoint": trainer.saved_model_file if saved else None,
-        "seed": config["seed"],
-        "config": settings(config),
-        "environment": environment(),
     }
     result = group.from_main(lambda: _leave(config, result))
     user = dataset.field2id_token[dataset.uid_field][1]
     return {**result, **arrays, "eval_results": evaluated, "example_user": str(user)}
+
+
+def _of_data(config: Config, dataset: WithSequences) -> dict[str, Any]:
+    """What was trained on what."""
+    return {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "table1": dataset.table1().line(),
+        "data": asdict(dataset.funnel),
+        "data_fingerprint": dataset.fingerprint,
+    }
+
+
+def _of_the_run(config: Config, vectors: PretrainedVectors, stages: Stages) -> dict[str, Any]:
+    """How and where it was trained."""
+    return {
+        "pretraining": vectors.notes,
+        "seconds": stages.seconds,
+        "peak_memory_mib": peak_memory_mib(),
+        "seed": config["seed"],
+        "config": settings(config),
+        "environment": environment(),
+    }
 
 
 def _evaluate_best(
