@@ -171,9 +171,7 @@ def download(
             return target
         part = target.with_name(f"{target.name}.part")
         done = part.stat().st_size if _there(part) else 0
-        response = _get(
-            url, {"Range": f"bytes={done}-"} if done else {}, stream=True, complete=done > 0
-        )
+        response = _get(url, {"Range": f"bytes={done}-"} if done else {}, complete=done > 0)
         with response:
             if response.status_code == 416:  # nothing is left to send
                 _check_complete(response, part, url)
