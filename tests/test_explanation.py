@@ -527,6 +527,7 @@ def test_the_page_fits_its_window_and_shows_the_titles_as_text(opened, many):
     assert opened.title() == "KSR-paper on films: user ben"
     assert many.recommendations[0].item.title in opened.text_content("#recommendations")
     assert "shares nothing" in opened.text_content("#recommendations ol.cards > li:nth-child(2)")
+    assert "More than a fifth of the items have these too" in opened.text_content("ol.cards")
 
 
 def test_a_page_of_one_user_is_short_and_a_reason_marks_its_items(opened, many):
