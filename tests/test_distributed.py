@@ -628,7 +628,7 @@ def test_a_machine_that_falls_silent(tmp_path):
     command = [sys.executable, str(ROOT / "tests" / "distributed_work.py"), str(port)]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}) as other:
         try:
-            here = Meeting(hosts_of(port)[1], 60)
+            here = Meeting(hosts_of(port)[1], 600)
             assert here.posted() is None
             other.send_signal(signal.SIGSTOP)
             # On a busy machine a thread can answer once more before it stops.
@@ -637,6 +637,7 @@ def test_a_machine_that_falls_silent(tmp_path):
                 time.sleep(0.01)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(meeting, "REPLY_SECONDS", 2.0)
+                patch.setattr(meeting, "threading", SimpleNamespace(Thread=_Limited))
                 assert "cannot be reached any more" in here.posted()
             [first] = _unanswered()  # it was not waited for any longer
             threading.Thread(target=_interrupt_another, args=(first,), daemon=True).start()
@@ -645,6 +646,14 @@ def test_a_machine_that_falls_silent(tmp_path):
             assert len(_unanswered() - {first}) == 1
         finally:
             other.kill()
+
+
+class _Limited(threading.Thread):
+    """A thread whose end may not be waited for without limit."""
+
+    def join(self, timeout: float | None = None) -> None:
+        assert timeout is not None
+        super().join(timeout)
 
 
 def _unanswered() -> set[threading.Thread]:
