@@ -130,3 +130,8 @@ def test_the_result_counts_what_was_trained_on(folder, tmp_path):
     assert stored["table1"].startswith(
         f"toy: {left.interactions:,} interactions, {left.items:,} linked"
     )
+
+
+def test_one_of_a_kind_is_singular():
+    assert str(Counts(1, 1, 6)) == "1 interaction, 1 user, 6 items"
+    assert str(Counts(1_000, 2, 1)) == "1,000 interactions, 2 users, 1 item"

@@ -17,7 +17,13 @@ from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Chosen, Item
 from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered
 from ksr_recbole.explanation.trace import History
-from ksr_recbole.explanation.wording import NOT_THE_MODELS, phrase_of, plain_label, sentence_of
+from ksr_recbole.explanation.wording import (
+    NOT_THE_MODELS,
+    _once,
+    phrase_of,
+    plain_label,
+    sentence_of,
+)
 from tests.films import FILMS, SEQUENCES, films_model, write_films
 from tests.models import make_model
 
@@ -418,3 +424,9 @@ def test_sentences_and_labels():
     assert sentence_of("by Ann", again, again[:1]) == "by Ann: you chose Song, 2 choices ago"
     assert plain_label("director (dbo)") == plain_label("directed by") == "director"
     assert plain_label("shelf (big)") == "shelf"
+
+
+def test_a_film_that_the_catalogue_has_twice_is_named_once():
+    twice = [Chosen(Item("246", "Chasing Amy"), 2), Chosen(Item("268", "Chasing Amy"), 5)]
+    other = Chosen(Item("7", "Clerks"), 9)
+    assert _once([*twice, other]) == [twice[0], other]

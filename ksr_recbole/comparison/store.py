@@ -225,8 +225,6 @@ class Finished:
             "in them to run it again."
         )
 
-    lacks = damaged  # until interpretability/methods.py uses the new name
-
     def per_user(self, mode: str, phase: str) -> dict[str, PerUser]:
         """The metrics of Table 3 of every user, by RecBole's name; values are ``float64 [U]``.
 

@@ -16,6 +16,7 @@ from recbole.utils import FeatureType
 from dataset_atomic.layout import Layout
 from ksr_recbole.dataset.tokens import joint_codes, n_distinct
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import counted
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Counts:
         return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __str__(self) -> str:
-        parts = {"interactions": self.interactions, "users": self.users, "items": self.items}
-        return ", ".join(f"{n:,} {name}" for name, n in parts.items() if n) or "nothing"
+        parts = {"interaction": self.interactions, "user": self.users, "item": self.items}
+        return ", ".join(counted(n, name) for name, n in parts.items() if n) or "nothing"
 
 
 @dataclass

@@ -458,8 +458,9 @@ def no_graph(config: Any) -> UserError:
     name = config["dataset"]
     return UserError(
         f"The model {config['model']} needs a knowledge graph, but {config['data_path']} has "
-        f"neither {name}.kg nor {name}.link; convert them with `python -m dataset_atomic convert` "
-        "or choose a model without one."
+        f"neither {name}.kg nor {name}.link; make them of a table of your items with `python -m "
+        "dataset_atomic convert csv --items=items.csv ...`, or train a model without a graph, as "
+        "--model=GRU."
     )
 
 

@@ -74,10 +74,13 @@ def sentence_of(phrase: str, chosen: Sequence[Chosen], named: Sequence[Chosen]) 
 
 
 def _once(chosen: Sequence[Chosen]) -> list[Chosen]:
-    """The latest time of every item, as a song is played again; the latest first, as given."""
+    """The latest time of every item, as a song is played again; the latest first, as given.
+
+    Items of one title are one to a reader, as films that a catalogue has twice.
+    """
     latest: dict[str, Chosen] = {}
     for each in chosen:
-        latest.setdefault(each.item.id, each)
+        latest.setdefault(each.item.title, each)
     return list(latest.values())
 
 

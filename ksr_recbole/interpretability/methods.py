@@ -244,9 +244,9 @@ def _check_measures(cells: Sequence[Finished]) -> None:
                 check_shape(measures["reasons"], _REASONS, "measures.reasons")
             _check_per_user(cell.measured)
         except DamagedFileError as error:
-            raise cell.lacks(f"measures of another form ({error})") from error
+            raise cell.damaged(f"measures of another form ({error})") from error
         if _structure(measures) != _structure(cells[0].result["measures"]):
-            raise cell.lacks("other measures than the study's first cell")
+            raise cell.damaged("other measures than the study's first cell")
 
 
 def _check_per_user(arrays: Mapping[str, np.ndarray]) -> None:

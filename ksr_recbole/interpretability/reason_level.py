@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from scipy.stats import ttest_rel
 from torch import Tensor
 
+from ksr_recbole.evaluation.paired_test import paired_p_value
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.reasons import COMMON_SHARE, Candidates, SharedFacts
 from ksr_recbole.explanation.value_entities import ValueEntities
@@ -195,13 +195,10 @@ def without_common(knowledge: Knowledge) -> ValueEntities:
 def paired(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     """Two means over the same users, their difference, and the p-value of the paired t-test."""
     difference = first - second
-    p_value = 1.0
-    if len(difference) > 1 and np.ptp(difference) > 0:
-        p_value = float(ttest_rel(first, second).pvalue)
     means = [float(each.mean()) if len(each) else 0.0 for each in (first, second, difference)]
     return {
         **dict(zip(("first", "second", "difference"), means, strict=True)),
-        "p_value": p_value,
+        "p_value": paired_p_value(first, second),
         "users": len(first),
     }
 
