@@ -19,7 +19,7 @@ from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_regular
 
 _LONGEST = 10_000
-"""Characters of a word that may be a number, a list or a dict; a longer one stays text."""
+"""Characters of a word that may be a number, a list or a dict; by default a longer one is text."""
 
 LONGEST_FILE = 1_000_000
 """Bytes of a config file."""
@@ -27,16 +27,20 @@ LONGEST_FILE = 1_000_000
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def literal(word: str) -> Any:
+def literal(word: str, longest: int = _LONGEST) -> Any:
     """A word as RecBole reads it: a Python literal (``10``, ``[1, 2]``, ``None``), or the word.
 
     ``true`` and ``false`` may be written in any case.  Nothing is evaluated: ``1/0``, ``2**9``
     and ``os.name`` stay text.
+
+    Args:
+        word: the word.
+        longest: a word of more characters stays text.
     """
     text = word.strip()
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if len(text) > _LONGEST:
+    if len(text) > longest:
         return word
     try:
         with warnings.catch_warnings():

@@ -13,7 +13,7 @@ from ksr_recbole.comparison.store import NO_PART_OF_THE_KEY
 from ksr_recbole.config.decisions import FILTERS
 from ksr_recbole.config.keys import TEXTS, check_keys
 from ksr_recbole.config.kinds import FIELDS
-from ksr_recbole.config.literals import literal, literals
+from ksr_recbole.config.literals import LONGEST_FILE, literal, literals
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
 
@@ -121,7 +121,7 @@ def _read_line(line: str, where: str) -> Range:
 
 
 def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
-    values = literal(text)
+    values = literal(text, LONGEST_FILE)
     if not isinstance(values, list | tuple) or not _is_json(values):
         raise UserError(
             f"{where}: {shown(repr(text))} is not a list of choices such as [0.1,0.2] or "

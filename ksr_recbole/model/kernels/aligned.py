@@ -1,8 +1,8 @@
 """Products whose results have rows that begin at cache lines.
 
-A product that is written into rows of 306 numbers takes a quarter longer on a CPU than the same
-product written into rows that lie 320 numbers apart, because most of the first rows then begin in
-the middle of a cache line.  The numbers are the same, to the last bit.
+A product that is written into rows of 306 numbers takes longer on a CPU than the same product
+written into rows that lie 320 numbers apart, because most of those rows begin in the middle of a
+cache line.  The numbers are the same, to the last bit.
 """
 
 from __future__ import annotations
