@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ksr_recbole.choices import nearest
+from ksr_recbole.choices import closest, nearest
 from ksr_recbole.errors import UnknownKeyError, UserError, shown
 from ksr_recbole.invocation import called_by
 from ksr_recbole.paths import CHECKOUT
@@ -168,9 +168,8 @@ class Parser(argparse.ArgumentParser):
             return run()
         except UnknownKeyError as error:
             options = [name.removeprefix("--") for name in self._named(())]
-            near = nearest(error.key, [*options, *error.known])
-            own = next((name for name in options if near == f"; did you mean {name}?"), None)
-            if own is None or error.key not in self._given:
+            own = closest(error.key, [*options, *error.known])
+            if own not in options or error.key not in self._given:
                 raise
             raise UserError(
                 f"Unknown argument '--{shown(error.key)}'; did you mean --{own}?"

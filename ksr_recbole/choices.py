@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean X?"`` for the known word closest to ``word``, or an empty string."""
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is closest to ``word``; ``None`` if none is close."""
 
     def likeness(name: str) -> float:
         if sorted(name.lower()) == sorted(word.lower()):
@@ -15,9 +15,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return difflib.SequenceMatcher(None, word.lower(), name.lower()).ratio()
 
     if len(word) > 100:  # comparing takes the square of its length
-        return ""
+        return None
     best = max(known, key=likeness, default="")
-    return f"; did you mean {best}?" if best and likeness(best) >= 0.6 else ""
+    return best if best and likeness(best) >= 0.6 else None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean X?"`` for the known word closest to ``word``, or an empty string."""
+    best = closest(word, known)
+    return "" if best is None else f"; did you mean {best}?"
 
 
 def choose_from(word: str, known: Iterable[str], what: str) -> str:

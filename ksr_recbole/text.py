@@ -127,9 +127,8 @@ def wrapped(line: str, width: int | None, indent: str = "") -> str:
     if width is None or len(line) <= width:
         return line
     return textwrap.fill(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
-        drop_whitespace=True,
-    )  # fmt: skip
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 @contextmanager

@@ -123,3 +123,19 @@ def training_batch(
         "neg_item_id": wrong,
     }
     return Interaction({name: torch.from_numpy(value) for name, value in batch.items()})
+
+
+def match_terms(model: Any, state: Any, items: torch.Tensor) -> torch.Tensor:
+    """What each attribute adds to the scores of ``items [B, C]`` in a state, by plain loops.
+
+    Returns:
+        ``[B, C, A]``.
+    """
+    memory = model.exact
+    counts = memory.read(state.hidden[-1], state.values)
+    terms = counts.new_zeros(*items.shape, len(model.attributes))
+    for user, some in enumerate(items.tolist()):
+        for place, item in enumerate(some):
+            for column in memory.columns[memory.starts[item] : memory.starts[item + 1]].tolist():
+                terms[user, place, memory.attributes[column]] += counts[user, column]
+    return terms

@@ -11,6 +11,7 @@ import torch
 from ksr_recbole.dataset.item_values import ItemValues
 from ksr_recbole.model.kernels import exact
 from ksr_recbole.model.kernels.packing import Packing
+from tests.models import match_terms
 
 ATTRIBUTES = np.array([4, 1, 2])
 LENGTHS = [3, 17, 0, 8, 9]  # less than a block of steps, whole ones, and some more
@@ -224,7 +225,7 @@ def test_a_score_is_the_inner_product_and_the_terms_of_its_attributes(trained):
     items = torch.arange(model.n_items)[None]
     with torch.no_grad():
         read = model.read_state(torch.zeros(1, dtype=torch.long), memory)
-        terms = model.match_terms(memory, items)
+        terms = match_terms(model, memory, items)
         inner = read.users @ model.item_vectors().T
         torch.testing.assert_close(inner + terms.sum(-1), model.all_scores(read))
     assert terms.shape == (1, model.n_items, len(model.attributes)) and terms.abs().max() > 1e-3

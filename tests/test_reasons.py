@@ -25,7 +25,7 @@ from ksr_recbole.explanation.wording import (
     sentence_of,
 )
 from tests.films import FILMS, SEQUENCES, films_model, write_films
-from tests.models import make_model
+from tests.models import make_model, match_terms
 
 
 def plain_reasons(dataset, history, item, attention, parts, rest, lost=None):
@@ -192,7 +192,7 @@ def test_the_parts_of_an_attribute_sum_to_its_match(exact_films):
         state = model.advance(history, lengths)
         scores = model.scores(model.read_state(torch.zeros(1).long(), state), items)
         asked = Candidates.of(model, knowledge, (history, lengths), state, items, scores.numpy())
-        terms = model.match_terms(state, items)[0].numpy()
+        terms = match_terms(model, state, items)[0].numpy()
     for a in range(len(knowledge.attributes)):
         found = asked.parts[:, knowledge.attribute_of == a].sum(axis=1).A1
         np.testing.assert_allclose(found, terms[:, a], atol=1e-12)
@@ -210,7 +210,7 @@ def test_the_parts_of_the_score_sum_to_the_score(toy_config, toy_dataset):
     with torch.no_grad():
         state = model.advance(torch.tensor([[3, 4, 5], [6, 7, 0]]), torch.tensor([3, 2]))
         items = torch.tensor([[8, 9], [10, 3]])
-        terms = model.match_terms(state, items)
+        terms = match_terms(model, state, items)
         read = model.read_state(torch.zeros(2, dtype=torch.long), state)
         inner = torch.einsum("bd,bkd->bk", model.user_vectors(read), model.item_vectors(items))
         torch.testing.assert_close(inner + terms.sum(-1), model.scores(read, items))

@@ -7,7 +7,6 @@ the commands that start and watch them tell each other there when a run has fail
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -24,6 +23,7 @@ from typing import Any, TypeVar, cast
 import psutil
 import torch.distributed as dist
 
+from ksr_recbole import digests
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.errors import ProcessEndedError, UserError
 
@@ -202,7 +202,7 @@ class Meeting:
 
 
 def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+    return digests.of_bytes(token.encode())
 
 
 def _card(text: str) -> dict[str, str]:

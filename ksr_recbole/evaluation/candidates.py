@@ -14,7 +14,8 @@ import numpy as np
 
 from ksr_recbole import digests
 from ksr_recbole.dataset.sequences import EvalPhase, Split, UserSequences, ragged_positions
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import counted
 
 # Rows drawn at once, if the items are not so many that fewer must do.  The result does not depend
 # on it.
@@ -161,11 +162,43 @@ def fitting_counts(
     """
     n_items, wanted = sequences.n_items - 1, sum(counts)
     available = fewest_negatives(sequences, split, phase)
-    if available >= wanted or n_items >= 2 * wanted or available < 2:
+    small = n_items < 2 * wanted
+    if small and available < 2 and len(phase_targets(sequences, split, phase)[0]):
+        raise _too_few_left(sequences, split, phase, user_tokens)
+    if available >= wanted or not small or available < 2:
         check_enough_items(sequences, split, phase, wanted, user_tokens)
         return counts
     n_uniform = round(available * counts[0] / wanted)
     return n_uniform, available - n_uniform
+
+
+def _too_few_left(
+    sequences: UserSequences,
+    split: Split,
+    phase: EvalPhase,
+    user_tokens: Sequence[str] | np.ndarray | None,
+) -> UserError:
+    """The sentence for a small catalogue, where all get as many candidates as one user has left."""
+    tested, _ = phase_targets(sequences, split, phase)
+    n_items = sequences.n_items - 1
+    left = n_items - sequences.distinct_items[tested]
+    row = int(left.argmin())
+    took = "all" if left[row] == 0 else "all but one"
+    others = len(np.unique(tested[left < 2])) - 1
+    also = f", and {counted(others, 'more user')} at least all but one" if others else ""
+    return UserError(
+        f"User {_name_of(int(tested[row]), user_tokens)} has interacted with {took} of the "
+        f"{n_items} items of the catalogue{also}, so too few are left as candidates. Add "
+        "--eval_args.mode=full --report_modes=full to rank all items, or remove such users from "
+        "the .inter file."
+    )
+
+
+def _name_of(user: int, tokens: Sequence[str] | np.ndarray | None) -> str:
+    """A user in a sentence."""
+    if tokens is None:
+        return f"number {user} (RecBole's internal id)"
+    return f"'{shown(str(tokens[user]))}'"
 
 
 def fewest_negatives(sequences: UserSequences, split: Split, phase: EvalPhase) -> int:
@@ -198,8 +231,7 @@ def check_enough_items(
     available = sequences.n_items - 1 - sequences.distinct_items[users]
     if len(users) and available.min() < wanted:
         row = int(available.argmin())
-        user = users[row] if user_tokens is None else user_tokens[users[row]]
-        name = f"number {user} (RecBole's internal id)" if user_tokens is None else f"'{user}'"
+        name = _name_of(int(users[row]), user_tokens)
         half = min(10, int(available[row]) // 2)
         few = f"uni{half}pop{half}"
         fewer = f", or draw fewer with --eval_args.mode={few} --report_modes={few},full"

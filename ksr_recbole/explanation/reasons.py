@@ -85,8 +85,9 @@ class Candidates:
     def weights(self, knowledge: Knowledge, rows: np.ndarray, facts: np.ndarray) -> np.ndarray:
         """What speaks for the items of ``rows [P]`` by ``facts [P]``, ``float64 [P]``.
 
-        It is the part of the score that the fact itself adds; or what the items of the history
-        that have the fact weigh, each left out alone, but for the row's item itself.
+        Where the score is a sum, it is the part that the fact adds.  Elsewhere it is the sum of
+        the influences of those items of the history that have the fact.  The row's own item is
+        not counted among them.
         """
         if self.parts is not None:
             return _cells(self.parts, rows, facts)

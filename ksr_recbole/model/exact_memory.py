@@ -136,15 +136,6 @@ class ExactMemory(nn.Module):
         sparse = (self.starts, self.columns)
         return exact.match(values, shared, *sparse), exact.match_own(values, own, *sparse)
 
-    def match_terms(self, hidden: Tensor, slots: Tensor, items: Tensor) -> Tensor:
-        """Matches of each user's own ``items [B, C]`` by attribute in a state, ``[B, C, A]``."""
-        values = self.read(hidden, slots)
-        pairs, columns = exact.values_of(items.flatten(), self.starts, self.columns)
-        users = torch.div(pairs, items.shape[1], rounding_mode="floor")
-        cells = pairs * self.n_attributes + self.attributes[columns]
-        terms = values.new_zeros(items.numel() * self.n_attributes)
-        return exact.summed(terms, cells, values[users, columns]).view(*items.shape, -1)
-
     def matrices(self, slots: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean vector of the values in each slot over the longest time scale, ``[B, A, E]``.
 

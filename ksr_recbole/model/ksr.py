@@ -190,7 +190,7 @@ class KSR(GRU, WithGraph):
 
     @property
     def splits_score(self) -> bool:
-        """Whether :meth:`match_terms` are a part of the score: with an exact memory."""
+        """Whether a score is a sum with a part for each of the item's values: an exact memory's."""
         return self.options.exact
 
     # The sequence: Eq. 1 and 3-9 ------------------------------------------------------------
@@ -287,14 +287,6 @@ class KSR(GRU, WithGraph):
         """Matches with an exact memory; see the base class."""
         return self.memory.terms(read, shared, own)
 
-    def match_terms(self, state: SequenceState, items: Tensor) -> Tensor:
-        """What each attribute adds to the scores of ``items [B, C]`` in a state, ``[B, C, A]``.
-
-        A score is the inner product of Eq. 10 plus the sum of these over the attributes; without
-        an exact memory (:attr:`splits_score`) they are 0.
-        """
-        return self.memory.match_terms(state.hidden[-1], state.values, items)
-
     # Training -------------------------------------------------------------------------------
 
     def calculate_kg_loss(self, interaction: Interaction) -> Tensor:
@@ -385,7 +377,3 @@ class VectorMemory:
     def terms(self, *_: Any) -> tuple[None, None]:
         """No part of a score."""
         return None, None
-
-    def match_terms(self, hidden: Tensor, slots: Tensor, items: Tensor) -> Tensor:
-        """Zeros for ``items [B, C]``, ``[B, C, A]``."""
-        return hidden.new_zeros(*items.shape, len(self._model.attributes))

@@ -33,8 +33,7 @@ from ksr_recbole.dataset.recbole_views import load_views, recbole_loaders
 from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named, load_dataset
 from ksr_recbole.dataset.sequences import UserSequences
 from ksr_recbole.distributed import group
-from ksr_recbole.errors import UserError, shown
-from ksr_recbole.evaluation.candidates import EvalPhase, fitting_counts, phase_targets
+from ksr_recbole.evaluation.candidates import EvalPhase, fitting_counts
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
@@ -159,7 +158,6 @@ def check_candidates(modes: Iterable[str], *phases: tuple[WithSequences, EvalPha
         if mode.kind == "full":
             continue
         users = dataset.field2id_token[dataset.uid_field]
-        _check_left(dataset, phase, sum(wanted))
         counts = fitting_counts(dataset.sequences, dataset.split, phase, wanted, users)
         if counts != wanted:
             told = (
@@ -170,38 +168,6 @@ def check_candidates(modes: Iterable[str], *phases: tuple[WithSequences, EvalPha
             phases_of.setdefault(told, []).append(phase)
     for told, names in phases_of.items():
         getLogger().warning(f"{' and '.join(names)}: {told}")
-
-
-def _check_left(dataset: WithSequences, phase: EvalPhase, wanted: int) -> None:
-    """Refuse a small catalogue of which a user has fewer than two items left.
-
-    In such a catalogue all positives get as many candidates as that user has left.
-
-    Args:
-        dataset: the dataset.
-        phase: the phase.
-        wanted: the candidates that each positive should have.
-
-    Raises:
-        UserError: there is such a user.
-    """
-    sequences = dataset.sequences
-    n_items = sequences.n_items - 1
-    tested, _ = phase_targets(sequences, dataset.split, phase)
-    left = n_items - sequences.distinct_items[tested]
-    if n_items >= 2 * wanted or left.min(initial=2) >= 2:
-        return
-    users = dataset.field2id_token[dataset.uid_field]
-    row = int(left.argmin())
-    took = "all" if left[row] == 0 else "all but one"
-    others = len(np.unique(tested[left < 2])) - 1
-    also = f", and {others} more {'user' if others == 1 else 'users'} at least all but one"
-    raise UserError(
-        f"User '{shown(str(users[tested[row]]))}' has interacted with {took} of the {n_items} "
-        f"items of the catalogue{also if others else ''}, so too few are left as candidates. Add "
-        "--eval_args.mode=full --report_modes=full to rank all items, or remove such users from "
-        "the .inter file."
-    )
 
 
 def check_steps(config: Any, train: Any) -> None:

@@ -85,6 +85,13 @@ def _transpose(rows, columns):
 
 
 @njit(inline="always")
+def _transpose_back(columns, rows):
+    for v in range(columns.shape[0]):
+        for j in range(BLOCK):
+            rows[j, v] = columns[v, j]
+
+
+@njit(inline="always")
 def _match_block(tastes, item, starts, columns, sums):
     for j in range(BLOCK):
         sums[j] = 0
@@ -168,15 +175,15 @@ def _weight_gradient(
         parts = np.zeros(BLOCK, np.float32)
         for t in range(lengths[b]):
             row, j = begins[t] + b, t % BLOCK
-            if j == 0:
+            if j == 0 and len(shared):
                 gradients[:] = 0
                 for m in range(len(shared)):
                     for i in range(min(BLOCK, lengths[b] - t)):
                         parts[i] = of_shared[begins[t + i] + b, m]
                     _unmatch_block(gradients, shared[m], starts, columns, parts)
-                for v in range(gradients.shape[0]):
-                    for i in range(BLOCK):
-                        rows[i, v] = gradients[v, i]
+                _transpose_back(gradients, rows)
+            elif j == 0:
+                rows[:] = 0
             gradient = rows[j]
             _grow(slots[b], decays, added)
             _add(slots[b], items[row], starts, columns, added)
