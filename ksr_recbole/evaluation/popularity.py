@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from ksr_recbole.dataset.sequences import Split, UserSequences
 from ksr_recbole.evaluation.candidates import CandidateSets
 from ksr_recbole.evaluation.evaluator import SequenceScorer, candidate_scores
+from ksr_recbole.evaluation.logit import conditional_logit
 
 
 class WithPopularity:
@@ -66,8 +65,7 @@ def popularity_weight(
 ) -> float:
     """The weight under which validation's positives are most likely among their candidates.
 
-    Candidates drawn uniformly stand for all items: a conditional logit is estimated consistently
-    from such a sample of the alternatives (McFadden 1978).
+    Candidates drawn uniformly stand for all items (see :func:`conditional_logit`).
 
     Args:
         scorer: the trained model.
@@ -94,15 +92,5 @@ def fitted_weight(scores: np.ndarray, logarithms: np.ndarray) -> float:
     size = float(scores.std())
     if not np.isfinite(size) or size == 0:
         return 0.0
-    features = np.stack([scores / size, logarithms])
-    features -= features[:, :, :1]  # a positive's own are 0, so that its logit is 0
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = np.tensordot(weights, features, axes=1)
-        total = logsumexp(logits, axis=1)
-        chances = np.exp(logits - total[:, None])
-        gradient = np.einsum("pc,fpc->f", chances, features) / len(logits)
-        return float(total.mean()), gradient
-
-    a, b = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
+    a, b = conditional_logit(np.stack([scores / size, logarithms], axis=2))
     return float(b / a * size) if a > 0 else 0.0

@@ -37,11 +37,16 @@ class ExactMemory(nn.Module):
     memory, and the gates at 1.  A number may be negative: what a user chose over years may count
     for a candidate, and what she has had enough of lately against it.
 
+    A memory that is ``fitted_later`` learns nothing while its model trains: it sleeps, so that
+    nothing is written or read, and its numbers are found on validation when the model is trained
+    (:mod:`ksr_recbole.trainer.memory_fit`).  Its gates stay at 1.
+
     Args:
         values: the values of items.
         n_attributes: size of A.
         hidden_size: size of :math:`h_t`.
         time_scales: items after which a value's weight has fallen to 1/e; 0: it never falls.
+        fitted_later: whether the weights are found after training.
 
     Raises:
         UserError: a user's slots would be too large.
@@ -55,7 +60,12 @@ class ExactMemory(nn.Module):
     decays: Tensor
 
     def __init__(
-        self, values: ItemValues, n_attributes: int, hidden_size: int, time_scales: Sequence[float]
+        self,
+        values: ItemValues,
+        n_attributes: int,
+        hidden_size: int,
+        time_scales: Sequence[float],
+        fitted_later: bool = False,
     ) -> None:
         super().__init__()
         size = len(time_scales) * len(values.weights)
@@ -76,11 +86,24 @@ class ExactMemory(nn.Module):
         self.gates = nn.Linear(hidden_size, n_attributes)
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
+        self.fitted_later, self._asleep = fitted_later, False
+        self.requires_grad_(not fitted_later)
+
+    def sleep(self) -> None:
+        """Forget the weights of the read, and write and read nothing until :meth:`wake`."""
+        self._asleep = True
+        nn.init.zeros_(self.weights)
+
+    @torch.no_grad()
+    def wake(self, weights: Tensor) -> None:
+        """Write and read again, with weights of time scales and attributes ``[S, A]``."""
+        self._asleep = False
+        self.weights.copy_(weights)
 
     @property
     def slot_shape(self) -> tuple[int, int]:
-        """Time scales and columns of one user's slots."""
-        return len(self.decays), len(self.attributes)
+        """Time scales and columns of one user's slots, which hold nothing in its sleep."""
+        return len(self.decays), 0 if self._asleep else len(self.attributes)
 
     def reading(self, hidden_states: Tensor) -> Tensor:
         """Weights of the read after GRU states ``[..., H]``, ``[..., S, A]``."""
@@ -105,8 +128,10 @@ class ExactMemory(nn.Module):
 
     def reads(
         self, hidden_states: Tensor, items: Tensor, slots: Tensor, widths: Sequence[int]
-    ) -> exact.Reads:
+    ) -> exact.Reads | None:
         """The reads after each of packed ``items [P]``, from ``slots`` by lane."""
+        if self._asleep:
+            return None
         return exact.Reads(
             self.reading(hidden_states),
             self._updates(items),
@@ -118,10 +143,14 @@ class ExactMemory(nn.Module):
 
     def write_all(self, items: Tensor, slots: Tensor, widths: Sequence[int]) -> Tensor:
         """The slots after packed ``items [P]``, by lane."""
+        if self._asleep:
+            return slots
         return exact.write_all(self._updates(items), slots, widths)
 
-    def read(self, hidden: Tensor, slots: Tensor) -> Tensor:
+    def read(self, hidden: Tensor, slots: Tensor) -> Tensor | None:
         """What each value counts in a state, ``[B, V]``."""
+        if self._asleep:
+            return None
         return exact.read(slots, self.reading(hidden), self.attributes, self.value_weights)
 
     def terms(
@@ -135,6 +164,25 @@ class ExactMemory(nn.Module):
             return exact.terms(values, shared, own)
         sparse = (self.starts, self.columns)
         return exact.match(values, shared, *sparse), exact.match_own(values, own, *sparse)
+
+    def parts(self, slots: Tensor, items: Tensor) -> Tensor:
+        """Matches of each user's own items by time scale and attribute, before any weight.
+
+        Args:
+            slots: ``[B, S, V]``.
+            items: item ids, ``int64 [B, C]``.
+
+        Returns:
+            ``[B, C, S, A]``.
+        """
+        pairs, found = exact.values_of(items.flatten(), self.starts, self.columns)
+        users = torch.div(pairs, items.shape[1], rounding_mode="floor")
+        held = slots[users, :, found] / slots[users, :, 0].clamp(min=exact.SMALLEST)
+        matched = held * self.value_weights[found, None]
+        at = pairs * self.n_attributes + self.attributes[found]
+        n_cells = items.numel() * self.n_attributes
+        total = exact.summed(slots.new_zeros(n_cells, slots.shape[1]), at, matched)
+        return total.view(*items.shape, self.n_attributes, -1).transpose(-1, -2)
 
     def matrices(self, slots: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean vector of the values in each slot over the longest time scale, ``[B, A, E]``.

@@ -59,6 +59,9 @@ class KSROptions(GRUOptions):
     )
     """Items after which a value's weight in an exact slot has fallen to 1/e, for each time scale;
     0: it never falls. ~: 3, 20, 100 and 0."""
+    memory_fit: str | None = choice(None, "training", "validation")
+    """training: the weights with which an exact memory is read train with the model; validation:
+    the model trains without it, and they are fitted on validation then. ~: training."""
     project_entities: bool = flag(False)
     """Learned projection of e_i before the write, as in the authors' released code."""
     memory_backend: Backend = choice("auto", *BACKENDS)
@@ -122,7 +125,7 @@ _OF_VECTORS = (
 )
 """Options of memories that hold vectors."""
 
-_OF_EXACT = ("time_scales",)
+_OF_EXACT = ("time_scales", "memory_fit")
 """Options of the exact memory."""
 
 _MOST_SCALES = 16
@@ -165,9 +168,12 @@ class KSR(GRU, WithGraph):
         self.INNER_PRODUCT = not options.exact
         self.exact: ExactMemory | None = None
         if options.exact:
-            n_attributes = len(dataset.attributes)
             self.exact = ExactMemory(
-                dataset.item_values, n_attributes, options.hidden_size, options.scales
+                dataset.item_values,
+                len(dataset.attributes),
+                options.hidden_size,
+                options.scales,
+                fitted_later=options.memory_fit == "validation",
             )
         if options.value_matrix == "shared":
             stream = torch.from_numpy(dataset.training_items())
@@ -285,7 +291,9 @@ class KSR(GRU, WithGraph):
         self, read: Any, shared: Tensor | None = None, own: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Matches with an exact memory; see the base class."""
-        return self.memory.terms(read, shared, own)
+        if self.exact is None or not isinstance(read, Taste):
+            return None, None
+        return self.exact.terms(read, shared, own)
 
     # Training -------------------------------------------------------------------------------
 
@@ -373,7 +381,3 @@ class VectorMemory:
 
     def read(self, *_: Any) -> None:
         """No read but the one in :meth:`preference`."""
-
-    def terms(self, *_: Any) -> tuple[None, None]:
-        """No part of a score."""
-        return None, None

@@ -148,7 +148,7 @@ def check_evaluated(path: str | os.PathLike[str], content: Mapping[str, Any]) ->
         )
 
 
-_KEPT_LATER = {"enable_scaler": False}
+_KEPT_LATER = {"enable_scaler": False, "memory_fit": None}
 """Settings that older checkpoints lack, and the value of each unless the user gave another."""
 
 

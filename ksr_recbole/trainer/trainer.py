@@ -33,7 +33,11 @@ from ksr_recbole.evaluation.evaluator import (
     evaluate_full,
     evaluate_sampled,
 )
-from ksr_recbole.evaluation.popularity import WithPopularity, popularity_weight
+from ksr_recbole.evaluation.popularity import (
+    WithPopularity,
+    log_popularity,
+    popularity_weight,
+)
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
@@ -41,6 +45,7 @@ from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
 from ksr_recbole.trainer.checkpoint_file import numpy_state
 from ksr_recbole.trainer.half_precision import HalfPrecision
+from ksr_recbole.trainer.memory_fit import MemoryFit, fit_memory, fitted_later, some_of
 from ksr_recbole.trainer.optimizer_state import forget_frozen, optimizer_state
 from ksr_recbole.trainer.row_updates import update_rows_alone
 
@@ -112,6 +117,7 @@ class ProtocolTrainer(Trainer):
             UserError: the loss is not a number, or the checkpoint cannot be written.
         """
         if self.finished:
+            self._complete(valid_data)
             return self.best_valid_score, self.best_valid_result
         self._validates = bool(valid_data) and self.eval_step > 0
 
@@ -136,6 +142,7 @@ class ProtocolTrainer(Trainer):
         finally:
             self.tensorboard.close()  # its thread would live as long as the process
         self.finished = True
+        self._complete(valid_data)
         if saved:
             self._write(self.epochs_trained - 1)
         self._average.apply()  # what is used without loading the best model
@@ -175,6 +182,9 @@ class ProtocolTrainer(Trainer):
     def _begin_epoch(self, train_data: Any, epoch: int) -> None:
         """Make what is drawn in an epoch depend on the seed and the epoch alone."""
         raise NotImplementedError
+
+    def _complete(self, valid_data: SequenceEvalData | None) -> None:
+        """Give the best model what it gets only after its training."""
 
     def _scorer(self, dataset: Any) -> SequenceScorer:
         """The current model as the evaluation asks it."""
@@ -260,14 +270,18 @@ class ProtocolTrainer(Trainer):
             mode: what the positives are ranked against; for all items a uniform sample.
         """
         self.model.eval()
-        sampled = parse_mode(mode).kind == "sampled"
-        candidates = self.candidates(data, mode) if sampled else self._some_of_all(data)
+        candidates = self._to_fit_on(data, mode)
         if candidates is None:
             self.logger.warning(f"{mode}: a user has every item, so popularity gets no weight.")
             return 0.0
         dataset, size = data.dataset, self.config["eval_batch_size"]
         scorer = self._scorer(dataset)
         return popularity_weight(scorer, candidates, dataset.sequences, dataset.split, size)
+
+    def _to_fit_on(self, data: SequenceEvalData, mode: str) -> CandidateSets | None:
+        """The candidates of a mode; for all items a uniform sample, if any item is left."""
+        sampled = parse_mode(mode).kind == "sampled"
+        return self.candidates(data, mode) if sampled else self._some_of_all(data)
 
     def candidates(self, data: SequenceEvalData, mode: str) -> CandidateSets:
         """The candidates of a phase, drawn once per dataset, split and seed."""
@@ -419,8 +433,44 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
         optimizer = super()._build_optimizer(**given)
         return with_rows(optimizer) if rows else optimizer
 
+    memory_fit: MemoryFit | None = None
+    """What came of fitting the memory after training, if that was done."""
+
     def _begin_epoch(self, train_data: TrainLoader, epoch: int) -> None:
+        if (memory := fitted_later(self.model)) is not None:
+            memory.sleep()
         train_data.set_epoch(epoch)
+
+    def _complete(self, valid_data: SequenceEvalData | None) -> None:
+        memory = fitted_later(self.model)
+        if memory is None:
+            return
+        candidates = self._to_fit_on(valid_data, valid_data.mode) if valid_data else None
+        if not valid_data or candidates is None:
+            self.logger.warning(
+                "Config key memory_fit is validation, but there is nothing to fit the memory on "
+                "(no validation, or a user who has every item), so the memory is left unread."
+            )
+            return
+        last = {name: value.clone() for name, value in self._trained_state().items()}
+        self._average.apply()
+        self.use_best()
+        self.memory_fit = self._fit_memory(valid_data, some_of(candidates, self.config["seed"]))
+        self.model.load_state_dict(last, strict=False)
+        memory.wake(self.memory_fit.weights)
+        if self._best_state is not None:
+            fitted = {f"exact.{name}": value for name, value in memory.state_dict().items()}
+            self._best_state = {**self._best_state, **fitted}
+        self.logger.info(str(self.memory_fit))
+
+    def _fit_memory(self, data: SequenceEvalData, candidates: CandidateSets) -> MemoryFit:
+        dataset = data.dataset
+        sequences, split = dataset.sequences, dataset.split
+        scorer = ModelScorer(self.model, self.config, sequences, split)
+        given = candidates, split.history_end(data.phase), log_popularity(sequences, split)
+        # Only weights are sent: every process has the same model and data.
+        found = from_main(lambda: vars(fit_memory(self.model, scorer, *given)))
+        return MemoryFit(**found)
 
     def _scorer(self, dataset: Any) -> SequenceScorer:
         kind = ModelScorer if hasattr(self.model, "score_candidates") else PairScorer

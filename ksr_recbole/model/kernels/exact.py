@@ -183,7 +183,8 @@ def match_own(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> 
 
 
 def summed(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """``total [n]`` with each of ``values [m]`` added at its ``index [m]``, in a fixed order."""
+    """``total [n, ...]`` with each of ``values [m, ...]`` added at its ``index [m]``, in a fixed
+    order."""
     if total.is_cuda:  # whose index_add adds in any order
         return total.index_put((index,), values, accumulate=True)
     return total.index_add(0, index, values)
