@@ -44,7 +44,7 @@ def parts_of(
     """
     memory = model.exact
     assert memory is not None  # the score is split
-    counts = memory.read(state.hidden[-1], state.values).double().cpu().numpy()
+    counts = memory.counts(state.hidden[-1], state.values).double().cpu().numpy()
     found = knowledge.of_items[items].tocoo()
     added = counts[owners[found.row], _columns(memory, knowledge)[found.col]]
     return csr_matrix((added, (found.row, found.col)), shape=found.shape)

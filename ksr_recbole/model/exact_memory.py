@@ -148,9 +148,11 @@ class ExactMemory(nn.Module):
         return exact.write_all(self._updates(items), slots, widths)
 
     def read(self, hidden: Tensor, slots: Tensor) -> Tensor | None:
+        """:meth:`counts`, or nothing in its sleep."""
+        return None if self._asleep else self.counts(hidden, slots)
+
+    def counts(self, hidden: Tensor, slots: Tensor) -> Tensor:
         """What each value counts in a state, ``[B, V]``."""
-        if self._asleep:
-            return None
         return exact.read(slots, self.reading(hidden), self.attributes, self.value_weights)
 
     def terms(

@@ -451,6 +451,7 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
                 "Config key memory_fit is validation, but there is nothing to fit the memory on "
                 "(no validation, or a user who has every item), so the memory is left unread."
             )
+            memory.wake(torch.zeros_like(memory.weights))
             return
         last = {name: value.clone() for name, value in self._trained_state().items()}
         self._average.apply()
