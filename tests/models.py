@@ -132,7 +132,7 @@ def match_terms(model: Any, state: Any, items: torch.Tensor) -> torch.Tensor:
         ``[B, C, A]``.
     """
     memory = model.exact
-    counts = memory.read(state.hidden[-1], state.values)
+    counts = memory.counts(state.hidden[-1], state.values)
     terms = counts.new_zeros(*items.shape, len(model.attributes))
     for user, some in enumerate(items.tolist()):
         for place, item in enumerate(some):

@@ -369,7 +369,7 @@ def test_a_run_reads_every_option_of_its_model(name, toy_folder, monkeypatch):
     module = sys.modules["ksr_recbole.quick_start.prepare"]
     monkeypatch.setattr(module, "checkpoint_keys", lambda *_: frozenset())
     run(name, "toy", None, toy_values(toy_folder, epochs=1))
-    other = {"time_scales"}  # of memories that the model has not
+    other = {"time_scales", "memory_fit"}  # of memories that the model has not
     if name == "KSR-exact":
         other = {"gamma", "gate_bias", "memory_backend", "memory_scale", "project_entities"}
         other |= {"query_mlp_layers"}

@@ -276,7 +276,7 @@ class Told:
         attributes, entities = torch.from_numpy(np.pad(facts, ((0, 0), (1, 0))))
         counts = torch.tensor([[0.0, *adds]])
         self.exact = SimpleNamespace(
-            attributes=attributes, entities=entities, read=lambda hidden, slots: counts
+            attributes=attributes, entities=entities, counts=lambda hidden, slots: counts
         )
         self.n_attributes = len(knowledge.attributes)
 
