@@ -18,6 +18,7 @@ from ksr_recbole.evaluation.logit import conditional_logit
 from ksr_recbole.explanation.explain import explain
 from ksr_recbole.explanation.trained import load_trained
 from ksr_recbole.quick_start import run
+from ksr_recbole.quick_start.result import summary
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.memory_fit import _fitted, some_of
 from ksr_recbole.trainer.trainer import SequenceTrainer
@@ -177,6 +178,7 @@ def test_a_run_fits_the_memory_of_its_best_epoch_and_says_so(trained, folder):
     kept = weights_in(trained)
     torch.testing.assert_close(kept, torch.tensor(fit["weights"]))
     assert kept.any() and json.loads(Path(trained["result_file"]).read_text())["memory_fit"] == fit
+    assert "memory      fitted on 30 positives" in summary(trained, Path("result.json"))
     assert trained["best_valid_result"]["mrr"] > trained["best_valid_score"] + 0.05
 
 

@@ -87,6 +87,7 @@ def summary(result: dict[str, Any], path: Path, width: int | None = None) -> str
         "",
     ]
     tail = [
+        *_memory(result.get("memory_fit")),
         *_popularity(result.get("popularity_weights", {})),
         "",
         "  seconds     "
@@ -99,6 +100,15 @@ def summary(result: dict[str, Any], path: Path, width: int | None = None) -> str
     table = _metric_table(result["metrics"], result["metric_decimal_place"], result["valid_metric"])
     lines = [wrapped(title, width, "  "), *map(fitting, head), *table, *map(fitting, tail)]
     return "\n".join(lines)
+
+
+def _memory(fit: dict[str, Any] | None) -> list[str]:
+    if fit is None or not fit["used"]:
+        return []
+    return [
+        f"  memory      fitted on {fit['positives']:,} positives of validation, which the lines of "
+        "valid contain: they are better than those of unseen positives"
+    ]
 
 
 def _popularity(weights: dict[str, float]) -> list[str]:
