@@ -12,14 +12,18 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from ksr_recbole import Recommender, save_model
+from ksr_recbole.comparison.cli import main as benchmark
+from ksr_recbole.comparison.store import cell_key
+from ksr_recbole.config.shared import WITHOUT_A_VALUE
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets
 from ksr_recbole.evaluation.logit import conditional_logit
 from ksr_recbole.explanation.explain import explain
 from ksr_recbole.explanation.trained import load_trained
+from ksr_recbole.model.ksr import KSR
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.result import summary
-from ksr_recbole.trainer import checkpoint
+from ksr_recbole.trainer import checkpoint, memory_fit, trainer
 from ksr_recbole.trainer.memory_fit import _fitted, some_of
 from ksr_recbole.trainer.trainer import SequenceTrainer
 from tests.models import make_model, training_batch
@@ -79,11 +83,12 @@ def test_a_logit_is_the_minimum_of_the_plain_loss(dtype, penalty):
 
 
 def test_what_positives_share_with_the_history_gets_weight_and_noise_does_not():
-    features = drawn(2000, [1.0, 0.3, 2.0, 0.0]).astype(np.float32)
-    users = np.arange(2000)
-    fit = _fitted(features.copy(), users, torch.Size([1, 2]))
+    features = drawn(2000, [1.0, 0.0, 2.0, 0.0]).astype(np.float32)
+    fit = _fitted(features.copy(), np.arange(2000), torch.Size([1, 2]))
     assert fit.used and fit.with_memory > fit.without + 0.05 and fit.positives == 2000
     np.testing.assert_allclose(fit.weights, [[2.0, 0.0]], atol=0.2)
+    own = features[:, :, 0]
+    assert fit.without == pytest.approx((1 / (1 + (own[:, 1:] >= own[:, :1]).sum(1))).mean())
 
 
 def test_a_memory_that_does_not_help_stays_unread():
@@ -95,6 +100,23 @@ def test_a_memory_that_does_not_help_stays_unread():
     assert "left unread" in str(fit)
 
 
+def test_a_match_that_only_helps_next_to_popularity_stays_unread():
+    """It is wanted more, but comes with popularity, which is wanted less and is not added."""
+    drawn_by = drawn(4000, [1.0, -1.0, 0.3])
+    drawn_by[:, :, 2] = drawn_by[:, :, 1] + 0.3 * drawn_by[:, :, 2]  # -1.3 and 1 times them
+    fit = _fitted(drawn_by.astype(np.float32), np.arange(4000), torch.Size([1, 1]))
+    assert not fit.used
+
+
+@pytest.mark.parametrize("score", [0.0, 3.7, -1.0])
+def test_a_score_that_says_nothing_or_the_opposite_leaves_the_memory_unread(score):
+    features = drawn(300, [-1.0, 0.0, 1.0]).astype(np.float32)
+    if score >= 0:
+        features[:, :, 0] = score
+    fit = _fitted(features, np.arange(300), torch.Size([1, 1]))
+    assert not fit.used and not fit.weights.any()
+
+
 @pytest.mark.parametrize("n_users", [1, 2])
 def test_few_users_and_attributes_without_values_are_no_mistake(n_users):
     features = np.zeros((4, 5, 4), np.float32)
@@ -103,14 +125,18 @@ def test_few_users_and_attributes_without_values_are_no_mistake(n_users):
     assert torch.isfinite(fit.weights).all() and not fit.used
 
 
-def test_of_many_positives_some_are_drawn_evenly():
+def test_of_many_positives_some_are_drawn_evenly(monkeypatch):
     users = np.arange(1000)
     candidates = CandidateSets(users, users + 1, users[:, None] + 2)
-    few = some_of(candidates, seed=3, most=100)
-    assert len(few.users) == 100 and (np.diff(few.users) > 0).all()
-    assert (few.positives == few.users + 1).all() and (few.negatives[:, 0] == few.users + 2).all()
-    assert abs(few.users.mean() - 500) < 120
-    assert some_of(candidates, seed=3) is candidates
+    assert some_of(candidates, 3, n_features=70) is candidates
+    for name, most in (("MOST_POSITIVES", 100), ("MOST_NUMBERS", 100 * 2 * 70)):
+        with monkeypatch.context() as patch:
+            patch.setattr(memory_fit, name, most)
+            few = some_of(candidates, 3, n_features=70)
+        assert len(few.users) == 100 and (np.diff(few.users) > 0).all()
+        assert (few.positives == few.users + 1).all()
+        assert (few.negatives[:, 0] == few.users + 2).all()
+        assert abs(few.users.mean() - 500) < 120
 
 
 def test_parts_times_weights_are_the_match(trained, folder):
@@ -179,7 +205,7 @@ def test_a_run_fits_the_memory_of_its_best_epoch_and_says_so(trained, folder):
     torch.testing.assert_close(kept, torch.tensor(fit["weights"]))
     assert kept.any() and json.loads(Path(trained["result_file"]).read_text())["memory_fit"] == fit
     assert "memory      fitted on 30 positives" in summary(trained, Path("result.json"))
-    assert trained["best_valid_result"]["mrr"] > trained["best_valid_score"] + 0.05
+    assert trained["best_valid_result"]["mrr"] == trained["best_valid_score"] == fit["without"]
 
 
 @pytest.mark.parametrize("more", [{}, {"ema_decay": 0.9}, {"eval_args": {"mode": "full"}}])
@@ -203,6 +229,62 @@ def test_more_epochs_after_a_fit_are_those_of_one_run(folder, tmp_path):
         torch.testing.assert_close(weights_in(each), weights_in(whole))
 
 
+def test_a_run_that_was_stopped_in_the_fit_fits_when_it_is_resumed(folder, tmp_path, monkeypatch):
+    values = {**LATER, "checkpoint_dir": tmp_path, "stopping_step": 1, "epochs": 30}
+    whole = toy_run(folder, "KSR", **values)
+    assert whole["epochs_trained"] < 30 and whole["memory_fit"]["used"]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit_memory", interrupt)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            toy_run(folder, "KSR", **values)
+    path = vars(stopped.value)["checkpoint"]
+    with pytest.raises(UserError, match="memory is fitted at the end; resume it first"):
+        load_trained(path)
+    resumed = toy_run(folder, "KSR", resume=path, **values)
+    assert resumed["memory_fit"] == whole["memory_fit"]
+    assert resumed["test_result"] == whole["test_result"]
+    torch.testing.assert_close(weights_in(resumed), weights_in(whole))
+    again = toy_run(folder, "KSR", resume=path, **values)
+    assert again["test_result"] == whole["test_result"]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_score_that_is_no_number_is_said(folder, monkeypatch):
+    def scores(model, read, items):
+        return torch.full(items.shape, float("nan"))
+
+    fit = memory_fit.fit_memory
+
+    def fitting(model, *given):
+        monkeypatch.setattr(KSR, "scores", scores)
+        return fit(model, *given)
+
+    monkeypatch.setattr(trainer, "fit_memory", fitting)
+    with pytest.raises(UserError, match="NaN"):
+        toy_run(folder, "KSR", epochs=1, **LATER)
+
+
+def test_a_cell_of_a_comparison_is_kept(folder):
+    command = ["--models=KSR-exact", "--dataset=toy", "--task=next-item", "--epochs=3"]
+    given = {"learning_rate": 0.05, **toy_values(folder)}
+    given = {k: v for k, v in given.items() if k not in ("dataset", "epochs", "checkpoint_dir")}
+    command += [f"--{key}={value}" for key, value in given.items()]
+    assert benchmark(command) == 0
+    [cell] = Path(given["results_dir"]).glob("benchmark/toy/cells/*.json")
+    assert json.loads(cell.read_text())["result"]["memory_fit"]["used"]
+
+
+def test_an_unread_memory_gives_no_reasons(folder, monkeypatch):
+    monkeypatch.setattr(SequenceTrainer, "_to_fit_on", lambda *_: None)
+    result = toy_run(folder, "KSR", epochs=1, **LATER)
+    model, dataset, _ = load_trained(result["checkpoint"])
+    with pytest.raises(UserError, match="So it gives no reasons"):
+        explain(model, dataset, result["example_user"])
+
+
 def test_nothing_to_fit_on_is_said(folder, monkeypatch, capfd):
     monkeypatch.setattr(SequenceTrainer, "_to_fit_on", lambda *_: None)
     result = toy_run(folder, "KSR", epochs=1, **LATER)
@@ -217,15 +299,34 @@ def test_reasons_of_a_fitted_memory_add_up(trained):
     assert any(each.reasons for each in told.recommendations)
 
 
-def test_a_checkpoint_of_before_the_option_is_of_a_memory_that_trained(folder, tmp_path):
-    values = {"value_matrix": "exact", "learning_rate": 0.05, "checkpoint_dir": tmp_path}
-    path = toy_run(folder, "KSR", epochs=1, **values)["checkpoint"]
+@pytest.mark.parametrize(
+    ("model", "given"), [("KSR", {"value_matrix": "exact"}), ("KSR-exact", {})]
+)
+def test_a_checkpoint_of_before_the_option_is_of_a_memory_that_trained(
+    folder, tmp_path, model, given
+):
+    values = {**given, "learning_rate": 0.05, "checkpoint_dir": tmp_path}
+    path = toy_run(folder, model, epochs=1, memory_fit=None, **values)["checkpoint"]
     content = checkpoint.load(path)
-    del content["settings"]["memory_fit"]
+    del content["settings"]["memory_fit"], content["given"]["memory_fit"]
     checkpoint.save(path, content)
-    assert toy_run(folder, "KSR", epochs=2, resume=path, **values)["epochs_trained"] == 2
+    assert load_trained(path).model.exact.gates.weight.requires_grad
+    for same in (None, "training"):
+        more = toy_run(folder, model, epochs=2, resume=path, memory_fit=same, **values)
+        assert more["epochs_trained"] == 2 and "memory_fit" not in more
     with pytest.raises(UserError, match="memory_fit"):
-        toy_run(folder, "KSR", epochs=2, resume=path, memory_fit="validation", **values)
+        toy_run(folder, model, epochs=3, resume=path, memory_fit="validation", **values)
+
+
+@pytest.mark.parametrize("key", sorted(WITHOUT_A_VALUE))
+def test_no_value_and_the_one_that_it_stands_for_are_the_same_cell(key):
+    keys = {
+        cell_key({"model": "KSR", **given}, 2020, {})
+        for given in ({}, {key: None}, {key: WITHOUT_A_VALUE[key]})
+    }
+    assert len(keys) == 1
+    other = {"memory_fit": "validation", "time_scales": [3]}.get(key, 0.25)
+    assert cell_key({"model": "KSR", key: other}, 2020, {}) not in keys
 
 
 @pytest.mark.parametrize("value", ["test", True, 3])

@@ -19,6 +19,7 @@ from ksr_recbole.cache import array_bytes, compact, read_arrays, widened
 from ksr_recbole.comparison import packed
 from ksr_recbole.comparison.significance import PerUser
 from ksr_recbole.config.evaluation_keys import metric_keys
+from ksr_recbole.config.shared import WITHOUT_A_VALUE
 from ksr_recbole.digests import unsealed
 from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.evaluation.metrics import per_user_metrics
@@ -90,8 +91,8 @@ class Cell:
 def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -> str:
     """Key of a cell: equal exactly for cells that must give the same result.
 
-    An option without a value (``None``) counts as one that is not there, so that cells finished
-    before there was that option are found.
+    An option without a value (``None``), or with the one that this stands for, counts as one that
+    is not there, so that cells finished before there was that option are found.
 
     Args:
         settings: the final config values, as JSON can hold them; model, dataset and task are
@@ -99,7 +100,11 @@ def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -
         seed: the run's seed.
         files: from :func:`~ksr_recbole.comparison.inputs.file_digests`.
     """
-    kept = {key: value for key, value in of_consequence(settings).items() if value is not None}
+    kept = {
+        key: value
+        for key, value in of_consequence(settings).items()
+        if value is not None and value != WITHOUT_A_VALUE.get(key)
+    }
     if (dataset := kept.get("dataset")) is not None:
         kept["dataset"] = first_name(dataset)
     # Each process draws its own dropout, each worker of RecBole's loaders its own negatives.

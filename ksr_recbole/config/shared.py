@@ -7,6 +7,7 @@ file gives a key another value than the field, the YAML file holds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -166,6 +167,21 @@ MANY_ITEMS = 20_000
 """With more items than this a softmax over all of them costs more than all else in training."""
 
 
+WITHOUT_A_VALUE: Mapping[str, Any] = {
+    "sampled_items": 512,
+    "sampled_popularity": 0.5,
+    "gbce_calibration": 0.75,
+    "time_scales": [3.0, 20.0, 100.0, 0.0],
+    "memory_fit": "training",
+}
+"""What options without a value stand for: they came later, and runs without them are the same."""
+
+
+def meant_by(key: str, value: Any) -> Any:
+    """The value that an option has, given or not."""
+    return WITHOUT_A_VALUE.get(key) if value is None else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(Options):
     """The sample of items that a batch shares, for ``sampled_CE`` and ``gBCE``.
@@ -184,17 +200,17 @@ class SampleOptions(Options):
 
     def sample_size(self, n_items: int) -> int:
         """Items to draw of ``n_items`` ids, padding among them."""
-        return min(self.sampled_items or 512, n_items - 1)
+        return min(meant_by("sampled_items", self.sampled_items), n_items - 1)
 
     @property
     def popularity(self) -> float:
         """Share of popularity in the chances to be drawn."""
-        return 0.5 if self.sampled_popularity is None else self.sampled_popularity
+        return float(meant_by("sampled_popularity", self.sampled_popularity))
 
     @property
     def calibration(self) -> float:
         """t of gBCE."""
-        return 0.75 if self.gbce_calibration is None else self.gbce_calibration
+        return float(meant_by("gbce_calibration", self.gbce_calibration))
 
 
 @dataclass(frozen=True, kw_only=True)

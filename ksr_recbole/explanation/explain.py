@@ -139,8 +139,9 @@ def explanation(
         top: how many value entities to show of each attribute.
 
     Raises:
-        UserError: an attention or a score is not finite.
+        UserError: an attention or a score is not finite, or the memory is left unread.
     """
+    check_read(model)
     now = attention_now(model, trace.state)
     check_numbers(bool(np.isfinite(now).all() and np.isfinite(asked.scores).all()))
     return Explanation(
@@ -228,6 +229,20 @@ def with_memory(kind: type[Any], name: str) -> type[KSR]:
             "KSR-exact."
         )
     return kind
+
+
+def check_read(model: KSR) -> None:
+    """Refuse a memory that no score depends on.
+
+    Raises:
+        UserError: all weights with which an exact memory is read are 0.
+    """
+    if model.exact is not None and not model.exact.weights.any():
+        raise UserError(
+            "All weights of this model's memory are 0: it is not trained, or the memory ranked "
+            "validation's positives no better and is left unread. So it gives no reasons; train "
+            "it, with --memory_fit=training if it was trained, or explain another model."
+        )
 
 
 def _check_fit(model: Any, dataset: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -38,8 +39,8 @@ class ExactMemory(nn.Module):
     for a candidate, and what she has had enough of lately against it.
 
     A memory that is ``fitted_later`` learns nothing while its model trains: it sleeps, so that
-    nothing is written or read, and its numbers are found on validation when the model is trained
-    (:mod:`ksr_recbole.trainer.memory_fit`).  Its gates stay at 1.
+    nothing is written or read, until weights are loaded, or found on validation once the model is
+    trained (:mod:`ksr_recbole.trainer.memory_fit`).  Its gates stay at 1.
 
     Args:
         values: the values of items.
@@ -86,8 +87,9 @@ class ExactMemory(nn.Module):
         self.gates = nn.Linear(hidden_size, n_attributes)
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
-        self.fitted_later, self._asleep = fitted_later, False
+        self.fitted_later = self._asleep = fitted_later
         self.requires_grad_(not fitted_later)
+        self.register_load_state_dict_post_hook(lambda *_: setattr(self, "_asleep", False))
 
     def sleep(self) -> None:
         """Forget the weights of the read, and write and read nothing until :meth:`wake`."""
@@ -99,6 +101,15 @@ class ExactMemory(nn.Module):
         """Write and read again, with weights of time scales and attributes ``[S, A]``."""
         self._asleep = False
         self.weights.copy_(weights)
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Inside the block nothing is written or read; the weights stay."""
+        before, self._asleep = self._asleep, True
+        try:
+            yield
+        finally:
+            self._asleep = before
 
     @property
     def slot_shape(self) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ksr_recbole.config import checks
 from ksr_recbole.config.options import Value, choice, declared, flag, optional, real, whole
+from ksr_recbole.config.shared import meant_by
 from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.exact_memory import ExactMemory, Taste
@@ -96,7 +97,7 @@ class KSROptions(GRUOptions):
     @property
     def scales(self) -> list[float]:
         """Time scales of an exact memory, in items."""
-        return [3.0, 20.0, 100.0, 0.0] if self.time_scales is None else self.time_scales
+        return list(meant_by("time_scales", self.time_scales))
 
     @property
     def exact(self) -> bool:
@@ -173,7 +174,7 @@ class KSR(GRU, WithGraph):
                 len(dataset.attributes),
                 options.hidden_size,
                 options.scales,
-                fitted_later=options.memory_fit == "validation",
+                fitted_later=meant_by("memory_fit", options.memory_fit) == "validation",
             )
         if options.value_matrix == "shared":
             stream = torch.from_numpy(dataset.training_items())

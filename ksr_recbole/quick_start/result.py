@@ -106,8 +106,8 @@ def _memory(fit: dict[str, Any] | None) -> list[str]:
     if fit is None or not fit["used"]:
         return []
     return [
-        f"  memory      fitted on {fit['positives']:,} positives of validation, which the lines of "
-        "valid contain: they are better than those of unseen positives"
+        f"  memory      fitted on {fit['positives']:,} positives of validation, whose lines are "
+        "those without it"
     ]
 
 

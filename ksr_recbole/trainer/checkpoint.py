@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ksr_recbole.config.shared import meant_by
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError, reason_of
 from ksr_recbole.files import check_regular, replacing
 from ksr_recbole.paths import name_of_new
@@ -136,15 +137,22 @@ def _not_of(path: str | os.PathLike[str], model: str, problem: str) -> UnusableC
 
 
 def check_evaluated(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that holds a model before its training.
+    """Refuse a checkpoint that holds a model before its training, or without its memory.
 
     Raises:
-        UserError: no epoch was evaluated yet.
+        UserError: no epoch was evaluated yet, or a memory is still to be fitted.
     """
     if content["best_epoch"] < 0:
         raise UserError(
             f"Checkpoint {path} is of a run whose first epoch was not evaluated yet; resume it "
             "first, or wait for it."
+        )
+    settings = content["settings"]
+    later = settings.get("value_matrix") == "exact" and settings.get("memory_fit") == "validation"
+    if later and not content["finished"]:
+        raise UserError(
+            f"Checkpoint {path} is of a run that is not finished, and its memory is fitted at the "
+            "end; resume it first, or wait for it."
         )
 
 
@@ -152,7 +160,8 @@ _KEPT_LATER = {"enable_scaler": False, "memory_fit": None}
 """Settings that older checkpoints lack, and the value of each unless the user gave another."""
 
 
-def _before_it_was_kept(given: Mapping[str, Any]) -> dict[str, Any]:
+def before_it_was_kept(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a checkpoint of before they were kept had, by what its user gave."""
     return {key: given.get(key, default) for key, default in _KEPT_LATER.items()}
 
 
@@ -182,13 +191,13 @@ def check_same_run(
                 f"{config[key]}."
             )
     # The settings before the data and the task before other settings, since they follow from it.
-    given = {**_before_it_was_kept(content["given"]), **content["settings"]}
+    given = {**before_it_was_kept(content["given"]), **content["settings"]}
     for key in sorted(settings, key=lambda key: (key != "task", key)):
         if key not in given:
             raise UnusableCheckpointError(
                 f"Checkpoint {path} does not say with which {key} it was trained; train anew."
             )
-        if given[key] != settings[key]:
+        if meant_by(key, given[key]) != meant_by(key, settings[key]):
             raise UnusableCheckpointError(
                 f"Checkpoint {path} was trained with {key} = {shown(given[key])}, but this run "
                 f"has {settings[key]}; give the same or train anew."

@@ -19,18 +19,23 @@ from torch import Tensor
 
 from ksr_recbole.evaluation.candidates import CandidateSets
 from ksr_recbole.evaluation.logit import conditional_logit
-from ksr_recbole.evaluation.metrics import rank_of_positives
+from ksr_recbole.evaluation.metrics import check_scores, rank_of_positives
 from ksr_recbole.evaluation.scorer import ModelScorer
 from ksr_recbole.model.exact_memory import ExactMemory
 
 MOST_POSITIVES = 10_000
 """Positives that the weights are fitted on; of more than that some are drawn."""
 
+MOST_NUMBERS = 1 << 26
+"""Numbers that all features of the fit may have; with many candidates fewer positives are drawn."""
+
 PENALTY = 1e-3
 """What a squared weight of a feature of unit size costs next to the mean loss of a positive."""
 
-_NUMBERS_AT_ONCE = 1 << 25
-"""Numbers of users' slots that are held at a time."""
+_NUMBERS_AT_ONCE = 1 << 24
+"""Numbers of users' slots and of features that are held at a time."""
+
+_USERS_AT_ONCE = 512
 
 
 def fitted_later(model: Any) -> ExactMemory | None:
@@ -47,10 +52,10 @@ class MemoryFit:
         weights: of time scales and attributes, ``float32 [S, A]``; all 0 where the memory does
             not rank the positives better.
         positives: how many positives the weights were fitted on.
-        without: mean reciprocal rank of these positives among their candidates by the model's
-            score and popularity.
-        with_memory: the same with the memory in addition; half of the users are ranked with the
-            weights of the other half.
+        without: mean reciprocal rank of these positives among their candidates by the score
+            without the memory.
+        with_memory: the same with the memory; half of the users are ranked with the weights of
+            the other half.
     """
 
     weights: Tensor
@@ -60,8 +65,8 @@ class MemoryFit:
 
     @property
     def used(self) -> bool:
-        """Whether the memory ranks positives better that its weights were not fitted on."""
-        return self.with_memory > self.without
+        """Whether the memory is read at all."""
+        return bool(self.weights.any())
 
     def report(self) -> dict[str, Any]:
         """The numbers for a result file."""
@@ -76,9 +81,10 @@ class MemoryFit:
         return told + ("." if self.used else "; so the memory is left unread.")
 
 
-def some_of(candidates: CandidateSets, seed: int, most: int = MOST_POSITIVES) -> CandidateSets:
-    """All positives with their candidates, or as many as ``most``, drawn evenly."""
-    n_positives = len(candidates.users)
+def some_of(candidates: CandidateSets, seed: int, n_features: int) -> CandidateSets:
+    """The positives to fit on, with their candidates: all, or as many as fit, drawn evenly."""
+    n_positives, n_negatives = candidates.negatives.shape
+    most = min(MOST_POSITIVES, max(1, MOST_NUMBERS // ((1 + n_negatives) * n_features)))
     if n_positives <= most:
         return candidates
     rows = np.sort(np.random.default_rng(seed).choice(n_positives, most, replace=False))
@@ -101,6 +107,9 @@ def fit_memory(
         candidates: validation's positives and negatives.
         history_end: where each user's history ends, ``int64 [n_users]``.
         log_popularity: of every item, ``[n_items]``.
+
+    Raises:
+        UserError: a score is NaN or infinite.
     """
     memory = model.exact
     shape = memory.weights.shape
@@ -109,6 +118,7 @@ def fit_memory(
     features = np.zeros((*candidates.lists.shape, 2 + shape.numel()), np.float32)
     features[:, :, 1] = log_popularity[candidates.lists]
     for rows, scores, parts in _batches(model, scorer, candidates, history_end):
+        check_scores(scores.cpu().numpy())
         features[rows, :, 0] = scores.cpu().numpy()
         features[rows, :, 2:] = parts.flatten(2).cpu().numpy()
     return _fitted(features, candidates.users, shape)
@@ -121,7 +131,8 @@ def _batches(
     """Rows of the candidates, their scores ``[R, C]`` and their matches ``[R, C, S, A]``."""
     lists = torch.from_numpy(candidates.lists)
     of_user = max(1, int(np.prod(model.exact.slot_shape)))
-    step = max(1, _NUMBERS_AT_ONCE // (of_user + lists.shape[1] * model.exact.weights.numel()))
+    held = of_user + lists.shape[1] * model.exact.weights.numel()
+    step = min(_USERS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // held))
     for first in range(0, len(lists), step):
         rows = slice(first, first + step)
         users, at = np.unique(candidates.users[rows], return_inverse=True)
@@ -136,35 +147,41 @@ def _batches(
 
 def _fitted(features: np.ndarray, users: np.ndarray, shape: torch.Size) -> MemoryFit:
     """The fit to features ``[P, C, F]``: score, log popularity, and the matches."""
-    sizes = features.std(axis=(0, 1))
+    sizes = features.std(axis=(0, 1), dtype=np.float64)
     sizes[~(sizes > 0)] = 1.0  # an attribute without values, whose weight stays 0
     features /= sizes
-    _, number = np.unique(users, return_inverse=True)
-    halves = [number % 2 == 0, number % 2 == 1]
-    without, with_memory = (
-        float((1 / _ranks_by_halves(features[:, :, :n], halves)).mean())
-        for n in (2, features.shape[2])
-    )
-    weights = np.zeros(features.shape[2])
+    without = _mrr(features[:, :, 0])
+    with_memory = _mrr(_scores_by_halves(features, users))
+    weights = np.zeros(shape.numel())
     if with_memory > without:
-        weights = _logit(features) / sizes
-    kept = weights[2:] / weights[0] if weights[0] > 0 else np.zeros(len(weights) - 2)
-    found = torch.from_numpy(kept.astype(np.float32)).view(shape)
+        weights = _weights(features) * sizes[0] / sizes[2:]
+    found = torch.from_numpy(weights.astype(np.float32)).view(shape)
     return MemoryFit(found, len(features), without, with_memory)
 
 
-def _ranks_by_halves(features: np.ndarray, halves: list[np.ndarray]) -> np.ndarray:
-    """Rank of each positive with the weights of the other half of the users, ``int64 [P]``."""
-    ranks = np.ones(len(features), np.int64)
-    if not all(half.any() for half in halves):  # a single user: all ranks are equal
-        return ranks
-    for half, other in (halves, halves[::-1]):
-        scores = features[half] @ _logit(features[other]).astype(features.dtype)
-        ranks[half] = rank_of_positives(scores[:, 0], scores[:, 1:])
-    return ranks
+def _scores_by_halves(features: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """Scores with the memory, ``[P, C]``, by the weights of the other half of the users."""
+    _, number = np.unique(users, return_inverse=True)
+    odd = number % 2 == 1
+    scores = features[:, :, 0].copy()
+    if not odd.any():  # a single user
+        return scores
+    for half in (odd, ~odd):
+        scores[half] += features[half, :, 2:] @ _weights(features[~half]).astype(scores.dtype)
+    return scores
 
 
-def _logit(features: np.ndarray) -> np.ndarray:
+def _weights(features: np.ndarray) -> np.ndarray:
+    """Weights of the matches next to a score of weight 1; 0 if the score says nothing."""
+    own = features[:, :, 0]
+    if (own == own[:, :1]).all():
+        return np.zeros(features.shape[2] - 2)
     penalties = np.full(features.shape[2], PENALTY)
     penalties[:2] = 0.0
-    return conditional_logit(features, penalties)
+    weights = conditional_logit(features, penalties)
+    return weights[2:] / weights[0] if weights[0] > 0 else np.zeros(len(weights) - 2)
+
+
+def _mrr(scores: np.ndarray) -> float:
+    """Mean reciprocal rank of the positives, in column 0 of ``[P, C]``."""
+    return float((1 / rank_of_positives(scores[:, 0], scores[:, 1:])).mean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,9 @@ class ProtocolTrainer(Trainer):
             UserError: the loss is not a number, or the checkpoint cannot be written.
         """
         if self.finished:
-            self._complete(valid_data)
+            with self._naming_checkpoint(saved):
+                if self._complete(valid_data) and saved:
+                    self._write(self.epochs_trained - 1)
             return self.best_valid_score, self.best_valid_result
         self._validates = bool(valid_data) and self.eval_step > 0
 
@@ -131,22 +133,29 @@ class ProtocolTrainer(Trainer):
 
         if saved and self.start_epoch == 0:
             self._write(-1)  # an interrupted first epoch can be resumed too
+        with self._naming_checkpoint(saved):
+            try:
+                with sharing_cores(), recbole_bars():
+                    result = super().fit(
+                        train_data, valid_data, verbose, saved, show_progress, after_evaluation
+                    )
+            finally:
+                self.tensorboard.close()  # its thread would live as long as the process
+            self._complete(valid_data)
+            self.finished = True
+            if saved:
+                self._write(self.epochs_trained - 1)
+        self._average.apply()  # what is used without loading the best model
+        return result
+
+    @contextmanager
+    def _naming_checkpoint(self, saved: bool) -> Iterator[None]:
+        """An interruption inside the block says from which file to resume."""
         try:
-            with sharing_cores(), recbole_bars():
-                result = super().fit(
-                    train_data, valid_data, verbose, saved, show_progress, after_evaluation
-                )
+            yield
         except KeyboardInterrupt as interruption:
             vars(interruption)["checkpoint"] = self.saved_model_file if saved else None
             raise
-        finally:
-            self.tensorboard.close()  # its thread would live as long as the process
-        self.finished = True
-        self._complete(valid_data)
-        if saved:
-            self._write(self.epochs_trained - 1)
-        self._average.apply()  # what is used without loading the best model
-        return result
 
     def _train_epoch(
         self,
@@ -183,8 +192,9 @@ class ProtocolTrainer(Trainer):
         """Make what is drawn in an epoch depend on the seed and the epoch alone."""
         raise NotImplementedError
 
-    def _complete(self, valid_data: SequenceEvalData | None) -> None:
-        """Give the best model what it gets only after its training."""
+    def _complete(self, valid_data: SequenceEvalData | None) -> bool:
+        """Give the best model what it gets only after its training; whether there is any."""
+        return False
 
     def _scorer(self, dataset: Any) -> SequenceScorer:
         """The current model as the evaluation asks it."""
@@ -441,10 +451,10 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
             memory.sleep()
         train_data.set_epoch(epoch)
 
-    def _complete(self, valid_data: SequenceEvalData | None) -> None:
+    def _complete(self, valid_data: SequenceEvalData | None) -> bool:
         memory = fitted_later(self.model)
         if memory is None:
-            return
+            return False
         candidates = self._to_fit_on(valid_data, valid_data.mode) if valid_data else None
         if not valid_data or candidates is None:
             self.logger.warning(
@@ -452,17 +462,28 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
                 "(no validation, or a user who has every item), so the memory is left unread."
             )
             memory.wake(torch.zeros_like(memory.weights))
-            return
+            return True
         last = {name: value.clone() for name, value in self._trained_state().items()}
         self._average.apply()
         self.use_best()
-        self.memory_fit = self._fit_memory(valid_data, some_of(candidates, self.config["seed"]))
+        n_features = 2 + memory.weights.numel()
+        some = some_of(candidates, self.config["seed"], n_features)
+        self.memory_fit = self._fit_memory(valid_data, some)
         self.model.load_state_dict(last, strict=False)
         memory.wake(self.memory_fit.weights)
         if self._best_state is not None:
             fitted = {f"exact.{name}": value for name, value in memory.state_dict().items()}
             self._best_state = {**self._best_state, **fitted}
         self.logger.info(str(self.memory_fit))
+        return True
+
+    def rank(
+        self, data: SequenceEvalData, mode: str, show_progress: bool = False, weight: float = 0.0
+    ) -> EvalResult:
+        """See the base class; a memory that was fitted on validation is not validated."""
+        memory = fitted_later(self.model)
+        with memory.asleep() if memory is not None and data.phase == "valid" else nullcontext():
+            return super().rank(data, mode, show_progress, weight)
 
     def _fit_memory(self, data: SequenceEvalData, candidates: CandidateSets) -> MemoryFit:
         dataset = data.dataset
