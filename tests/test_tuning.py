@@ -547,6 +547,24 @@ def test_a_range_of_what_does_nothing_is_said(ranges, idle, toy_folder):
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "values", "said"),
+    [
+        ("KSR-exact", {}, True),
+        ("KSR-exact", {"memory_fit": "training"}, False),
+        ("KSR", {"value_matrix": "exact"}, False),
+    ],
+)
+def test_a_range_that_no_trial_is_scored_by_is_said(model, values, said, toy_folder):
+    file = toy_folder / "scales.hyper"
+    file.write_text("time_scales choice [[3],[3,20]]\n")
+    given = {"data_path": str(toy_folder), "results_dir": str(toy_folder / "results")}
+    given["pretrain_dir"] = str(toy_folder / "pretrained")
+    plan = make_plan(Request(model, "toy", file, values={**given, **values}))
+    found = [remark for remark in plan.remarks() if "time_scales" in remark]
+    assert bool(found) == said and all("changes no trial's score" in each for each in found)
+
+
 def test_a_missing_params_file_or_model(toy_folder, capsys):
     assert "Cannot read the params file nowhere.hyper" in failure(
         capsys, ["--params_file=nowhere.hyper"]

@@ -182,6 +182,16 @@ def meant_by(key: str, value: Any) -> Any:
     return WITHOUT_A_VALUE.get(key) if value is None else value
 
 
+def fits_memory_later(settings: Mapping[str, Any]) -> bool:
+    """Whether a model's memory is fitted on validation, once the model is trained.
+
+    Args:
+        settings: config values, those of a memory among them or not.
+    """
+    exact = settings.get("value_matrix") == "exact"
+    return exact and meant_by("memory_fit", settings.get("memory_fit")) == "validation"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(Options):
     """The sample of items that a batch shares, for ``sampled_CE`` and ``gBCE``.

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ksr_recbole.config.shared import meant_by
+from ksr_recbole.config.shared import fits_memory_later, meant_by
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError, reason_of
 from ksr_recbole.files import check_regular, replacing
 from ksr_recbole.paths import name_of_new
@@ -147,9 +147,7 @@ def check_evaluated(path: str | os.PathLike[str], content: Mapping[str, Any]) ->
             f"Checkpoint {path} is of a run whose first epoch was not evaluated yet; resume it "
             "first, or wait for it."
         )
-    settings = content["settings"]
-    later = settings.get("value_matrix") == "exact" and settings.get("memory_fit") == "validation"
-    if later and not content["finished"]:
+    if fits_memory_later(content["settings"]) and not content["finished"]:
         raise UserError(
             f"Checkpoint {path} is of a run that is not finished, and its memory is fitted at the "
             "end; resume it first, or wait for it."
