@@ -33,6 +33,7 @@ from ksr_recbole.inference.directory import FILES, MANIFEST
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.trainer import checkpoint
+from ksr_recbole.trainer.memory_fit import fitted_later
 from tests.models import CASES, random_vectors
 from tests.toy import toy_values
 
@@ -51,7 +52,9 @@ class Trained:
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=0.4)
-        trainer.best_epoch = 0
+        if fitted_later(trainer.model):
+            trainer.model.exact.wake(torch.randn_like(trainer.model.exact.weights))
+        trainer.best_epoch, trainer.finished = 0, True
         trainer._write(0)
         self.model, self.checkpoint = trainer.model.eval(), trainer.saved_model_file
         self.given = {"data_path": str(folder), "data_cache_dir": None}

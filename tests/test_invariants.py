@@ -43,7 +43,7 @@ def make(tmp_path_factory) -> Make:
         torch.manual_seed(seed)
         model = model_class(name)(config, dataset).eval()
         if getattr(model, "exact", None) is not None:  # its weights begin at 0
-            torch.nn.init.normal_(model.exact.weights)
+            model.exact.wake(torch.randn_like(model.exact.weights))
             torch.nn.init.normal_(model.exact.gates.weight)
         return model
 
