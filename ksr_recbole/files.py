@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from ksr_recbole.errors import UserError, cannot_write
+from ksr_recbole.errors import UserError, cannot_write, shown
 from ksr_recbole.one_step import (
     check_place,
     nothing_to_check,
@@ -229,6 +229,7 @@ def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:
     """
     path = Path(folder)
     try:
+        path.mkdir(parents=True, exist_ok=True)
         _probe(path)
     except OSError as error:
         raise UserError(
@@ -238,32 +239,55 @@ def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:
     return path
 
 
-def ensure_writable_file(path: str | os.PathLike[str], key: str) -> Path:
-    """Create the folder of ``path`` if need be and make sure that the file can be written.
+def check_suffix(path: str | os.PathLike[str], option: str, *suffixes: str) -> None:
+    """Refuse a file whose name says that it is of another kind than what is written into it.
 
     Args:
         path: the file.
-        key: the argument that named it, for the sentence.
+        option: the argument that named it, for the sentence.
+        suffixes: how its name may end, such as ``.png``.
 
     Raises:
-        UserError: its folder cannot be created or written, or it is a folder itself.
+        UserError: it ends in something else.
+    """
+    if Path(path).suffix.lower() not in suffixes:
+        raise UserError(
+            f"--{option} is {shown(str(path))}; it must end in {' or '.join(suffixes)}."
+        )
+
+
+def ensure_writable_file(path: str | os.PathLike[str], option: str) -> Path:
+    """Make sure that a file can be written, whose folder must be there.
+
+    A folder that is named is made, as RecBole does; that of a file is not, as where RecBole opens
+    one: it may be misspelt.
+
+    Args:
+        path: the file.
+        option: the argument that named it, for the sentence.
+
+    Raises:
+        UserError: its folder does not exist or cannot be written, or it is no file.
     """
     path = Path(path)
+    if not os.path.isdir(path.parent):  # Path.is_dir raises where a name is too long
+        raise UserError(
+            f"--{option} is {path}, but there is no folder {path.parent}; create it, or give "
+            f"another file with --{option}=FILE."
+        )
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        check_place(path)
         _probe(path.parent)
     except OSError as error:
         raise UserError(
-            f"Cannot write the file {path} ({key}): {error.strerror}; "
-            f"choose another with --{key}=FILE or make room."
+            f"Cannot write the file {path} ({option}): {error.strerror}; "
+            f"choose another with --{option}=FILE or make room."
         ) from error
     return path
 
 
 def _probe(folder: Path) -> None:
-    """Create a folder if need be and try whether files can be written in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Try whether files can be written in a folder."""
     with tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"\0" * 4096)
         probe.flush()

@@ -667,7 +667,7 @@ def test_a_model_that_was_not_evaluated_yet_is_not_explained(tmp_path):
 
 
 def test_the_command_shows_writes_and_says_where(trained, tmp_path, capsys):
-    targets = [tmp_path / "new" / name for name in ("a.html", "a.png", "a.json")]
+    targets = [tmp_path / name for name in ("a.html", "a.png", "a.json")]
     extra = [f"--{path.suffix[1:]}={path}" for path in targets]
     assert main(arguments(trained, "--user=u4", "--steps=3", *extra)) == 0
     shown = capsys.readouterr().out
@@ -710,9 +710,7 @@ def test_json_is_all_there_is_on_stdout(trained, capsys):
         (["--user=u1", "--checkpoint=none.pth"], "none.pth does not exist"),
         (["--user=u1", "--dropout_prob=0.5"], "was trained with dropout_prob = 0.2"),
         (["--user=u1", "--stepz=3"], "Unknown config key 'stepz'"),
-        (["--user=u1", "--html=/proc/none/x.html"], "Cannot write the file /proc/none/x.html"),
-        (["--user=u1", "--png=/tmp"], "Cannot write the file /tmp .png.: Is a directory"),
-        (["--user=u1", "--html=new/out", "--png=./new/out"], "--html and --png name one file"),
+        (["--user=u1", "--html=/proc/x.html"], "Cannot write the file /proc/x.html"),
         (["u1"], "Cannot read the argument 'u1'"),
     ],
 )
@@ -723,6 +721,35 @@ def test_a_mistake_is_one_sentence(trained, capsys, extra, said):
     (line,) = [x for x in captured.err.splitlines() if x.startswith("error: ")]
     assert re.search(said, line), line
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--png=a.txt"], "--png is a.txt; it must end in .png."),
+        (["--html=a.png"], "--html is a.png; it must end in .html or .htm."),
+        (["--html=True"], "--html is True; it must end in .html or .htm."),
+        (["--json=a"], "--json is a; it must end in .json."),
+        (["--png=.png"], "--png is .png; it must end in .png."),
+        (["--json=old.json"], "Cannot write the file old.json (json): Is a directory"),
+        (["--html=no/folder/a.html"], "--html is no/folder/a.html, but there is no folder no/fold"),
+        (["--html=a.html", "--png=note/a.png"], "--png is note/a.png, but there is no folder note"),
+        (["--html=a.html", f"--json={'n' * 999}/a.json"], "but there is no folder n"),
+        (["--html=a.html", "--png=link.png"], "--html and --png name one file"),
+    ],
+)
+def test_a_file_that_cannot_be_as_it_is_named_is_refused_before_anything_is_loaded(
+    tmp_path, monkeypatch, capsys, extra, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.json").mkdir()
+    (tmp_path / "note").write_text("kept")
+    (tmp_path / "link.png").symlink_to("a.html")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["explain", "--user=u1", "--checkpoint=none.pth", *extra]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and said in captured.err
+    assert captured.err.count("\n") == 1 and sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no weights", "other weights", "other model"])

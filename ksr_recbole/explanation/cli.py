@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ksr_recbole.arguments import Parser, count_of
 from ksr_recbole.cli import run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import ensure_writable_file, replacing
+from ksr_recbole.files import check_suffix, ensure_writable_file, replacing
 from ksr_recbole.text import below
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ Shows what KSR recommends to a user and why: what the items share with the user'
 """
 
 _SCRIPT = "-m ksr_recbole explain"
-_FILES = ("html", "png", "json")
+_SUFFIXES = {"html": (".html", ".htm"), "png": (".png",), "json": (".json",)}
+"""By option, how the name of the file that it takes may end."""
 _STDOUT = "True"
 """What --json means alone."""
 
@@ -56,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: Namespace) -> int:
     to_stdout = given.json == _STDOUT
-    named = {kind: path for kind in _FILES if (path := getattr(given, kind)) not in (None, _STDOUT)}
+    named = {kind: path for kind in _SUFFIXES if (path := getattr(given, kind)) is not None}
+    if to_stdout:
+        del named["json"]
+    for kind, path in named.items():
+        check_suffix(path, kind, *_SUFFIXES[kind])
     targets = {kind: ensure_writable_file(path, kind) for kind, path in named.items()}
     if len({path.resolve() for path in targets.values()}) < len(targets):
         kinds = " and ".join(f"--{kind}" for kind in targets)

@@ -21,7 +21,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.keys import names_of
 from ksr_recbole.config.shared import fits_memory_later
 from ksr_recbole.errors import UserError
-from ksr_recbole.files import ensure_writable
+from ksr_recbole.files import check_suffix, ensure_writable, ensure_writable_file
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.trainer.checkpoint import plain
@@ -36,6 +36,9 @@ _MOST_LOOKED_AT = 8
 
 TOOLS = ("Hyperopt", "Ray")
 """RecBole's names: trials run here, or as tasks of Ray, on a cluster too."""
+
+_SUFFIXES = {"output_file": (".md", ".txt", ".result"), "display_file": (".png",)}
+"""By option, how the name of the file that it takes may end; RecBole's tables are .result."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,9 @@ def make_plan(request: Request) -> Plan:
     _check_ranges(request, ranges, config)
     for key in ("results_dir", "pretrain_dir"):
         ensure_writable(config[key], key)
+    for name in _SUFFIXES:
+        if (path := getattr(request, name)) is not None:  # it may lie in results_dir
+            ensure_writable_file(path, name)
     table1 = prepare_atomic_files(config)
     return Plan(
         request=request,
@@ -262,8 +268,9 @@ def _check_options(request: Request) -> None:
         )
     if request.tool == "Ray" and request.jobs > 1:
         raise UserError("--jobs is for --tool=Hyperopt; Ray runs a trial on each of its CPUs.")
-    if request.display_file and request.display_file.suffix != ".png":
-        raise UserError(f"--display_file is {request.display_file}; it must end in .png.")
+    for name, suffixes in _SUFFIXES.items():
+        if (path := getattr(request, name)) is not None:
+            check_suffix(path, name, *suffixes)
 
 
 def _number_of_trials(request: Request, ranges: tuple[Range, ...]) -> int:
