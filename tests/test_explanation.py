@@ -679,6 +679,27 @@ def test_the_command_shows_writes_and_says_where(trained, tmp_path, capsys):
     assert stored["user"] in targets[0].read_text(encoding="utf-8")
 
 
+def test_what_only_training_reads_is_said_to_have_no_effect(trained, caplog):
+    (path,) = (trained / "saved").glob("*.pth")
+    idle = ["--epochs=3", "--stopping_step=2", "--results_dir=x", "--nproc=2", "--worker=4"]
+    read = ["--dropout_prob=0.2", "--num_threads=1", "--field_separator=\t", "--gpu_id="]
+    where = [f"--checkpoint={path}", "--eval_args.mode=uni5pop5", "--preload_weight={}"]
+    assert main(arguments(trained, "--user=u4", *idle, *read, *where)) == 0
+    said = [record.getMessage() for record in caplog.records]
+    keys = ["checkpoint_dir", "epochs", "nproc", "preload_weight", "results_dir", "stopping_step"]
+    wanted = "Config key {} has no effect on a KSR that is trained already."
+    assert said == [wanted.format(key) for key in [*keys, "worker"]]
+
+
+def test_the_folder_of_checkpoints_is_read_where_none_is_named_and_gpus_only_where_they_are(
+    trained, caplog
+):
+    assert main(arguments(trained, "--user=u4", "--use_gpu=True", "--device=cpu")) == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "Config key use_gpu has no effect here: everything is computed on the CPU."
+    ]
+
+
 def test_without_a_user_a_telling_one_is_shown_and_how_to_choose_another(trained, capsys):
     assert main(arguments(trained)) == 0
     shown = capsys.readouterr().out

@@ -554,6 +554,18 @@ def command(capsys, *arguments: str) -> tuple[int, str, str]:
     return status, said.out.strip(), said.err.strip()
 
 
+def test_what_export_does_not_read_is_said_to_have_no_effect(trained, toy_folder, capsys, caplog):
+    given = [f"--data_path={toy_folder}", f"--checkpoint_dir={toy_folder / 'saved'}", "--epochs=9"]
+    wanted = "Config key {} has no effect on a KSR that is trained already."
+    found = ["--dataset=toy"], [f"--checkpoint={trained.checkpoint}"]
+    for which, idle in zip(found, (["epochs"], ["checkpoint_dir", "epochs"]), strict=True):
+        caplog.clear()
+        status, _, _ = command(capsys, "--output=model", *given, *which, "--gpu_id=0")
+        assert status == 0
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [wanted.format(key) for key in [*idle, "gpu_id"]]
+
+
 def test_the_command_exports_the_newest_or_a_named_checkpoint(trained, toy_folder, capsys):
     saved = str(toy_folder / "saved")
     data = f"--data_path={toy_folder}"

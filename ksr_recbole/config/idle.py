@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import torch
 from recbole.utils import ModelType
 
 from dataset_atomic.atomic import atomic_path
@@ -64,7 +65,7 @@ def remarks(config: Any) -> list[str]:
     else:
         said += _on_our_run(config)
     said += _on_files(config)
-    return [*said, *_on_the_machine(config), *_on_company(config)]
+    return [*said, *on_the_machine(given, config["device"]), *_on_company(config)]
 
 
 def _of_others(config: Any) -> Set[str]:
@@ -215,11 +216,11 @@ def _on_files(config: Any) -> Iterator[str]:
                 yield f"Config key {key}.{suffix} has no effect: there is no {named(suffix).name}."
 
 
-def _on_the_machine(config: Any) -> Iterator[str]:
+def on_the_machine(given: Mapping[str, Any], device: torch.device) -> Iterator[str]:
     """On what was given for a GPU where the CPU computes."""
-    if config["device"].type == "cpu":
+    if device.type == "cpu":
         for key in _ON_GPUS:
-            if config.external_config_dict.get(key):
+            if given.get(key):
                 yield f"Config key {key} has no effect here: everything is computed on the CPU."
 
 

@@ -17,7 +17,7 @@ from ksr_recbole.explanation.explain import with_memory
 from ksr_recbole.invocation import TRAIN
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.names import check_name
-from ksr_recbole.quick_start.restore import config_of, dataset_of
+from ksr_recbole.quick_start.restore import PLACES, config_of, dataset_of, warn_of_idle
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.weights import no_larger_than
@@ -58,13 +58,16 @@ def load_trained(
         UserError: there is no checkpoint, or the model has no memory.
     """
     values = dict(values or {})
+    read = [*PLACES]
     if path is None:
+        read.append("checkpoint_dir")
         path = _newest(model or "KSR", dataset or "ml-100k", values.get("checkpoint_dir", "saved"))
     content = checkpoint.load(path)
     _check_content(path, content, {"model": model, "dataset": dataset})
     kind = with_memory(model_class(content["model"]), content["model"])
     checkpoint.check_evaluated(path, content)
     config = config_of(content, values)
+    warn_of_idle(config, values, read)
     data = cast(KGSequenceDataset, dataset_of(path, content, config))  # all that KSR runs on
     loaded = _with_weights(kind, config, data, path, content["state_dict"])
     return Trained(loaded, data, Path(path))

@@ -36,16 +36,17 @@ def _run(given: Namespace) -> int:
     from ksr_recbole.inference.saving import save_model
     from ksr_recbole.trainer import checkpoint
 
-    path = Path(given.checkpoint or "")
+    path, values = Path(given.checkpoint or ""), dict(given.values)
     if given.checkpoint is None:
-        config = Config(given.model, given.dataset, None, dict(given.values))
+        config = Config(given.model, given.dataset, None, values)
         names = config["checkpoint_dir"], config["model"], config["dataset"]
         path = checkpoint.newest(*names, "train the model first, or give --checkpoint=FILE")
+        values.pop("checkpoint_dir", None)  # it has done what it is for
     elif given.model or given.dataset:
         raise UserError(
             "A checkpoint knows its model and dataset; leave --model and --dataset out."
         )
-    written = save_model(path, given.output, given.values)
+    written = save_model(path, given.output, values)
     saved = read_directory(written)
     print(
         f"{written}: {saved.model} on {saved.about['dataset']}, best epoch "

@@ -17,7 +17,7 @@ from ksr_recbole.explanation.labels import item_titles
 from ksr_recbole.inference.building import build, sequence_model, settings_of
 from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
 from ksr_recbole.inference.directory import check_replaceable, write_directory
-from ksr_recbole.quick_start.restore import config_of, dataset_of
+from ksr_recbole.quick_start.restore import config_of, dataset_of, warn_of_idle
 from ksr_recbole.trainer import checkpoint
 
 
@@ -74,6 +74,7 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
     sequence_model(name)
     checkpoint.check_evaluated(path, content)
     config = config_of(content, values)
+    warn_of_idle(config, values)
     dataset = dataset_of(path, content, config)
     tokens, weights = _tokens(dataset, content["state_dict"]), content["state_dict"]
     settings = settings_of(name, config)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from logging import getLogger
 from typing import Any
 
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.config import Config
+from ksr_recbole.config.decisions import DECISIONS, Fate
+from ksr_recbole.config.idle import on_the_machine
 from ksr_recbole.config.keys import TEXTS, checkpoint_keys, known_keys
 from ksr_recbole.config.literals import literals
+from ksr_recbole.dataset.loading import SETTINGS
 from ksr_recbole.dataset.sequence_datasets import WithSequences
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.quick_start.prepare import open_dataset
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.trainer import checkpoint
@@ -24,6 +28,17 @@ _NOT_AGAIN = frozenset(
 )
 """Settings of the run that wrote a checkpoint that do not hold for a run that reads it, perhaps on
 another machine."""
+
+_READ_AGAIN = frozenset(
+    {key for key in SETTINGS if key not in DECISIONS or DECISIONS[key].fate is Fate.HONOURED}
+    | {"model", "dataset", "data_path", "data_cache_dir", "download"}
+    | {"num_threads", "memory_backend"}
+) - {"preload_weight"}
+"""Keys that reading a checkpoint's data, or computing with its model, takes from a user."""
+
+
+PLACES = ("gpu_id", "use_gpu", "device")
+"""Keys that say where a model computes."""
 
 
 def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = None) -> Config:
@@ -56,6 +71,31 @@ def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = Non
     return Config(content["model"], content["dataset"], None, merged, words=False)
 
 
+def warn_of_idle(config: Config, values: Mapping[str, Any], read: Collection[str] = ()) -> None:
+    """Warn of values given besides a checkpoint that only training reads.
+
+    Those that the checkpoint must agree on are compared with it, so they are not among them.
+
+    Args:
+        config: from :func:`config_of`.
+        values: what it was given.
+        read: further keys that are read here.
+    """
+    given = {name.split(".")[0] for name in values}
+    for key in sorted(given - _READ_AGAIN - _compared(config) - {*read}):
+        getLogger().warning(
+            f"Config key {shown(key)} has no effect on a {config['model']} that is trained already."
+        )
+    of_machine = {key: config.external_config_dict.get(key) for key in given & {*read}}
+    for remark in on_the_machine(of_machine, config["device"]):
+        getLogger().warning(remark)
+
+
+def _compared(config: Config) -> frozenset[str]:
+    """Keys that a checkpoint and what it is used for must agree on."""
+    return checkpoint_keys(config["model"], config["task"]) - MAY_DIFFER
+
+
 def dataset_of(
     path: str | os.PathLike[str], content: Mapping[str, Any], config: Config
 ) -> WithSequences:
@@ -71,7 +111,7 @@ def dataset_of(
     """
     dataset = open_dataset(config)
     dataset.build()
-    keys = checkpoint_keys(config["model"], config["task"]) - MAY_DIFFER
-    settings = {key: checkpoint.plain(config[key]) for key in keys | content["settings"].keys()}
+    keys = _compared(config) | content["settings"].keys()
+    settings = {key: checkpoint.plain(config[key]) for key in keys}
     checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)
     return dataset
