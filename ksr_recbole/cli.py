@@ -17,7 +17,7 @@ from ksr_recbole.arguments import Parser, without
 from ksr_recbole.compat import check_versions, silence_upstream_warnings
 from ksr_recbole.errors import EXIT_STATUS, UserError
 from ksr_recbole.invocation import command_words, same_command, typed
-from ksr_recbole.text import clean_line, columns_of, printing, wrapped
+from ksr_recbole.text import clean_line, printing, say
 from ksr_recbole.threads import limit_libraries
 
 _OFTEN = """\
@@ -52,7 +52,7 @@ def say_loading(
         libraries: what is loaded, the slowest one last.
     """
     if libraries.split()[-1].lower() not in sys.modules:
-        print(f"{what}: loading {libraries} ...", file=stream or sys.stdout, flush=True)
+        say(f"{what}: loading {libraries} ...", stream or sys.stdout)
 
 
 def task_of(given: Namespace) -> str:
@@ -138,7 +138,7 @@ def tell_error(error: UserError | OSError) -> int:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         told = f"{where}{error.strerror or error}."
-    print(wrapped(f"error: {clean_line(told)}", columns_of(sys.stderr)), file=sys.stderr)
+    say(f"error: {clean_line(told)}", sys.stderr)
     return EXIT_STATUS
 
 
@@ -168,7 +168,7 @@ def tell_written(text: str, paths: Sequence[Path], complete: bool) -> int:
         complete: whether there is a result of all that was asked for.
     """
     print(text)
-    print(wrapped("Written: " + ", ".join(map(str, paths)), columns_of(sys.stdout)))
+    say("Written: " + ", ".join(map(str, paths)), sys.stdout)
     return 0 if complete else FAILED
 
 

@@ -131,6 +131,11 @@ def wrapped(line: str, width: int | None, indent: str = "") -> str:
     )
 
 
+def say(line: str, stream: TextIO) -> None:
+    """Print a line at once, on a terminal as lines of its width."""
+    print(wrapped(line, columns_of(stream)), file=stream, flush=True)
+
+
 @contextmanager
 def printing() -> Iterator[None]:
     """Inside the block everything printed is cleaned."""

@@ -14,6 +14,7 @@ from logging import getLogger
 from pathlib import Path
 
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import say
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -136,7 +137,7 @@ def limit_libraries() -> None:
             continue
         if value and number is None:
             told = f"{name} is '{value}', which is no positive whole number"
-            print(f"{told}; {wanted} is taken.", file=sys.stderr)
+            say(f"{told}; {wanted} is taken.", sys.stderr)
         os.environ[name] = str(wanted)
         if value is None:
             _set_here[name] = str(wanted)

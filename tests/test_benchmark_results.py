@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from ksr_recbole.comparison import by_frequency, report
+from ksr_recbole.comparison import by_frequency, report, text_table
 from ksr_recbole.comparison.figures import draw
 from ksr_recbole.comparison.results import Row, check_candidates, summarise
 from ksr_recbole.comparison.significance import PerUser, compare, mean_over_seeds
@@ -24,8 +24,8 @@ from ksr_recbole.comparison.table import (
     table_of,
     to_latex,
     to_markdown,
-    to_text,
 )
+from ksr_recbole.comparison.text_table import as_printed, to_text
 from ksr_recbole.comparison.trials import by_mrr, rank_trials, seconds_of
 from ksr_recbole.errors import UserError
 from tests.benchmark_fakes import MODES, finished
@@ -291,6 +291,52 @@ def test_text_snapshot():
         "\n"
         "† KSR is better.\n"
     )
+
+
+def test_columns_that_do_not_fit_a_terminal_come_nearer_or_stand_below():
+    assert to_text(SHOWN, 47) == to_text(SHOWN, 80) == to_text(SHOWN)
+    near = to_text(SHOWN, 46).splitlines()
+    assert near[4] == "GRU_F       0.2500 ± 0.0123† 1.0000 ± 0.0000" and len(near[3]) == 45
+    assert len(near) == len(to_text(SHOWN).splitlines())
+    assert to_text(SHOWN, 30) == (
+        "Methods: toy_1, next-item\n"
+        "\n"
+        "                          MAP\n"
+        "-----------------------------\n"
+        "GRU_F        0.2500 ± 0.0123†\n"
+        "CKE          failed: no a|b,\n"
+        "             50 % of it\n"
+        "KSR          0.5000 ± 0.0100\n"
+        "-----------------------------\n"
+        "improvement         +100.00 %\n"
+        "\n"
+        "                       Hit@10\n"
+        "-----------------------------\n"
+        "GRU_F        1.0000 ± 0.0000\n"
+        "KSR          1.0000 ± 0.0000\n"
+        "-----------------------------\n"
+        "improvement           +0.00 %\n"
+        "\n"
+        "† KSR is better.\n"
+    )
+
+
+def test_sentences_in_and_below_a_table_are_broken_at_words(monkeypatch):
+    settings = ", ".join(f"option_{k} {k / 7:.6g}" for k in range(9))
+    note = "A note of several words that says more than a line of a terminal has room for, at p."
+    lines = (
+        Line("1 (best)", (Value(0.5), "12.5", settings)),
+        Line("2", (Value(0.4), "-", "defaults")),
+    )
+    table = Table("Tuning", ("MRR", "seconds", "settings"), lines, (note,))
+    wide = to_text(table)
+    assert as_printed([table, table]) == f"{wide}\n\n{wide}"  # here it is no terminal
+    monkeypatch.setattr(text_table, "columns_of", lambda _: 60)
+    told = as_printed([table])
+    assert max(map(len, told.splitlines())) <= 60
+    assert {word for word in wide.split() if set(word) != {"-"}} <= {*told.split()}
+    assert "          settings\n" in told and "\n2         defaults\n" in told
+    assert "\n1 (best)  option_0 0, option_1 0.142857, option_2 0.285714,\n" in told
 
 
 def test_markdown_snapshot():

@@ -363,7 +363,7 @@ def test_lines_of_a_terminal_are_broken_at_words():
 
 
 def test_a_mistake_fits_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "columns_of", lambda _: 60)
+    monkeypatch.setattr(text, "columns_of", lambda _: 60)
     assert cli.main(["--epohcs=3"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: Unknown config key 'epohcs' in the command line or",

@@ -25,7 +25,8 @@ from ksr_recbole.comparison.report import (
 from ksr_recbole.comparison.results import Row, summarise
 from ksr_recbole.comparison.store import Finished
 from ksr_recbole.comparison.studies import Setting
-from ksr_recbole.comparison.table import table_of, to_text
+from ksr_recbole.comparison.table import table_of
+from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import phase_targets, training_popularity
 from ksr_recbole.evaluation.metrics import positions_within_users
@@ -93,7 +94,7 @@ def report_by_frequency(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path
         markdown.write_text(markdown_document(used_table1(plan, rows), tables), encoding="utf-8")
         text = json.dumps({**about(plan, rows), "tables": documents}, indent=2)
         document.write_text(text + "\n", encoding="utf-8")
-    return "\n\n".join(map(to_text, tables)), paths
+    return as_printed(tables), paths
 
 
 def counts_of_targets(plan: Plan, setting: Setting, task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from ksr_recbole.comparison.store import Cell, Failed, Finished, Store
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import describe
 from ksr_recbole.files import open_regular
-from ksr_recbole.text import below, clean_line, terminal, without_colour
+from ksr_recbole.text import below, clean_line, columns_of, terminal, without_colour, wrapped
 
 _TAIL_BYTES = 8192
 _EPOCH = re.compile(
@@ -269,7 +269,8 @@ class TrialLines:
 
     def _write(self, line: str) -> None:
         if sys.stdout.isatty():
-            self._console.print(clean_line(line), markup=False, highlight=False, soft_wrap=True)
+            fitting = wrapped(clean_line(line), columns_of(sys.stdout), "  ")
+            self._console.print(fitting, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, flush=True)
 

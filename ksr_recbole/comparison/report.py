@@ -19,7 +19,8 @@ from ksr_recbole.comparison.store import (
     of_consequence,
     without_places,
 )
-from ksr_recbole.comparison.table import Table, table_of, to_latex, to_markdown, to_text
+from ksr_recbole.comparison.table import Table, table_of, to_latex, to_markdown
+from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_text, replacing
 from ksr_recbole.quick_start.result import environment
@@ -47,7 +48,7 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
         text = json.dumps(as_json(plan, rows, summaries), indent=2)
         document.write_text(text + "\n", encoding="utf-8")
         draw(request.study, rows, request.dataset, plan.modes[0], figure)
-    return "\n\n".join(map(to_text, tables)), paths
+    return as_printed(tables), paths
 
 
 def paths_for(

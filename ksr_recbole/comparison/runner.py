@@ -17,6 +17,7 @@ from ksr_recbole.comparison.store import Failed, Finished
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps
+from ksr_recbole.text import say
 
 
 def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
@@ -31,7 +32,7 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
     plan = make_plan(request)
     request = plan.request
     for remark in plan.remarks:
-        print(remark, file=sys.stderr)
+        say(remark, sys.stderr)
     ensure_writable(request.results_dir, "results_dir")
     outcomes = run_cells(plan)
     rows = collect_rows(plan, outcomes)

@@ -1,4 +1,4 @@
-"""Summaries as tables of text, Markdown and LaTeX."""
+"""Summaries as tables, and these in Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -136,38 +136,8 @@ def _notes(summary: Summary) -> list[str]:
 # Formats ------------------------------------------------------------------------------------
 
 
-def to_text(table: Table) -> str:
-    """The table in columns of plain text."""
-
-    def shown(value: Value | str) -> str:
-        return value if isinstance(value, str) else _plain(value)
-
-    cells = [[line.label, *map(shown, line.cells)] for line in table.lines]
-    head = ["", *table.columns]
-    widths = [max(len(row[k]) for row in [head, *cells] if k < len(row)) for k in range(len(head))]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [table.caption, "", _aligned(head, widths), rule]
-    for line, row in zip(table.lines, cells, strict=True):
-        if line.rule_above:
-            lines.append(rule)
-        failed = f"{line.label.ljust(widths[0])}  failed: {line.error}"
-        lines.append(_aligned(row, widths) if line.error is None else failed)
-    return "\n".join([*lines, "", *table.notes]) + "\n"
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = (
-        text.ljust(width) if k == 0 else text.rjust(width)
-        for k, (text, width) in enumerate(zip(row, widths, strict=True))
-    )
-    return "  ".join([first, *rest]).rstrip()
-
-
-def _plain(value: Value) -> str:
-    return _number(value) + ("†" if value.dagger else " ")
-
-
-def _number(value: Value) -> str:
+def number(value: Value) -> str:
+    """A figure as text."""
     deviation = "" if value.std is None else f" ± {value.std:.4f}"
     return f"{value.mean:.4f}{deviation}"
 
@@ -179,8 +149,8 @@ def to_markdown(table: Table) -> str:
     def shown(value: Value | str) -> str:
         if isinstance(value, str):
             return value
-        number = _number(value)
-        return (f"**{number}**" if value.best else number) + ("†" if value.dagger else "")
+        text = number(value)
+        return (f"**{text}**" if value.best else text) + ("†" if value.dagger else "")
 
     def row(texts: Sequence[str]) -> str:
         return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"

@@ -28,7 +28,8 @@ from ksr_recbole.comparison.report import (
 from ksr_recbole.comparison.results import Row, spread
 from ksr_recbole.comparison.store import METRICS
 from ksr_recbole.comparison.studies import TUNING, Setting, Study, protocol_values
-from ksr_recbole.comparison.table import Line, Table, Value, to_text, with_rules
+from ksr_recbole.comparison.table import Line, Table, Value, with_rules
+from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.config.keys import TEXTS, before_choice, check_keys, model_options, names_of
 from ksr_recbole.config.literals import read_yaml
 from ksr_recbole.errors import UserError, shown
@@ -249,7 +250,7 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
         UserError: the files cannot be written.
     """
     request, mode = plan.request, plan.modes[0]
-    texts, paths = [], []
+    tables, paths = [], []
     for task in request.tasks:
         of_task = [row for row in rows if row.task == task]
         trials = rank_trials(of_task, by_mrr(mode))
@@ -275,9 +276,9 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
             content["selected_by"] = _SELECTED_BY
             content["trials"] = [_as_json(trial, mode) for trial in trials]
             document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        texts.append(to_text(table))
+        tables.append(table)
         paths += files
-    return "\n\n".join(texts), paths
+    return as_printed(tables), paths
 
 
 def seconds_of(trial: Trial) -> str:

@@ -31,6 +31,7 @@ from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.distributed.meeting import Meeting, connect
 from ksr_recbole.errors import EXIT_STATUS, ProcessEndedError, UserError, one_line
 from ksr_recbole.processes import serve_parent, threads_per_worker
+from ksr_recbole.text import say
 from ksr_recbole.threads import THREAD_VARIABLES, given_variables
 
 TICK_SECONDS = 0.5
@@ -75,7 +76,7 @@ def launch(
     if not hosts.first:
         last = hosts.offset + hosts.nproc - 1
         told = f"Processes {hosts.offset} to {last} of {hosts.world_size} start here"
-        print(f"{told}; process 0, at {hosts.ip}, shows the progress.", file=sys.stderr)
+        say(f"{told}; process 0, at {hosts.ip}, shows the progress.", sys.stderr)
     with _environment(hosts, meeting.interface), _ctrl_c_ignored():
         context = spawn(_process, (*start, senders, work, arguments), hosts.nproc, join=False)
     for sender in senders:

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from ksr_recbole import digests
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.errors import ProcessEndedError, UserError
+from ksr_recbole.text import say
 
 JOIN_SECONDS = 300.0
 """How long the machines of a run wait for each other at its start."""
@@ -132,7 +133,7 @@ class Meeting:
     def _await_others(self, own: str, deadline: float, seconds: float) -> None:
         if self._hosts.first:
             told = f"Process 0 listens at {self.address} port {self.port} for the other machines."
-            print(told, file=sys.stderr)
+            say(told, sys.stderr)
         ranks = range(self._hosts.world_size)
         while not all(cards := [self._swap(f"process/{rank}") for rank in ranks]):
             if time.monotonic() > deadline:

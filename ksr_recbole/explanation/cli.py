@@ -14,7 +14,7 @@ from ksr_recbole.arguments import Parser, count_of
 from ksr_recbole.cli import run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import check_suffix, ensure_writable_file, replacing
-from ksr_recbole.text import below
+from ksr_recbole.text import below, say
 
 if TYPE_CHECKING:
     from ksr_recbole.explanation.parts import Explanation
@@ -90,7 +90,8 @@ def _run(given: Namespace) -> int:
         )
     if not (given.full or to_stdout or "html" in targets):
         told.append("More: --full, or --html=FILE for a page to explore.")
-    print("\n".join(told), file=sys.stderr if to_stdout else sys.stdout)
+    for line in told:
+        say(line, sys.stderr if to_stdout else sys.stdout)
     return 0
 
 

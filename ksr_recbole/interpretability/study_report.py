@@ -17,7 +17,8 @@ from ksr_recbole.comparison.report import (
     used_table1,
 )
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.table import Table, to_latex, to_text
+from ksr_recbole.comparison.table import Table, to_latex
+from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.files import replacing
 from ksr_recbole.interpretability.attribute_figure import draw_attributes
 from ksr_recbole.interpretability.attribute_level import WINDOWS
@@ -61,7 +62,7 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
         }
         document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         draw_attributes(tasks, request.study.title, figure)
-    return "\n\n".join(map(to_text, short)), paths
+    return as_printed(short), paths
 
 
 def _short(explained: Explained, where: str) -> list[Table]:

@@ -17,6 +17,7 @@ from ksr_recbole.comparison.store import Cell, Failed, Finished
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial
 from ksr_recbole.errors import UserError, one_line
+from ksr_recbole.text import say
 from ksr_recbole.trainer.checkpoint import plain
 from ksr_recbole.tuning.draws import draws_of
 from ksr_recbole.tuning.request import Plan, Request, make_plan
@@ -34,7 +35,7 @@ def tune(request: Request) -> tuple[str, list[Path], bool]:
     """
     plan = make_plan(request)
     for remark in plan.remarks():
-        print(remark, file=sys.stderr)
+        say(remark, sys.stderr)
     with TrialLines(plan.store, plan.n_trials, plan.selected_by) as lines:
         search = Search(plan, lines)
         if request.tool == "Ray":

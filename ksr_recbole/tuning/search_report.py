@@ -17,7 +17,7 @@ from ksr_recbole.comparison.live import short
 from ksr_recbole.comparison.report import markdown_document, used_table1
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.store import Failed, Finished
-from ksr_recbole.comparison.table import to_text
+from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.comparison.trials import Trial, TrialTable, describe, seconds_of, trial_table
 from ksr_recbole.config.config import nest
 from ksr_recbole.drawing import HIGHLIGHT, new_figure
@@ -82,7 +82,7 @@ def report(plan: Plan, tried: Sequence[Tried]) -> tuple[str, list[Path]]:
         if best is not None:
             files["yaml"].write_text(_best_settings(plan, trials, best), encoding="utf-8")
             _draw(plan, trials, best, files["png"])
-    return to_text(table), list(paths.values())
+    return as_printed([table]), list(paths.values())
 
 
 def _layout(plan: Plan, best: Trial | None) -> TrialTable:
