@@ -30,7 +30,7 @@ from dataset_atomic.raw.interactions import (
     Period,
     read_interactions,
 )
-from dataset_atomic.raw.iris import shorten
+from dataset_atomic.raw.iris import check_ids, shorten
 from dataset_atomic.raw.links import Links, read_links
 from dataset_atomic.raw.stream import TextFormat, first_line, read_table
 from dataset_atomic.raw.triples import TRIPLE, NameSpool, Scan, scan_triples
@@ -449,7 +449,8 @@ def read_names(path: Path) -> pl.DataFrame:
     is_atomic = first_line(path).startswith(b"entity_id:token")
     columns = {"entity_id:token": "entity_id", "name:token_seq": "name"}
     layout = TextFormat(columns if is_atomic else ("entity_id", "name"), header=is_atomic)
-    table = read_table(path, layout).select(shorten("entity_id"), "name")
+    table = read_table(path, layout, lambda block: check_ids(block, "entity_id"))
+    table = table.select(shorten("entity_id"), "name")
     return table.unique("entity_id", keep="first", maintain_order=True)
 
 

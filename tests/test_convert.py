@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from dataset_atomic import lines
 from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
+from dataset_atomic.convert import read_names
 from dataset_atomic.layout import KEYS
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.iris import expand, shorten
+from dataset_atomic.raw.links import read_links
 from dataset_atomic.raw.stream import TextFormat, read_blocks, read_table
 from dataset_atomic.raw.timestamps import TimestampReader
 from dataset_atomic.raw.triples import scan_triples
@@ -319,6 +322,52 @@ def test_ids_of_knowledge_bases_round_trip():
     full = expand(pl.Series("e", iris))
     assert full[0] == f"{FREEBASE}m.01>" and full[2] == "<http://dbpedia.org/resource/Alien_(film)>"
     assert full.to_frame().select(shorten("e"))["e"].to_list() == iris
+
+
+NO_IDS = ("<", ">", "<>", "< >", "<m.1", "m.1>", "<http://x.org/a", "http://x.org/a>")
+
+
+@pytest.mark.parametrize("bad", [*NO_IDS, " "])
+@pytest.mark.parametrize("header", ["", "item_id:token\tentity_id:token\n"], ids=["plain", "link"])
+def test_a_link_to_no_entity_is_refused_with_its_line(tmp_path, bad, header):
+    path = tmp_path / "x.link"
+    path.write_text(f"{header}1\tm.1\n\n2\t<Yago>\n3\t{bad}\n4\t<m.2>\n")
+    with pytest.raises(UserError) as told:
+        read_links(path)
+    line = 5 if header else 4
+    assert f"line {line}: column 'entity_id' is {bad!r}, which is no id; write" in str(told.value)
+    path.write_text(f"{header}1\tm.1\n \tm.2\n")
+    with pytest.raises(UserError, match=f"line {line - 2}: column 'item_id' is blank"):
+        read_links(path)
+
+
+@pytest.mark.parametrize("bad", NO_IDS)
+def test_a_name_of_no_entity_and_a_triple_without_one_are_refused_with_their_line(tmp_path, bad):
+    names, graph = tmp_path / "names.tsv", tmp_path / "x.kg"
+    names.write_text(f"m.1\tA <title>\n{bad}\t<\n")
+    with pytest.raises(UserError, match=f"line 2: column 'entity_id' is {re.escape(repr(bad))}"):
+        read_names(names)
+    for k, column in enumerate(("head_id", "relation_id", "tail_id")):
+        triple = ["m.1", "r", "m.1"]
+        triple[k] = bad
+        told = f"line 3: column {column!r} is {re.escape(repr(bad))}, which is no id"
+        graph.write_text("m.1\t->-\tm.2\n\n" + "\t".join(triple) + "\n")
+        with pytest.raises(UserError, match=told):
+            scan_triples([graph], pl.Series(["m.1"]))
+        rdf = ["<a>", "<r>", "<a>"]
+        rdf[k] = bad
+        graph.write_text('<a>\t<r>\t"5"^^<int>\t.\n\n' + "\t".join(rdf) + "\t.\n")
+        if bad.startswith("<") or k == 1:  # else it is no entity, and counted as such
+            with pytest.raises(UserError, match=told):
+                scan_triples([graph], pl.Series(["a"]))
+
+
+@pytest.mark.parametrize("bad", ["<> <r> <a>", "<a> <> <a>", "<a> <r> <>", "< <r> <a>"])
+def test_a_line_of_n_triples_with_an_empty_iri_is_refused(tmp_path, bad):
+    path = tmp_path / "x.nt"
+    path.write_text(f"<a> <r> <b> .\n{bad} .\n")
+    with pytest.raises(UserError, match=r"line 2: .* is not a triple"):
+        scan_triples([path], pl.Series(["a"]))
 
 
 # --- rules -----------------------------------------------------------------------------------

@@ -10,6 +10,9 @@ import re
 
 import polars as pl
 
+from dataset_atomic.raw.stream import Block
+from ksr_recbole.errors import UserError, shown
+
 FREEBASE = "http://rdf.freebase.com/ns/"
 
 PREFIXES = {
@@ -39,6 +42,33 @@ NAME_PREDICATES = (
     "<http://www.w3.org/2004/02/skos/core#prefLabel>",
 )
 """Relations whose literals are names."""
+
+
+def check_ids(block: Block, *columns: str) -> None:
+    """Refuse what would be left without an id, or with another one, if its brackets were taken off.
+
+    Args:
+        block: some lines.
+        columns: those of their columns that hold ids, IRIs or literals.
+
+    Raises:
+        UserError: an id is blank or an empty IRI, or has a bracket on one side only; with its line.
+    """
+    for column in columns:
+        bad = block.frame.select(_is_no_id(column)).to_series()
+        if bad.any():
+            row = int(bad.arg_max() or 0)
+            found = shown(repr(block.frame[column][row]))
+            raise UserError(
+                f"{block.line_of(row)}: column {column!r} is {found}, which is no id; write an IRI "
+                "between < and >, any other id without them."
+            )
+
+
+def _is_no_id(column: str) -> pl.Expr:
+    text = pl.col(column).str.strip_chars()
+    half = text.str.starts_with("<") != text.str.ends_with(">")
+    return (half & ~text.str.starts_with('"')) | text.str.contains(r"^<?\s*>?$")
 
 
 def shorten(column: str) -> pl.Expr:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.raw.iris import shorten
-from dataset_atomic.raw.stream import TextFormat, first_line, read_table
+from dataset_atomic.raw.iris import check_ids, shorten
+from dataset_atomic.raw.stream import Block, TextFormat, first_line, read_table
+from ksr_recbole.errors import UserError
 
 ATOMIC_HEADER = {"item_id:token": "item_id", "entity_id:token": "entity_id"}
 
@@ -41,7 +42,7 @@ def read_links(path: Path) -> Links:
     """
     is_atomic = first_line(path).startswith(b"item_id:token")
     columns = ATOMIC_HEADER if is_atomic else ("item_id", "entity_id")
-    pairs = read_table(path, TextFormat(columns, header=is_atomic))
+    pairs = read_table(path, TextFormat(columns, header=is_atomic), _check)
     pairs = pairs.select(pl.col("item_id").str.strip_chars(), "entity_id")
     pairs = pairs.with_columns(pl.col("entity_id").str.strip_chars()).with_columns(
         shorten("entity_id")
@@ -54,3 +55,13 @@ def read_links(path: Path) -> Links:
         repeated=pairs.height - distinct.height,
         contradicting=distinct.height - first.height,
     )
+
+
+def _check(block: Block) -> None:
+    check_ids(block, "entity_id")
+    blank = block.frame["item_id"].str.strip_chars() == ""
+    if blank.any():
+        raise UserError(
+            f"{block.line_of(int(blank.arg_max() or 0))}: column 'item_id' is blank; fill it in or "
+            "remove the line."
+        )

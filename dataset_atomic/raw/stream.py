@@ -7,7 +7,7 @@ which line is wrong.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +123,20 @@ def header_fields(header: str, separator: str, quoted: bool) -> list[str]:
     return [name.strip().strip('"') for name in fields]
 
 
-def read_table(path: Path, layout: TextFormat) -> pl.DataFrame:
-    """A file that fits into memory, all at once."""
-    frames = [block.frame for block in read_blocks(path, layout)]
+def read_table(
+    path: Path, layout: TextFormat, check: Callable[[Block], None] = lambda _: None
+) -> pl.DataFrame:
+    """A file that fits into memory, all at once.
+
+    Args:
+        path: the file.
+        layout: how its lines are to be read.
+        check: looks at each block; raises to refuse a line.
+    """
+    frames = []
+    for block in read_blocks(path, layout):
+        check(block)
+        frames.append(block.frame)
     if not frames:
         raise UserError(f"{path} is empty; expected {_expected(layout)}.")
     return pl.concat(frames)

@@ -14,7 +14,14 @@ from pathlib import Path
 import polars as pl
 
 from dataset_atomic.filtering import Funnel
-from dataset_atomic.raw.iris import NAME_PREDICATES, entity_space, expand, is_entity, shorten
+from dataset_atomic.raw.iris import (
+    NAME_PREDICATES,
+    check_ids,
+    entity_space,
+    expand,
+    is_entity,
+    shorten,
+)
 from dataset_atomic.raw.stream import Block, TextFormat, first_line, read_blocks, read_table
 from ksr_recbole.errors import UserError
 
@@ -198,6 +205,8 @@ def _within(
         if far is not None:
             hit = hit.filter(~_is_end(far))
         if hit.height:
+            if source.layout is not _LINES:  # whose lines were looked at one by one
+                check_ids(block, *TRIPLE)
             hit = hit.select(shorten(name) for name in TRIPLE)
         yield hit, entities.height if counts is not None else 0
 
@@ -228,7 +237,7 @@ def _names_in(triples: pl.DataFrame) -> pl.DataFrame:
     return triples.filter(is_name & literal).select(entity_id="head_id", name="tail_id")
 
 
-_OBJECT = r'^(<[^<>]*>|_:\S+|".*"(@[A-Za-z0-9-]+|\^\^<[^<>]*>)?)$'
+_OBJECT = r'^(<[^<>]+>|_:\S+|".*"(@[A-Za-z0-9-]+|\^\^<[^<>]*>)?)$'
 """What a triple of N-Triples may end in: an IRI, a blank node or a literal."""
 
 
@@ -241,8 +250,8 @@ def _split_line(block: Block) -> pl.DataFrame:
     tail = pl.col("tail_id").str.strip_chars().str.replace(r"\s*\.$", "")
     frame = parts.with_columns(tail)
     good = (
-        frame["head_id"].str.contains(r"^(<[^<>]*>|_:\S+)$")
-        & frame["relation_id"].str.contains(r"^<[^<>]*>$").fill_null(False)
+        frame["head_id"].str.contains(r"^(<[^<>]+>|_:\S+)$")
+        & frame["relation_id"].str.contains(r"^<[^<>]+>$").fill_null(False)
         & frame["tail_id"].str.contains(_OBJECT).fill_null(False)
         & lines.str.ends_with(".")
     )
