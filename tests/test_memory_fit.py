@@ -83,9 +83,9 @@ def test_a_logit_is_the_minimum_of_the_plain_loss(dtype, penalty):
 
 
 def test_what_positives_share_with_the_history_gets_weight_and_noise_does_not():
-    features = drawn(2000, [1.0, 0.0, 2.0, 0.0]).astype(np.float32)
-    fit = _fitted(features.copy(), np.arange(2000), torch.Size([1, 2]))
-    assert fit.used and fit.with_memory > fit.without + 0.05 and fit.positives == 2000
+    features = drawn(20000, [1.0, 0.0, 2.0, 0.0]).astype(np.float32)
+    fit = _fitted(features.copy(), np.arange(20000), torch.Size([1, 2]))
+    assert fit.used and fit.with_memory > fit.without + 0.05 and fit.positives == 20000
     np.testing.assert_allclose(fit.weights, [[2.0, 0.0]], atol=0.2)
     own = features[:, :, 0]
     assert fit.without == pytest.approx((1 / (1 + (own[:, 1:] >= own[:, :1]).sum(1))).mean())
