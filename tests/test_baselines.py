@@ -367,7 +367,7 @@ def test_a_run_reads_every_option_of_its_model(name, toy_folder, monkeypatch):
     monkeypatch.setattr(Config, "__getitem__", recording)
     # What a checkpoint notes down is read for no other reason.
     module = sys.modules["ksr_recbole.quick_start.prepare"]
-    monkeypatch.setattr(module, "checkpoint_keys", lambda *_: frozenset())
+    monkeypatch.setattr(module, "compared_keys", lambda *_: frozenset())
     run(name, "toy", None, toy_values(toy_folder, epochs=1))
     other = {"time_scales", "memory_fit"}  # of memories that the model has not
     if name == "KSR-exact":

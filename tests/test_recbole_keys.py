@@ -15,7 +15,7 @@ from ksr_recbole.compat import keeping_anomaly_mode
 from ksr_recbole.config import Config
 from ksr_recbole.config.decisions import DECISIONS, Fate, page
 from ksr_recbole.config.keys import FORMER_KEYS, known_keys
-from ksr_recbole.config.kinds import FOR_ALL
+from ksr_recbole.config.kinds import FOR_ALL, compared_keys
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.paths import CHECKOUT, source_of
 from ksr_recbole.quick_start import recbole_models, restore, run
@@ -451,6 +451,26 @@ def test_the_size_of_stock_ksrs_own_vectors_is_the_users(toy_folder):
     assert Config("StockKSR", "toy", None, values)["kg_embedding_size"] == 50
     values["embedding_size"] = 24
     assert Config("GRU4RecKG", "toy", None, values)["kg_embedding_size"] == 24
+
+
+@pytest.mark.parametrize("flag", ["kb_score", "kb_input"])
+@pytest.mark.parametrize("model", ["GRU", "GRU++", "GRU++-paper"])
+def test_options_of_kb_embeddings_have_values_where_these_are_read(model, flag):
+    of_kb = {"kg_embedding_size": 50, "kb_scale": 1.0, "freeze_kg": True}
+    without, read = (Config(model, "toy", None, values) for values in ({}, {flag: True}))
+    given = Config(model, "toy", None, {flag: True, "kg_embedding_size": 8, "freeze_kg": False})
+    assert not of_kb.keys() & without.final_config_dict.keys()
+    assert not of_kb.keys() & compared_keys(without)
+    assert {key: read[key] for key in of_kb} == of_kb
+    assert {key: given[key] for key in of_kb} == {
+        **of_kb,
+        "kg_embedding_size": 8,
+        "freeze_kg": False,
+    }
+    for config in (read, given):
+        assert config.remarks() == [] and of_kb.keys() <= compared_keys(config)
+    [said] = Config(model, "toy", None, {"kb_scale": 2.0}).remarks()
+    assert said.startswith(f"Config key kb_scale has no effect on {model}")
 
 
 @pytest.mark.parametrize("key", ["train_rec_step", "train_kg_step"])

@@ -31,7 +31,7 @@ from ksr_recbole.config.keys import (
     names_of,
     recboles_defaults,
 )
-from ksr_recbole.config.kinds import check_fields, checked
+from ksr_recbole.config.kinds import check_fields, checked, options_of
 from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
 from ksr_recbole.config.options import option
 from ksr_recbole.config.shared import SHARED_SAMPLE
@@ -268,6 +268,8 @@ class Config(RecBoleConfig):
             final["kb_input"] = True
             if "kg_embedding_size" not in model_options(self.model):
                 final["kg_embedding_size"] = final["embedding_size"]
+        if self.model in registry.own_models():
+            self._complete(final)
         if (final["train_neg_sample_args"] or {}).get("distribution") in ("none", "None"):
             final["train_neg_sample_args"] = None  # as RecBole itself writes None later
         sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
@@ -283,6 +285,18 @@ class Config(RecBoleConfig):
         if self.under_protocol and "load_col" not in self.external_config_dict:
             final["load_col"] = _default_columns(final)
         return final
+
+    def _complete(self, final: dict[str, Any]) -> None:
+        """Set options that mean nothing with the values of the model's YAML file, and do here.
+
+        The file has none of them, such as those of the KB embeddings for a GRU with kb_score.
+        """
+        options = options_of(self.model)
+        defaults = options.defaults()
+        for key in options.of_effect({**defaults, **final}):
+            if key not in self.internal_config_dict:
+                self.internal_config_dict[key] = defaults[key]
+                final.setdefault(key, defaults[key])
 
     def _set_default_parameters(self) -> None:
         data_path = self.external_config_dict.get("data_path") or DATASETS

@@ -140,7 +140,7 @@ def known_tasks() -> list[str]:
 
 
 def checkpoint_keys(model: str, task: str) -> frozenset[str]:
-    """Keys that a checkpoint of a model must agree on with the run that loads it."""
+    """Keys that every checkpoint of a model must agree on with the run that loads it."""
     files = (CONFIGS / "task" / f"{task}.yaml", CONFIGS / "pretraining.yaml")
     # The YAML files of RecBole's models lack what all of them have; ours name it.
     more = frozenset() if model in MODELS else _OF_RECBOLES_TRAINING

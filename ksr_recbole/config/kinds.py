@@ -31,9 +31,10 @@ from ksr_recbole.config.checks import (
     text,
     wandb,
 )
+from ksr_recbole.config.keys import checkpoint_keys
 from ksr_recbole.config.options import Check, Options, Value, optional
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.registry import MODELS, model_class
+from ksr_recbole.registry import MODELS, model_class, own_models
 
 _FLAG = Value(bool)
 _DECIMALS = Value(int, 0, 16)
@@ -103,6 +104,12 @@ def options_of(model: str) -> type[Options]:
     entry = MODELS[model]
     own, base = _declared_by(model, entry.target), entry.based_on
     return own if own is not None or base is None else options_of(base)
+
+
+def compared_keys(config: Any) -> frozenset[str]:
+    """Keys that a checkpoint must agree on with the run that loads it: all that its model reads."""
+    model, keys = config["model"], checkpoint_keys(config["model"], config["task"])
+    return keys.union(options_of(model).of_effect(config)) if model in own_models() else keys
 
 
 @cache

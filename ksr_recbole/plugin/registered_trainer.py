@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ksr_recbole.config.keys import checkpoint_keys
+from ksr_recbole.config.kinds import compared_keys
 from ksr_recbole.errors import UserError
 from ksr_recbole.plugin.loaders import FINGERPRINT
 from ksr_recbole.trainer.trainer import SequenceTrainer
@@ -30,8 +30,7 @@ class RegisteredTrainer(SequenceTrainer):
                 f"The trainer of {config['model']} was made before its data; call RecBole's "
                 "data_preparation with the same config first."
             )
-        keys = checkpoint_keys(config["model"], config["task"])
-        super().__init__(config, model, config[FINGERPRINT], keys)
+        super().__init__(config, model, config[FINGERPRINT], compared_keys(config))
 
     def evaluate(
         self, eval_data: Any, load_best_model: bool = True, *more: Any, **named: Any

@@ -19,7 +19,8 @@ from dataset_atomic.held import holding
 from ksr_recbole import registry
 from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
-from ksr_recbole.config.keys import added_options, checkpoint_keys
+from ksr_recbole.config.keys import added_options
+from ksr_recbole.config.kinds import compared_keys
 from ksr_recbole.config.shared import MANY_ITEMS
 from ksr_recbole.dataset.dataloader import (
     SequenceEvalData,
@@ -202,7 +203,7 @@ def make_trainer(config: Any, dataset: WithSequences) -> ProtocolTrainer:
     Raises:
         UserError: the processes do not train the same model on the same data.
     """
-    keys = checkpoint_keys(config["model"], config["task"])
+    keys = compared_keys(config)
     same = {key: str(config[key]) for key in keys | set(training_arguments) | {"model"}}
     resumes = bool(config["resume"])
     group.require_equal({**same, "resume": resumes, "data of fingerprint": dataset.fingerprint})

@@ -11,7 +11,8 @@ from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.config import Config
 from ksr_recbole.config.decisions import DECISIONS, Fate
 from ksr_recbole.config.idle import on_the_machine
-from ksr_recbole.config.keys import TEXTS, checkpoint_keys, known_keys
+from ksr_recbole.config.keys import TEXTS, known_keys
+from ksr_recbole.config.kinds import compared_keys
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.loading import SETTINGS
 from ksr_recbole.dataset.sequence_datasets import WithSequences
@@ -93,7 +94,7 @@ def warn_of_idle(config: Config, values: Mapping[str, Any], read: Collection[str
 
 def _compared(config: Config) -> frozenset[str]:
     """Keys that a checkpoint and what it is used for must agree on."""
-    return checkpoint_keys(config["model"], config["task"]) - MAY_DIFFER
+    return compared_keys(config) - MAY_DIFFER
 
 
 def dataset_of(
