@@ -163,6 +163,13 @@ def rows(name: str) -> dict[str, list[str]]:
     }
 
 
+def gain_of_exact_values(dataset: str) -> str:
+    """By how many percent KSR-exact's MAP is above GRU_F-trained's in the stored table."""
+    stored = rows(f"{dataset}-exact-memory")
+    exact, other = (float(stored[model][0]) for model in ("KSR-exact", "GRU_F-trained"))
+    return f"{100 * (exact / other - 1):.1f}"
+
+
 def test_the_results_are_stored_ones():
     stored = rows("ml-1m-three-seeds") | {"KSR-paper": rows("ml-1m-table3")["KSR-paper"]}
     row = r"^\| ([\w+-]+)[^|]*\| (0\.\d+) \| (0\.\d+) \| (0\.\d+) \|"
@@ -192,7 +199,9 @@ def test_no_figure_is_left_unchecked():
     [paper] = re.findall(r"\(the paper: ([\d.]+)\)", TEXT)
     assert f"| KSR in the paper, on its ml-1m | {paper} |" in page
     [(share, users)] = re.findall(r"([\d.]+) % of the top 10 .* all ([\d,]+) users of ml-1m", TEXT)
-    assert shown - known - versions - {*speed} == {paper, share}
+    gains = re.findall(r"`KSR-exact` is ([\d.]+) % above .* Music, ([\d.]+) % on ml-1m", TEXT)
+    assert gains == [tuple(gain_of_exact_values(dataset) for dataset in ("lfm1m", "ml-1m"))]
+    assert shown - known - versions - {*speed} == {paper, share, *gains[0]}
     measured = json.loads((RESULTS.parent / "measured/reasons.json").read_text(encoding="utf-8"))
     [ml_1m] = [each for each in measured if (each["model"], each["dataset"]) == ("KSR", "ml-1m")]
     assert (users, share) == (f"{ml_1m['users']:,}", f"{100 * ml_1m['reasons']['readable']:.1f}")

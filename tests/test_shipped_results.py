@@ -17,7 +17,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 TUNING = RESULTS / "ml-100k-freebase-tuning-next-session.json"
 TABLES = sorted(set(RESULTS.glob("*.json")) - {TUNING})
 PACKED = {path.parts[-3]: path for path in RESULTS.glob("benchmark/*/cells/*.zip")}
-N_CELLS = {"ml-100k": 124, "ml-1m": 59}
+N_CELLS = {"ml-100k": 124, "ml-1m": 59, "lfm1m": 2}
 """Finished cells that are shipped of each dataset; whoever adds some changes the number."""
 
 DIGESTS = {
@@ -30,6 +30,11 @@ DIGESTS = {
         "inter": "551285bc47b3443fdccb2da597d31cceec242444e7788b9a95291eacb25ed9cd",
         "kg": "47d3ec474938ef08daee629634234784ef4b021860a86e42763fe68fad431284",
         "link": "ea9e4b56359bb0688f2ca50ee1043a1fceee8dfb5283a208c7ca5ffd44303a6b",
+    },
+    "lfm1m": {
+        "inter": "07d21000d179ca6718720497184becf4cc215bf89481ef9d03b149ec72e5b808",
+        "kg": "4e5daa75df5771cc755888de430a067852fd3008ad97b4e046402e884b81f75f",
+        "link": "375d140c706ad4546bce7160564f4111165056406427476d5d524b5e1bff8922",
     },
 }
 """SHA-256 of the atomic files that the stored cells were trained on, by the name in the cells."""
