@@ -141,7 +141,7 @@ def explanation(
     Raises:
         UserError: an attention or a score is not finite, or the memory is left unread.
     """
-    check_read(model)
+    _check_read(model)
     now = attention_now(model, trace.state)
     check_numbers(bool(np.isfinite(now).all() and np.isfinite(asked.scores).all()))
     return Explanation(
@@ -231,7 +231,7 @@ def with_memory(kind: type[Any], name: str) -> type[KSR]:
     return kind
 
 
-def check_read(model: KSR) -> None:
+def _check_read(model: KSR) -> None:
     """Refuse a memory that no score depends on.
 
     Raises:

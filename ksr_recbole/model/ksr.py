@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ksr_recbole.config import checks
 from ksr_recbole.config.options import Value, choice, declared, flag, optional, real, whole
-from ksr_recbole.config.shared import meant_by
+from ksr_recbole.config.shared import fits_memory_later, meant_by
 from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.exact_memory import ExactMemory, Taste
@@ -174,7 +174,7 @@ class KSR(GRU, WithGraph):
                 len(dataset.attributes),
                 options.hidden_size,
                 options.scales,
-                fitted_later=meant_by("memory_fit", options.memory_fit) == "validation",
+                fitted_later=fits_memory_later(vars(options)),
             )
         if options.value_matrix == "shared":
             stream = torch.from_numpy(dataset.training_items())
