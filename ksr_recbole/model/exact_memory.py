@@ -188,8 +188,7 @@ class ExactMemory(nn.Module):
         Returns:
             ``[B, C, S, A]``.
         """
-        pairs, found = exact.values_of(items.flatten(), self.starts, self.columns)
-        users = torch.div(pairs, items.shape[1], rounding_mode="floor")
+        pairs, users, found = exact.values_of_own(items, self.starts, self.columns)
         held = slots[users, :, found] / slots[users, :, 0].clamp(min=exact.SMALLEST)
         matched = held * self.value_weights[found, None]
         at = pairs * self.n_attributes + self.attributes[found]

@@ -176,7 +176,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         **_of_data(config, dataset),
         **_scores(config, trainer, evaluated),
         **weights,
-        **_of_memory(trainer),
+        **({"memory_fit": trainer.memory_fit.report()} if trainer.memory_fit else {}),
         **measures,
         **_of_the_run(config, vectors, stages),
         "checkpoint": trainer.saved_model_file if saved else None,
@@ -235,12 +235,6 @@ def _evaluate_best(
         for mode in modes
     }
     return evaluated, {"popularity_weights": weights} if weights else {}
-
-
-def _of_memory(trainer: ProtocolTrainer) -> dict[str, Any]:
-    """What came of fitting an exact memory after training, if that was done."""
-    fit = getattr(trainer, "memory_fit", None)
-    return {} if fit is None else {"memory_fit": fit.report()}
 
 
 def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:

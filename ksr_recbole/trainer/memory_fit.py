@@ -119,8 +119,8 @@ def fit_memory(
     features = np.zeros((*candidates.lists.shape, 2 + shape.numel()), np.float32)
     features[:, :, 1] = log_popularity[candidates.lists]
     for rows, scores, parts in _batches(model, scorer, candidates, history_end):
-        check_scores(scores.cpu().numpy())
         features[rows, :, 0] = scores.cpu().numpy()
+        check_scores(features[rows, :, 0])
         features[rows, :, 2:] = parts.flatten(2).cpu().numpy()
     return _fitted(features, candidates.users, shape)
 
@@ -131,16 +131,16 @@ def _batches(
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of the candidates, their scores ``[R, C]`` and their matches ``[R, C, S, A]``."""
     lists = torch.from_numpy(candidates.lists)
-    of_user = max(1, int(np.prod(model.exact.slot_shape)))
-    held = of_user + lists.shape[1] * model.exact.weights.numel()
+    held = int(np.prod(model.exact.slot_shape)) + lists.shape[1] * model.exact.weights.numel()
     step = min(_USERS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // held))
     for first in range(0, len(lists), step):
         rows = slice(first, first + step)
         users, at = np.unique(candidates.users[rows], return_inverse=True)
         batch = scorer.history(users, history_end[users])
         state = model.advance(batch[model.ITEM_SEQ], batch[model.ITEM_SEQ_LEN])
-        items, index = lists[rows].to(state.values.device), torch.from_numpy(at)
-        index = index.to(items.device)
+        items, index = (
+            part.to(state.values.device) for part in (lists[rows], torch.from_numpy(at))
+        )
         read = model.user_vectors(model.read_state(batch[model.USER_ID], state))
         scores = model.scores(read[index], items)
         yield rows, scores, model.exact.parts(state.values[index], items)

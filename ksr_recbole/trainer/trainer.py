@@ -96,6 +96,7 @@ class ProtocolTrainer(Trainer):
         self.finished = False
         self._noticed = False
         self._best_state: dict[str, torch.Tensor] | None = None
+        self.memory_fit: MemoryFit | None = None
         self.drawn_candidates: dict[tuple[str, str], CandidateSets] = {}
 
     # Training -------------------------------------------------------------------------------
@@ -442,9 +443,6 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
         rows = update_rows_alone(self.config, self.model)
         optimizer = super()._build_optimizer(**given)
         return with_rows(optimizer) if rows else optimizer
-
-    memory_fit: MemoryFit | None = None
-    """What came of fitting the memory after training, if that was done."""
 
     def _begin_epoch(self, train_data: TrainLoader, epoch: int) -> None:
         if (memory := fitted_later(self.model)) is not None:

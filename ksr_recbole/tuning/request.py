@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -157,26 +157,17 @@ class Plan:
                 "Config key checkpoint_dir has no effect on a search, whose trials are kept in "
                 "results_dir."
             )
-        return (
-            said
-            + [
-                f"The range of {each.name} has no effect: all its values give the same trials."
-                for each in choices
-                if self._is_idle(each)
-            ]
-            + list(self._on_unseen())
-        )
-
-    def _on_unseen(self) -> Iterator[str]:
-        """On what trials are not scored by: a memory that is fitted once its model is."""
-        later = fits_memory_later(self.config({}).final_config_dict)
-        for each in self.ranges:
-            if later and each.name == "time_scales":
-                yield (
-                    "The range of time_scales changes no trial's score, since a trial is scored "
-                    "before its memory is fitted on validation; search it with memory_fit: "
-                    "training."
-                )
+        searched = {each.name for each in self.ranges}
+        if "time_scales" in searched and fits_memory_later(self.config({}).final_config_dict):
+            said.append(
+                "The range of time_scales changes no trial's score, since a trial is scored before "
+                "its memory is fitted on validation; search it with memory_fit: training."
+            )
+        return said + [
+            f"The range of {each.name} has no effect: all its values give the same trials."
+            for each in choices
+            if self._is_idle(each)
+        ]
 
     def _remarks_with(self, params: Mapping[str, Any]) -> list[str] | None:
         """The remarks of a trial; ``None`` if it is refused, which is counted elsewhere."""

@@ -176,10 +176,16 @@ def match_own(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> 
         starts: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
         columns: see :class:`~ksr_recbole.dataset.item_values.ItemValues`.
     """
-    pairs, found = values_of(items.flatten(), starts, columns)
-    users = torch.div(pairs, items.shape[1], rounding_mode="floor")
+    pairs, users, found = values_of_own(items, starts, columns)
     total = taste.new_zeros(items.numel())
     return summed(total, pairs, taste[users, found]).view(items.shape)
+
+
+def values_of_own(items: Tensor, starts: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The values of users' own items ``[B, C]``, one after the other: number of the pair of a user
+    and an item, number of the user, and column."""
+    pairs, found = values_of(items.flatten(), starts, columns)
+    return pairs, torch.div(pairs, items.shape[1], rounding_mode="floor"), found
 
 
 def summed(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
