@@ -100,6 +100,12 @@ class KSROptions(GRUOptions):
         return list(meant_by("time_scales", self.time_scales))
 
     @property
+    def fitted_later(self) -> bool:
+        """Whether the memory's weights are found on validation, once the model is trained."""
+        read = {"value_matrix": self.value_matrix, "memory_fit": self.memory_fit}
+        return fits_memory_later(read)
+
+    @property
     def exact(self) -> bool:
         """Whether slots hold value entities instead of vectors."""
         return self.value_matrix == "exact"
@@ -174,7 +180,7 @@ class KSR(GRU, WithGraph):
                 len(dataset.attributes),
                 options.hidden_size,
                 options.scales,
-                fitted_later=fits_memory_later(vars(options)),
+                fitted_later=options.fitted_later,
             )
         if options.value_matrix == "shared":
             stream = torch.from_numpy(dataset.training_items())
