@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,15 +74,24 @@ def describe_table1(
     """
     needed = {layout.user: "token", layout.item: "token"}
     needed |= {layout.time: "float"} if timed else {}
-    with steady_dataset(folder, name, layout.files):
-        paths = layout.inter_paths(Path(folder), name)
-        parts = [_ids(path, "inter", needed, layout) for path in paths]
+    with steady_dataset(folder, name, layout.files), ThreadPoolExecutor(2) as threads:
+
+        def ids(path: Path, suffix: str, required: dict[str, str]) -> Future[list[Ids]]:
+            # Most of the work is done without Python's lock.  What is held is the context's.
+            run = copy_context().run
+            return threads.submit(lambda: run(_ids, path, suffix, required, layout))
+
+        read = [ids(path, "inter", needed) for path in layout.inter_paths(Path(folder), name)]
+        triple = dict.fromkeys(layout.triple, "token")
+        graph = has_graph(folder, name)
+        kg = ids(atomic_path(folder, name, "kg"), "kg", triple) if graph else None
+        parts = [each.result() for each in read]
         users, items = (
             pl.concat([ids.tokens for ids in kind]).unique() for kind in zip(*parts, strict=True)
         )
-        graph = _of_graph(items, folder, name, layout) if has_graph(folder, name) else {}
+        counts = _of_graph(items, kg, folder, name, layout) if kg else {}
     n = sum(len(users.numbers[layout.user]) for users, _ in parts)
-    return Table1(name, interactions=n, items=len(items), users=len(users), **graph)
+    return Table1(name, interactions=n, items=len(items), users=len(users), **counts)
 
 
 def scan_inter(
@@ -135,13 +146,16 @@ def has_graph(folder: str | os.PathLike[str], name: str) -> bool:
 
 
 def _of_graph(
-    items: pl.Series, folder: str | os.PathLike[str], name: str, layout: Layout
+    items: pl.Series,
+    kg: Future[list[Ids]],
+    folder: str | os.PathLike[str],
+    name: str,
+    layout: Layout,
 ) -> dict[str, int]:
     """What the knowledge graph of a dataset with these items counts."""
     pair = [layout.item, layout.entity]
     linked = scan_atomic(atomic_path(folder, name, "link"), pair, layout).collect()[layout.item]
-    needed = dict.fromkeys(layout.triple, "token")
-    entities, relations = _ids(atomic_path(folder, name, "kg"), "kg", needed, layout)
+    entities, relations = kg.result()
     return {
         "linked_items": int(items.is_in(linked.implode()).sum()),
         "entities": len(entities.tokens),

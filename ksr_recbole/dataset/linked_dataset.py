@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from recbole.data.dataset import KnowledgeBasedDataset
 from recbole.utils import FeatureType
 
@@ -201,7 +202,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         tokens = np.array(["[PAD]", *found])
         for (feat, field, _), new in zip(remap_list, np.split(codes + 1, ends), strict=True):
             self.field2id_token.setdefault(field, tokens)
-            feat[field] = new
+            feat[field] = _column(new, feat)
 
     def _merge_item_and_entity(self) -> None:
         """Map ids as RecBole does, and remember the entity of every item.
@@ -221,7 +222,9 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         item_map[order] = np.arange(len(items))
         self._give_ids(self.alias["item_id"], item_map, items[order])
         item_id = self.field2token_id[self.iid_field]
-        old_id = {e: k for k, e in enumerate(entities.tolist()) if e in self.entity2item}
+        # A table of the few linked entities, in which the many others are not found.
+        at = np.flatnonzero(pd.Index(entities).isin([*self.entity2item]))
+        old_id = dict(zip(entities[at], at, strict=True))
         new_id = {entity: item_id[item] for entity, item in self.entity2item.items()}
         old = np.array([old_id[entity] for entity in new_id], np.int64)
         new = np.array([*new_id.values()], np.int64)
@@ -241,4 +244,14 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
     def _give_ids(self, fields: Iterable[str], id_map: np.ndarray, tokens: np.ndarray) -> None:
         """Other ids for the tokens of some fields."""
         for field in fields:
-            self._reset_ent_remapID(field, id_map, tokens, {})  # which TokenIds makes
+            if self.field2type[field] != FeatureType.TOKEN:
+                self._reset_ent_remapID(field, id_map, tokens, {})  # which TokenIds makes
+                continue
+            self.field2id_token[field] = tokens
+            for feat in self.field2feats(field):
+                feat[field] = _column(id_map[feat[field].to_numpy()], feat)
+
+
+def _column(numbers: np.ndarray, feat: pd.DataFrame) -> pd.Series:
+    """Numbers as a column of a frame, which would copy an array."""
+    return pd.Series(numbers, index=feat.index, copy=False)

@@ -266,7 +266,8 @@ class AtomicReading:
 
     def _in_order(self, frame: pd.DataFrame, path: str, layout: Layout) -> pd.DataFrame:
         """Rows as in the file, or in the order of times that floats would not keep."""
-        if not (frame[self.time_field].abs() >= _EXACT).any():
+        times = frame[self.time_field]
+        if not max(times.max(), -times.min()) >= _EXACT:
             return frame
         order = order_of(_texts(path, [str(self.time_field)], layout).to_series())
         return frame if order is None else frame.iloc[order].reset_index(drop=True)

@@ -353,8 +353,12 @@ def _mean_count(ids: Any) -> float:
     return float(np.mean(counts[counts > 0]))
 
 
-def _n_distinct(ids: np.ndarray) -> int:
-    return int(np.count_nonzero(np.bincount(ids.ravel())))
+def _n_distinct(*columns: np.ndarray) -> int:
+    """How many different ids some columns have together."""
+    there = np.zeros(1 + max(int(column.max(initial=-1)) for column in columns), dtype=bool)
+    for column in columns:
+        there[column] = True
+    return int(np.count_nonzero(there))
 
 
 class SequenceDataset(WithSequences, RepairedLoading, WithFunnel, AtomicReading, Dataset):
@@ -389,7 +393,7 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
         return replace(
             row,
             linked_items=row.items,
-            entities=_n_distinct(self.triples[:, [0, 2]]),
+            entities=_n_distinct(self.triples[:, 0], self.triples[:, 2]),
             relations=_n_distinct(self.triples[:, 1]),
             triples=len(self.triples),
         )

@@ -122,8 +122,9 @@ class UserSequences:
 
     def spans(self, users: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Flat indices of positions ``start[k]..end[k]`` (exclusive) of ``users[k]``, in order."""
-        rows, positions = ragged_positions(np.maximum(end - start, 0))
-        return (self.offsets[users] + start)[rows] + positions
+        lengths = np.maximum(end - start, 0)
+        first = self.offsets[users] + start
+        return np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
 
     def padded(
         self, users: np.ndarray, start: np.ndarray, end: np.ndarray
