@@ -1,12 +1,13 @@
-"""Seconds of some training steps of this checkout and of another one, in turn.
+"""Seconds of some training steps of this checkout and of another one, or of two models, in turn.
 
     python timings/steps.py --against=CHECKOUT [--dataset=ml-1m] [--data_path=FOLDER]
         [--model=KSR] [--batches=40] [--runs=3] [--set KEY=VALUE ...]
+    python timings/steps.py --beside=KSR --model=KSR-exact ...
 
 An epoch of ml-1m takes minutes with some losses; its first batches are enough to compare two
 versions of the code.  Each run is a process of its own.  It trains the first batches once, which
-compiles, and times them the second time.  A digest of the weights after it says whether both
-versions compute the same numbers to the last bit.
+compiles, and times them the second time.  With two checkouts a digest of the weights after it
+says whether both versions compute the same numbers to the last bit.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ def train_steps(common: Any, options: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": seconds, "digest": hashlib.sha256(b"".join(weights)).hexdigest()[:12]}
 
 
-def run_in(checkout: Path, vectors: str) -> dict[str, Any]:
+def run_in(checkout: Path, model: str, vectors: str) -> dict[str, Any]:
     """What :func:`train_steps` finds with the code of a checkout, in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], f"--root={checkout}"]
-    done = subprocess.run([*command, f"--vectors={vectors}"], text=True, stdout=subprocess.PIPE)
+    own = [f"--root={checkout}", f"--model={model}", f"--vectors={vectors}"]
+    command = [sys.executable, __file__, *sys.argv[1:], *own]
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE)
     if done.returncode:
         sys.exit(done.returncode)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -56,7 +58,8 @@ def run_in(checkout: Path, vectors: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the seconds of both, their ratio, and whether the numbers are the same."""
+    """Print the seconds of both, their ratio, and of two checkouts whether the numbers are the
+    same."""
     given = argparse.ArgumentParser(add_help=False)
     given.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     root = given.parse_known_args()[0].root
@@ -66,7 +69,9 @@ def main() -> None:
     parser = common.parser(__doc__, "ml-1m")
     parser.add_argument("--root", help=argparse.SUPPRESS)
     parser.add_argument("--vectors", help=argparse.SUPPRESS)
-    parser.add_argument("--against", type=Path, required=True, help="the other checkout")
+    other = parser.add_mutually_exclusive_group(required=True)
+    other.add_argument("--against", type=Path, help="the other checkout")
+    other.add_argument("--beside", help="the other model, in this checkout")
     parser.add_argument("--model", default="KSR", help="the model that is trained")
     parser.add_argument("--batches", type=int, default=40, help="batches of a run")
     parser.add_argument("--runs", type=int, default=3, help="runs of each checkout")
@@ -75,17 +80,25 @@ def main() -> None:
         print(json.dumps(train_steps(common, options)))
         return
     print(common.machine())
-    found: dict[str, list[dict[str, Any]]] = {"here": [], "there": []}
+    if options.beside:
+        sides = {name: (ROOT, name) for name in (options.model, options.beside)}
+    else:
+        there = options.against.resolve()
+        sides = {"here": (ROOT, options.model), "there": (there, options.model)}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as vectors:
         for _ in range(options.runs):
-            for name, checkout in (("here", ROOT), ("there", options.against.resolve())):
-                found[name].append(run_in(checkout, vectors))
+            for name, side in sides.items():
+                found[name].append(run_in(*side, vectors))
     seconds = {name: [run["seconds"] for run in runs] for name, runs in found.items()}
     for name, each in seconds.items():
         print(f"{name:6} {options.batches} batches {common.in_words(each)}")
-    same = len({run["digest"] for runs in found.values() for run in runs}) == 1
-    ratio = median(seconds["here"]) / median(seconds["there"])
-    print(f"here / there {ratio:.3f}; {'the same weights' if same else 'OTHER WEIGHTS'}")
+    first, second = sides
+    told = f"{first} / {second} {median(seconds[first]) / median(seconds[second]):.3f}"
+    if options.against:
+        same = len({run["digest"] for runs in found.values() for run in runs}) == 1
+        told += f"; {'the same weights' if same else 'OTHER WEIGHTS'}"
+    print(told)
 
 
 if __name__ == "__main__":
