@@ -592,6 +592,7 @@ def test_bad_commands_are_one_sentence(trained, toy_folder, tmp_path, capsys):
         "No --output": here,
         "does not exist": [out, "--checkpoint=none.pth"],
         "is damaged": [out, "--checkpoint=no.pth"],
+        "no.pth (output)": [f"--output={tmp_path / 'no.pth' / 'model'}", "--checkpoint=none.pth"],
         "There is no checkpoint KSR-toy": [out, "--dataset=toy", "--checkpoint_dir=empty"],
         "other toy files": [out, here[0], f"--data_path={other}"],
         "hidden_size = 8, but": [out, *here, "--hidden_size=9"],

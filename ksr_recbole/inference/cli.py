@@ -9,6 +9,7 @@ from pathlib import Path
 from ksr_recbole.arguments import Parser
 from ksr_recbole.cli import run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
+from ksr_recbole.files import ensure_writable
 
 SCRIPT = "-m ksr_recbole export"
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: Namespace) -> int:
     if given.output is None:
         raise UserError("No --output is given; name the directory to write, as --output=DIR.")
+    ensure_writable(Path(given.output).parent, "output")
     say_loading(f"Export of {given.checkpoint or task_of(given)}")
     # Imported late: RecBole fails to import with the versions refused before.
     from ksr_recbole.config import Config
