@@ -350,6 +350,9 @@ def test_a_user_who_has_seen_everything_is_refused():
     sequences = sequences_of([1, 2, 3, 1, 1], n_items=4)
     with pytest.raises(UserError, match="every item"):
         sampler_of(sequences)
+    repeated = sampler_of(sequences_of([1, 1, 1, 1, 1, 1, 2], n_items=4))
+    drawn = repeated.sample(np.ones(50, int), 1, np.random.default_rng(0))
+    assert set(drawn.ravel().tolist()) == {2, 3}  # 2 is a target, no training item
 
 
 # Scoring --------------------------------------------------------------------------------------

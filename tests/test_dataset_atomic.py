@@ -505,6 +505,22 @@ def test_table1_counts_what_the_files_hold(tmp_path):
         describe_table1(tmp_path, "tiny")
 
 
+def test_of_several_malformed_files_read_side_by_side_the_first_is_named(tmp_path):
+    files = {
+        "inter": ["user_id:token\titem_id:token", "u1\ti1"],
+        "link": ["item_id:token\tentity_id:token", "i1\te1"],
+        "kg": ["head_id:token\trelation_id:token\ttail_id:token", "e1\tr\tx"],
+    }
+    for suffix, lines in files.items():
+        (tmp_path / f"tiny.{suffix}").write_text("".join(f"{line}\n" for line in [*lines, "odd"]))
+    for suffix, lines in files.items():
+        for _ in range(5):
+            with pytest.raises(UserError, match=rf"tiny\.{suffix}, line 3"):
+                describe_table1(tmp_path, "tiny")
+        (tmp_path / f"tiny.{suffix}").write_text("".join(f"{line}\n" for line in lines))
+    assert describe_table1(tmp_path, "tiny").triples == 1
+
+
 def test_the_relation_table_names_reverses_and_attributes():
     link = frame("item_id entity_id", [("i1", "e1"), ("i2", "e2"), ("i3", "elsewhere")])
     kg = [("e1", "spouse", "e2"), ("e2", "spouse", "e1"), ("e1", "by", "x"), ("x", "of", "e1")]
