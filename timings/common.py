@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ksr_recbole.compat import check_versions, silence_upstream_warnings
+from ksr_recbole.compat import (
+    check_versions,
+    recbole_on_new_libraries,
+    silence_upstream_warnings,
+)
 
 check_versions()
 silence_upstream_warnings()
@@ -77,6 +81,13 @@ def prepare(options: argparse.Namespace, **values: Any) -> Bench:
     return ready(load(options, **values))
 
 
+class RecBolesConfig(RecBoleConfig):
+    """RecBole's own configuration, which stops on today's NumPy otherwise."""
+
+    def compatibility_settings(self) -> None:
+        recbole_on_new_libraries()
+
+
 def recbole_config(model: type, name: str, folder: Path, values: dict[str, Any]) -> Any:
     """RecBole's own configuration of one of its models on ``folder/name``, and its seed set."""
     sys.argv = sys.argv[:1]  # RecBole reads it
@@ -90,7 +101,7 @@ def recbole_config(model: type, name: str, folder: Path, values: dict[str, Any])
     }
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
     split |= values.pop("eval_args", {})
-    config = RecBoleConfig(model, name, None, {**fixed, **values, "eval_args": split})
+    config = RecBolesConfig(model, name, None, {**fixed, **values, "eval_args": split})
     init_seed(config["seed"], True)
     return config
 

@@ -143,10 +143,7 @@ def plain_pandas(raw: Path) -> None:
 
 def recbole(raw: Path) -> None:
     """The interactions only: RecBole's loading of an atomic file and its 10-core filter."""
-    from ksr_recbole.compat import silence_upstream_warnings
-
-    silence_upstream_warnings()
-    from recbole.config import Config
+    import common
     from recbole.data.dataset import Dataset
 
     folder = raw / "recbole" / "big"
@@ -162,7 +159,7 @@ def recbole(raw: Path) -> None:
         "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]},
     }  # fmt: skip
     start = time.perf_counter()
-    Dataset(Config(model="BPR", dataset="big", config_dict=settings))
+    Dataset(common.RecBolesConfig(model="BPR", dataset="big", config_dict=settings))
     print(f"RecBole's loading and filtering alone: {time.perf_counter() - start:.1f} s")
 
 

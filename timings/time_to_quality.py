@@ -1,23 +1,32 @@
 """Training seconds until ours is as good as RecBole's stock KSR ever gets.
 
     python timings/time_to_quality.py [--dataset=ml-100k] [--data_path=FOLDER]
-        [--stock_epochs=10] [--patience=2]
+        [--stock_epochs=10] [--patience=2] [--keep=FOLDER] [--stock_seconds=S]
 
 Stock KSR is trained until NDCG@10 on validation (full ranking, our protocol for both) has not
 improved for ``--patience`` epochs, or for ``--stock_epochs``.  Ours then trains until it
 reaches that value.  Only training is counted, and for ours also the pretraining of the
 item embeddings, which stock KSR does without; both get the same KB embeddings.
+
+On ml-1m an epoch of stock KSR takes half an hour.  ``--keep`` keeps its state after each epoch;
+the same command continues there.  Whatever else ran meanwhile, ``--stock_seconds`` counts each of
+its epochs as so long: measure it with ``epoch_vs_stock.py`` on an idle machine.  Autograd's anomaly
+detection, which changes no number, is then off while it trains.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import common
+import torch
 from epoch_vs_stock import SIZES
+from recbole.utils import init_seed
 from stock import Stock
 
 from ksr_recbole.evaluation.evaluator import evaluate_full
@@ -32,7 +41,9 @@ def ndcg(bench: common.Bench, scorer: Any) -> float:
     return result.metrics["ndcg@10"]
 
 
-def epochs(train: Callable[[int], Any], quality: Callable[[], float], name: str, last: int) -> Any:
+def epochs(
+    train: Callable[[int], Any], quality: Callable[[], float], name: str, last: int
+) -> Iterator[tuple[float, float]]:
     """Yield quality and training seconds so far after each epoch."""
     seconds = 0.0
     for epoch in range(last):
@@ -42,14 +53,76 @@ def epochs(train: Callable[[int], Any], quality: Callable[[], float], name: str,
         yield value, seconds
 
 
+class StockCourse:
+    """Stock KSR, trained epoch by epoch, from where a kept state left it.
+
+    Args:
+        bench: our run, whose protocol evaluates it.
+        folder: where its files are; a state is kept there if ``keep`` says so.
+        keep: whether a state is kept after each epoch.
+        seconds: of an epoch; ``None``: as measured.
+    """
+
+    def __init__(self, bench: common.Bench, folder: Path, keep: bool, seconds: float | None):
+        self._bench, self._seconds, self._keep = bench, seconds, keep
+        self._stock = Stock(bench, folder, {**SIZES, "loss_type": "CE"})
+        self._file = folder / "stock.pt"
+        self.values: list[tuple[float, float]] = []
+        if keep and self._file.exists():
+            state = torch.load(self._file, weights_only=True)
+            self._stock.model.load_state_dict(state["model"])
+            self._stock.trainer.optimizer.load_state_dict(state["optimizer"])
+            self.values = [(value, seconds) for value, seconds in state["values"]]
+
+    def epochs(self, last: int) -> Iterator[tuple[float, float]]:
+        """Quality and training seconds so far after each epoch, those done before too."""
+        for epoch, (value, seconds) in enumerate(self.values):
+            print(f"stock, {epoch + 1} epochs: NDCG@10 {value:.4f} after {seconds:.1f} s")
+            yield value, seconds
+        for epoch in range(len(self.values), last):
+            took = common.seconds_of(lambda e=epoch: self._train(e))
+            so_far = self.values[-1][1] if self.values else 0.0
+            self._stock.model.eval()
+            value = ndcg(self._bench, self._stock)
+            self.values.append((value, so_far + (self._seconds or took)))
+            self._save()
+            told = (
+                f"stock, {epoch + 1} epochs: NDCG@10 {value:.4f} after {self.values[-1][1]:.1f} s"
+            )
+            print(f"{told} (this epoch took {took:.1f} s)", flush=True)
+            yield self.values[-1]
+
+    def _train(self, epoch: int) -> None:
+        init_seed(self._stock.config["seed"] + epoch, True)  # an order that resuming keeps
+        self._stock.train.generator.manual_seed(self._stock.config["seed"] + epoch)
+        self._stock.model.train()
+        with ExitStack() as stack:
+            if self._seconds is not None:
+                stack.enter_context(torch.autograd.set_detect_anomaly(False))
+            self._stock.trainer._train_epoch(self._stock.train, epoch)
+
+    def _save(self) -> None:
+        if not self._keep:
+            return
+        model, optimizer = self._stock.model, self._stock.trainer.optimizer
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        temporary = self._file.with_suffix(".tmp")
+        torch.save({**state, "values": self.values}, temporary)
+        os.replace(temporary, self._file)
+
+
 def main() -> None:
     """Print both courses and the ratio."""
     parser = common.parser(__doc__)
     parser.add_argument("--stock_epochs", type=int, default=10, help="at most")
     parser.add_argument("--patience", type=int, default=2, help="epochs without improvement")
+    parser.add_argument("--keep", type=Path, help="folder that keeps stock KSR's state")
+    parser.add_argument("--stock_seconds", type=float, help="seconds of an epoch of stock KSR")
     options = parser.parse_args()
     print(common.machine())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         bpr: list[float] = []
         train_bpr = pretrain.train_bpr
 
@@ -60,25 +133,19 @@ def main() -> None:
 
         pretrain.train_bpr = timed
         fresh = f"{folder}/pretrained"
-        bench = common.prepare(options, pretrain_export_path=folder, pretrain_dir=fresh)
-        stock = Stock(bench, Path(folder), {**SIZES, "loss_type": "CE"})
+        bench = common.prepare(options, pretrain_export_path=str(folder), pretrain_dir=fresh)
+        course = StockCourse(bench, folder, options.keep is not None, options.stock_seconds)
         best, best_seconds, waited = 0.0, 0.0, 0
-
-        def train_stock(epoch: int) -> None:
-            stock.model.train()
-            stock.trainer._train_epoch(stock.train, epoch)
-
-        def stock_quality() -> float:
-            stock.model.eval()
-            return ndcg(bench, stock)
-
-        for value, seconds in epochs(train_stock, stock_quality, "stock", options.stock_epochs):
+        for value, seconds in course.epochs(options.stock_epochs):
             waited = waited + 1 if value <= best else 0
             if value > best:
                 best, best_seconds = value, seconds
             if waited >= options.patience:
                 break
     print(f"stock KSR's best {best:.4f} took it {best_seconds:.1f} s")
+    if not bpr:  # kept with stock's state: made once more, for its time
+        with tempfile.TemporaryDirectory() as fresh:
+            common.prepare(options, pretrain_dir=fresh)
     print(f"pretraining our item embeddings: {sum(bpr):.1f} s")
     reach(bench, "ours, the paper's setting", best, best_seconds, sum(bpr))
     like_stock = {"loss_type": "CE", "learner": "adam", "learning_rate": 0.001}
