@@ -350,9 +350,25 @@ def test_a_user_who_has_seen_everything_is_refused():
     sequences = sequences_of([1, 2, 3, 1, 1], n_items=4)
     with pytest.raises(UserError, match="every item"):
         sampler_of(sequences)
-    repeated = sampler_of(sequences_of([1, 1, 1, 1, 1, 1, 2], n_items=4))
-    drawn = repeated.sample(np.ones(50, int), 1, np.random.default_rng(0))
-    assert set(drawn.ravel().tolist()) == {2, 3}  # 2 is a target, no training item
+
+
+def test_a_loader_refuses_such_a_user_before_training(toy_config, toy_folder):
+    path = toy_folder / "toy" / "toy.inter"
+    items = sorted({line.split("\t")[1] for line in path.read_text().splitlines()[1:]})
+    told = "".join(f"all\t{item}\t{n}\n" for n, item in enumerate([*items, "i1", "i2"]))
+    path.write_text(path.read_text() + told)
+    config = toy_config()
+    with pytest.raises(UserError, match="every item"):
+        data_preparation(config, KGSequenceDataset(config))
+    config = toy_config(loss_type="CE", train_neg_sample_args=None)
+    data_preparation(config, KGSequenceDataset(config))
+
+
+def test_negatives_are_looked_up_once_they_are_drawn(toy_config, toy_dataset):
+    loader = SequenceTrainLoader(toy_config(), toy_dataset)
+    assert "_sampler" not in vars(loader)  # a trained model that is loaded needs none
+    next(iter(loader))
+    assert "_sampler" in vars(loader)
 
 
 # Scoring --------------------------------------------------------------------------------------

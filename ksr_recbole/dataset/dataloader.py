@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain, count
 from typing import Any
 
@@ -85,11 +86,18 @@ class TrainLoader:
                 "Config key train_neg_sample_args.dynamic is set, but negatives are drawn here as "
                 "distribution and alpha say; leave it out."
             )
+        self._drawn_by = distribution, alpha
+        split, n_items = self._dataset.split, self._dataset.sequences.n_items
+        if (split.train_end - split.train_start).max() >= n_items - 1:
+            _ = self._sampler  # which refuses a user with all items
+
+    @cached_property
+    def _sampler(self) -> NegativeSampler:
+        """Draws the negatives; made with the first ones, since a loaded model is not trained."""
         sequences = self._dataset.sequences
         indices, users = self._dataset.split.training_interactions(sequences)
-        self._sampler = NegativeSampler(
-            users, sequences.items[indices], sequences.n_items, distribution, alpha
-        )
+        items = sequences.items[indices]
+        return NegativeSampler(users, items, sequences.n_items, *self._drawn_by)
 
     is_sequential = False
     """As :attr:`SequenceEvalData.is_sequential`."""

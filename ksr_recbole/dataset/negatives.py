@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
 from ksr_recbole.dataset.sequences import sorted_distinct
@@ -42,24 +40,15 @@ class NegativeSampler:
         alpha: float = 1.0,
     ) -> None:
         self._n_items = n_items
-        self._pairs = users, items
-        # Only with as many interactions can a user have all items.
-        if np.bincount(users, minlength=1).max() >= n_items - 1:
-            distinct = np.bincount(self._seen // n_items, minlength=1)
-            if distinct.max() >= n_items - 1:
-                raise no_negative_item()
+        self._seen = sorted_distinct(users * n_items + items)
+        distinct = np.bincount(self._seen // self._n_items, minlength=1)
+        if distinct.max() >= self._n_items - 1:
+            raise no_negative_item()
         self._cumulative = None
         if distribution == "popularity":
             counts = np.bincount(items, minlength=self._n_items).astype(np.float64)
             weights = np.where(counts > 0, counts**alpha, 0.0)
             self._cumulative = np.cumsum(weights) / weights.sum()
-
-    @cached_property
-    def _seen(self) -> np.ndarray:
-        """What users have, ascending; made when it is first needed, since many runs do not draw."""
-        users, items = self._pairs
-        del self._pairs
-        return sorted_distinct(users * self._n_items + items)
 
     def sample(self, users: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw ``n`` negatives (with replacement) for each entry of ``users``.
