@@ -2,7 +2,7 @@
 
     python timings/steps.py --against=CHECKOUT [--dataset=ml-1m] [--data_path=FOLDER]
         [--model=KSR] [--batches=40] [--runs=3] [--set KEY=VALUE ...]
-    python timings/steps.py --beside=KSR --model=KSR-exact ...
+    python timings/steps.py --model=KSR-exact --other_model=KSR ...
 
 An epoch of ml-1m takes minutes with some losses; its first batches are enough to compare two
 versions of the code.  Each run is a process of its own.  It trains the first batches once, which
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--vectors", help=argparse.SUPPRESS)
     other = parser.add_mutually_exclusive_group(required=True)
     other.add_argument("--against", type=Path, help="the other checkout")
-    other.add_argument("--beside", help="the other model, in this checkout")
+    other.add_argument("--other_model", help="the other model, in this checkout")
     parser.add_argument("--model", default="KSR", help="the model that is trained")
     parser.add_argument("--batches", type=int, default=40, help="batches of a run")
     parser.add_argument("--runs", type=int, default=3, help="runs of each checkout")
@@ -80,8 +80,8 @@ def main() -> None:
         print(json.dumps(train_steps(common, options)))
         return
     print(common.machine())
-    if options.beside:
-        sides = {name: (ROOT, name) for name in (options.model, options.beside)}
+    if options.other_model:
+        sides = {name: (ROOT, name) for name in (options.model, options.other_model)}
     else:
         there = options.against.resolve()
         sides = {"here": (ROOT, options.model), "there": (there, options.model)}
