@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,12 @@ def epochs(
     for epoch in range(last):
         seconds += common.seconds_of(lambda e=epoch: train(e))
         value = quality()
-        print(f"{name}, {epoch + 1} epochs: NDCG@10 {value:.4f} after {seconds:.1f} s", flush=True)
+        print(_told(name, epoch, value, seconds), flush=True)
         yield value, seconds
+
+
+def _told(name: str, epoch: int, value: float, seconds: float) -> str:
+    return f"{name}, {epoch + 1} epochs: NDCG@10 {value:.4f} after {seconds:.1f} s"
 
 
 class StockCourse:
@@ -77,7 +80,7 @@ class StockCourse:
     def epochs(self, last: int) -> Iterator[tuple[float, float]]:
         """Quality and training seconds so far after each epoch, those done before too."""
         for epoch, (value, seconds) in enumerate(self.values):
-            print(f"stock, {epoch + 1} epochs: NDCG@10 {value:.4f} after {seconds:.1f} s")
+            print(_told("stock", epoch, value, seconds))
             yield value, seconds
         for epoch in range(len(self.values), last):
             took = common.seconds_of(lambda e=epoch: self._train(e))
@@ -86,19 +89,15 @@ class StockCourse:
             value = ndcg(self._bench, self._stock)
             self.values.append((value, so_far + (self._seconds or took)))
             self._save()
-            told = (
-                f"stock, {epoch + 1} epochs: NDCG@10 {value:.4f} after {self.values[-1][1]:.1f} s"
-            )
-            print(f"{told} (this epoch took {took:.1f} s)", flush=True)
+            print(f"{_told('stock', epoch, *self.values[-1])} (it took {took:.1f} s)", flush=True)
             yield self.values[-1]
 
     def _train(self, epoch: int) -> None:
         init_seed(self._stock.config["seed"] + epoch, True)  # an order that resuming keeps
         self._stock.train.generator.manual_seed(self._stock.config["seed"] + epoch)
         self._stock.model.train()
-        with ExitStack() as stack:
-            if self._seconds is not None:
-                stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        as_recbole_runs_it = self._seconds is None and torch.is_anomaly_enabled()
+        with torch.autograd.set_detect_anomaly(as_recbole_runs_it):
             self._stock.trainer._train_epoch(self._stock.train, epoch)
 
     def _save(self) -> None:
