@@ -76,16 +76,17 @@ def describe_table1(
     needed |= {layout.time: "float"} if timed else {}
     with steady_dataset(folder, name, layout.files), ThreadPoolExecutor(2) as threads:
 
-        def ids(path: Path, suffix: str, required: dict[str, str]) -> Future[list[Ids]]:
+        def reading(path: Path, suffix: str, required: dict[str, str]) -> Future[list[Ids]]:
             # Most of the work is done without Python's lock.  What is held is the context's.
             run = copy_context().run
             return threads.submit(lambda: run(_ids, path, suffix, required, layout))
 
-        read = [ids(path, "inter", needed) for path in layout.inter_paths(Path(folder), name)]
-        triple = dict.fromkeys(layout.triple, "token")
-        graph = has_graph(folder, name)
-        kg = ids(atomic_path(folder, name, "kg"), "kg", triple) if graph else None
-        parts = [each.result() for each in read]
+        inter = [reading(path, "inter", needed) for path in layout.inter_paths(Path(folder), name)]
+        kg = None
+        if has_graph(folder, name):
+            triple = dict.fromkeys(layout.triple, "token")
+            kg = reading(atomic_path(folder, name, "kg"), "kg", triple)
+        parts = [each.result() for each in inter]
         users, items = (
             pl.concat([ids.tokens for ids in kind]).unique() for kind in zip(*parts, strict=True)
         )

@@ -20,6 +20,20 @@ GIVEN_FILES = "given files"
 """Name of a split that the user made."""
 
 
+def ragged_ranges(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The numbers from ``first[k]`` on, as many as ``lengths[k]`` says, row after row.
+
+    Args:
+        first: ``int64 [n_rows]``.
+        lengths: ``int64 [n_rows]``.
+
+    Returns:
+        ``int64 [lengths.sum()]``.
+    """
+    ends = np.cumsum(lengths)
+    return np.repeat(first - ends + lengths, lengths) + np.arange(lengths.sum())
+
+
 def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row number and position within the row of every cell of a ragged array.
 
@@ -31,8 +45,7 @@ def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    starts = np.cumsum(lengths) - lengths
-    return rows, np.arange(len(rows)) - starts[rows]
+    return rows, ragged_ranges(np.zeros_like(lengths), lengths)
 
 
 def sorted_distinct(numbers: np.ndarray) -> np.ndarray:
@@ -122,9 +135,7 @@ class UserSequences:
 
     def spans(self, users: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Flat indices of positions ``start[k]..end[k]`` (exclusive) of ``users[k]``, in order."""
-        lengths = np.maximum(end - start, 0)
-        first = self.offsets[users] + start
-        return np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+        return ragged_ranges(self.offsets[users] + start, np.maximum(end - start, 0))
 
     def padded(
         self, users: np.ndarray, start: np.ndarray, end: np.ndarray

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+from ksr_recbole.dataset.sequences import ragged_ranges
 
 _CELLS = 1 << 22
 """Cells of an array over users that are computed at a time, which bounds the memory."""
@@ -60,8 +61,7 @@ def _items_with(
     ordered = item_entities[by_entity]
     first = np.searchsorted(ordered, heads, side="left")
     counts = np.searchsorted(ordered, heads, side="right") - first
-    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return by_entity[np.repeat(first, counts) + offsets], np.repeat(tails, counts)
+    return by_entity[ragged_ranges(first, counts)], np.repeat(tails, counts)
 
 
 def l1_distances(values: Tensor, entities: Tensor) -> Tensor:
