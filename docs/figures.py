@@ -262,16 +262,27 @@ def _dots(name: str, source: str, task: str, title: str, **more: Any) -> Picture
     return Picture(name, 2.6 * len(metrics) + 1.2, height, data, dots)
 
 
+def _named_cell(text: str) -> list[str]:
+    """Dataset folder, name and key of a cell, from ``FOLDER/MODEL-TASK-SEED/KEY``."""
+    folder, start, key = text.split("/")
+    return [folder, f"{start}-{key[:16]}", key]
+
+
 def _panel(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A panel of the ladder: rows of a stored table, in order.
 
     Args:
         entry: ``{"title": "ml-1m, next-item", "table": "ml-1m-ladder", "task": "next-item",
             "metric": "map", "steps": {"Eq. 2": "GRU++-paper", ...}}``; the table is the JSON file
-            of that name in docs/results.  The document is ``{"panels": [entry, ...]}``.
+            of that name in docs/results.  A step may also be a list of finished cells, one for
+            each seed, as :func:`_named_cell` reads them: they need no table in common.
+            The document is ``{"panels": [entry, ...]}``.
     """
     found = rows(entry["table"], entry["task"])
-    steps = {label: found[row] for label, row in entry["steps"].items()}
+    steps = {
+        label: found[step] if isinstance(step, str) else [_named_cell(name) for name in step]
+        for label, step in entry["steps"].items()
+    }
     return {"title": entry["title"], "metric": entry.get("metric", "map"), "steps": steps}
 
 

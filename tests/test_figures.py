@@ -66,6 +66,15 @@ def test_the_ladder_is_drawn_once_its_rows_are_named(figures, tmp_path, monkeypa
     assert "Eq. 2" in figures["svg"](picture, "light")
 
 
+def test_a_step_of_the_ladder_may_be_named_by_its_cells(figures):
+    panel = {"title": "ml-1m", "table": "ml-1m-three-seeds", "task": "next-item"}
+    by_row = figures["_panel"](panel | {"steps": {"memory": "KSR"}})
+    cells = by_row["steps"]["memory"]
+    names = [f"{folder}/{name.rsplit('-', 1)[0]}/{key}" for folder, name, key in cells]
+    assert figures["_panel"](panel | {"steps": {"memory": names}}) == by_row
+    assert figures["interval"](cells, "map") != figures["interval"](cells[:1], "map")
+
+
 def test_what_is_out_of_date_is_told(figures, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(figures["main"].__globals__, "FIGURES", tmp_path)
     monkeypatch.setattr(sys, "argv", ["figures.py", "--check"])
