@@ -23,7 +23,7 @@ def test_every_picture_is_of_the_stored_results(figures):
     assert names == {path.name for path in (ROOT / "docs" / "figures").glob("*.svg")}
     pages = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
     unused = [p.name for p in figures["pictures"]() if f"{p.name}-light.svg" not in pages]
-    assert set(unused) <= {"ladder"}
+    assert unused == []
 
 
 def test_an_interval_is_the_one_of_a_table(figures):

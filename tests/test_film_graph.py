@@ -36,7 +36,7 @@ def test_it_is_small_named_and_dbpedias_alone():
     assert not [e for e in ids if not e.startswith(("dbr:", "http://"))]
 
 
-def test_its_licence_lies_beside_it():
+def test_its_licence_is_next_to_it():
     text = (Path(film_graph.__file__).parent / "LICENSE.md").read_text()
     for word in ("CC BY-SA 3.0", "DBpedia", "Wikipedia", "Changes"):
         assert word in text

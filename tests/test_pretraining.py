@@ -575,17 +575,17 @@ def test_a_run_takes_the_vectors_that_another_exported_in_its_layout(toy_folder,
 def test_exported_vectors_that_were_changed_are_refused(tmp_path):
     table = VectorTable("ent_id", "ent_emb", ["a", "b"], np.ones((2, 3)))
     write_vectors(tmp_path, "kg", {"ent": table, "rel": table})
-    path, beside = tmp_path / "kg.ent", tmp_path / "kg.vectors.json"
-    kept, digests_kept = path.read_text(), beside.read_text()
+    path, digests_file = tmp_path / "kg.ent", tmp_path / "kg.vectors.json"
+    kept, digests_kept = path.read_text(), digests_file.read_text()
     path.write_text(kept.replace("1.0", "1.5", 1))
     with pytest.raises(UserError, match=r"kg\.ent is not the file that was exported"):
         read_vectors(path, ["a", "b"])
     path.write_text(kept)
     for damaged in (digests_kept.replace("1", "2", 1), "", "{}", "[" * 10**5):
-        beside.write_text(damaged)
+        digests_file.write_text(damaged)
         with pytest.raises(UserError, match=r"kg\.vectors\.json, which holds .* cannot be used"):
             read_vectors(path, ["a"])
-    beside.unlink()  # then they are vectors from elsewhere
+    digests_file.unlink()  # then they are vectors from elsewhere
     path.write_text(kept.replace("1.0", "1.5", 1))
     assert read_vectors(path, ["a"])[0, 0] == 1.5
 

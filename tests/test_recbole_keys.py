@@ -293,7 +293,7 @@ def test_vectors_that_a_model_does_not_read_are_said(toy_folder):
     assert "preload_weight has no effect on GRU" in said
 
 
-def test_filters_beside_the_users_own_files_are_said(toy_folder):
+def test_filters_next_to_the_users_own_files_are_said(toy_folder):
     values = toy_values(
         toy_folder, benchmark_filename=["a", "b", "c"], user_inter_num_interval="[5,inf)"
     )
