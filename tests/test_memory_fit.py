@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,24 @@ def test_a_sleeping_memory_trains_the_model_as_one_that_counts_nothing(
     torch.testing.assert_close(gradients, expected)
 
 
+def test_a_copy_s_memory_wakes_and_not_the_original_s(toy_config, toy_dataset):
+    model = make_model(toy_config(**LATER), toy_dataset)
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    with torch.no_grad():
+        weights = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    assert model.exact._asleep and copied.exact._asleep
+    copied.load_state_dict({**model.state_dict(), "exact.weights": weights["exact.weights"]})
+    assert model.exact._asleep and not copied.exact._asleep
+    assert copied.initial_state(1).values.numel() and not model.initial_state(1).values.numel()
+
+
+def test_nobody_s_items_have_no_parts(toy_config, toy_dataset):
+    memory = make_model(toy_config(value_matrix="exact"), toy_dataset).exact
+    slots = torch.zeros(2, *memory.slot_shape, dtype=torch.float64)
+    none = torch.zeros(2, 0, dtype=torch.long)
+    assert memory.parts(slots, none).shape == (2, 0, *memory.weights.shape)
+
+
 def test_nothing_is_held_or_read_in_sleep(trained, folder):
     model = Recommender.load(save_model(trained, folder / "sleep")).model
     awake = model.initial_state(2).values.shape
@@ -206,6 +226,37 @@ def test_a_run_fits_the_memory_of_its_best_epoch_and_says_so(trained, folder):
     assert kept.any() and json.loads(Path(trained["result_file"]).read_text())["memory_fit"] == fit
     assert "memory      fitted on 30 positives" in summary(trained, Path("result.json"))
     assert trained["best_valid_result"]["mrr"] == trained["best_valid_score"] == fit["without"]
+
+
+@pytest.mark.parametrize("score", [float("inf"), float("-inf")])
+def test_an_infinite_score_is_one_sentence(folder, monkeypatch, score):
+    whole = memory_fit._batches
+
+    def broken(*given):
+        for rows, scores, parts in whole(*given):
+            scores[0, 0] = score
+            yield rows, scores, parts
+
+    monkeypatch.setattr(memory_fit, "_batches", broken)
+    with pytest.raises(UserError, match=r"A score of the model is infinite.*lower learning_rate"):
+        toy_run(folder, "KSR", epochs=1, **LATER)
+
+
+def test_popularity_is_weighed_against_the_scores_that_it_is_added_to(folder, monkeypatch):
+    """Validation is ranked without the memory that was fitted on it, test with it."""
+    mode = "uni5pop5+popularity"
+    result = toy_run(folder, "KSR", epochs=3, report_modes=[mode], **LATER)
+    of_test = result["popularity_weights"][mode]
+    of_valid = result["popularity_weights_of_validation"][mode]
+    assert result["memory_fit"]["used"] and of_test != of_valid
+    assert result["popularity_weights"].keys() == {mode}
+    unread = memory_fit.MemoryFit(torch.zeros_like(weights_in(result)), 30, 0.0, 0.0)
+    monkeypatch.setattr(memory_fit, "_fitted", lambda *_: unread)
+    without = toy_run(folder, "KSR", epochs=3, report_modes=[mode], **LATER)
+    assert without["popularity_weights"][mode] == pytest.approx(of_valid)
+    assert "popularity_weights_of_validation" not in without
+    assert without["metrics"][mode]["valid"] == result["metrics"][mode]["valid"]
+    assert without["metrics"][mode]["test"] != result["metrics"][mode]["test"]
 
 
 @pytest.mark.parametrize("more", [{}, {"ema_decay": 0.9}, {"eval_args": {"mode": "full"}}])

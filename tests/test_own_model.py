@@ -13,6 +13,7 @@ from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import model_options
 from ksr_recbole.errors import UserError
+from ksr_recbole.model.gru_recommender import GRU
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.quick_start import run
 from ksr_recbole.trainer import checkpoint
@@ -24,6 +25,23 @@ ROOT = Path(__file__).resolve().parents[1]
 
 class Shy(KSR):
     """KSR under another name."""
+
+
+class Twice(GRU):
+    """A GRU one of whose layers has two names."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        self.shown = self.user_mlp
+
+
+class Normed(GRU):
+    """A GRU with running means."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        self.norm = torch.nn.BatchNorm1d(config["hidden_size"], momentum=0.9)
+        self.user_mlp = torch.nn.Sequential(self.norm, self.user_mlp)
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +79,22 @@ def test_an_added_model_is_the_one_it_is_based_on_but_for_what_it_changes(tmp_pa
     config = Config("Shy", "toy", None, {"data_path": str(tmp_path), "gpu_id": ""})
     assert (config["gamma"], config["embedding_size"], config["hidden_size"]) == (0.0, 4, 256)
     assert registry.needs_kg("Shy") and "Shy" in registry.own_models()
+
+
+@pytest.mark.parametrize("added", [Twice, Normed])
+def test_the_best_epoch_s_model_is_kept_whatever_it_has(tmp_path: Path, added) -> None:
+    """Under both names of a layer, with the running means of its epoch, and resumed."""
+    registry.add_model("Added", added, based_on="GRU", score_mlp_layers=1)
+    write_toy(tmp_path)
+    many = toy_values(tmp_path, epochs=12, learning_rate=0.3, stopping_step=20, seed=3)
+    whole = run("Added", "toy", None, many)
+    assert whole["best_epoch"] < 11  # later epochs have changed the model
+    mode = whole["eval_mode"]
+    assert whole["metrics"][mode]["valid"]["mrr"] == whole["best_valid_score"]
+    half = run("Added", "toy", None, {**many, "epochs": 6})
+    resumed = run("Added", "toy", None, {**many, "resume": half["checkpoint"]})
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["best_valid_score"] == whole["best_valid_score"]
 
 
 @pytest.mark.parametrize("where", [{"dataset": "ml-1m"}, {"task": "next-session"}])

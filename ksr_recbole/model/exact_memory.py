@@ -89,7 +89,7 @@ class ExactMemory(nn.Module):
         nn.init.zeros_(self.gates.bias)
         self.fitted_later = self._asleep = fitted_later
         self.requires_grad_(not fitted_later)
-        self.register_load_state_dict_post_hook(lambda *_: setattr(self, "_asleep", False))
+        self.register_load_state_dict_post_hook(_wake_up)
 
     def sleep(self) -> None:
         """Forget the weights of the read, and write and read nothing until :meth:`wake`."""
@@ -192,9 +192,9 @@ class ExactMemory(nn.Module):
         held = slots[users, :, found] / slots[users, :, 0].clamp(min=exact.SMALLEST)
         matched = held * self.value_weights[found, None]
         at = pairs * self.n_attributes + self.attributes[found]
-        n_cells = items.numel() * self.n_attributes
-        total = exact.summed(slots.new_zeros(n_cells, slots.shape[1]), at, matched)
-        return total.view(*items.shape, self.n_attributes, -1).transpose(-1, -2)
+        n_cells, n_scales = items.numel() * self.n_attributes, slots.shape[1]
+        total = exact.summed(slots.new_zeros(n_cells, n_scales), at, matched)
+        return total.view(*items.shape, self.n_attributes, n_scales).transpose(-1, -2)
 
     def matrices(self, slots: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean vector of the values in each slot over the longest time scale, ``[B, A, E]``.
@@ -208,9 +208,15 @@ class ExactMemory(nn.Module):
         found = held.new_zeros(len(held), self.n_attributes, vectors.shape[1])
         counts = held.new_zeros(len(held), self.n_attributes)
         attributes = self.attributes[1:]
-        found.index_add_(1, attributes, held[:, 1:, None] * vectors[1:])
-        counts.index_add_(1, attributes, held[:, 1:])
+        found = exact.summed(found, attributes, held[:, 1:, None] * vectors[1:], dim=1)
+        counts = exact.summed(counts, attributes, held[:, 1:], dim=1)
         return found / counts.clamp(min=exact.SMALLEST)[:, :, None]
 
     def _updates(self, items: Tensor) -> exact.ExactUpdates:
         return exact.ExactUpdates(items, self.starts, self.columns, self.decays)
+
+
+def _wake_up(memory: nn.Module, _: object) -> None:
+    # A hook of the module's own would belong to the original in each of its copies.
+    assert isinstance(memory, ExactMemory)
+    memory._asleep = False

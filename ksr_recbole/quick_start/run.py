@@ -222,19 +222,30 @@ def _evaluate_best(
     else:
         trainer.use_best()
     weights = {
-        mode: trainer.popularity_weight(valid, mode)
+        mode: trainer.popularity_weights(valid, mode)
         for mode in modes
         if parse_mode(mode).calibrated
     }
     show = trainer.config["show_progress"]
     evaluated: dict[str, dict[str, EvalResult]] = {
         mode: {
-            data.phase: trainer.rank(data, mode, show, weights.get(mode, 0.0))
+            data.phase: trainer.rank(data, mode, show, weights.get(mode, {}).get(data.phase, 0.0))
             for data in (valid, test)
         }
         for mode in modes
     }
-    return evaluated, {"popularity_weights": weights} if weights else {}
+    return evaluated, _of_popularity(weights)
+
+
+def _of_popularity(weights: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The weights of test for the result file, and those of validation where they differ."""
+    of_test = {mode: found["test"] for mode, found in weights.items()}
+    of_valid = {mode: found["valid"] for mode, found in weights.items()}
+    if not weights:
+        return {}
+    if of_valid == of_test:
+        return {"popularity_weights": of_test}
+    return {"popularity_weights": of_test, "popularity_weights_of_validation": of_valid}
 
 
 def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,18 @@ def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def changed_by_training(model: nn.Module) -> dict[str, Tensor]:
+    """What training may change of a model's ``state_dict``: all but the frozen parameters.
+
+    So it has buffers, such as running means, and a weight under each of its names.
+    """
+    return {
+        name: value
+        for name, value in model.state_dict(keep_vars=True).items()
+        if value.requires_grad or not isinstance(value, nn.Parameter)
+    }
+
+
 class WeightAverage:
     """An exponential moving average of the weights that are trained.
 

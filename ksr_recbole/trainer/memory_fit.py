@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets
 from ksr_recbole.evaluation.logit import conditional_logit
 from ksr_recbole.evaluation.metrics import check_scores, rank_of_positives
@@ -120,7 +121,7 @@ def fit_memory(
     features[:, :, 1] = log_popularity[candidates.lists]
     for rows, scores, parts in _batches(model, scorer, candidates, history_end):
         features[rows, :, 0] = scores.cpu().numpy()
-        check_scores(features[rows, :, 0])
+        _check_finite(features[rows, :, 0])
         features[rows, :, 2:] = parts.flatten(2).cpu().numpy()
     return _fitted(features, candidates.users, shape)
 
@@ -144,6 +145,15 @@ def _batches(
         read = model.user_vectors(model.read_state(batch[model.USER_ID], state))
         scores = model.scores(read[index], items)
         yield rows, scores, model.exact.parts(state.values[index], items)
+
+
+def _check_finite(scores: np.ndarray) -> None:
+    check_scores(scores)
+    if np.isinf(scores).any():
+        raise UserError(
+            "A score of the model is infinite, so its memory cannot be fitted: its training has "
+            "diverged; lower learning_rate and train again."
+        )
 
 
 def _fitted(features: np.ndarray, users: np.ndarray, shape: torch.Size) -> MemoryFit:

@@ -42,7 +42,7 @@ from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.averaging import WeightAverage, trained_weights
+from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training, trained_weights
 from ksr_recbole.trainer.checkpoint_file import numpy_state
 from ksr_recbole.trainer.half_precision import HalfPrecision
 from ksr_recbole.trainer.memory_fit import MemoryFit, fit_memory, fitted_later, some_of
@@ -203,7 +203,7 @@ class ProtocolTrainer(Trainer):
 
     def _trained_state(self) -> Mapping[str, torch.Tensor]:
         """What training changes of the model's ``state_dict``."""
-        return trained_weights(self.model)
+        return changed_by_training(self.model)
 
     def _check_nan(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
@@ -288,6 +288,10 @@ class ProtocolTrainer(Trainer):
         dataset, size = data.dataset, self.config["eval_batch_size"]
         scorer = self._scorer(dataset)
         return popularity_weight(scorer, candidates, dataset.sequences, dataset.split, size)
+
+    def popularity_weights(self, data: SequenceEvalData, mode: str) -> dict[str, float]:
+        """:meth:`popularity_weight` for the ranking of each phase, by its name."""
+        return dict.fromkeys(("valid", "test"), self.popularity_weight(data, mode))
 
     def _to_fit_on(self, data: SequenceEvalData, mode: str) -> CandidateSets | None:
         """The candidates of a mode; for all items a uniform sample, if any item is left."""
@@ -429,8 +433,10 @@ class ProtocolTrainer(Trainer):
         Raises:
             UnusableCheckpointError: naming what does not.
         """
-        trained, name = self._trained_state(), self.config["model"]
-        checkpoint.check_weights(path, name, last["state_dict"], trained)
+        name, found, weights = self.config["model"], last["state_dict"], trained_weights(self.model)
+        # Checkpoints of earlier versions have weights alone here, and of buffers the best epoch's.
+        wanted = {n: v for n, v in self._trained_state().items() if n in weights or n in found}
+        checkpoint.check_weights(path, name, found, wanted)
         if last["average"]:
             checkpoint.check_weights(path, name, last["average"], self._average.weights)
         return optimizer_state(path, self.optimizer, last["optimizer"])
@@ -479,9 +485,22 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
         self, data: SequenceEvalData, mode: str, show_progress: bool = False, weight: float = 0.0
     ) -> EvalResult:
         """See the base class; a memory that was fitted on validation is not validated."""
-        memory = fitted_later(self.model)
-        with memory.asleep() if memory is not None and data.phase == "valid" else nullcontext():
+        with self._as_ranked_in(data.phase):
             return super().rank(data, mode, show_progress, weight)
+
+    def popularity_weights(self, data: SequenceEvalData, mode: str) -> dict[str, float]:
+        """See the base class; each weight is fitted to the scores that it is added to."""
+        found = super().popularity_weights(data, mode)
+        if fitted_later(self.model) is not None:
+            with self._as_ranked_in("valid"):
+                found["valid"] = self.popularity_weight(data, mode)
+        return found
+
+    @contextmanager
+    def _as_ranked_in(self, phase: str) -> Iterator[None]:
+        memory = fitted_later(self.model)
+        with memory.asleep() if memory is not None and phase == "valid" else nullcontext():
+            yield
 
     def _fit_memory(self, data: SequenceEvalData, candidates: CandidateSets) -> MemoryFit:
         dataset = data.dataset

@@ -8,10 +8,11 @@ gradient flows through time, and a write changes the values of one item only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,19 +40,34 @@ class ExactUpdates:
     decays: Tensor
 
 
-def write(slots: Tensor, items: Tensor, updates: ExactUpdates) -> Tensor:
+def write(slots: Tensor, rows: Tensor, columns: Tensor, decays: Tensor) -> Tensor:
     """Slots after one item for each user: all weights decay, the item's values get 1.
 
     Args:
         slots: before, ``[B, S, V]``.
-        items: item ids, ``int64 [B]``.
-        updates: the values of items.
+        rows: the user of each value, ``int64 [m]``.
+        columns: the values of the users' items, ``int64 [m]``.
+        decays: what the step leaves of each time scale's weights, ``[S]``.
     """
-    rows, columns = values_of(items, updates.starts, updates.columns)
     added = torch.zeros_like(slots[:, 0]).index_put(
         (rows, columns), slots.new_ones(()), accumulate=True
     )
-    return slots * updates.decays[:, None] + added[:, None]
+    return slots * decays[:, None] + added[:, None]
+
+
+def _after_each_step(
+    updates: ExactUpdates, slots: Tensor, widths: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """After each step the slots of the lanes that were running, and those of all lanes."""
+    rows, columns = values_of(updates.items, updates.starts, updates.columns)
+    begins = np.cumsum([0, *widths])
+    # A processor waits for a GPU here, once for all steps: how many values each of them writes.
+    ends = torch.searchsorted(rows, torch.tensor(begins, device=rows.device)).tolist()
+    for begin, width, first, last in zip(begins, widths, ends[:-1], ends[1:], strict=False):
+        lanes = rows[first:last] - int(begin)
+        running = write(slots[:width], lanes, columns[first:last], updates.decays)
+        slots = replace_first(slots, running)
+        yield running, slots
 
 
 def values_of(items: Tensor, starts: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,13 +116,15 @@ class Reads:
 
     def of_values(self) -> Tensor:
         """:func:`read` after each step, ``[P, V]``."""
-        slots, reads = self.slots, []
-        items = self.updates.items.split(self.widths)
-        for weights, some in zip(self.weights.split(self.widths), items, strict=True):
-            running = write(slots[: len(some)], some, self.updates)
-            reads.append(read(running, weights, self.attributes, self.value_weights))
-            slots = replace_first(slots, running)
-        return torch.cat(reads)
+        steps = _after_each_step(self.updates, self.slots, self.widths)
+        return torch.cat(
+            [
+                read(running, weights, self.attributes, self.value_weights)
+                for weights, (running, _) in zip(
+                    self.weights.split(self.widths), steps, strict=True
+                )
+            ]
+        )
 
 
 def terms(reads: Reads, shared: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,8 +157,8 @@ def write_all(updates: ExactUpdates, slots: Tensor, widths: Sequence[int]) -> Te
     kernels = _kernels(slots)
     if kernels is not None:
         return kernels.write_all(updates, slots, widths)
-    for items in updates.items.split(widths):
-        slots = replace_first(slots, write(slots[: len(items)], items, updates))
+    for _, after in _after_each_step(updates, slots, widths):
+        slots = after
     return slots
 
 
@@ -162,9 +180,15 @@ def match(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tens
     kernels = _kernels(taste)
     if kernels is not None and not taste.requires_grad:
         return kernels.match(taste, items, starts, columns)
-    having = taste.new_zeros(len(items), taste.shape[1])
-    having[values_of(items, starts, columns)] = 1
-    return taste @ having.T
+    places = torch.stack(values_of(items, starts, columns))
+    having = torch.sparse_coo_tensor(
+        places,
+        taste.new_ones(places.shape[1]),
+        (len(items), taste.shape[1]),
+        check_invariants=False,
+        is_coalesced=True,  # items one after the other, and the values of each of them rising
+    )
+    return torch.sparse.mm(having, taste.T).T
 
 
 def match_own(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
@@ -188,9 +212,9 @@ def values_of_own(items: Tensor, starts: Tensor, columns: Tensor) -> tuple[Tenso
     return pairs, torch.div(pairs, items.shape[1], rounding_mode="floor"), found
 
 
-def summed(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """``total [n, ...]`` with each of ``values [m, ...]`` added at its ``index [m]``, in a fixed
+def summed(total: Tensor, index: Tensor, values: Tensor, dim: int = 0) -> Tensor:
+    """``total`` with each of ``values`` added at its ``index [m]`` of a dimension, in a fixed
     order."""
     if total.is_cuda:  # whose index_add adds in any order
-        return total.index_put((index,), values, accumulate=True)
-    return total.index_add(0, index, values)
+        return total.index_put((None,) * dim + (index,), values, accumulate=True)
+    return total.index_add(dim, index, values)
