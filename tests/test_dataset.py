@@ -320,6 +320,30 @@ def test_negatives_are_never_items_of_the_users_training(toy_dataset):
             assert not np.isin(drawn[users == user], seen).any()
 
 
+def test_who_has_nearly_every_item_gets_one_of_the_others():
+    """Users and items of the others must not be looked through for it."""
+    few, many = np.repeat(np.arange(2, 2_002), 100), np.full(2_997, 1)
+    items = np.random.default_rng(1).integers(1, 3_000, len(few))
+    users, items = np.concatenate([many, few]), np.concatenate([np.arange(1, 2_998), items])
+    sampler = NegativeSampler(users, items, 3_000)
+    drawn = sampler.sample(np.array([1, 2] * 300), 2, np.random.default_rng(0))
+    assert set(drawn[::2].ravel().tolist()) == {2_998, 2_999}
+    assert len(set(drawn[1::2].ravel().tolist())) > 500
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_last_chance_of_a_popular_negative_is_no_item_beyond_the_last(seed):
+    rng = np.random.default_rng(seed)
+    items = rng.integers(1, 3_001, 20_000)
+    sampler = NegativeSampler(np.arange(20_000), items, 3_001, "popularity", alpha=rng.random())
+
+    class Highest:
+        def random(self, size: int) -> np.ndarray:
+            return np.full(size, 1 - 2.0**-53)
+
+    assert sampler._draw(1, Highest()).max() <= 3_000
+
+
 def test_held_out_items_can_be_negatives():
     """Keeping them out would tell the model about validation and test."""
     sequences = sequences_of([1, 2, 3, 4], n_items=6)

@@ -605,6 +605,13 @@ def test_columns_are_found_by_type(tmp_path):
     assert tokens_in(path) == {"x", "y"}
 
 
+def test_whose_vectors_are_there_is_seen_without_reading_a_number(tmp_path):
+    path = atomic_file(tmp_path, "x\t1 two", "y\t")
+    assert tokens_in(path) == {"x", "y"}
+    with pytest.raises(UserError, match="line 2"):
+        read_vectors(path, ["x"])
+
+
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [

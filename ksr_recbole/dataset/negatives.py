@@ -48,7 +48,8 @@ class NegativeSampler:
         if distribution == "popularity":
             counts = np.bincount(items, minlength=self._n_items).astype(np.float64)
             weights = np.where(counts > 0, counts**alpha, 0.0)
-            self._cumulative = np.cumsum(weights) / weights.sum()
+            sums = np.cumsum(weights)
+            self._cumulative = sums / sums[-1]  # which ends with 1, so that no draw is beyond it
 
     def sample(self, users: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw ``n`` negatives (with replacement) for each entry of ``users``.
@@ -75,11 +76,18 @@ class NegativeSampler:
                 return drawn.reshape(len(users), n)
             drawn[pending] = self._draw(len(pending), rng, uniform=attempt >= 100)
         # Reached only by users who have seen nearly everything: choose among what is left.
-        for k in pending:
-            row = np.arange(1, self._n_items)
-            free = row[~np.isin(owners[k] * self._n_items + row, self._seen)]
-            drawn[k] = rng.choice(free)
+        for user in np.unique(owners[pending]):
+            at = pending[owners[pending] == user]
+            drawn[at] = rng.choice(self._not_seen_by(user), len(at))
         return drawn.reshape(len(users), n)
+
+    def _not_seen_by(self, user: int) -> np.ndarray:
+        first = user * self._n_items
+        low, high = np.searchsorted(self._seen, (first, first + self._n_items))
+        free = np.ones(self._n_items, dtype=bool)
+        free[0] = False
+        free[self._seen[low:high] - first] = False
+        return np.flatnonzero(free)
 
     def _draw(self, size: int, rng: np.random.Generator, uniform: bool = False) -> np.ndarray:
         if self._cumulative is None or uniform:

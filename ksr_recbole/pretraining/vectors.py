@@ -20,7 +20,7 @@ this configuration (without ``rel`` for GRU4RecKG)::
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple
@@ -86,20 +86,30 @@ def tokens_in(path: str | os.PathLike[str], layout: Layout = RECBOLES) -> frozen
     """All tokens that an atomic file of vectors has a vector of.
 
     Raises:
-        UserError: the file cannot be read or a line is malformed.
+        UserError: the file cannot be read, a line has not its columns or a token occurs twice.
+            The numbers are not looked at.
     """
-    return frozenset(_read_rows(path, layout))
+    return frozenset(token for _, token, _ in _cells(path, layout))
 
 
 def _read_rows(path: str | os.PathLike[str], layout: Layout) -> dict[str, np.ndarray]:
     """Vector of every token in the file, ``float32 [dim]`` each."""
+    rows: dict[str, np.ndarray] = {}
+    size = None
+    for number, token, cell in _cells(path, layout):
+        rows[token] = _vector(path, number, cell, size, layout)
+        size = rows[token].size
+    return rows
+
+
+def _cells(path: str | os.PathLike[str], layout: Layout) -> Iterator[tuple[int, str, str]]:
+    """Number of each line, its token, and the text of its vector."""
     try:
         check_digest(path)
         encoding = layout.encoding or "utf-8"
         with TextIOWrapper(open_regular(path), encoding=encoding, newline="\n") as file:
             token_column, vector_column, n_columns = _columns(path, file.readline(), layout)
-            rows: dict[str, np.ndarray] = {}
-            size = None
+            tokens = set[str]()
             for number, line in enumerate(file, start=2):
                 cells = line.rstrip("\r\n").split(layout.separator)
                 if len(cells) != n_columns:
@@ -108,18 +118,17 @@ def _read_rows(path: str | os.PathLike[str], layout: Layout) -> dict[str, np.nda
                         f"separate columns by one {_name_of(layout)}."
                     )
                 token = cells[token_column]
-                if token in rows:
+                if token in tokens:
                     raise UserError(
                         f"{path} line {number} gives a second vector for {shown(token)}; keep one."
                     )
-                rows[token] = _vector(path, number, cells[vector_column], size, layout)
-                size = rows[token].size
+                tokens.add(token)
+                yield number, token, cells[vector_column]
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}; give a readable file.") from error
     except UnicodeError as error:
         name = "UTF-8" if layout.encoding is None else layout.encoding
         raise UserError(f"{path} is not {name} text; save it as {name}.") from error
-    return rows
 
 
 def _columns(path: str | os.PathLike[str], header: str, layout: Layout) -> tuple[int, int, int]:
