@@ -16,6 +16,7 @@ from ksr_recbole.config.evaluation_keys import EvalMode, parse_mode
 from ksr_recbole.dataset.sequences import Split, UserSequences, leave_one_out
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation import candidates as candidates_module
+from ksr_recbole.evaluation import evaluator
 from ksr_recbole.evaluation.candidates import (
     CandidateSets,
     draw_candidates,
@@ -85,6 +86,27 @@ class TableScorer:
 
     def score_all(self, users, history_end):
         return self._note(users, history_end)
+
+
+# --- memory ---------------------------------------------------------------------------------
+
+
+def test_many_items_are_ranked_for_few_users_at_a_time(monkeypatch):
+    sequences = random_sequences(3, n_users=30, n_items=40, longest=9)
+    split = leave_one_out(sequences)
+    table = TableScorer(np.random.default_rng(1).normal(size=(31, 40)))
+    sizes = []
+    monkeypatch.setattr(
+        table, "_note", lambda u, end: sizes.append(len(u)) or TableScorer._note(table, u, end)
+    )
+    given = table, sequences, split, "test", ["MRR"], [5], 16
+    whole = evaluate_full(*given)
+    assert max(sizes) == 16
+    sizes.clear()
+    monkeypatch.setattr(evaluator, "SCORES_AT_ONCE", 3 * sequences.n_items)
+    few = evaluate_full(*given)
+    assert max(sizes) == 3
+    assert (few.ranks == whole.ranks).all() and few.metrics == whole.metrics
 
 
 # --- candidates -----------------------------------------------------------------------------

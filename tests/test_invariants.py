@@ -13,7 +13,9 @@ from recbole.data.interaction import Interaction
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import CHUNK_START
 from ksr_recbole.dataset.sequence_datasets import load_dataset
-from ksr_recbole.evaluation.scorer import CANDIDATES
+from ksr_recbole.dataset.sequences import Split, UserSequences
+from ksr_recbole.evaluation import scorer as scorers
+from ksr_recbole.evaluation.scorer import CANDIDATES, ModelScorer
 from ksr_recbole.model.kernels.packing import Packing
 from ksr_recbole.model.sequence_recommender import SequenceRecommender
 from ksr_recbole.registry import model_class, own_models
@@ -77,6 +79,59 @@ def test_scores_do_not_depend_on_who_else_is_in_the_batch_or_where(model):
     for rows in ([0, 1, 2], [2, 0, 1], [1, 1, 0]):
         for wider in (0, 40):
             same(model.full_sort_predict(batch(rows, wider)), alone[rows])
+
+
+@torch.no_grad()
+def test_who_has_no_history_is_scored_as_who_has_none_of_any_width(model):
+    nothing = {"user_id": USERS, "item_length": torch.zeros_like(LENGTHS)}
+    histories = [torch.zeros(3, width, dtype=torch.long) for width in (0, 1, 5)]
+    found = [
+        model.full_sort_predict(Interaction({**nothing, "item_id_list": some}))
+        for some in histories
+    ]
+    assert found[0].isfinite().all()
+    same(found[0], found[1])
+    same(found[0], found[2])
+    nobody = torch.zeros(0, dtype=torch.long)
+    assert Packing.of(nobody).widths == Packing.of(torch.zeros(2, dtype=torch.long)).widths == []
+
+
+@torch.no_grad()
+def test_users_whose_memories_are_large_are_scored_in_parts(model, monkeypatch):
+    config = {"device": "cpu", "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id"}
+    config |= {"LIST_SUFFIX": "_list", "ITEM_LIST_LENGTH_FIELD": "item_length"}
+    sequences = UserSequences.from_interactions(
+        np.repeat(USERS.numpy(), LENGTHS), np.concatenate(ITEMS),
+        np.arange(LENGTHS.sum(), dtype=float), 4, model.n_items,
+    )  # fmt: skip
+    ends = sequences.lengths
+    split = Split(train_end=ends, valid_end=ends, name="all")
+    scorer = ModelScorer(model, config, sequences, split)
+    users, items = USERS.numpy(), torch.tensor([[1, 2], [9, 9], [5, 6]])
+
+    def scores() -> list[torch.Tensor]:
+        few = scorer.score_candidates(users, ends[users], items)
+        return [scorer.score_all(users, ends[users]), few]
+
+    whole, read = scores(), []
+    monkeypatch.setattr(scorer, "_history", _noting(scorer._history, read))
+    memory = model.initial_state(1).values
+    monkeypatch.setattr(scorers, "STATE_NUMBERS_AT_ONCE", 2 * max(1, memory.numel()))
+    same(scores(), whole)
+    assert read == [2, 1, 2, 1]
+    if not model.INNER_PRODUCT:  # for each score it makes one for each slot
+        read.clear()
+        monkeypatch.setattr(scorers, "SCORES_AT_ONCE", memory.shape[1] * model.n_items)
+        same(scores(), whole)
+        assert read == [2, 1, 1, 1, 1]
+
+
+def _noting(history: Callable[..., Interaction], read: list[int]) -> Callable[..., Interaction]:
+    def noted(users: np.ndarray, *where: np.ndarray) -> Interaction:
+        read.append(len(users))
+        return history(users, *where)
+
+    return noted
 
 
 @torch.no_grad()

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recbole.data.interaction import Interaction
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import data_preparation
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.lazy_adam import with_rows
-from ksr_recbole.model.kernels import losses
+from ksr_recbole.model.kernels import exact, losses
 from ksr_recbole.pretraining import kge
 from ksr_recbole.quick_start import prepare, run
 from ksr_recbole.trainer import row_updates
@@ -163,7 +164,10 @@ def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(toy_folder, f
 
 # On a GPU --------------------------------------------------------------------------------------
 
-WAITS = ("_local_scalar_dense", "nonzero", "_unique", "unique_", "masked_select")
+WAITS = (
+    *("_local_scalar_dense", "nonzero", "_unique", "unique_", "masked_select"),
+    "repeat_interleave.Tensor",
+)
 """Parts of the names of operations for whose result the processor waits for a GPU."""
 
 
@@ -182,9 +186,10 @@ class _Waits(TorchDispatchMode):
         self.found: list[str] = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if any(part in str(function) for part in WAITS):
+        kwargs = kwargs or {}
+        if any(part in str(function) for part in WAITS) and kwargs.get("output_size") is None:
             self.found.append(str(function))
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +202,25 @@ def test_a_step_waits_for_a_gpu_only_where_it_lays_out_the_batch(toy_folder, mod
     with _Waits() as waits:
         trainer.model.calculate_loss(batch).backward()
     assert len(waits.found) <= most, waits.found
+
+
+def test_an_exact_memory_waits_as_often_for_one_step_as_for_many(
+    toy_folder, few_are_many, monkeypatch
+):
+    """In plain PyTorch, as on a GPU."""
+    monkeypatch.setattr(exact, "fused", lambda name: None)
+    changes = {"memory_fit": "training", "loss_type": "CE", "train_batch_size": 60}
+    train, trainer = trainer_of(toy_folder, "KSR-exact", **changes)
+    batch = next(iter(train))
+    found = []
+    for steps in (2, batch["item_id_list"].shape[1]):
+        some = Interaction(
+            {k: v[:, :steps] if v.dim() > 1 else v for k, v in batch.interaction.items()}
+        )
+        with _Waits() as waits:
+            trainer.model.calculate_loss(some).backward()
+        found.append(len(waits.found))
+    assert batch["item_id_list"].shape[1] > 4 and max(found) - min(found) <= 1, found
 
 
 @pytest.mark.parametrize("loss", ["softmax_loss", "sampled_softmax_loss"])

@@ -163,7 +163,7 @@ class TrainLoader:
 
 
 class SequenceTrainLoader(TrainLoader):
-    """Iterates over training sequences in batches of ``train_batch_size`` positions.
+    """Iterates over training sequences in batches of about ``train_batch_size`` positions.
 
     Users of similar length share a batch.  A sequence longer than ``chunk_length`` comes as
     several consecutive batches of the same users, in which the model carries its state on;

@@ -194,7 +194,7 @@ class Split:
     def target_range(
         self, phase: EvalPhase, sequences: UserSequences
     ) -> tuple[np.ndarray, np.ndarray]:
-        """First and last-but-one position of the targets of ``phase``, each ``[n_users]``."""
+        """First position of the targets of ``phase`` and the one past the last, ``[n_users]``."""
         if phase == "valid":
             return self.train_end, self.valid_end
         return self.valid_end, sequences.lengths

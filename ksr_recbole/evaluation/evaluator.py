@@ -21,6 +21,7 @@ from ksr_recbole.evaluation.metrics import (
     rank_of_positives,
     ranking_metrics,
 )
+from ksr_recbole.evaluation.scorer import SCORES_AT_ONCE
 
 
 class SequenceScorer(Protocol):
@@ -168,7 +169,8 @@ def evaluate_full(
         phase: the phase.
         metrics: RecBole's names, such as ``"NDCG"``.
         topk: cut-offs.
-        batch_size: positives ranked at once; no more users than that are scored at once.
+        batch_size: positives ranked at once; no more users than that are scored at once.  With
+            very many items they are fewer (:data:`SCORES_AT_ONCE`).
         show_progress: whether to show a progress bar.
 
     Returns:
@@ -182,6 +184,7 @@ def evaluate_full(
     users, positives = phase_targets(sequences, split, phase)
     history_end = split.history_end(phase)
     ranks = np.zeros(len(users), dtype=np.int64)
+    batch_size = min(batch_size, max(1, SCORES_AT_ONCE // sequences.n_items))
     batches = _user_batches(users, history_end, batch_size)
     for batch_users, rows in _progress(batches, show_progress):
         ends = history_end[batch_users]
@@ -217,7 +220,7 @@ def _count_ahead(
     Args:
         scores: ``[B, n_items]``.
         negative: which items are the user's negatives, ``bool [B, n_items]``.
-        owner: row of ``scores`` of each positive, ``int64 [P]``.
+        owner: row of ``scores`` of each positive, rising, each row at least once, ``int64 [P]``.
         items: the positives, ``int64 [P]``.
         chunk: positives compared at once.
 
@@ -229,6 +232,8 @@ def _count_ahead(
     row = torch.from_numpy(owner).to(scores.device)
     own = scores[row, torch.from_numpy(items).to(scores.device)]
     mask = torch.from_numpy(negative).to(scores.device)
+    if len(owner) == len(scores):  # each user has one positive, in the order of the scores
+        return ((scores >= own[:, None]) & mask).sum(dim=1).cpu().numpy(), _to_numpy(own)
     ahead = [
         ((scores[r] >= s[:, None]) & mask[r]).sum(dim=1)
         for r, s in zip(row.split(chunk), own.split(chunk), strict=True)

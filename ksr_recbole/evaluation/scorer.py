@@ -17,6 +17,14 @@ from ksr_recbole.model.sequence_recommender import SequenceRecommender
 PAIRS = 1 << 20
 """Users times items that a model of RecBole scores at a time."""
 
+SCORES_AT_ONCE = 1 << 26
+"""Scores held at a time, 256 MiB, or what a model makes for each score.  With a million items that
+is still 64 users: a product with one of them reads every item vector for two operations on each
+number."""
+
+STATE_NUMBERS_AT_ONCE = 1 << 26
+"""Numbers of the memories that are held at a time: a memory of exact values can be large."""
+
 
 class ModelScorer:
     """Feeds users' histories to a model: one forward pass per user.
@@ -56,12 +64,17 @@ class ModelScorer:
         self, users: np.ndarray, history_end: np.ndarray, candidates: Tensor
     ) -> Tensor:
         """Scores of ``candidates [B, C]`` for each user, ``[B, C]``."""
+        if parts := self._parts(len(users)):
+            scores = [self.score_candidates(users[p], history_end[p], candidates[p]) for p in parts]
+            return torch.cat(scores)
         batch = self.history(users, history_end)
         batch.update(Interaction({CANDIDATES: candidates.to(self._device)}))
         return self._model.score_candidates(batch)
 
     def score_all(self, users: np.ndarray, history_end: np.ndarray) -> Tensor:
         """Scores of every item id including padding, ``[B, n_items]``."""
+        if parts := self._parts(len(users), self._sequences.n_items):
+            return torch.cat([self.score_all(users[p], history_end[p]) for p in parts])
         model, batch = self._model, self.history(users, history_end)
         if not _predicts_by_vectors(model):
             return model.full_sort_predict(batch)
@@ -69,6 +82,17 @@ class ModelScorer:
             self._vectors = model.item_vectors()
         read = model.read_last(batch[self._user], batch[self._items], batch[self._length])
         return model.all_scores(read, self._vectors)
+
+    def _parts(self, n_users: int, n_items: int = 0) -> list[slice]:
+        """Parts of users whose memories can be held at a time; none if all of them can."""
+        if not isinstance(self._model, SequenceRecommender):
+            return []
+        memory = self._model.initial_state(1).values
+        most = STATE_NUMBERS_AT_ONCE // max(1, memory.numel())
+        if n_items and not self._model.INNER_PRODUCT:  # scores of each slot are made
+            most = min(most, SCORES_AT_ONCE // (n_items * max(1, memory.shape[1])))
+        most = max(1, most)
+        return [slice(k, k + most) for k in range(0, n_users, most)] if n_users > most else []
 
 
 def _predicts_by_vectors(model: Any) -> bool:

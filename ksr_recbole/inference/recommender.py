@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.scorer import PAIRS
+from ksr_recbole.evaluation.scorer import PAIRS, SCORES_AT_ONCE, STATE_NUMBERS_AT_ONCE
 from ksr_recbole.explanation.explain import Asked, check_numbers, explanation, with_memory
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation
@@ -29,14 +29,6 @@ from ksr_recbole.model.sequence_recommender import SequenceState
 
 USERS_AT_ONCE = 1024
 """Queries of a batch that are read in one forward pass, so that memory stays bounded."""
-
-SCORES_AT_ONCE = 1 << 26
-"""Inner products held at a time, 256 MiB.  With a million items that is still 64 users: a product
-with one of them reads every item vector for two operations on each number."""
-
-STATE_NUMBERS_AT_ONCE = 1 << 26
-"""Numbers of the memories that are held at a time: a memory of exact values can be large."""
-
 
 _OF_A_LINK = 200
 """Bytes of a link of :class:`Seen` besides its items, about."""

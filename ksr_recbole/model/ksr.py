@@ -218,8 +218,9 @@ class KSR(GRU, WithGraph):
             state: what was remembered before, or ``None`` at the beginning.
 
         Returns:
-            User preference :math:`p_t = h_t \\oplus m_t` after each step, ``[B, T, H + E]``,
-            zero on padding, and the state after each row's last item.
+            User preference :math:`p_t = h_t \\oplus m_t` after each step, ``[B, T, H + E]``
+            (with an exact memory :math:`h_t` alone, ``[B, T, H]``), zero on padding, and the state
+            after each row's last item.
         """
         packing = Packing.of((item_seq > 0).sum(1))
         state = (state or self.initial_state(len(item_seq))).to_lanes(packing)
@@ -229,7 +230,8 @@ class KSR(GRU, WithGraph):
     def preferences(
         self, items: Tensor, packing: Packing, state: SequenceState
     ) -> tuple[Tensor, SequenceState]:
-        """:meth:`forward` on packed ``items [P]``, by lane: preferences ``[P, H + E]``."""
+        """:meth:`forward` on packed ``items [P]``, by lane: preferences ``[P, H + E]``, with an
+        exact memory ``[P, H]``."""
         hidden_states, hidden = self._run_gru(items, packing, state)  # Eq. 1
         preference, values = self.memory.preferences(
             hidden_states, items, state.values, packing.widths
@@ -257,7 +259,8 @@ class KSR(GRU, WithGraph):
         return state._replace(values=self.memory.write_all(items, state.values, packing.widths))
 
     def last_preference(self, state: SequenceState) -> Tensor:
-        """:math:`p_t` in a state, ``[B, H + E]``: one read a row."""
+        """:math:`p_t` in a state, ``[B, H + E]``: one read a row.  With an exact memory
+        :math:`h_t` alone, ``[B, H]``."""
         return self.memory.preference(state.hidden[-1], state.values)
 
     def initial_state(self, n_users: int) -> SequenceState:

@@ -162,7 +162,8 @@ class RUMItem(RUM):
         """The latest items of each row; see the base class."""
         columns = lengths[:, None] - self.options.memory_slots
         columns = columns + torch.arange(self.options.memory_slots, device=lengths.device)
-        latest = item_seq.gather(1, columns.clamp(min=0)) * (columns >= 0)
+        # Padding in front is what a slot before the first item holds.
+        latest = F.pad(item_seq, (1, 0)).gather(1, (columns + 1).clamp(min=0))
         return Read(self.user_embedding(users), latest)
 
     def scores(self, read: Read, items: Tensor) -> Tensor:

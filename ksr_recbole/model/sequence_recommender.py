@@ -38,7 +38,8 @@ class SequenceState(NamedTuple):
 
     Attributes:
         hidden: GRU states, ``[num_layers, B, H]``; ``[0, B, 0]`` in a model without a GRU.
-        values: the memory, ``[B, ...]``: KSR's and RUM's value matrices ``[B, A, E]``.
+        values: the memory, ``[B, ...]``: KSR's and RUM_F's value matrices ``[B, A, E]``, the
+            slots of an exact memory ``[B, S, V]``, the items in RUM_I's slots ``int64 [B, K]``.
     """
 
     hidden: Tensor

@@ -40,6 +40,8 @@ def run_gru(
         States of the last layer after each step, ``[P, H]``, packed, and of all layers after
         each lane's last step, ``[num_layers, B, H]``.
     """
+    if not packing.widths:  # no sequence has a step
+        return inputs.new_zeros(0, gru.hidden_size), hidden
     running = packing.widths[0]
     before, idle = hidden[:, :running].contiguous(), hidden[:, running:]
     if inputs.device.type == "cpu":
@@ -152,7 +154,7 @@ class _Layer(torch.autograd.Function):
 def _rows_before(widths: list[int]) -> Tensor:
     """Row of ``states`` that each packed row started from: its lane's, one step earlier."""
     counts = torch.tensor([widths[0], *widths[:-1]])
-    shifts = torch.repeat_interleave(counts, torch.tensor(widths))
+    shifts = torch.repeat_interleave(counts, torch.tensor(widths), output_size=sum(widths))
     return torch.arange(len(shifts)) + widths[0] - shifts
 
 

@@ -50,7 +50,8 @@ class Packing:
         if bool((lengths[1:] > lengths[:-1]).any()):
             order = torch.argsort(lengths, descending=True, stable=True)
             lengths = lengths[order]
-        running = lengths[None, :] > torch.arange(int(lengths[0]))[:, None]  # [T, B]
+        longest = int(lengths[0]) if len(lengths) else 0
+        running = lengths[None, :] > torch.arange(longest)[:, None]  # [T, B]
         steps, lanes = running.nonzero(as_tuple=True)
         widths = running.sum(1)
         begins = torch.cumsum(widths, 0) - widths
