@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ksr_recbole.comparison import cli, packed
+from ksr_recbole.comparison import cli, packed, store
 from ksr_recbole.comparison.moving_cells import pack
 from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.errors import DamagedFileError, UserError
@@ -162,3 +162,12 @@ def test_other_options_are_refused_with_pack(tmp_path, capsys):
         assert "--pack takes" in capsys.readouterr().err
     assert cli.main(["--pack", "--dataset=toy", f"--results_dir={tmp_path}"]) == 2
     assert "no finished cells" in capsys.readouterr().err
+
+
+def test_the_largest_ranks_that_a_cell_may_have_are_packed_without_loss() -> None:
+    most = store._MOST_RANKED - 1
+    users = np.zeros(4, np.int64)
+    base, ranks = np.array([1, most, 2, most - 1]), np.array([most, 1, most - 1, 2])
+    for one, other in ((base, ranks), (ranks, base)):
+        packed_ranks = packed._less_than(one, users, other)
+        assert packed._more_than(one, users, packed_ranks).tolist() == other.tolist()

@@ -163,8 +163,8 @@ _SHAPE = {
 }
 """What is read of a cell's JSON file."""
 
-_MOST_RANKED = 1 << 32
-"""More than the users and items of any dataset."""
+_MOST_RANKED = 1 << 30
+"""More than the users and items of any dataset; differences of more could not be packed."""
 
 _SAME = 1e-9
 """Largest difference between a metric and the one of the ranks that counts as rounding."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -66,7 +66,8 @@ class Table:
 
 def table_of(summary: Summary, dataset: str) -> Table:
     """The table of one task and mode."""
-    lines = [_line(row, summary) for row in summary.rows]
+    highest = _highest(summary)
+    lines = [_line(row, summary, highest) for row in summary.rows]
     groups = [row.setting.group for row in summary.rows]
     ruled = with_rules(lines, groups)
     if summary.improvement:
@@ -86,11 +87,10 @@ def with_rules(lines: Sequence[Line], groups: Sequence[str]) -> list[Line]:
     return [replace(line, rule_above=above) for line, above in zip(lines, parted, strict=True)]
 
 
-def _line(row: Row, summary: Summary) -> Line:
+def _line(row: Row, summary: Summary, highest: Mapping[str, float]) -> Line:
     if row.error is not None:
         return Line(row.setting.label, error=row.error)
     tests = summary.comparisons.get(row.setting.label, {})
-    highest = _highest(summary)
     cells = []
     for name, values in row.values(summary.mode).items():
         mean = float(np.mean(values))
@@ -101,7 +101,8 @@ def _line(row: Row, summary: Summary) -> Line:
 
 def _highest(summary: Summary) -> dict[str, float]:
     means = [row.values(summary.mode) for row in summary.rows if row.error is None]
-    return {name: max(float(np.mean(each[name])) for each in means) for name in means[0]}
+    names = means[0] if means else ()
+    return {name: max(float(np.mean(each[name])) for each in means) for name in names}
 
 
 def _notes(summary: Summary) -> list[str]:
