@@ -11,6 +11,7 @@ import pytest
 
 from dataset_atomic.cli import main
 from ksr_recbole.config import Config
+from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.dataloader import data_preparation
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.dataset.recbole_views import load_views
@@ -18,6 +19,7 @@ from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from ksr_recbole.quick_start.prepare import find_vectors, make_trainer
 from tests.toy import toy_values, write_toy
 
 PARTS = ["learn", "choose", "judge"]
@@ -366,6 +368,32 @@ def test_items_of_a_catalogue_filter_their_interactions(folder):
     assert {int(i[1:]) for items in sequences_of(dataset).values() for i in items} <= {*range(31)}
 
 
+@pytest.mark.parametrize("filtering", [True, False])
+def test_a_catalogue_s_column_that_leaves_out_no_interaction_is_said(folder, caplog, filtering):
+    rows = [["item_id:token", "year:float"], *([f"i{k}", str(k)] for k in range(1, 61))]
+    write_rows(folder, rows, "item")
+    values = {"val_interval": {"year": "[0,30]"}, "filter_inter_by_user_or_item": filtering}
+    dataset_of(folder, **values)
+    told = "val_interval.year leaves out no interaction with filter_inter_by_user_or_item False"
+    assert (told in caplog.text) == (not filtering)
+
+
+def test_a_closed_interval_on_the_command_line_is_no_list(folder):
+    header, *rows = rows_of(folder)
+    kinds = [*header, "rating:float", "kind:token"]
+    write_rows(folder, [kinds, *([*row, str(n % 5), str(n % 3)] for n, row in enumerate(rows))])
+    for word, wanted in (("[3,4]", 3), ("(2,4]", 3), ("[3,inf)", 3), ("(0,3]", 1)):
+        given = literals({"val_interval.rating": word})
+        most = 4 if wanted == 3 else 3
+        found = dataset_of(folder, "GRU", **given).table1().interactions
+        assert found == sum(wanted <= n % 5 <= most for n in range(len(rows)))
+    for word in ("[1,2]", "['1','2']", "['1']"):
+        given = literals({"val_interval.kind": word})
+        found = dataset_of(folder, "GRU", **given).table1().interactions
+        left = {1, 2} if "2" in word else {1}
+        assert found == sum(n % 3 in left for n in range(len(rows)))
+
+
 @pytest.mark.parametrize("model", ["KSR-paper", "GRU", "CFKG", "ItemKNN"])
 def test_a_catalogue_that_load_col_does_not_name_is_not_read(folder, model):
     (folder / "toy" / "toy.item").write_text("of another program")
@@ -432,6 +460,7 @@ def test_times_may_be_tokens_for_recboles_own_models(folder):
         ({"val_interval": {"stars": "[3,inf)"}}, "names the column stars, which is in no file"),
         ({"val_interval": {"user_id": "[3,inf)"}}, "val_interval.user_id is .* a list of tokens"),
         ({"val_interval": {"timestamp": ["5"]}}, "val_interval.timestamp is .* an interval"),
+        ({"val_interval": {"entity_id": ["e1"]}}, "entity_id, which is in none of the files whose"),
         ({"user_inter_num_interval": "[999,inf)"}, "No interaction of toy .*user_inter_num_inter"),
         ({"entity_kg_num_interval": "[999,inf)"}, "entity_kg_num_interval"),
     ],
@@ -776,3 +805,48 @@ def test_recboles_gru4reckg_takes_the_vectors(folder):
     row = dataset.field2token_id["ent_id"]["e7"]
     assert weights[row] == pytest.approx([float(x) for x in rows["e7"].split()])
     assert dataset.item_num - 1 == 39
+
+
+# What is no data for these models ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [None, "paper"])
+def test_histories_in_rows_are_the_first_thing_said(folder, protocol):
+    """RecBole's benchmark files have no time, which is not what is wrong with them here."""
+    for part in ("train", "valid", "test"):
+        lines = ["user_id:token\titem_id_list:token_seq\titem_id:token", "u1\ti1 i2\ti3"]
+        (folder / "toy" / f"toy.{part}.inter").write_text("\n".join(lines) + "\n")
+    given = {"benchmark_filename": ["train", "valid", "test"]}
+    given |= {"protocol": protocol} if protocol else {}
+    config = config_of(folder, "SASRec" if protocol else "GRU", **given)
+    with pytest.raises(UserError, match="has the column item_id_list, a history in") as caught:
+        prepare_atomic_files(config)
+    assert ("leave out --protocol=paper" in str(caught.value)) == (protocol == "paper")
+    assert ("such as --model=GRU4Rec" in str(caught.value)) == (protocol is None)
+
+
+def test_a_phase_is_no_loader_and_training_data_are_no_phase(folder):
+    config = config_of(folder, "GRU")
+    dataset = load_dataset(config)
+    train, valid, _ = data_preparation(config, dataset)
+    with pytest.raises(UserError, match="validation and test have no batches"):
+        next(iter(valid))
+    find_vectors(config, dataset)
+    with pytest.raises(UserError, match="evaluate was given a SequenceTrainLoader; it takes"):
+        make_trainer(config, dataset).evaluate(train)
+
+
+@pytest.mark.parametrize("model", ["BPR", "GRU"])
+def test_another_split_is_refused_with_the_model_s_name(folder, model):
+    with pytest.raises(UserError, match=f"protocol, in which {model} runs here, they are"):
+        dataset_of(folder, model, eval_args={"split": {"RS": [8, 1, 1]}, "order": "RO"})
+
+
+def test_default_columns_of_recboles_models_have_the_user_s_names(folder):
+    names = {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "TIME_FIELD": "t"}
+    names |= {"eval_args": {"mode": "full"}}
+    config = Config("SASRec", "toy", None, toy_values(folder, **names))
+    assert sorted(config["load_col"]["inter"]) == ["i", "t", "u"]
+    given = {"inter": ["user_id", "item_id"]}
+    config = Config("SASRec", "toy", None, toy_values(folder, load_col=given, **names))
+    assert config["load_col"] == given

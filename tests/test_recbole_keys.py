@@ -21,7 +21,7 @@ from ksr_recbole.paths import CHECKOUT, source_of
 from ksr_recbole.quick_start import recbole_models, restore, run
 from ksr_recbole.quick_start.recbole_models import is_usable
 from ksr_recbole.registry import GROUPS, group_of
-from tests.toy import toy_run, toy_values
+from tests.toy import toy_run, toy_values, write_toy
 
 RECBOLE = source_of("recbole").parent
 CONFIGS = {
@@ -291,6 +291,45 @@ def test_vectors_that_a_model_does_not_read_are_said(toy_folder):
     remarks = Config("GRU", "toy", None, values).remarks()
     (said,) = [remark for remark in remarks if "preload_weight" in remark]
     assert "preload_weight has no effect on GRU" in said
+
+
+VECTORS = {"preload_weight": {"ent_id": "ent_emb"}, "additional_feat_suffix": ["ent"]}
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        ("KSR", {"additional_feat_suffix": ["ent"]}, "has no effect without preload_weight"),
+        ("KSR", {"alias_of_entity_id": ["x"]}, "says which ids a file of vectors holds"),
+        ("GRU", {"alias_of_item_id": ["x"]}, "says which ids a file of vectors holds"),
+        ("GRU", {"alias_of_relation_id": ["x"], **VECTORS}, "says which ids a file of vectors"),
+        ("KSR", {"alias_of_item_id": ["x"], "pretrain_path": "x"}, None),
+        ("KSR", {"alias_of_entity_id": ["x"], **VECTORS}, None),
+        ("GRU", {"session_length": 100}, "only the task next-session has sessions"),
+        ("GRU", {"session_length": 100, "task": "next-session"}, None),
+        ("GRU", {"kg_reverse_r": True}, None),
+        ("GRU", {"relation_kg_num_interval": "[3,inf)"}, None),
+    ],
+)
+def test_files_of_vectors_and_sessions_that_are_not_read_are_said(toy_folder, model, given, told):
+    values = {"data_path": str(toy_folder), "gpu_id": "", **given}
+    said = [s for s in Config(model, "toy", None, values).remarks() if next(iter(given)) in s]
+    assert (told in said[0] and len(said) == 1) if told else not said
+
+
+def test_keys_of_a_graph_that_is_not_there_are_said(tmp_path):
+    write_toy(tmp_path)
+    given = {
+        "kg_reverse_r": True, "relation_kg_num_interval": "[3,inf)", "HEAD_ENTITY_ID_FIELD": "h",
+        "entity_kg_num_interval": "[3,inf)", "ENTITY_ID_FIELD": "e",
+    }  # fmt: skip
+    values = {"data_path": str(tmp_path), "gpu_id": "", **given}
+    assert Config("GRU", "toy", None, values).remarks() == []
+    for suffix in ("kg", "link"):
+        (tmp_path / "toy" / f"toy.{suffix}").unlink()
+    remarks = Config("GRU", "toy", None, values).remarks()
+    told = "has no effect: there is no knowledge graph (toy.kg and toy.link)."
+    assert sorted(remarks) == sorted(f"Config key {key} {told}" for key in given)
 
 
 def test_filters_next_to_the_users_own_files_are_said(toy_folder):

@@ -319,6 +319,18 @@ def test_an_unknown_key_is_kept_with_a_warning(registered, caplog):
     assert [remark for remark in config.remarks() if "gama" in remark] == []
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("--leraning_rate=1", "did you mean learning_rate?"),
+     ("--eval_setting=TO_LS,full", "is of an earlier RecBole"),
+     ("--min_user_inter_num=5", "is of an earlier RecBole")],
+)  # fmt: skip
+def test_an_unknown_word_of_a_command_has_its_warning(registered, caplog, monkeypatch, word, told):
+    monkeypatch.setattr(sys, "argv", ["script.py", word])
+    config = RecBoleConfig("GRU", "toy")
+    assert told in caplog.text and config.remarks() == []
+
+
 @pytest.mark.parametrize("key", ["group_by_user", "leraning_rate"])
 def test_a_key_that_nothing_reads_has_one_warning(registered, caplog, key):
     """Where it stands is no matter; one of another model is known and has its remark."""

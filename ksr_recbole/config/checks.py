@@ -215,7 +215,7 @@ def split(key: str, value: Any) -> Any:
 
 
 def interval_or_tokens(key: str, value: Any) -> Any:
-    """What a column may hold: intervals of numbers, or a list of tokens; as text or a list."""
+    """What a column may hold: intervals of numbers, as text, or a list of tokens, as a list."""
     if isinstance(value, list | tuple) and all(isinstance(each, str | int) for each in value):
         return list(value)
     return intervals(key, value)

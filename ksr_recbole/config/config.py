@@ -282,7 +282,7 @@ class Config(RecBoleConfig):
         if sequential and registry.under_protocol(self.model):
             final["repeatable"] = True  # RecBole refuses False, which means nothing here
         check_fields(final)
-        if self.under_protocol and "load_col" not in self.external_config_dict:
+        if final["load_col"] and "load_col" not in self.external_config_dict:
             final["load_col"] = _default_columns(final)
         return final
 
@@ -390,6 +390,8 @@ def _default_columns(final: dict[str, Any]) -> dict[str, Any]:
     names = Layout.from_values(final).renamed()
     loaded = {
         suffix: [names.get(column, column) for column in columns]
+        if isinstance(columns, list)
+        else columns
         for suffix, columns in final["load_col"].items()
     }
     return {**loaded, **dict.fromkeys(final.get("unload_col") or (), "*")}

@@ -93,11 +93,12 @@ def parse_metrics(names: Sequence[str] | str) -> list[str]:
     Raises:
         UserError: a name is unknown.
     """
-    parsed = [str(name).lower() for name in ([names] if isinstance(names, str) else names)]
+    given = names.split(",") if isinstance(names, str) else names
+    parsed = [str(name).strip().lower() for name in given]
     for name in parsed:
         if name not in METRICS:
             raise UserError(
-                f"metrics: '{name}' is not a ranking metric known here"
+                f"metrics: '{shown(name)}' is not a ranking metric known here"
                 f"{choose_from(name, METRICS, 'the metrics are')}"
             )
     return list(dict.fromkeys(parsed))

@@ -34,6 +34,17 @@ _KEYS_OF_SEVERAL_PROCESSES = ("ip", "port", "group_offset")
 _OF_OUR_RUN = ("results_dir", "pretrain_path", "pretrain_export_path")
 _PRETRAINING_OF = {"kge_": "of a knowledge graph", "bpr_": "of BPR"}
 
+_OF_THE_TASK = {"session_length": "only the task next-session has sessions"}
+
+_GRAPHS = ("kg", "link")
+_OF_A_GRAPH = (
+    *("kg_reverse_r", "entity_kg_num_interval", "relation_kg_num_interval"),
+    *("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD"),
+)
+"""Keys that say how a knowledge graph is read."""
+
+_ALIASES = ("alias_of_entity_id", "alias_of_relation_id", "alias_of_item_id")
+
 _OF_GBCE = "gbce_calibration"
 _OF_SAMPLES = {**dict.fromkeys(SampleOptions.checks(), SHARED_SAMPLE), _OF_GBCE: ("gBCE",)}
 """By key, the losses that read it."""
@@ -48,7 +59,8 @@ def remarks(config: Any) -> list[str]:
     model, given = config.model, config.external_config_dict
     said = []
     for key in sorted(_of_others(config)):
-        said.append(f"Config key {shown(key)} has no effect on {model}: it is no option of it.")
+        reason = _OF_THE_TASK.get(key, "it is no option of it")
+        said.append(f"Config key {shown(key)} has no effect on {model}: {reason}.")
     ours = model in registry.own_models()
     said += decisions.remarks(model, given, _honoured_in(config), sequential=ours)
     if (
@@ -71,10 +83,14 @@ def remarks(config: Any) -> list[str]:
 def _of_others(config: Any) -> Set[str]:
     """Given keys that this run's model does not have.
 
-    Only RecBole's own functions take unknown keys.  Of those in files and dicts
+    Only RecBole's own functions take unknown keys, of which
     :mod:`ksr_recbole.plugin.configuration` has warned already.
     """
-    warned = {**config.file_config_dict, **config.variable_config_dict}
+    warned = {
+        **config.file_config_dict,
+        **config.variable_config_dict,
+        **config.cmd_config_dict,
+    }
     said = {key for key in warned if not is_known(key)}
     return (
         config.external_config_dict.keys()
@@ -123,11 +139,24 @@ def _on_data(config: Any) -> Iterator[str]:
             "Config keys eval_args.split and eval_args.order have no effect with "
             "benchmark_filename: its files are the split."
         )
-    if given.get("preload_weight") and not (config["kb_input"] or config["kb_score"]):
+    reads_vectors = config["kb_input"] or config["kb_score"]
+    if given.get("preload_weight") and not reads_vectors:
         yield (
             f"Config key preload_weight has no effect on {config.model}: it reads no vectors of a "
             "knowledge graph."
         )
+    if given.get("additional_feat_suffix") and not given.get("preload_weight"):
+        yield (
+            "Config key additional_feat_suffix has no effect without preload_weight, which names "
+            "the columns of ids and of vectors, such as {ent_id: ent_emb}."
+        )
+    if not reads_vectors or not (given.get("preload_weight") or given.get("pretrain_path")):
+        for key in _ALIASES:
+            if given.get(key):
+                yield (
+                    f"Config key {key} has no effect on {config.model} here: it says which ids a "
+                    "file of vectors holds, and none is read (preload_weight, pretrain_path)."
+                )
 
 
 def _on_the_loss(config: Any) -> Iterator[str]:
@@ -207,6 +236,13 @@ def _on_files(config: Any) -> Iterator[str]:
     def named(suffix: str) -> Path:
         return atomic_path(folder, config["dataset"], suffix)
 
+    if config.under_protocol and folder.is_dir() and not any(named(s).exists() for s in _GRAPHS):
+        for key in _OF_A_GRAPH:
+            if config.external_config_dict.get(key):
+                yield (
+                    f"Config key {key} has no effect: there is no knowledge graph "
+                    f"({named('kg').name} and {named('link').name})."
+                )
     for key in ("load_col", "unload_col", "unused_col"):
         for suffix in config.external_config_dict.get(key) or ():
             if suffix not in read:

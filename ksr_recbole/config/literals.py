@@ -47,8 +47,14 @@ def literal(word: str, longest: int = _LONGEST) -> Any:
             warnings.simplefilter("ignore")  # the parser's, on such words as '\d'
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return word
+        return _words_in_brackets(text) or word
     return value if is_plain(value) else word
+
+
+def _words_in_brackets(text: str) -> list[str]:
+    """The words of a list from which a shell has taken the quotes, ``[Recall,MRR]``."""
+    found = re.fullmatch(r"\[\s*([A-Za-z_][\w.+-]*(?:\s*,\s*[A-Za-z_][\w.+-]*)*)\s*\]", text)
+    return re.split(r"\s*,\s*", found[1]) if found else []
 
 
 def text_of(key: str, word: str) -> Any:
@@ -73,9 +79,19 @@ def literals(words: Mapping[str, Any], texts: Collection[str] = ()) -> dict[str,
     return {
         key: value
         if not isinstance(value, str)
-        else (text_of(key, value) if key in texts else literal(value))
+        else (text_of(key, value) if key in texts or _is_interval(key, value) else literal(value))
         for key, value in words.items()
     }
+
+
+def _is_interval(key: str, word: str) -> bool:
+    """Whether a word is an interval of ``val_interval.COLUMN``; ``[3,5]`` looks like a list too."""
+    if not key.startswith("val_interval."):
+        return False
+    try:
+        return bool(intervals(word))
+    except ValueError:
+        return False
 
 
 def is_plain(value: Any, depth: int = 20) -> bool:

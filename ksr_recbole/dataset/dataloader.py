@@ -371,6 +371,18 @@ class SequenceEvalData:
         self.mode: str = config["eval_args"]["mode"][phase]
         self.uid2history_item = SeenItems(dataset, phase)
 
+    def __iter__(self) -> Iterator[Any]:
+        """Refuses: a phase is ranked as a whole, and is no loader of batches.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "The data of validation and test have no batches: the trainer ranks a phase as a "
+            "whole. Use trainer.evaluate(data), or data.dataset.sequences and data.dataset.split "
+            "for the interactions themselves."
+        )
+
     def __len__(self) -> int:
         start, end = self._dataset.split.target_range(self.phase, self._dataset.sequences)
         return int(np.count_nonzero(end > start))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from recbole.utils import FeatureType
 
 from dataset_atomic.layout import Layout
+from ksr_recbole.config.literals import literal
 from ksr_recbole.dataset.tokens import joint_codes, n_distinct
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.text import counted
@@ -203,7 +205,15 @@ class WithFunnel:
                 f"Config key val_interval names the column {shown(field)}, which is in no file of "
                 f"{self.dataset_name} that is read; correct the name, or take it away."
             )
+        filtered = [name for name in self.feat_name_list if field in getattr(self, name)]
+        if not filtered:
+            raise UserError(
+                f"Config key val_interval names the column {shown(field)}, which is in none of the "
+                "files whose rows it filters (.inter, .user, .item and .kg); take it away."
+            )
         kind = self.field2type[field]
+        if kind == FeatureType.TOKEN and isinstance(wanted, str):
+            wanted = literal(wanted)  # a list that looks like an interval
         if kind not in (FeatureType.FLOAT, FeatureType.TOKEN):
             raise UserError(
                 f"Config key val_interval names the column {shown(field)}, which is of type "
@@ -217,10 +227,14 @@ class WithFunnel:
                 f"Config key val_interval.{shown(field)} is {shown(wanted)}; the column is of type "
                 f"{kind.value}, so it must be {told}."
             )
-        for name in self.feat_name_list:
+        catalogues = {"user_feat", "item_feat"}
+        if catalogues.issuperset(filtered) and not self.config["filter_inter_by_user_or_item"]:
+            getLogger().warning(
+                f"Config key val_interval.{shown(field)} leaves out no interaction with "
+                "filter_inter_by_user_or_item False: it is a column of users or items."
+            )
+        for name in filtered:
             feat = getattr(self, name)
-            if field not in feat:
-                continue
             if kind == FeatureType.FLOAT:
                 bounds = self._parse_intervals_str(wanted)
                 kept = self._within_intervals(feat[field].to_numpy(), bounds)

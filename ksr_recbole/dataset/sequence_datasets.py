@@ -94,24 +94,8 @@ class WithSequences(_Dataset):
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         if self.benchmark_filename_list is not None:
-            self._check_single_interactions(Path(dataset_path), token)
+            check_single_interactions(self.config, Path(dataset_path), token)
         super()._load_inter_feat(token, dataset_path)
-
-    def _check_single_interactions(self, folder: Path, name: str) -> None:
-        """Refuse given files with a history in every row, as RecBole's sequential models read.
-
-        Raises:
-            UserError: naming the first of them.
-        """
-        layout = Layout.of(self.config)
-        histories = layout.item + self.config["LIST_SUFFIX"]
-        for path in layout.inter_paths(folder, name):
-            if histories in columns_of(path, layout):
-                raise UserError(
-                    f"{path} has the column {shown(histories)}, a history in every row; give "
-                    "every interaction a row of its own, or run a model of RecBole as in RecBole "
-                    "(without --protocol=paper)."
-                )
 
     def _load_additional_feat(self, token: str, dataset_path: str) -> None:
         """Nothing: vectors are read when they are wanted, and decide no ids."""
@@ -291,7 +275,9 @@ class WithSequences(_Dataset):
         if given["split"] != {"LS": "valid_and_test"} or given["order"] != "TO":
             raise UserError(
                 f"Config key eval_args has split {given['split']} and order {given['order']}; "
-                "sequence models need split {'LS': 'valid_and_test'} and order 'TO'."
+                f"under the paper's protocol, in which {self.config['model']} runs here, they are "
+                "{'LS': 'valid_and_test'} and 'TO', so leave them out (benchmark_filename gives "
+                "another split)."
             )
         if self.config["task"] != "next-session":
             return leave_one_out(self.sequences)
@@ -351,6 +337,25 @@ def _mean_count(ids: Any) -> float:
     """How often an id occurs, on average over those that do."""
     counts = np.bincount(np.asarray(ids))
     return float(np.mean(counts[counts > 0]))
+
+
+def check_single_interactions(config: Any, folder: Path, name: str) -> None:
+    """Refuse given files with a history in every row, as RecBole's sequential models read.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    layout = Layout.of(config)
+    histories = layout.item + config["LIST_SUFFIX"]
+    for path in layout.inter_paths(folder, name):
+        if histories in columns_of(path, layout):
+            otherwise = "run a model of RecBole that reads it, such as --model=GRU4Rec"
+            if config["protocol"] == "paper":
+                otherwise = "leave out --protocol=paper"
+            raise UserError(
+                f"{path} has the column {shown(histories)}, a history in every row; give every "
+                f"interaction a row of its own, or {otherwise}."
+            )
 
 
 def _n_distinct(*columns: np.ndarray) -> int:

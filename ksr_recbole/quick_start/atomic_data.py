@@ -24,6 +24,7 @@ from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache
 from ksr_recbole.choices import choose_from
 from ksr_recbole.config import option
+from ksr_recbole.dataset.sequence_datasets import check_single_interactions
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import remove_leftovers
@@ -57,7 +58,12 @@ def prepare_atomic_files(config: Any) -> str:
         _make(config, name, folder, own)
     if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
-    row = _described(config, folder, layout)
+    try:
+        row = _described(config, folder, layout)
+    except UserError:
+        if config["benchmark_filename"]:  # then a missing column may have another reason
+            check_single_interactions(config, folder, name)
+        raise
     _say_graph(row, folder, layout)
     return row.line()
 

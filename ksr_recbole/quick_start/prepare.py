@@ -124,8 +124,9 @@ def say_repeats(dataset: WithSequences) -> None:
     """Say how many interactions there are more than once."""
     if repeats := n_repeats(dataset.sequences):
         getLogger().info(
-            f"{counted(repeats, 'interaction')} repeat an earlier one of the same user, item and "
-            "time. They are used; --rm_dup_inter=first keeps one of each user and item."
+            f"{counted(repeats, 'interaction repeats', 'interactions repeat')} an earlier one of "
+            "the same user, item and time, and is used as any other; --rm_dup_inter=first keeps "
+            "one of each user and item."
         )
 
 

@@ -346,6 +346,15 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     }
 
 
+_OF_DATA_AND_EVALUATION = frozenset(
+    key
+    for key in FOR_ALL
+    if key.endswith("_FIELD")
+    or key in ("eval_args", "metrics", "valid_metric", "topk", "load_col", "unload_col")
+)
+"""Keys of every run on which a model of RecBole may stop too."""
+
+
 @contextmanager
 def _options_named(config: Config) -> Iterator[None]:
     """Where a model of RecBole stops, on the data or on options that no one checks.
@@ -358,7 +367,7 @@ def _options_named(config: Config) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # an option may be the path of a file with any content
-        ours = {*FOR_ALL, *PretrainingOptions.checks(), "model"}
+        ours = {*FOR_ALL, *PretrainingOptions.checks(), "model"} - _OF_DATA_AND_EVALUATION
         given = sorted(config.external_config_dict.keys() - ours)
         told = shown(f"{type(error).__name__}: {error}", 200)
         if not given:

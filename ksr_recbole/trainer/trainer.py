@@ -235,10 +235,16 @@ class ProtocolTrainer(Trainer):
         """Metrics of ``eval_data`` in its mode, unrounded; ``None`` without data.
 
         Raises:
-            UserError: the checkpoint is damaged, a metric is unknown or a score is NaN.
+            UserError: the data are not of a phase that is evaluated, the checkpoint is damaged, a
+                metric is unknown or a score is NaN.
         """
         if not eval_data:
             return None
+        if not isinstance(eval_data, SequenceEvalData):
+            raise UserError(
+                f"evaluate was given a {type(eval_data).__name__}; it takes the data of validation "
+                "or test, the second and third of data_preparation."
+            )
         if load_best_model:
             self.load_best(model_file or self.saved_model_file)
         result = self.rank(eval_data, eval_data.mode, show_progress)
