@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from ksr_recbole import digests
-from ksr_recbole.errors import DamagedFileError, reason_of
+from ksr_recbole.errors import DamagedFileError, UserError, reason_of
 from ksr_recbole.files import check_regular, replacing
 
 logger = getLogger(__name__)
@@ -144,6 +144,27 @@ class ArrayCache:
         write_arrays(path, key, arrays, {"kind": kind, **meta})
         self.partial_path(kind, key).unlink(missing_ok=True)
         return path
+
+
+def keep(
+    cache: ArrayCache, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Any
+) -> None:
+    """:meth:`ArrayCache.save` of what can be made again soon: that it cannot be kept is a warning.
+
+    Args:
+        cache: where to keep it.
+        kind: as in :meth:`ArrayCache.load`.
+        key: as in :meth:`ArrayCache.load`.
+        arrays: the arrays, by name.
+        meta: as in :meth:`ArrayCache.save`.
+    """
+    try:
+        cache.save(kind, key, arrays, meta)
+    except UserError as error:
+        logger.warning(
+            f"{error} Until then the data are read anew each time; data_cache_dir names another "
+            "folder, or None for none."
+        )
 
 
 def _check_vectors(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]]) -> None:

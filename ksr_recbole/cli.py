@@ -258,7 +258,8 @@ def next_commands(result: Mapping[str, Any], arguments: Sequence[str]) -> list[s
     from ksr_recbole.registry import model_class, own_models
 
     of_it, commands = f"--checkpoint={checkpoint}", []
-    if issubclass(model_class(result["model"]), KSR):
+    read = (result.get("memory_fit") or {}).get("used", True)
+    if issubclass(model_class(result["model"]), KSR) and read:
         commands.append([*command_words("explain"), of_it, f"--user={result['example_user']}"])
     if result["model"] in own_models():
         directory = Path(checkpoint).with_suffix("")

@@ -292,6 +292,7 @@ def test_a_malformed_file_of_names_is_one_sentence(films, tmp_path, suffix, text
         ("http://dbpedia.org/ontology/starring", "starring"),
         ("<http://www.w3.org/2000/01/rdf-schema#seeAlso>", "see also"),
         ("ml:genre", "genre"),
+        ("dbo:star<b>", "star<b>"),
         ("wdt:P57", "P57"),
         ("genre", "genre"),
         ("isLocatedIn", "is located in"),

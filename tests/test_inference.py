@@ -417,6 +417,19 @@ def test_bad_questions_are_one_sentence(rec, toy_folder, tmp_path):
         "state is of another model": lambda: rec.update(foreign, "i1"),
         "device 'gpu7'": lambda: Recommender.load(two, device="gpu7"),
     }
+    cases |= {
+        "queries is None; give a list": lambda: rec.recommend_batch(None),
+        "queries is 5; give a list": lambda: rec.user_vectors(5),
+        "queries is UserState": lambda: rec.recommend_batch(rec.start()),
+        "queries is <generator": lambda: rec.recommend_batch(q for q in ["u1"]),
+        "items is <generator": lambda: rec.explain("u1", items=(i for i in ["i1", "x"])),
+        "items is 5; give a list": lambda: rec.explain("u1", items=5),
+        "exclude_history is 'no'": lambda: rec.recommend("u1", exclude_history="no"),
+        r"There is no user '\\x1b\[31m'": lambda: rec.recommend("\x1b[31m"),
+        "The model directory is None": lambda: Recommender.load(None),
+        "The model directory is b'x'": lambda: Recommender.load(b"x"),
+        "The model directory is ": lambda: Recommender.load("a\0b"),
+    }
     cases |= {f"k is {k}": lambda k=k: rec.recommend("u1", k) for k in (0, -1, 2.5, True)}
     for sentence, question in cases.items():
         with pytest.raises(UserError, match=sentence):

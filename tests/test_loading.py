@@ -283,3 +283,16 @@ def test_a_damaged_description_is_made_again(toy_config, toy_folder, caplog):
     assert prepare_atomic_files(toy_config()) == line
     assert "Making" in caplog.text
     assert prepare_atomic_files(toy_config()) == line
+
+
+def test_data_that_cannot_be_kept_are_read_anew_with_a_warning(
+    toy_folder, toy_config, tmp_path, caplog
+):
+    """Commands that only read a dataset need no folder to write to."""
+    (tmp_path / "file").write_text("")
+    config = toy_config(data_cache_dir=str(tmp_path / "file" / "cache"))
+    prepare_atomic_files(config)
+    found = KGSequenceDataset(config)
+    assert caplog.text.count("data_cache_dir names another folder, or None for none") == 2
+    kept = KGSequenceDataset(toy_config(data_cache_dir=None))
+    assert parts(found.inter_feat) == parts(kept.inter_feat)

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from ksr_recbole import Recommender, save_model
+from ksr_recbole.cli import next_commands
 from ksr_recbole.comparison.cli import main as benchmark
 from ksr_recbole.comparison.store import cell_key
 from ksr_recbole.config.shared import WITHOUT_A_VALUE
@@ -257,6 +258,15 @@ def test_popularity_is_weighed_against_the_scores_that_it_is_added_to(folder, mo
     assert "popularity_weights_of_validation" not in without
     assert without["metrics"][mode]["valid"] == result["metrics"][mode]["valid"]
     assert without["metrics"][mode]["test"] != result["metrics"][mode]["test"]
+
+
+def test_reasons_are_offered_only_where_the_memory_is_read(trained):
+    def offered(result) -> bool:
+        return any(" explain " in line for line in next_commands(result, []))
+
+    unread = {**trained, "memory_fit": {**trained["memory_fit"], "used": False}}
+    assert offered(trained) and not offered(unread)
+    assert any(" export " in line for line in next_commands(unread, []))
 
 
 @pytest.mark.parametrize("more", [{}, {"ema_decay": 0.9}, {"eval_args": {"mode": "full"}}])

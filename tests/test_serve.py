@@ -127,6 +127,9 @@ def test_a_bad_request_is_one_sentence(url, path, body, status, said):
     assert said in detail and "\n" not in detail and "\x1b" not in detail
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 @pytest.mark.parametrize(
     ("headers", "data", "said"),
     [
@@ -134,6 +137,12 @@ def test_a_bad_request_is_one_sentence(url, path, body, status, said):
         ({"Content-Type": "application/json"}, "[1]", "The body: give a JSON object"),
         ({"Content-Type": "application/json"}, "", "The body: give a JSON object"),
         ({"Content-Type": "application/json"}, "{bad", "The body is no JSON: Expecting .* at char"),
+        (JSON, '{"user":"u1","k":1,"user":"u2"}', "The body gives user more than once; give it"),
+        (JSON, '{"items": [{"a": 1, "a": 2}]}', "The body gives a more than once"),
+        (JSON, '{"user": "u1", "k": ' + "1" * 5000 + "}", "The body has a number of too many digi"),
+        (JSON, "[" * 500_000, "The body is nested too deeply"),
+        (JSON, b'{"user": "\xff"}', "The body is not written in UTF-8"),
+        (JSON, '{"\\ud800": 1}', "The body: (?!give a JSON object)"),
     ],
 )
 def test_a_body_that_is_no_json_object_says_what_to_send(url, headers, data, said):
@@ -155,6 +164,53 @@ def test_large_and_broken_bodies_and_other_hosts_are_refused(url):
         assert 400 <= answer.status_code < 500 and "\n" not in answer.json()["detail"]
     assert requests.get(url, headers={"Host": "evil.example"}, timeout=60).status_code == 400
     assert "script-src" in requests.get(url, timeout=60).headers["Content-Security-Policy"]
+
+
+def _half_sent(url: str) -> socket.socket:
+    """A connection that has sent the beginning of a body."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    head = f"POST /recommend HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: 500\r\n\r\n{{".encode())
+    return connection
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(url, monkeypatch):
+    monkeypatch.setattr(app_module, "MOST_SECONDS", 0.2)
+    with _half_sent(url) as connection:
+        answer = connection.recv(4096).decode()
+    assert answer.startswith("HTTP/1.1 408 ") and "did not arrive within 0.2 seconds" in answer
+
+
+def test_the_service_ends_while_a_body_is_waited_for(rec, caplog):
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        make_app(Service(rec)), log_level="warning", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    with _half_sent(f"http://127.0.0.1:{listener.getsockname()[1]}") as connection:
+        time.sleep(0.2)  # until its first part is there
+        server.should_exit = True
+        answer = connection.recv(4096).decode()
+        thread.join(20)
+    assert not thread.is_alive() and answer.startswith("HTTP/1.1 503 ")
+    assert "Traceback" not in caplog.text and cli._SECONDS_TO_END > 0
+
+
+def test_a_model_whose_memory_is_left_unread_recommends_without_reasons(tmp_path):
+    folder = write_toy(tmp_path)
+    rec = Recommender.load(Trained(folder, value_matrix="exact").save(folder / "model"))
+    rec.model.exact.weights.data.zero_()
+    service = Service(rec)
+    assert not service.explains
+    [first, *_] = service.recommend("u1", 3, exclude_history=True, reasons=True)
+    assert (first.item.id, first.score) == rec.recommend("u1", 1)[0] and not first.sentence
+    rec.model.exact.weights.data.fill_(1.0)
+    assert service.explains
 
 
 def test_requests_at_once_lose_nothing(url, rec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,8 @@ def _on_files(config: Any) -> Iterator[str]:
     def named(suffix: str) -> Path:
         return atomic_path(folder, config["dataset"], suffix)
 
-    if config.under_protocol and folder.is_dir() and not any(named(s).exists() for s in _GRAPHS):
+    there = os.path.isdir(folder)  # Path.is_dir raises where a name is too long
+    if config.under_protocol and there and not any(named(s).exists() for s in _GRAPHS):
         for key in _OF_A_GRAPH:
             if config.external_config_dict.get(key):
                 yield (
@@ -248,7 +250,7 @@ def _on_files(config: Any) -> Iterator[str]:
             if suffix not in read:
                 told = choose_from(suffix, read, "the files that are read are")
                 yield f"Config key {key}.{shown(suffix)} has no effect{told}"
-            elif suffix in _OPTIONAL and folder.is_dir() and not named(suffix).exists():
+            elif suffix in _OPTIONAL and there and not named(suffix).exists():
                 yield f"Config key {key}.{suffix} has no effect: there is no {named(suffix).name}."
 
 

@@ -231,13 +231,18 @@ def with_memory(kind: type[Any], name: str) -> type[KSR]:
     return kind
 
 
+def is_read(model: KSR) -> bool:
+    """Whether scores depend on a model's memory: not if an exact one is read with weights of 0."""
+    return model.exact is None or bool(model.exact.weights.any())
+
+
 def _check_read(model: KSR) -> None:
     """Refuse a memory that no score depends on.
 
     Raises:
-        UserError: all weights with which an exact memory is read are 0.
+        UserError: see :func:`is_read`.
     """
-    if model.exact is not None and not model.exact.weights.any():
+    if not is_read(model):
         raise UserError(
             "All weights of this model's memory are 0: it is not trained, or the memory ranked "
             "validation's positives no better and is left unread. So it gives no reasons; train "

@@ -256,7 +256,8 @@ def _qualifier(relation: str) -> str:
 
 
 def _parts(relation: str) -> list[str]:
-    bare = relation.strip("<>").rstrip("/#")
+    whole = relation[1:-1] if relation.startswith("<") and relation.endswith(">") else relation
+    bare = whole.rstrip("/#")
     if "://" in bare:
         host, *path = re.split(r"[/#]+", bare.partition("://")[2])
         return [host, *path[-1:]]

@@ -20,7 +20,7 @@ from safetensors import torch as safe_torch
 from torch import Tensor
 
 from ksr_recbole import digests
-from ksr_recbole.errors import DamagedFileError, UserError
+from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.files import read_regular, replacing_folder
 from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
 from ksr_recbole.one_step import finish_steps
@@ -117,6 +117,13 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
+def _folder_of(directory: object) -> Path:
+    path = os.fspath(directory) if isinstance(directory, os.PathLike) else directory
+    if not isinstance(path, str) or "\0" in path:
+        raise UserError(f"The model directory is {shown(directory)}; give its path, as text.")
+    return Path(path)
+
+
 def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
     """Read a model directory; all that is in it fits together.
 
@@ -124,7 +131,7 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
         UserError: there is none, it is of another format, or a file is missing or altered, or
             holds what a model cannot have.
     """
-    folder = Path(directory)
+    folder = _folder_of(directory)
     finish_steps(Path(os.path.realpath(folder)).parent)  # Path.resolve stops at some links
     try:
         manifest = _read_manifest(folder)

@@ -14,9 +14,15 @@ import torch
 from torch import Tensor
 
 from ksr_recbole.dataset.sequences import ragged_positions
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.scorer import PAIRS, SCORES_AT_ONCE, STATE_NUMBERS_AT_ONCE
-from ksr_recbole.explanation.explain import Asked, check_numbers, explanation, with_memory
+from ksr_recbole.explanation.explain import (
+    Asked,
+    check_numbers,
+    explanation,
+    is_read,
+    with_memory,
+)
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation
 from ksr_recbole.explanation.trace import History, Trace
@@ -154,8 +160,10 @@ class Recommender:
 
     @property
     def can_explain(self) -> bool:
-        """Whether :meth:`explain` has reasons to give: a KSR, saved with names."""
-        return isinstance(self.model, KSR) and self._saved.names is not None
+        """Whether :meth:`explain` has reasons to give: a KSR whose memory is read, saved with
+        names."""
+        named = self._saved.names is not None
+        return named and isinstance(self.model, KSR) and is_read(self.model)
 
     @cached_property
     def _knowledge(self) -> Knowledge:
@@ -216,6 +224,7 @@ class Recommender:
         """
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise UserError(f"k is {k!r}; it must be a positive whole number of items.")
+        _check_switch("exclude_history", exclude_history)
         _check_listed("queries", queries)
         readings = [self._reading(query) for query in queries]
         self._check_something_known(readings)
@@ -286,7 +295,9 @@ class Recommender:
         assert isinstance(self.model, KSR)
         _check_count("steps", steps, 0)
         _check_count("top", top, 1)
-        _check_listed("items", items)
+        _check_switch("exclude_history", exclude_history)
+        if items is not None:
+            _check_listed("items", items)
         state = self.start(user_or_items)
         if items is None:
             found = self.recommend(state, k, exclude_history)
@@ -468,8 +479,8 @@ class Recommender:
             user = self._users.get(query)
             if user is None:
                 raise UserError(
-                    f"There is no user '{query}' among the {len(self._users):,} users the model "
-                    "was saved with; give a list of item tokens for someone new."
+                    f"There is no user {query!r:.200} among the {len(self._users):,} users the "
+                    "model was saved with; give a list of item tokens for someone new."
                 )
             items, start = self._histories.of(user), self._histories.starts[user]
             return _Reading(self._state(user, self._blank, Seen(items)), items[start:])
@@ -527,9 +538,16 @@ def _check_count(name: str, count: object, least: int) -> None:
 
 
 def _check_listed(name: str, given: object) -> None:
-    """Refuse one string, which Python reads as a list of its letters."""
+    """Refuse what is no list: one string, which Python reads as its letters, and what ends."""
     if isinstance(given, str):
         raise UserError(f"{name} is {given!r}; give a list, such as [{given!r}].")
+    if isinstance(given, bytes | UserState) or not isinstance(given, Sequence | np.ndarray):
+        raise UserError(f"{name} is {shown(given)}; give a list.")
+
+
+def _check_switch(name: str, given: object) -> None:
+    if not isinstance(given, bool | np.bool_):
+        raise UserError(f"{name} is {shown(repr(given))}; it must be True or False.")
 
 
 def _part(memory: SequenceState, rows: slice) -> SequenceState:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ksr_recbole.arguments import own_version
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.explanation.page import with_shared
 from ksr_recbole.explanation.parts import Explanation, Item, Recommendation
 from ksr_recbole.serve.service import Forgotten, Service
@@ -22,6 +24,11 @@ from ksr_recbole.text import clean_line
 
 MOST_BYTES = 1 << 20
 """Of a request's body."""
+
+MOST_SECONDS = 30
+"""Until a request's body is there."""
+
+_NO_OBJECT = ("model_attributes_type", "model_type", "dict_type", "missing")
 
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -101,7 +108,10 @@ class Problem(BaseModel):
 
 
 class LimitedBody:
-    """Refuses bodies of more than :data:`MOST_BYTES`, however they are sent."""
+    """Refuses bodies of more than :data:`MOST_BYTES`, however they are sent, or in how long.
+
+    A body that says a thing twice, or that no JSON parser can take, is refused with the reason.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -111,16 +121,23 @@ class LimitedBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if len(body) > MOST_BYTES:
-                told = f"The body has more than {MOST_BYTES:,} bytes; ask in smaller parts."
-                await _problem(413, told)(scope, receive, send)
-                return
-            if message["type"] != "http.request" or not message.get("more_body"):
-                break
+        try:
+            async with asyncio.timeout(MOST_SECONDS):
+                body = await _whole(receive)
+        except TimeoutError:
+            told = f"The body did not arrive within {MOST_SECONDS} seconds; send it at once."
+            await _problem(408, told)(scope, receive, send)
+            return
+        except asyncio.CancelledError:  # the service ends
+            await _problem(503, "The service ends.")(scope, receive, send)
+            return
+        if len(body) > MOST_BYTES:
+            told = f"The body has more than {MOST_BYTES:,} bytes; ask in smaller parts."
+            await _problem(413, told)(scope, receive, send)
+            return
+        if problem := _problem_of_json(body):
+            await _problem(422, problem)(scope, receive, send)
+            return
         sent = False
 
         async def again() -> Message:
@@ -128,9 +145,46 @@ class LimitedBody:
             if sent:
                 return await receive()
             sent = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, again, send)
+
+
+async def _whole(receive: Receive) -> bytes:
+    """The body of a request, or a little more of it than is allowed."""
+    body = bytearray()
+    while len(body) <= MOST_BYTES:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] != "http.request" or not message.get("more_body"):
+            break
+    return bytes(body)
+
+
+def _problem_of_json(body: bytes) -> str | None:
+    """What is wrong with a body that a parser of JSON would take, or of which it says nothing."""
+    try:
+        json.loads(body, object_pairs_hook=_each_once)
+    except UserError as error:
+        return str(error)
+    except UnicodeDecodeError:
+        return "The body is not written in UTF-8."
+    except RecursionError:
+        return "The body is nested too deeply."
+    except json.JSONDecodeError:  # FastAPI says where
+        return None
+    except ValueError:
+        return "The body has a number of too many digits."
+    return None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"The body gives {shown(twice)} more than once; give it once.")
+    return found
 
 
 def _problem(status: int, sentence: object) -> JSONResponse:
@@ -144,7 +198,7 @@ def _invalid(_: Request, error: Any) -> JSONResponse:
     reason = first.get("ctx", {}).get("error", first["msg"])
     if first["type"] == "json_invalid":
         where, reason = "The body is no JSON", f"{reason} at character {where}"
-    elif first["loc"] == ("body",):  # as of curl -d without the header
+    elif first["loc"] == ("body",) and first["type"] in _NO_OBJECT:  # curl -d without the header
         reason = "give a JSON object, with the header Content-Type: application/json"
     return _problem(422, f"{where}: {reason}; /openapi.json says what is expected.")
 

@@ -14,6 +14,9 @@ from ksr_recbole.paths import is_installed
 
 SCRIPT = "-m ksr_recbole serve"
 _NEEDED = ("fastapi", "uvicorn")
+_SECONDS_TO_END = 5
+"""What requests that are being answered get when the service is to end."""
+
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -64,8 +67,12 @@ def _run(given: Namespace) -> int:
         if not local:
             print("Everyone who reaches this address can ask for any user's recommendations.")
         if not service.explains:
-            print("This model directory gives no reasons: no KSR, or saved before it held names.")
-        config = uvicorn.Config(app, log_level="warning", server_header=False, backlog=4096)
+            print("This model directory gives no reasons: no KSR, one whose memory is left unread, "
+                  "or saved before it held names.")  # fmt: skip
+        config = uvicorn.Config(
+            app, log_level="warning", server_header=False, backlog=4096,
+            timeout_graceful_shutdown=_SECONDS_TO_END,
+        )  # fmt: skip
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:

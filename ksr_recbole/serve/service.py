@@ -137,10 +137,13 @@ class Service:
         """
         rec = self.recommender
         self._check_amount(k, queries, reasons and self.explains)
+        if reasons and self.explains:
+            told = []
+            for query in queries:  # others get their turn between two of them
+                with self._model_lock:
+                    told.append(rec.explain(query, k, exclude_history, steps=0).recommendations)
+            return told
         with self._model_lock:
-            if reasons and self.explains:
-                told = [rec.explain(query, k, exclude_history, steps=0) for query in queries]
-                return [each.recommendations for each in told]
             found = rec.recommend_batch(queries, k, exclude_history)
         return [
             tuple(
