@@ -63,7 +63,6 @@ def test_what_is_tried_here_would_run():
     ("word", "value"),
     [
         ("10", 10), ("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("10,20", (10, 20)), ("None", None),
-        ("[Recall, MRR]", ["Recall", "MRR"]), ("[a-b.c]", ["a-b.c"]),
         ("true", True), ("False", False), ("'12'", "12"), ("{'a': [1]}", {"a": [1]}), (" 7", 7),
     ],
 )  # fmt: skip
@@ -78,11 +77,24 @@ def test_words_are_literals(word, value):
         "print(1)", "lambda: 1", "[x for x in [1]]", "f'{1}'", "\0", "1\0", "[" * 5000, "9" * 5000,
         "-" * 9000 + "1", "+1" * 4000, "{" * 300 + "}" * 300, "not 1",
         "1" * 20_000, "'\\d", EVIL, "{[]: 1}", "{{}: 1}", "sys", "inf",
-        "[a", "[a,]", "[a,,b]", "[a b]", "[a/b]", "[3,inf]", "[a()]", "[]x", "[a]b",
+        "[a", "[a,]", "[a,,b]", "[a b]", "[a/b]", "[3,inf]", "[a()]", "[]x", "[a]b", "[a,b]",
     ],
 )  # fmt: skip
 def test_other_words_stay_text(word):
     assert literal(word) == word
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("[Recall, MRR]", ["Recall", "MRR"]), (" [a-b.c] ", ["a-b.c"]), ("[1, 2]", [1, 2]),
+        ("['a','b']", ["a", "b"]), ("[True,None]", [True, None]),
+        *((word, word) for word in ("[a,]", "[a b]", "[a()]", "[3,inf]", "[a]b", "[a/b]", EVIL)),
+    ],
+)  # fmt: skip
+def test_a_list_without_its_quotes_is_a_list_of_words(word, value):
+    assert literals({"metrics": word}) == {"metrics": value}
+    assert literals({"results_dir": word}, {"results_dir"}) == {"results_dir": word}
 
 
 def test_words_of_texts_stay_text():

@@ -47,14 +47,8 @@ def literal(word: str, longest: int = _LONGEST) -> Any:
             warnings.simplefilter("ignore")  # the parser's, on such words as '\d'
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return _words_in_brackets(text) or word
+        return word
     return value if is_plain(value) else word
-
-
-def _words_in_brackets(text: str) -> list[str]:
-    """The words of a list from which a shell has taken the quotes, ``[Recall,MRR]``."""
-    found = re.fullmatch(r"\[\s*([A-Za-z_][\w.+-]*(?:\s*,\s*[A-Za-z_][\w.+-]*)*)\s*\]", text)
-    return re.split(r"\s*,\s*", found[1]) if found else []
 
 
 def text_of(key: str, word: str) -> Any:
@@ -79,9 +73,17 @@ def literals(words: Mapping[str, Any], texts: Collection[str] = ()) -> dict[str,
     return {
         key: value
         if not isinstance(value, str)
-        else (text_of(key, value) if key in texts or _is_interval(key, value) else literal(value))
+        else (text_of(key, value) if key in texts or _is_interval(key, value) else _of_shell(value))
         for key, value in words.items()
     }
+
+
+def _of_shell(word: str) -> Any:
+    """:func:`literal`, or the list from whose words a shell has taken the quotes (``[a,b]``)."""
+    value = literal(word)
+    name = r"[A-Za-z_][\w.+-]*"
+    found = re.fullmatch(rf"\s*\[\s*({name}(?:\s*,\s*{name})*)\s*\]\s*", word)
+    return re.split(r"\s*,\s*", found[1]) if found and value == word else value
 
 
 def _is_interval(key: str, word: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -151,6 +151,14 @@ class SequenceRecommender(SequentialRecommender):
     Options: type[SequenceOptions] = SequenceOptions
     """The class of the model's options."""
     options: SequenceOptions
+    CONSTANT_BUFFERS: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("item_entities", "attributes", "shared_value_matrix", "exact.value_weights"),
+            *("exact.starts", "exact.columns", "exact.attributes", "exact.entities"),
+        }
+    )
+    """Buffers of the models of this package, none of which training changes."""
+
     INNER_PRODUCT = True
     """Whether a score is the inner product of a user vector and an item vector (Eq. 2 and 10)."""
 

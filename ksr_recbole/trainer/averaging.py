@@ -21,14 +21,16 @@ def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def changed_by_training(model: nn.Module) -> dict[str, Tensor]:
-    """What training may change of a model's ``state_dict``: all but the frozen parameters.
+    """What training may change of a model's ``state_dict``: all but what is frozen or constant.
 
-    So it has buffers, such as running means, and a weight under each of its names.
+    So it has buffers that a user's own model adds, such as running means, and a weight under each
+    of its names.
     """
+    constant: frozenset[str] = getattr(model, "CONSTANT_BUFFERS", frozenset())
     return {
         name: value
         for name, value in model.state_dict(keep_vars=True).items()
-        if value.requires_grad or not isinstance(value, nn.Parameter)
+        if (value.requires_grad if isinstance(value, nn.Parameter) else name not in constant)
     }
 
 

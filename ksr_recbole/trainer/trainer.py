@@ -42,7 +42,7 @@ from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training, trained_weights
+from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
 from ksr_recbole.trainer.checkpoint_file import numpy_state
 from ksr_recbole.trainer.half_precision import HalfPrecision
 from ksr_recbole.trainer.memory_fit import MemoryFit, fit_memory, fitted_later, some_of
@@ -439,10 +439,8 @@ class ProtocolTrainer(Trainer):
         Raises:
             UnusableCheckpointError: naming what does not.
         """
-        name, found, weights = self.config["model"], last["state_dict"], trained_weights(self.model)
-        # Checkpoints of earlier versions have weights alone here, and of buffers the best epoch's.
-        wanted = {n: v for n, v in self._trained_state().items() if n in weights or n in found}
-        checkpoint.check_weights(path, name, found, wanted)
+        trained, name = self._trained_state(), self.config["model"]
+        checkpoint.check_weights(path, name, last["state_dict"], trained)
         if last["average"]:
             checkpoint.check_weights(path, name, last["average"], self._average.weights)
         return optimizer_state(path, self.optimizer, last["optimizer"])
