@@ -125,8 +125,8 @@ def say_repeats(dataset: WithSequences) -> None:
     if repeats := n_repeats(dataset.sequences):
         getLogger().info(
             f"{counted(repeats, 'interaction repeats', 'interactions repeat')} an earlier one of "
-            "the same user, item and time, and is used as any other; --rm_dup_inter=first keeps "
-            "one of each user and item."
+            "the same user, item and time. None is left out; --rm_dup_inter=first keeps one of "
+            "each user and item."
         )
 
 
