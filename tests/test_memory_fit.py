@@ -250,6 +250,7 @@ def test_popularity_is_weighed_against_the_scores_that_it_is_added_to(folder, mo
     of_test = result["popularity_weights"][mode]
     of_valid = result["popularity_weights_of_validation"][mode]
     assert result["memory_fit"]["used"] and of_test != of_valid
+    assert f"added to scores, {of_valid:+.3f} on validation" in summary(result, Path("x.json"))
     assert result["popularity_weights"].keys() == {mode}
     unread = memory_fit.MemoryFit(torch.zeros_like(weights_in(result)), 30, 0.0, 0.0)
     monkeypatch.setattr(memory_fit, "_fitted", lambda *_: unread)

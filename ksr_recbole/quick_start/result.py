@@ -88,7 +88,7 @@ def summary(result: dict[str, Any], path: Path, width: int | None = None) -> str
     ]
     tail = [
         *_memory(result.get("memory_fit")),
-        *_popularity(result.get("popularity_weights", {})),
+        *_popularity(result),
         "",
         "  seconds     "
         + ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()),
@@ -111,10 +111,12 @@ def _memory(fit: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _popularity(weights: dict[str, float]) -> list[str]:
+def _popularity(result: dict[str, Any]) -> list[str]:
+    of_valid = result.get("popularity_weights_of_validation", {})
     return [
         f"  {mode}: {weight:+.3f} log(1 + training interactions) added to scores"
-        for mode, weight in weights.items()
+        + (f", {of_valid[mode]:+.3f} on validation" if mode in of_valid else "")
+        for mode, weight in result.get("popularity_weights", {}).items()
     ]
 
 
