@@ -254,9 +254,11 @@ def test_the_commands_of_the_last_lines_work_as_they_stand(piped):
     said = {}
     for line in (explain, export, resume):
         read = subprocess.check_output(rf"printf '%s\0' {line}", shell=True, text=True)
-        before, _, given = read.rstrip("\0").partition(f"{sys.executable}\0")
-        variables = dict(word.split("=") for word in before.split("\0")[1:-1])  # after env
-        done = forked.run(given.split("\0"), folder, env=environment(**variables))
+        words = read.rstrip("\0").split("\0")
+        # In an activated virtual environment Python is called by its name.
+        python = next(k for k, word in enumerate(words) if word in ("python", sys.executable))
+        variables = dict(word.split("=") for word in words[1:python])  # after env
+        done = forked.run(words[python + 1 :], folder, env=environment(**variables))
         assert done.returncode == 0, done.stderr
         said[line] = done
     assert f"of {2 * EPOCHS} trained" in said[resume].stderr  # twice the epochs
