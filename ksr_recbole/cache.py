@@ -145,26 +145,17 @@ class ArrayCache:
         self.partial_path(kind, key).unlink(missing_ok=True)
         return path
 
-
-def keep(
-    cache: ArrayCache, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Any
-) -> None:
-    """:meth:`ArrayCache.save` of what can be made again soon: that it cannot be kept is a warning.
-
-    Args:
-        cache: where to keep it.
-        kind: as in :meth:`ArrayCache.load`.
-        key: as in :meth:`ArrayCache.load`.
-        arrays: the arrays, by name.
-        meta: as in :meth:`ArrayCache.save`.
-    """
-    try:
-        cache.save(kind, key, arrays, meta)
-    except UserError as error:
-        logger.warning(
-            f"{error} Until then the data are read anew each time; data_cache_dir names another "
-            "folder, or None for none."
-        )
+    def keep_data(
+        self, kind: str, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    ) -> None:
+        """:meth:`save` of loaded data, of which a folder that cannot be written is a warning."""
+        try:
+            self.save(kind, key, arrays, meta)
+        except UserError as error:
+            logger.warning(
+                f"{error} Until then the data are read anew each time; data_cache_dir names "
+                "another folder, or None for none."
+            )
 
 
 def _check_vectors(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int]]) -> None:

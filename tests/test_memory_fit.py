@@ -190,10 +190,9 @@ def test_a_sleeping_memory_trains_the_model_as_one_that_counts_nothing(
 def test_a_copy_s_memory_wakes_and_not_the_original_s(toy_config, toy_dataset):
     model = make_model(toy_config(**LATER), toy_dataset)
     copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-    with torch.no_grad():
-        weights = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
     assert model.exact._asleep and copied.exact._asleep
-    copied.load_state_dict({**model.state_dict(), "exact.weights": weights["exact.weights"]})
+    weights = torch.ones_like(model.exact.weights)
+    copied.load_state_dict({**model.state_dict(), "exact.weights": weights})
     assert model.exact._asleep and not copied.exact._asleep
     assert copied.initial_state(1).values.numel() and not model.initial_state(1).values.numel()
 

@@ -139,6 +139,11 @@ JSON = {"Content-Type": "application/json"}
         ({"Content-Type": "application/json"}, "{bad", "The body is no JSON: Expecting .* at char"),
         (JSON, '{"user":"u1","k":1,"user":"u2"}', "The body gives user more than once; give it"),
         (JSON, '{"items": [{"a": 1, "a": 2}]}', "The body gives a more than once"),
+        (
+            JSON,
+            json.dumps(dict.fromkeys(range(60_000)))[:-1] + ', "7": 1}',
+            "The body gives 7 more",
+        ),
         (JSON, '{"user": "u1", "k": ' + "1" * 5000 + "}", "The body has a number of too many digi"),
         (JSON, "[" * 500_000, "The body is nested too deeply"),
         (JSON, b'{"user": "\xff"}', "The body is not written in UTF-8"),

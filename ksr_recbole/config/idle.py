@@ -11,6 +11,7 @@ import torch
 from recbole.utils import ModelType
 
 from dataset_atomic.atomic import atomic_path
+from dataset_atomic.table1 import has_graph
 from ksr_recbole import registry
 from ksr_recbole.choices import choose_from
 from ksr_recbole.config import decisions
@@ -37,7 +38,6 @@ _PRETRAINING_OF = {"kge_": "of a knowledge graph", "bpr_": "of BPR"}
 
 _OF_THE_TASK = {"session_length": "only the task next-session has sessions"}
 
-_GRAPHS = ("kg", "link")
 _OF_A_GRAPH = (
     *("kg_reverse_r", "entity_kg_num_interval", "relation_kg_num_interval"),
     *("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD"),
@@ -87,18 +87,8 @@ def _of_others(config: Any) -> Set[str]:
     Only RecBole's own functions take unknown keys, of which
     :mod:`ksr_recbole.plugin.configuration` has warned already.
     """
-    warned = {
-        **config.file_config_dict,
-        **config.variable_config_dict,
-        **config.cmd_config_dict,
-    }
-    said = {key for key in warned if not is_known(key)}
-    return (
-        config.external_config_dict.keys()
-        - read_for_all()
-        - set(config.internal_config_dict)
-        - said
-    )
+    known = {key for key in config.external_config_dict if is_known(key)}
+    return known - read_for_all() - set(config.internal_config_dict)
 
 
 def _honoured_in(config: Any) -> Set[str]:
@@ -238,7 +228,7 @@ def _on_files(config: Any) -> Iterator[str]:
         return atomic_path(folder, config["dataset"], suffix)
 
     there = os.path.isdir(folder)  # Path.is_dir raises where a name is too long
-    if config.under_protocol and there and not any(named(s).exists() for s in _GRAPHS):
+    if config.under_protocol and there and not has_graph(folder, config["dataset"]):
         for key in _OF_A_GRAPH:
             if config.external_config_dict.get(key):
                 yield (

@@ -15,7 +15,7 @@ from recbole.utils import FeatureType
 from dataset_atomic.atomic_files import steady_dataset
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
-from ksr_recbole.cache import ArrayCache, DamagedFileError, keep
+from ksr_recbole.cache import ArrayCache, DamagedFileError
 from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
@@ -70,7 +70,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         super()._from_scratch()
         if loading.is_plain(self):
-            keep(cache, kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
+            cache.keep_data(kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
 
     def _restored(self, arrays: Mapping[str, np.ndarray], path: Path) -> bool:
         """Whether the arrays of a cache file are those of a dataset, which this then holds."""

@@ -176,10 +176,7 @@ def _become_ours(config: RecBoleConfig, name: str) -> None:
             f"Config key resume is {shown(external['resume'])}, but RecBole's run_recbole cannot "
             f"resume {name}; give it to `{TRAIN}` of this project."
         )
-    _warn_of_unknown(
-        name,
-        {**config.file_config_dict, **config.variable_config_dict, **config.cmd_config_dict},
-    )
+    _warn_of_unknown(name, external)
     given = [read_yaml(Path(file), TEXTS) for file in config._files]
     given += [config.variable_config_dict, config.cmd_config_dict]
     config.external_config_dict = {}

@@ -21,7 +21,7 @@ from dataset_atomic.own_graph import OwnGraph
 from dataset_atomic.sources import SOURCES, how_to_get
 from dataset_atomic.table1 import Table1, describe_table1, names_line, origin_of
 from ksr_recbole import digests
-from ksr_recbole.cache import ArrayCache, keep
+from ksr_recbole.cache import ArrayCache
 from ksr_recbole.choices import choose_from
 from ksr_recbole.config import option
 from ksr_recbole.dataset.sequence_datasets import check_single_interactions
@@ -87,7 +87,7 @@ def _described(config: Any, folder: Path, layout: Layout) -> Table1:
         if row is None:
             row = describe_table1(folder, name, timed, layout)
             found = {count: np.array(n) for count, n in asdict(row).items() if type(n) is int}
-            keep(cache, kind, key, found, {"table1": row.line()})
+            cache.keep_data(kind, key, found, {"table1": row.line()})
     return row
 
 

@@ -239,13 +239,11 @@ def _evaluate_best(
 
 def _of_popularity(weights: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """The weights of test for the result file, and those of validation where they differ."""
-    of_test = {mode: found["test"] for mode, found in weights.items()}
-    of_valid = {mode: found["valid"] for mode, found in weights.items()}
-    if not weights:
-        return {}
-    if of_valid == of_test:
-        return {"popularity_weights": of_test}
-    return {"popularity_weights": of_test, "popularity_weights_of_validation": of_valid}
+    of_valid, of_test = (
+        {mode: found[phase] for mode, found in weights.items()} for phase in ("valid", "test")
+    )
+    told = {"popularity_weights": of_test} if weights else {}
+    return told if of_valid == of_test else {**told, "popularity_weights_of_validation": of_valid}
 
 
 def _leave(config: Config, result: dict[str, Any]) -> dict[str, Any]:

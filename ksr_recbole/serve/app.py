@@ -179,11 +179,11 @@ def _problem_of_json(body: bytes) -> str | None:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"The body gives {shown(twice)} more than once; give it once.")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UserError(f"The body gives {shown(name)} more than once; give it once.")
+        found[name] = value
     return found
 
 

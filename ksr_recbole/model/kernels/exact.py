@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,11 +60,11 @@ def _after_each_step(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """After each step the slots of the lanes that were running, and those of all lanes."""
     rows, columns = values_of(updates.items, updates.starts, updates.columns)
-    begins = np.cumsum([0, *widths])
+    begins = list(accumulate(widths, initial=0))
     # A processor waits for a GPU here, once for all steps: how many values each of them writes.
     ends = torch.searchsorted(rows, torch.tensor(begins, device=rows.device)).tolist()
-    for begin, width, first, last in zip(begins, widths, ends[:-1], ends[1:], strict=False):
-        lanes = rows[first:last] - int(begin)
+    for begin, width, (first, last) in zip(begins, widths, pairwise(ends), strict=False):
+        lanes = rows[first:last] - begin
         running = write(slots[:width], lanes, columns[first:last], updates.decays)
         slots = replace_first(slots, running)
         yield running, slots
