@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from importlib import import_module, metadata
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -176,10 +175,16 @@ def _sparse_of_recbole() -> ModuleType:
 
 _trusting: ContextVar[bool] = ContextVar("trusting", default=False)
 
+_trusted_everywhere = False
+"""Whether :func:`trust_checkpoints` was called for the whole process."""
+
+_written: dict[str, str] = {}
+"""By its path, the digest of a file that RecBole's code has pickled in this process."""
+
 
 @contextmanager
 def trusting(config: Any) -> Iterator[None]:
-    """Inside the block RecBole's models unpickle other models' weights if the user trusts them."""
+    """Inside the block RecBole unpickles checkpoints of others if the user trusts them."""
     token = _trusting.set(bool(config["trust_checkpoint"]))
     try:
         yield
@@ -187,29 +192,81 @@ def trusting(config: Any) -> Iterator[None]:
         _trusting.reset(token)
 
 
+def trust_checkpoints(trusted: bool) -> None:
+    """Whether RecBole may unpickle checkpoints of others, in the whole process from now on."""
+    global _trusted_everywhere
+    _trusted_everywhere = trusted
+
+
+def _is_trusted(path: str | os.PathLike[str]) -> bool:
+    """The user says so, or this process wrote the file, which has not changed since."""
+    if _trusting.get() or _trusted_everywhere:
+        return True
+    digest = _written.get(os.path.abspath(path))
+    return digest is not None and digest == digests.of_file(path)
+
+
 def _torch_of_recbole() -> ModuleType:
     """PyTorch whose ``load`` reads tensors from plain files only, and says what is wrong.
 
-    Six models of RecBole start from another model's weights, in a file that an option names.
+    RecBole's checkpoints pickle the whole ``Config`` object, so ``torch.load`` refuses them since
+    PyTorch 2.6 (RecBole #2215, #2212).  Unpickling runs code from the file; here it is done only
+    for a file that RecBole's trainers wrote in this process, or that the user trusts.  Six models
+    of RecBole start from another model's weights, in a file that an option names.
     """
     import torch
 
-    def load(path: str, **options: Any) -> Any:
-        trusted = _trusting.get()
+    def save(what: Any, path: Any, *args: Any, **options: Any) -> None:
+        torch.save(what, path, *args, **options)
+        _written[os.path.abspath(path)] = digests.of_file(path)
+
+    def load(path: str | os.PathLike[str], **options: Any) -> Any:
         try:
             check_regular(path)
+            trusted = _is_trusted(path)
             if not trusted:
                 check_unpacked_size(path)
-            return torch.load(path, **{**options, "weights_only": not trusted})
+            with warnings.catch_warnings():
+                # What it says of a pickle that it does not read is in the sentence below.
+                warnings.filterwarnings("ignore", message="Detected pickle protocol")
+                return torch.load(path, **{**options, "weights_only": not trusted})
         except Exception as error:  # whatever such a file may lead to
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
             raise UserError(
                 f"{shown(str(path), 500)} cannot be read as the weights of a model ({reason}); "
-                "only tensors are read. RecBole's own checkpoints are pickles, which can run any "
-                "code: add --trust_checkpoint=True if you know who wrote it."
+                f"only tensors are read. {_PICKLES}"
             ) from error
 
-    return _StandIn(torch, **{**vars(torch), "load": load})
+    return _StandIn(torch, **{**vars(torch), "load": load, "save": save})
+
+
+_PICKLES = (
+    "RecBole's own checkpoints are pickles, which can run any code: if you know who wrote it, add "
+    "--trust_checkpoint=True, or in your own script call "
+    "ksr_recbole.register(trust_checkpoint=True)."
+)
+
+
+@contextmanager
+def unpickling(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Inside the block a function of RecBole's reads a checkpoint by a bare ``torch.load``.
+
+    Raises:
+        UserError: another process wrote it, and the user does not trust it.
+    """
+    if not _is_trusted(path):
+        raise UserError(f"This process did not write {shown(str(path), 500)}. {_PICKLES}")
+    name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # PyTorch's: a bare torch.load unpickles
+    before = os.environ.get(name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=f"Environment variable {name}")
+        os.environ[name] = "1"
+        try:
+            yield
+        finally:
+            del os.environ[name]
+            if before is not None:
+                os.environ[name] = before
 
 
 def check_unpacked_size(path: str | os.PathLike[str]) -> None:
@@ -245,6 +302,17 @@ def _pandas_of_recbole() -> ModuleType:
     return _StandIn(pd, read_csv=read_csv)
 
 
+def _amp_of_recbole() -> ModuleType:
+    """``torch.cuda.amp`` without the functions of it that PyTorch has deprecated."""
+    import torch.cuda.amp
+
+    return _StandIn(
+        torch.cuda.amp,
+        GradScaler=partial(torch.amp.GradScaler, "cuda"),
+        autocast=partial(torch.amp.autocast, "cuda"),
+    )
+
+
 def _length(what: Any) -> Any:
     """``len``, or of a column of sequences the length of each, for ``column.agg(len)``.
 
@@ -272,18 +340,25 @@ def _stand_ins() -> dict[str, tuple[Any, Any]]:
     import numpy
     import pandas
     import scipy.sparse
+    import torch.cuda.amp
     from recbole.utils.utils import ensure_dir
 
     return {
         "np": (numpy, _numpy_of_recbole()),
         "pd": (pandas, _pandas_of_recbole()),
         "sp": (scipy.sparse, _sparse_of_recbole()),
+        "amp": (torch.cuda.amp, _amp_of_recbole()),
         "ensure_dir": (ensure_dir, _ensure_dir),
     }
 
 
-_LOADERS = frozenset({"convncf", "kd_dagfm", "nais", "neumf", "ract", "s3rec"})
-"""Modules of RecBole's models that call ``torch.load``."""
+_LOADERS = frozenset(
+    {"recbole.trainer.trainer"}
+    | {f"recbole.model.general_recommender.{name}" for name in ("convncf", "nais", "neumf", "ract")}
+    | {"recbole.model.context_aware_recommender.kd_dagfm"}
+    | {"recbole.model.sequential_recommender.s3rec"}
+)
+"""Modules of RecBole that call ``torch.load``."""
 
 _stand_in_of_torch = cache(_torch_of_recbole)
 
@@ -303,9 +378,9 @@ def _class_of(module: ModuleType, name: str) -> type:
 def recbole_on_new_libraries() -> None:
     """Let RecBole's modules that are imported by now find what newer libraries have removed.
 
-    Only the names ``np``, ``pd``, ``sp``, ``len`` and ``ensure_dir`` inside RecBole's own modules
-    change, and ``torch`` and ``eval`` in those that load or evaluate.  It is cheap, and called
-    again whenever modules of RecBole may have been imported.
+    Only the names ``np``, ``pd``, ``sp``, ``amp``, ``len`` and ``ensure_dir`` inside RecBole's own
+    modules change, and ``torch`` and ``eval`` in those that load or evaluate.  It is cheap, and
+    called again whenever modules of RecBole may have been imported.
     """
     libraries = _stand_ins().items()
     for name in [name for name in list(sys.modules) if name.startswith("recbole.")]:
@@ -316,7 +391,7 @@ def recbole_on_new_libraries() -> None:
                 setattr(module, alias, stand_in)
         if name.startswith("recbole.data.dataset."):
             module.len = _length  # type: ignore[attr-defined]
-        if name.rpartition(".")[2] in _LOADERS and name.startswith("recbole.model."):
+        if name in _LOADERS:
             module.torch = _stand_in_of_torch()  # type: ignore[attr-defined]
         if name.endswith(".kd_dagfm"):  # it evaluates the config value ``teacher``
             module.__dict__.setdefault("eval", partial(_class_of, module))
@@ -352,12 +427,29 @@ class _NoRay(ModuleType):
 
 
 def silence_upstream_warnings() -> None:
-    """Hide notices that a reader of our output can do nothing about."""
+    """Hide notices that a reader of our output can do nothing about, in a process of our own."""
     # torch.distributed: a page of stack for a connection that ended, which we tell in a sentence.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Ray 2.6.3: `import pkg_resources`, which setuptools announces the end of.
     warnings.filterwarnings("ignore", message=r"pkg_resources is deprecated")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(ray|pkg_resources)")
+    # RecBole's graph models: torch.sparse.FloatTensor(...).
+    warnings.filterwarnings("ignore", message=r"torch\.sparse\.SparseTensor")
+    _silence_loading()
+
+
+@contextmanager
+def silent_loading() -> Iterator[None]:
+    """Inside the block RecBole's loading of data gives none of the notices that mean nothing.
+
+    For a user's own process, whose warnings stay as they are.
+    """
+    with warnings.catch_warnings():
+        _silence_loading()
+        yield
+
+
+def _silence_loading() -> None:
     # RecBole's fills of missing values in place: RepairedLoading has filled them before.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.data\..*")
     warnings.filterwarnings(
@@ -368,10 +460,6 @@ def silence_upstream_warnings() -> None:
     )
     # RecBole makes tensors of pandas 3's columns, which are read-only, and does not write to them.
     warnings.filterwarnings("ignore", message=r"The given NumPy array is not writable")
-    # RecBole's graph models: torch.sparse.FloatTensor(...).
-    warnings.filterwarnings("ignore", message=r"torch\.sparse\.SparseTensor")
-    # RecBole: torch.cuda.amp.GradScaler(...), deprecated for torch.amp.GradScaler("cuda", ...).
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.trainer\..*")
 
 
 @contextmanager
@@ -423,64 +511,24 @@ else:
 
 
 class PickledCheckpoints(_Trainer):
-    """Mixin over a RecBole trainer: unpickle a checkpoint only if this run wrote it.
+    """Mixin over a RecBole trainer: checkpoints of its own name, and ``trust_checkpoint``.
 
-    RecBole's checkpoints pickle the whole ``Config`` object, so ``torch.load`` refuses them
-    since PyTorch 2.6 (RecBole #2215, #2212).  Unpickling runs code from the file; it is done
-    only for a file this trainer wrote itself and that has not changed since, or when the user
-    sets ``trust_checkpoint: True``.
+    What its process wrote is read back, others' checkpoints only with ``trust_checkpoint: True``.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         name = f"{name_of_new(config['model'])}.pth"
         self.saved_model_file = os.path.join(self.checkpoint_dir, name)
-        self._written: dict[str, str] = {}
 
-    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        super()._save_checkpoint(epoch, verbose=verbose, **kwargs)
-        self._note_written(kwargs.get("saved_model_file") or self.saved_model_file)
-
-    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """As the trainer of S3Rec and RaCT does, which tests the model of this file."""
-        super().save_pretrained_model(epoch, saved_model_file)
-        self._note_written(saved_model_file)
-
-    def _note_written(self, path: str) -> None:
-        if os.path.exists(path):
-            self._written[os.path.abspath(path)] = digests.of_file(path)
-
-    def _load_state(self, path: str) -> None:
-        import torch
-
-        if not Path(path).is_file():
-            raise UserError(f"Checkpoint {path} does not exist; give the path of a saved model.")
-        ours = self._written.get(os.path.abspath(path)) == digests.of_file(path)
-        if not ours and not self.config["trust_checkpoint"]:
-            raise UserError(
-                f"Checkpoint {path} was not written by this run and RecBole's checkpoints are "
-                "pickles that can run any code; "
-                "add --trust_checkpoint=True if you know where it comes from."
-            )
-        checkpoint = torch.load(path, map_location=self.device, weights_only=False)
-        self.model.load_state_dict(checkpoint["state_dict"])
-        self.model.load_other_parameter(checkpoint.get("other_parameter"))
-
-    def evaluate(
-        self,
-        eval_data: Any,
-        load_best_model: bool = True,
-        model_file: str | None = None,
-        show_progress: bool = False,
-    ) -> Any:
-        """As RecBole's, but loading the best model under the rule above.
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As RecBole's.
 
         Raises:
-            UserError: the checkpoint is missing, or is not this run's and is not trusted.
+            UserError: the checkpoint is missing, or is not this process's and is not trusted.
         """
-        if load_best_model and eval_data:
-            self._load_state(model_file or self.saved_model_file)
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        with trusting(self.config):
+            return super().evaluate(*args, **kwargs)
 
 
 def with_checkpoint_rule(trainer_class: type) -> type:

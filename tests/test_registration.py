@@ -523,12 +523,50 @@ def test_nothing_is_unpickled(registered, tmp_path):
     assert not (tmp_path / "unpickled").exists()
 
 
-def test_checkpoints_of_recboles_models_go_to_recboles_function(toy_folder, tmp_path, registered):
-    config = RecBoleConfig("BPR", "toy", config_dict=stock_values(toy_folder))
-    torch.save({"config": config, "state_dict": {}}, tmp_path / "BPR.pth")
-    # Since PyTorch 2.6 it fails there (RecBole #2212), registered or not.
-    with pytest.raises(Exception, match="Weights only load failed"):
-        load(tmp_path / "BPR.pth")
+def test_a_checkpoint_of_recboles_models_is_read_where_it_is_trusted(
+    toy_folder, tmp_path, monkeypatch, registered
+):
+    monkeypatch.chdir(tmp_path)  # checkpoint_dir is RecBole's own, in the working folder
+    values = stock_values(toy_folder)
+    tested = run_recbole("BPR", "toy", config_dict=dict(values))["test_result"]
+    without = run_recbole("BPR", "toy", config_dict=dict(values), saved=False)["test_result"]
+    assert tested == without
+    [written] = (tmp_path / "saved").glob("BPR-*.pth")
+
+    def metrics(path: Path) -> dict:
+        config, model, _, _, _, test_data = load(path)
+        trainer = get_trainer(config["MODEL_TYPE"], "BPR")(config, model)
+        return trainer.evaluate(test_data, load_best_model=False)
+
+    assert metrics(written) == tested  # this process wrote it
+    moved = written.rename(tmp_path / "moved.pth")
+    with pytest.raises(UserError, match=r"register\(trust_checkpoint=True\)"):
+        load(moved)
+    ksr_recbole.register(trust_checkpoint=True)
+    assert metrics(moved) == tested
+    ksr_recbole.register()
+    with pytest.raises(UserError, match="trust_checkpoint"):
+        load(moved)
+
+
+def test_a_process_of_its_own_gets_no_notices_of_recboles(toy_folder, tmp_path):
+    """Neither of our models nor of RecBole's, from loading the data to the test."""
+    code = (
+        "import ksr_recbole, sys\n"
+        "from ksr_recbole.quick_start import run\n"
+        f"sys.argv = ['script.py']\n"
+        f"run('KSR', 'toy', None, {toy_values(toy_folder)!r})\n"
+        "ksr_recbole.register()\n"
+        "from recbole.quick_start import run_recbole\n"
+        f"run_recbole('BPR', 'toy', config_dict={stock_values(toy_folder)!r})\n"
+    )
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "PYTHONWARNINGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr and "ChainedAssignment" not in done.stderr
 
 
 # Case studies -------------------------------------------------------------------------------

@@ -612,12 +612,20 @@ def test_a_pickled_checkpoint_is_loaded_only_when_trusted(toy_folder, tmp_path):
     trainer_class = with_checkpoint_rule(get_trainer(config["MODEL_TYPE"], "LINE"))
     trainer = trainer_class(config, model)
     trainer.fit(train, valid)
-    assert trainer.evaluate(test)  # written by this run
-    stranger = trainer_class(config, model)
+    assert trainer.evaluate(test)  # written by this process
+    strange = shutil.copy(trainer.saved_model_file, tmp_path / "strange.pth")
     with pytest.raises(UserError, match="trust_checkpoint"):
-        stranger.evaluate(test, model_file=trainer.saved_model_file)
+        trainer.evaluate(test, model_file=strange)
+    with pytest.raises(UserError, match=r"gone\.pth .*\(No such file or directory\)"):
+        trainer.evaluate(test, model_file=tmp_path / "gone.pth")
+    shutil.copy(strange, trainer.saved_model_file)
+    assert trainer.evaluate(test)  # the same bytes
+    with open(trainer.saved_model_file, "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(UserError, match="trust_checkpoint"):
+        trainer.evaluate(test)
     config["trust_checkpoint"] = True
-    assert stranger.evaluate(test, model_file=trainer.saved_model_file)
+    assert trainer.evaluate(test, model_file=strange)
 
 
 def test_wrong_version_is_one_sentence(monkeypatch, capsys):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from recbole.utils import FeatureType
 
+from ksr_recbole.compat import silent_loading
+
 _FILLED_IN_PLACE = (FeatureType.TOKEN, FeatureType.FLOAT)
 
 
@@ -43,7 +45,12 @@ class RepairedLoading:
 
     def _fill_nan(self) -> None:
         fill_missing(self)
-        super()._fill_nan()  # type: ignore[misc]
+        with silent_loading():
+            super()._fill_nan()  # type: ignore[misc]
+
+    def _dataframe_to_interaction(self, data: Any) -> Any:
+        with silent_loading():
+            return super()._dataframe_to_interaction(data)  # type: ignore[misc]
 
 
 def fill_missing(dataset: Any) -> None:

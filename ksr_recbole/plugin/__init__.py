@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ksr_recbole.compat import check_versions
+from ksr_recbole.compat import check_versions, trust_checkpoints
 from ksr_recbole.threads import limit_libraries
 
 if TYPE_CHECKING:
@@ -18,17 +18,22 @@ _active: Hooks | None = None
 """What is in place; ``None`` while nothing is registered."""
 
 
-def register() -> None:
+def register(trust_checkpoint: bool = False) -> None:
     """Make this package's models available to RecBole under their names; twice is once.
 
     From then on ``run_recbole(model="KSR", dataset="ml-100k")``, ``objective_function``,
     ``load_data_and_model`` and everything else of RecBole that takes a model's name work with
     them.  RecBole's own KSR is ``StockKSR``; its other models stay as they are.
 
+    Args:
+        trust_checkpoint: unpickle checkpoints of RecBole's own models whoever wrote them, which
+            can run any code; without it only those that this process wrote.
+
     Raises:
         UserError: a version this package does not work with.
     """
     global _active
+    trust_checkpoints(trust_checkpoint)
     if _active is not None:
         return
     check_versions()
@@ -45,3 +50,4 @@ def unregister() -> None:
     if _active is not None:
         _active.undo()
         _active = None
+    trust_checkpoints(False)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from logging import getLogger
 
-import torch
 from recbole.utils import init_logger, init_seed
 
-from ksr_recbole.compat import check_unpacked_size
+from ksr_recbole.compat import check_unpacked_size, unpickling
 from ksr_recbole.files import check_regular
 from ksr_recbole.plugin.loaders import FINGERPRINT
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
 from ksr_recbole.quick_start.restore import config_of
 from ksr_recbole.trainer import checkpoint
 
-_RECBOLES = "recbole.config.configurator.Config"
-"""What the pickle in a checkpoint of RecBole's own models refers to."""
+_RECBOLES = b"recbole.config.configurator"
+"""The module that the pickle in a checkpoint of RecBole's own models names."""
 
 
 def load_data_and_model(original: Callable[[str], tuple]) -> Callable[[str], tuple]:
@@ -29,7 +29,10 @@ def load_data_and_model(original: Callable[[str], tuple]) -> Callable[[str], tup
     """
 
     def load_data_and_model(model_file: str) -> tuple:
-        return original(model_file) if _is_recboles(model_file) else _load(model_file)
+        if not _is_recboles(model_file):
+            return _load(model_file)
+        with unpickling(model_file):
+            return original(model_file)
 
     load_data_and_model.__doc__ = original.__doc__
     return load_data_and_model
@@ -40,7 +43,9 @@ def _is_recboles(path: str | os.PathLike[str]) -> bool:
     try:
         check_regular(path)
         check_unpacked_size(path)
-        return _RECBOLES in torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with zipfile.ZipFile(path) as archive:
+            [name] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            return _RECBOLES in archive.read(name)
     except Exception:  # whatever makes it unreadable, reading it below says so in a sentence
         return False
 

@@ -20,6 +20,7 @@ from ksr_recbole import registry
 from ksr_recbole.compat import (
     import_recboles_quick_start,
     recbole_on_new_libraries,
+    silent_loading,
     without_pickles,
 )
 from ksr_recbole.dataset.repaired_loading import fill_missing, strings_as_objects
@@ -58,6 +59,7 @@ def put_in_place() -> Hooks:
     except BaseException:
         hooks.undo()
         raise
+    recbole_on_new_libraries()  # load_data_and_model may be called before any Config is made
     return hooks
 
 
@@ -108,7 +110,7 @@ def _repair(hooks: Hooks) -> None:
 
     hooks.set_attribute(recbole.config.Config, "compatibility_settings", compatibility_settings)
     base = recbole.data.dataset.Dataset
-    load, fill = base._from_scratch, base._fill_nan
+    load, fill, convert = base._from_scratch, base._fill_nan, base._dataframe_to_interaction
 
     def _from_scratch(self: Any) -> None:
         with strings_as_objects():
@@ -116,10 +118,16 @@ def _repair(hooks: Hooks) -> None:
 
     def _fill_nan(self: Any) -> None:
         fill_missing(self)
-        fill(self)
+        with silent_loading():
+            fill(self)
+
+    def _dataframe_to_interaction(self: Any, data: Any) -> Any:
+        with silent_loading():
+            return convert(self, data)
 
     hooks.set_attribute(base, "_from_scratch", _from_scratch)
     hooks.set_attribute(base, "_fill_nan", _fill_nan)
+    hooks.set_attribute(base, "_dataframe_to_interaction", _dataframe_to_interaction)
 
 
 def _repaired_look_up() -> dict[Function, Function]:
