@@ -279,6 +279,11 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
                     "name it once."
                 )
     layout = TextFormat(columns, separator, quoted=True, header=not given.columns)
+    if given.items is not None and given.link and not given.kg:
+        raise UserError(
+            f"--link={shown(str(given.link))} says which entity of a graph an item is; give the "
+            "graph with --kg=PATH, or leave --link out: --items makes a graph of its own."
+        )
     items, graph = _items(given, separator), Graph.given(given.kg or [], options.names)
     if items is None or given.kg or given.link:
         links = find_links(given.dataset, given.link, given.kg or [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def name_of(folder: Path, layout: Layout = RECBOLES) -> str:
     if not folder.is_dir():
         raise UserError(f"The folder {folder} does not exist; expected one with NAME.inter.")
     part = f".{layout.files[0]}" if layout.files else ""
-    names = sorted(path.stem.removesuffix(part) for path in folder.glob(f"*{part}.inter"))
+    names = sorted(path.stem.removesuffix(part) for path in folder.glob(f"*{escape(part)}.inter"))
     if folder.resolve().name in names:
         return folder.resolve().name
     if len(names) != 1:

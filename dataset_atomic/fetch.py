@@ -233,7 +233,12 @@ def _listing() -> list[Any]:
 def _check_complete(response: requests.Response, part: Path, url: str) -> None:
     """Refuse what is longer than the file the server has, which then is another one."""
     size = response.headers.get("Content-Range", "").removeprefix("bytes */")
-    if size.isdecimal() and size != str(part.stat().st_size):
+    if not size.isdecimal():
+        raise UserError(
+            f"{url} does not say how long it is, so {part} may be a part of it or all of it; "
+            "delete that and fetch it again."
+        )
+    if size != str(part.stat().st_size):
         part.unlink()
         raise UserError(
             f"{part} is longer than {url}, so it was another file; it was removed, fetch it again."
@@ -245,6 +250,11 @@ def _save(response: requests.Response, part: Path, name: str, url: str, max_byte
     done = part.stat().st_size if resumed else 0
     if not response.headers.get("Content-Range", f"bytes {done}-").startswith(f"bytes {done}-"):
         raise UserError(f"{url} was not sent from byte {done} on; delete {part} and fetch again.")
+    if (packed := response.headers.get("Content-Encoding", "identity")) != "identity":
+        raise UserError(
+            f"{url} was sent packed ({shown(packed)}), so that it could not be resumed; download "
+            f"{name} by hand."
+        )
     if response.headers.get("Content-Type", "").startswith("text/html"):
         raise UserError(f"{url} is a web page instead of {name}; download it by hand.")
     length = response.headers.get("Content-Length", "")
@@ -296,7 +306,9 @@ def _get(
 ) -> requests.Response:
     """A response; with ``complete``, also 416 (the range asked for begins at the end)."""
     try:
-        response = requests.get(url, headers=headers or {}, stream=True, timeout=TIMEOUT)
+        # Packed on the way, lengths and ranges would not be those of the file.
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        response = requests.get(url, headers=sent, stream=True, timeout=TIMEOUT)
         if not (complete and response.status_code == 416):
             response.raise_for_status()
     except requests.RequestException as error:

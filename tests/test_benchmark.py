@@ -26,6 +26,7 @@ from ksr_recbole.comparison.studies import STUDIES, table3
 from ksr_recbole.comparison.trials import tuning_study
 from ksr_recbole.config import Config, keys
 from ksr_recbole.errors import UserError
+from ksr_recbole.locks import locked
 from ksr_recbole.quick_start.result import settings
 from ksr_recbole.registry import MODELS, PAPER_MODELS, RECBOLE_ROWS, VARIANTS
 from tests import benchmark_fakes as fakes
@@ -321,6 +322,32 @@ def test_checkpoints_go_unless_they_are_to_be_kept(command, toy_folder, faked):
     assert not list(folder.glob("*"))
     assert cli.main([*command, "--models=GRU", "--keep_checkpoints"]) == 0
     assert [path.name[:3] for path in folder.glob("*")] == ["GRU"]
+
+
+def test_leftovers_of_a_finished_cell_go_unless_a_newer_run_needs_them(command, toy_folder, faked):
+    arguments = [*command, "--models=GRU"]
+    assert cli.main(arguments) == 0
+    plan = make_plan(requested(arguments))
+    [cell] = plan.distinct_cells()
+    finished = plan.store.result_file(cell).stat().st_mtime_ns
+    checkpoint = plan.store.checkpoint_folder(cell) / "GRU.pth"
+
+    def leave(nanoseconds: int) -> None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_bytes(b"state")
+        os.utime(checkpoint, ns=(finished + nanoseconds,) * 2)
+
+    leave(-1)
+    with locked(plan.store.checkpoint_lock(cell)):  # another command trains the cell
+        assert cli.main(arguments) == 0
+        assert checkpoint.exists()
+    leave(+1)  # of a study that measures more of the cell, and was interrupted
+    assert cli.main(arguments) == 0
+    assert checkpoint.exists()
+    leave(-1)
+    assert cli.main(arguments) == 0
+    assert not checkpoint.parent.exists()
+    assert not plan.store.checkpoint_lock(cell).exists()
 
 
 def test_help_names_every_option(capsys):
@@ -713,7 +740,8 @@ def test_an_option_without_a_value_is_no_part_of_a_key():
 
 def test_what_is_kept_names_no_folder_of_this_machine(tmp_path, toy_folder):
     store, cell = Store(tmp_path), Cell("KSR", "toy", "next-item", 2020, {}, "0" * 64)
-    command = ["/home/me/run_benchmark.py", "--data_path=/home/me", "--gamma=3"]
+    places = ["--data_path", "/home/me", "--config_files", "/home/me/a.yaml", "/home/me/b.yaml"]
+    command = ["/home/me/run_benchmark.py", "--data_path=/home/me", *places, "--gamma=3"]
     result = fakes.run_result(
         {"test": [1], "valid": [1]},
         config={"data_path": "/home/me", "gamma": 3},
@@ -816,6 +844,10 @@ def test_a_cell_another_command_has_finished_is_not_run(command, toy_folder, fak
     monkeypatch.setenv(fakes.MISBEHAVE, f"{cell.model}=raise")
     assert fakes.run_cell(pool.Job(cell, plan.store, (), {}, False)) == pool.Report()
     assert plan.store.result_file(cell).stat().st_mtime_ns == before
+    kept = plan.store.checkpoint_folder(cell)  # the other one was given --keep_checkpoints
+    kept.mkdir(parents=True)
+    assert fakes.run_cell(pool.Job(cell, plan.store, (), {}, False)) == pool.Report()
+    assert kept.is_dir()
 
 
 def test_an_unusable_checkpoint_is_left_aside_with_a_warning(

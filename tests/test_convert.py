@@ -600,6 +600,18 @@ def test_an_output_folder_with_something_in_it(raw, tmp_path, capsys, monkeypatc
     assert contents(out) == {**before, "notes.txt": b"mine"}
 
 
+@pytest.mark.parametrize("folder", ["[old] data", "what? *", "{a,b}"])
+def test_folders_whose_names_look_like_patterns(raw, tmp_path, folder):
+    graph = write_graph("ntriples", tmp_path)  # names of entities are put aside in a folder
+    given = ["--raw", raw, "--link", write_links(tmp_path / "l.txt"), "--kg", graph]
+    out = tmp_path / folder / "ml-20m"
+    out.parent.mkdir()
+    assert convert("ml-20m", out, *given) == 0
+    assert convert("ml-20m", tmp_path / "ml-20m", *given) == 0
+    assert contents(out) == contents(tmp_path / "ml-20m")
+    assert len(table(out, "ml-20m", "entity"))
+
+
 def test_no_room_for_the_names(raw, tmp_path, capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -654,6 +666,30 @@ def test_a_run_says_where_an_absent_dataset_comes_from(tmp_path, monkeypatch):
     sentence = str(raised.value)
     assert "python -m dataset_atomic convert amazon-book --raw raw/amazon-book" in sentence
     assert "fetch amazon-book" in sentence and "--data_path=FOLDER" in sentence
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "ml-1m"])
+def test_files_without_interactions_are_not_replaced(name, tmp_path, monkeypatch):
+    """They may be a user's own graph, put where a dataset is made."""
+    from ksr_recbole.quick_start import atomic_data
+
+    monkeypatch.setattr(atomic_data, "DATASETS", tmp_path)
+    folder = tmp_path / name
+    folder.mkdir()
+    for suffix in ("kg", "link"):
+        (folder / f"{name}.{suffix}").write_text("mine")
+    with pytest.raises(UserError, match=rf"has {name}\.kg, {name}\.link and no {name}\.inter"):
+        atomic_data.prepare_atomic_files({**absent(name, tmp_path), "data_path": str(folder)})
+    assert contents(folder) == {f"{name}.{suffix}": b"mine" for suffix in ("kg", "link")}
+
+
+def test_links_without_a_graph(raw, tmp_path, capsys):
+    sales, items = tmp_path / "sales.csv", tmp_path / "items.csv"
+    sales.write_text("user_id,item_id,timestamp\nu,i,1\n")
+    items.write_text("item_id,brand\ni,b\n")
+    given = ["convert", "csv", "--dataset=s", "--raw", sales, "--items", items]
+    given += ["--out", tmp_path / "o", "--link", write_links(tmp_path / "l.txt")]
+    assert "give the graph with --kg=PATH, or leave --link out" in complaint(capsys, *given)
 
 
 def absent(name: str, folder: Path) -> dict[str, object]:

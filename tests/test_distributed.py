@@ -507,6 +507,13 @@ def test_an_address_of_another_machine():
         Meeting(Hosts(1, 2, "192.0.2.1", free_port(), 0), 1)
 
 
+@pytest.mark.parametrize("ip", ["10.0.0..1", f"{'a' * 64}.example", ".", "no such host"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_an_address_with_a_typing_error(ip, offset):
+    with pytest.raises(UserError, match="which is not the address or name of a machine"):
+        Meeting(Hosts(1, 2, ip, free_port(), offset), 1)
+
+
 @pytest.mark.parametrize("ip", ["0.0.0.0", "0", "::"])
 @pytest.mark.parametrize("offset", [0, 1])
 def test_all_addresses_of_a_machine_tell_no_network(monkeypatch, ip, offset):

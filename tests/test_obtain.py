@@ -48,13 +48,17 @@ def archive(name: str) -> bytes:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``; of a path in ``cut``, only so many bytes before it hangs up."""
+    """Serves ``files``; of a path in ``cut``, only so many bytes before it hangs up.
+
+    With ``packed`` it says that they are packed for the way.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.cut: dict[str, int] = {}
         self.asked: list[tuple[str, str | None]] = []
+        self.packed = False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,11 +71,19 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             self.send_error(404)
             return
+        assert self.headers["Accept-Encoding"] == "identity"  # else no length is the file's
         start = int(part.removeprefix("bytes=").rstrip("-")) if part else 0
+        if start >= len(body):
+            self.send_response(416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response(206 if part else 200)
         if part:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.send_header("Content-Length", str(len(body) - start))
+        if self.server.packed:
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         self.wfile.write(body[start : self.server.cut.get(self.path, len(body))])
 
@@ -145,6 +157,24 @@ def test_half_a_download_goes_on(server, monkeypatch):
     server.cut.clear()
     get("ml-1m")
     assert server.asked[-1] == ("/ml-1m.zip", "bytes=500-")
+
+
+def test_a_server_that_does_not_say_how_long_the_file_is(server, tmp_path):
+    [name, *_] = NAMES
+    address, target = f"http://127.0.0.1:{server.server_port}/{name}.zip", tmp_path / "x.zip"
+    (tmp_path / "x.zip.part").write_bytes(server.files[f"/{name}.zip"])
+    with pytest.raises(UserError, match=r"x\.zip\.part may be a part of it or all of it; delete"):
+        fetch.download(address, target, 1 << 20)
+    assert not target.exists()
+
+
+def test_a_server_that_packs_what_it_sends(server, tmp_path):
+    [name, *_] = NAMES
+    server.packed = True
+    address = f"http://127.0.0.1:{server.server_port}/{name}.zip"
+    with pytest.raises(UserError, match=r"was sent packed \(gzip\), so that it could not"):
+        fetch.download(address, tmp_path / "x.zip", 1 << 20)
+    assert not list(tmp_path.glob("x.zip*"))
 
 
 @pytest.mark.parametrize("place", ["raw/ml-1m", "dataset/ml-1m", "dataset_atomic/ml-1m"])

@@ -55,6 +55,23 @@ def test_a_packed_cell_reads_as_one_of_its_own_files(tmp_path, capsys):
         pack(store)
 
 
+def test_the_list_of_members_is_read_once_for_all_cells(tmp_path, monkeypatch):
+    store = filled(tmp_path)
+    pack(store)
+    opened = []
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, *given, **more) -> None:
+            opened.append(given)
+            super().__init__(*given, **more)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    packed._opened.cache_clear()
+    packed._lines_of.cache_clear()
+    assert all(store.load(cell) for cell in (CELL, OTHER, CELL))
+    assert len(opened) == 1
+
+
 def test_the_bytes_depend_on_the_cells_alone(tmp_path):
     one, other = filled(tmp_path / "a"), filled(tmp_path / "b")
     pack(one)

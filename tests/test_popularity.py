@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ksr_recbole.comparison.cli import main as benchmark
+from ksr_recbole.comparison.plan import key_of
 from ksr_recbole.config import Config
-from ksr_recbole.config.evaluation_keys import EvalMode, parse_mode
+from ksr_recbole.config.evaluation_keys import EvalMode, evaluated_modes, parse_mode
 from ksr_recbole.dataset.sequences import leave_one_out
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import draw_candidates, training_popularity
@@ -164,6 +165,15 @@ def test_a_finished_run_is_reported_with_popularity_without_training(toy_folder)
     again = run("KSR", "toy", None, values)
     assert again["epochs_trained"] == 1 and again["popularity_weights"]
     assert again["metrics"]["full"] == first["metrics"]["full"]
+
+
+def test_a_mode_has_one_name_however_it_is_written(toy_folder):
+    given = {"eval_args": {"mode": " FULL "}, "report_modes": ["Full", "FULL+Popularity ", "full"]}
+    config = Config("GRU", "toy", None, toy_values(toy_folder, **given))
+    assert evaluated_modes(config) == ["full", "full+popularity"]
+    plain = {"eval_args": {"mode": "full"}, "report_modes": ["full", "full+popularity"]}
+    same = Config("GRU", "toy", None, toy_values(toy_folder, **plain))
+    assert key_of(config, 1) == key_of(same, 1)
 
 
 def test_a_comparison_has_a_table_of_each_mode(toy_folder, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -16,20 +17,21 @@ from recbole.trainer import HyperTuning
 from ksr_recbole import __main__, cli
 from ksr_recbole.comparison import cli as benchmark_cli
 from ksr_recbole.comparison import pool, runner
-from ksr_recbole.comparison.pool import Job, Report
+from ksr_recbole.comparison.pool import InputsChangedError, Job, Report
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.store import Failed
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import rank_trials
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import CONFIGS
+from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining import pretrain
 from ksr_recbole.quick_start import run
 from ksr_recbole.registry import PAPER_MODELS
 from ksr_recbole.tuning import search
 from ksr_recbole.tuning.cli import main
 from ksr_recbole.tuning.draws import draws_of
-from ksr_recbole.tuning.request import Request, make_plan
+from ksr_recbole.tuning.request import Plan, Request, make_plan
 from ksr_recbole.tuning.space import Range, read_space
 from tests import benchmark_fakes as fakes
 from tests.toy import toy_values
@@ -96,10 +98,14 @@ class FakeTrials:
             raise KeyboardInterrupt
         params = job.cell.overrides
         self.ran.append(params)
-        score = 1 / (1 + abs(params["weight_decay"] - 5))
+        score = self.score(params)
         result = fakes.run_result({"test": [1], "valid": [2]}, best_valid_score=score)
         job.store.save(job.cell, {**result, "pretraining": []}, 1.0, resumed=False)
         return Report()
+
+    @staticmethod
+    def score(params: dict[str, Any]) -> float:
+        return 1 / (1 + abs(params["weight_decay"] - 5))
 
 
 # Ranges -------------------------------------------------------------------------------------
@@ -180,6 +186,12 @@ def test_there_are_ranges_for_each_of_our_methods():
         == {file.stem for file in SHIPPED}
         == {"KSR", "GRU", "GRU++", "GRU_F", "RUM_I", "RUM_F"}
     )
+
+
+def test_a_file_of_windows_editors_has_a_mark_at_its_start(tmp_path):
+    file = tmp_path / "x.hyper"
+    file.write_text("learning_rate choice [0.1]\r\n", encoding="utf-8-sig")
+    assert [each.name for each in read_space(file)] == ["learning_rate"]
 
 
 # Searching ----------------------------------------------------------------------------------
@@ -303,14 +315,17 @@ def test_if_all_trials_fail_the_exit_status_tells_and_nothing_old_stays(
     assert main(command(toy_folder, "weight_decay choice [1]\n")) == 0
     monkeypatch.undo()
     ranges = "learning_rate choice [-1.0,-2.0]\n"
-    assert main(command(toy_folder, ranges)) == 1
+    mine = toy_folder / "mine.png"
+    mine.write_bytes(b"a picture")
+    assert main(command(toy_folder, ranges, f"--display_file={mine}")) == 1
+    assert mine.read_bytes() == b"a picture"
     assert stored(toy_folder)["best"] is None
     assert not result_file(toy_folder, "yaml").exists()
     assert not result_file(toy_folder, "png").exists()
     assert result_file(toy_folder, "md").read_text().count("failed: ") == 2
 
 
-def test_failed_trials_are_run_again_only_when_asked(toy_folder, monkeypatch):
+def test_failed_trials_are_run_again_only_when_asked(toy_folder, monkeypatch, capsys):
     ran = []
 
     def fail(*given: Any, **more: Any) -> dict:
@@ -322,7 +337,56 @@ def test_failed_trials_are_run_again_only_when_asked(toy_folder, monkeypatch):
     assert main(arguments) == 1 and len(ran) == 2
     assert main(arguments) == 1 and len(ran) == 2
     assert stored(toy_folder)["trials"][0]["error"].startswith("MemoryError: no room here (see ")
+    said = capsys.readouterr().err
+    assert "Not run: 2 trials, which failed before; --retry_failed runs" in said
     assert main([*arguments, "--retry_failed"]) == 1 and len(ran) == 4
+    assert "Not run" not in capsys.readouterr().err
+
+
+def full_disk(*_: Any, **__: Any) -> dict:
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError as error:
+        raise UserError("Cannot write it.") from error
+
+
+def changed_files(*_: Any, **__: Any) -> dict:
+    raise InputsChangedError("A file of toy was changed.")
+
+
+@pytest.mark.parametrize("fail", [full_disk, changed_files])
+def test_a_failure_that_is_not_the_settings_is_run_again(toy_folder, monkeypatch, fail):
+    monkeypatch.setattr("ksr_recbole.quick_start.run", fail)
+    arguments = command(toy_folder, RATES)
+    assert main(arguments) == 1
+    assert all(trial["error"] for trial in stored(toy_folder)["trials"])
+    trials = FakeTrials(monkeypatch)
+    monkeypatch.setattr(trials, "score", lambda params: 1.0)
+    assert main(arguments) == 0 and len(trials.ran) == 2
+
+
+def test_names_with_dollars_are_drawn_as_they_are(toy_folder, monkeypatch):
+    """Matplotlib would take two of them for a formula, and refuse this one."""
+    FakeTrials(monkeypatch)
+    shutil.copytree(toy_folder / "toy", toy_folder / "shop_$5_to_$9")
+    for file in (toy_folder / "shop_$5_to_$9").iterdir():
+        file.rename(file.with_name(file.name.replace("toy.", "shop_$5_to_$9.")))
+    arguments = command(toy_folder, "weight_decay choice [1,2]\n")
+    arguments[1] = "--dataset=shop_$5_to_$9"
+    assert main(arguments) == 0
+    assert (toy_folder / "results" / "GRU-shop_$5_to_$9-next-item-tuning.png").is_file()
+
+
+def test_the_best_trial_is_followed_without_ranking_all_again(toy_folder, monkeypatch):
+    """A search of N trials compares N times, as the plain ranking of all would have it."""
+    trials, compared = FakeTrials(monkeypatch), []
+    rank = Plan.rank
+    monkeypatch.setattr(Plan, "rank", lambda s, rows: compared.append(len(rows)) or rank(s, rows))
+    values = [3, 9, 5, 5, 1, 4, 5, 8, 2, 6]
+    assert main(command(toy_folder, f"weight_decay choice {values}\n")) == 0
+    assert len(trials.ran) == len(set(values))
+    assert stored(toy_folder)["best"]["params"] == {"weight_decay": 5}
+    assert max(compared[:-1]) <= 2
 
 
 def test_the_best_of_a_metric_of_which_less_is_better():

@@ -58,7 +58,7 @@ class NameSpool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._waiting: list[pl.DataFrame] = []
-        self._n_parts = 0
+        self._parts: list[Path] = []
 
     def add(self, names: pl.DataFrame) -> None:
         """``entity_id`` (as in the dump) and ``name``, a literal."""
@@ -69,18 +69,19 @@ class NameSpool:
     def of(self, entities: pl.Series) -> pl.DataFrame:
         """``entity_id`` and ``name`` of the entities that have one, English if there is one."""
         self._flush()
-        if not self._n_parts:
+        if not self._parts:
             return pl.DataFrame(schema={"entity_id": pl.String, "name": pl.String})
         wanted = pl.DataFrame({"entity_id": expand(entities.rename("entity_id"))})
-        literals = pl.scan_parquet(self._folder / "*.parquet")
+        literals = pl.scan_parquet(self._parts, glob=False)  # a folder may be called [old]
         found = literals.join(wanted.lazy(), on="entity_id", how="semi").collect(engine="streaming")
         return pick_names(found)
 
     def _flush(self) -> None:
         if self._waiting:
-            part = self._folder / f"{self._n_parts:06}.parquet"
+            part = self._folder / f"{len(self._parts):06}.parquet"
             pl.concat(self._waiting).write_parquet(part)
-            self._waiting, self._n_parts = [], self._n_parts + 1
+            self._waiting = []
+            self._parts.append(part)
 
 
 def pick_names(literals: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ksr_recbole.comparison.results import Row, spread
 from ksr_recbole.comparison.studies import Study
-from ksr_recbole.drawing import HIGHLIGHT, new_figure
+from ksr_recbole.drawing import HIGHLIGHT, new_figure, plain_text
 
 SHOWN = {"MAP": "map", "NDCG@10": "ndcg@10"}
 """Metrics in a figure, and RecBole's names of them."""
@@ -26,6 +26,7 @@ def bar_colours(n: int) -> list[Any]:
     return [colours[k % len(colours)] for k in range(n)]
 
 
+@plain_text()
 def draw(
     study: Study, rows: Sequence[Row], dataset: str, mode: str, path: str | os.PathLike[str]
 ) -> None:

@@ -15,8 +15,7 @@ import json
 import lzma
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,17 +80,21 @@ def read_packed(path: Path, name: str) -> tuple[dict[str, Any], Arrays] | None:
     Raises:
         DamagedFileError: the file or what it holds of the cell is damaged.
     """
-    line = _lines(path).get(name)
+    try:
+        found = _identity(path)
+    except FileNotFoundError:
+        return None
+    line = _lines_of(path, found).get(name)
     if line is None:
         return None
     content = digests.unsealed(parse_object(line))
     check_shape(content, _LINE)
     _check_sizes(content["arrays"])
-    with _opened(path) as file:
-        arrays: Arrays = {}
-        # First the arrays from which others are computed.
-        for wanted in sorted(content["arrays"], key=lambda n: content["arrays"][n]["of"] or ""):
-            arrays[wanted] = _array(file, wanted, content["arrays"], arrays)
+    file = _opened(path, found)
+    arrays: Arrays = {}
+    # First the arrays from which others are computed.
+    for wanted in sorted(content["arrays"], key=lambda n: content["arrays"][n]["of"] or ""):
+        arrays[wanted] = _array(file, wanted, content["arrays"], arrays)
     arrays = {wanted: arrays[wanted] for wanted in content["arrays"]}
     if digests.of_arrays(arrays, {}) != content["digest"]:
         raise DamagedFileError("the digest of its arrays does not match their content")
@@ -120,18 +123,24 @@ def _line(
 def _lines(path: Path) -> dict[str, str]:
     """A line of text for each cell, by name."""
     try:
-        found = identity(path)
+        found = _identity(path)
     except FileNotFoundError:
         return {}
+    return _lines_of(path, found)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    try:
+        return identity(path)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read ({error.strerror})") from error
-    return _lines_of(path, found)
 
 
 @lru_cache(maxsize=8)
 def _lines_of(path: Path, identity: tuple[int, int, int]) -> dict[str, str]:
-    with _opened(path) as file:
-        text = _member(file, _LINES, None)
+    text = _member(_opened(path, identity), _LINES, None)
     try:
         lines = text.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -147,17 +156,20 @@ def _lines_of(path: Path, identity: tuple[int, int, int]) -> dict[str, str]:
 # Members --------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip file; that it cannot be read as one is a :class:`DamagedFileError`."""
+@lru_cache(maxsize=2)
+def _opened(path: Path, identity: tuple[int, int, int]) -> zipfile.ZipFile:
+    """A zip file; that it cannot be read as one is a :class:`DamagedFileError`.
+
+    It stays open, because opening one reads the whole list of its members.  What takes the
+    file's place has another identity.
+    """
     try:
         check_regular(path)
         file = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError, ArithmeticError,
             NotImplementedError) as error:  # fmt: skip
         raise DamagedFileError(f"{path} cannot be read ({error})") from error
-    with file:
-        yield file
+    return file
 
 
 def _member(file: zipfile.ZipFile, name: str, size: int | None) -> bytes:

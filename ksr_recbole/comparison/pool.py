@@ -57,10 +57,17 @@ class Report:
     Attributes:
         error: why it failed, in one line; ``None`` if its result is in the store.
         warning: what a user should know of a job that did not fail.
+        passing: whether the same job may succeed another time: the machine failed, or the files
+            were changed, and the settings are not to blame.
     """
 
     error: str | None = None
     warning: str | None = None
+    passing: bool = False
+
+
+class InputsChangedError(UserError):
+    """Files were changed while a cell was trained on them."""
 
 
 class Observer(Protocol):
@@ -148,7 +155,7 @@ class _Worker:
         except BrokenProcessPool:
             self.close()
             self._start()
-            return Report("its process died (killed, or out of memory)")
+            return Report("its process died (killed, or out of memory)", passing=True)
         except Exception as error:
             return Report(f"{type(error).__name__}: {error}")
 
@@ -186,7 +193,7 @@ def run_cell(job: Job) -> Report:
         with _output_to(log), printing():
             return _reported(job, log)
     except OSError as error:
-        return Report(one_line(cannot_write(log, error)))
+        return Report(one_line(cannot_write(log, error)), passing=True)
 
 
 def _reported(job: Job, log: Path) -> Report:
@@ -194,7 +201,8 @@ def _reported(job: Job, log: Path) -> Report:
         return Report(warning=_run(job))
     except UserError as error:
         traceback.print_exc()
-        return Report(one_line(error))
+        passing = isinstance(error, InputsChangedError) or isinstance(error.__cause__, OSError)
+        return Report(one_line(error), passing=passing)
     except Exception as error:
         traceback.print_exc()
         return Report(f"{type(error).__name__}: {one_line(error)} (see {log})")
@@ -228,9 +236,10 @@ def _run(job: Job) -> str | None:
     """Run the cell unless another command does so meanwhile; return what a user should know."""
     silence_upstream_warnings()
     folder = job.store.checkpoint_folder(job.cell)
-    # The lock lies next to the folder, which is removed.
-    with locked(folder.with_name(f".{folder.name}.lock")):
-        warning = None if job.store.load(job.cell) else _train(job, folder)
+    with locked(job.store.checkpoint_lock(job.cell)):
+        if job.store.load(job.cell):  # another command ran it meanwhile, and may keep its state
+            return None
+        warning = _train(job, folder)
         if not job.keep_checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
     return warning
@@ -263,7 +272,7 @@ def _check_same_inputs(job: Job) -> None:
     """Refuse a result of other files than those that its cell was named after.
 
     Raises:
-        UserError: a file of the dataset or of the configuration was changed meanwhile.
+        InputsChangedError: a file of the dataset or of the configuration was changed meanwhile.
     """
     # Imported late, as in _call.
     from ksr_recbole.comparison.plan import key_of
@@ -273,7 +282,7 @@ def _check_same_inputs(job: Job) -> None:
     values = {**job.values, **cell.overrides, "task": cell.task}
     config = Config(cell.model, cell.dataset, list(job.config_files), values)
     if key_of(config, cell.seed) != cell.key:
-        raise UserError(
+        raise InputsChangedError(
             f"A file of {cell.dataset} or of the configuration was changed while {cell.name} was "
             "trained; run the command again."
         )

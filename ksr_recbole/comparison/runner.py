@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
@@ -68,8 +67,8 @@ def run_cells(plan: Plan) -> dict[str, Finished | Failed]:
     for cell in cells:
         if finished := plan.store.load(cell):
             outcomes[cell.name] = finished
-            if finished.result.get("checkpoint") is None:  # not kept, and its run may be killed
-                shutil.rmtree(plan.store.checkpoint_folder(cell), ignore_errors=True)
+            if finished.result.get("checkpoint") is None:
+                plan.store.remove_leftovers(cell)
     jobs = [
         Job(cell, plan.store, request.config_files, request.values, request.keep_checkpoints)
         for cell in cells

@@ -5,6 +5,7 @@ A finished one is a JSON file and the ranks it was computed from, or a part of a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -15,6 +16,7 @@ import numpy as np
 
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole import digests
+from ksr_recbole.arguments import without
 from ksr_recbole.cache import array_bytes, compact, read_arrays, widened
 from ksr_recbole.comparison import packed
 from ksr_recbole.comparison.significance import PerUser
@@ -24,6 +26,7 @@ from ksr_recbole.digests import unsealed
 from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.evaluation.metrics import per_user_metrics
 from ksr_recbole.files import replacing
+from ksr_recbole.locks import lock_if_free
 from ksr_recbole.names import first_name
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.records import (
@@ -131,8 +134,7 @@ def environment_without_places(environment: Mapping[str, Any]) -> dict[str, Any]
         environment: from :func:`ksr_recbole.quick_start.result.environment`.
     """
     program, *arguments = environment["command"]
-    kept = [a for a in arguments if a.partition("=")[0].removeprefix("--") not in PLACES]
-    return {**environment, "command": [Path(program).name, *kept]}
+    return {**environment, "command": [Path(program).name, *without(arguments, *PLACES)]}
 
 
 # The folder of finished cells -----------------------------------------------------------------
@@ -298,6 +300,29 @@ class Store:
     def checkpoint_folder(self, cell: Cell) -> Path:
         """Where the cell's run keeps its state until it is finished."""
         return self.folder / "checkpoints" / cell.name
+
+    def checkpoint_lock(self, cell: Cell) -> Path:
+        """Held while the cell is run; it lies next to the folder, which is removed."""
+        return self.folder / "checkpoints" / f".{cell.name}.lock"
+
+    def remove_leftovers(self, cell: Cell) -> None:
+        """Remove the state of a finished cell whose run was killed before it could do so.
+
+        A state that is newer than the cell is of a run that measures more of it, and stays, as
+        does one that another process holds.
+        """
+        folder = self.checkpoint_folder(cell)
+        try:
+            finished = self.result_file(cell).stat().st_mtime_ns
+            if any(path.stat().st_mtime_ns > finished for path in folder.iterdir()):
+                return
+            lock = lock_if_free(self.checkpoint_lock(cell))
+        except (OSError, NotImplementedError):  # none is there, or it cannot be changed
+            return
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.checkpoint_lock(cell).unlink(missing_ok=True)
+            lock.release()
 
     def save(
         self, cell: Cell, run_result: Mapping[str, Any], wall_seconds: float, resumed: bool

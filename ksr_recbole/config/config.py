@@ -19,7 +19,12 @@ from ksr_recbole.compat import recbole_on_new_libraries
 from ksr_recbole.config import idle
 from ksr_recbole.config.checks import no_negatives
 from ksr_recbole.config.decisions import refuse
-from ksr_recbole.config.evaluation_keys import check_selecting, metric_keys, parse_mode
+from ksr_recbole.config.evaluation_keys import (
+    canonical_mode,
+    check_selecting,
+    metric_keys,
+    parse_mode,
+)
 from ksr_recbole.config.keys import (
     KEYS_WITH_PARTS,
     TEXTS,
@@ -350,6 +355,7 @@ class Config(RecBoleConfig):
         final["report_modes"] = _listed(final["report_modes"])
         for mode in option(final, "report_modes", list):
             parse_mode(mode)
+        final["report_modes"] = [*dict.fromkeys(map(canonical_mode, final["report_modes"]))]
         self._check_valid_metric(metric_keys(final["metrics"], final["topk"]))
 
     def _check_recboles_metrics(self) -> None:
@@ -378,7 +384,9 @@ class Config(RecBoleConfig):
             super()._set_eval_neg_sample_args(phase)
             return
         # Our evaluation draws its own candidates; RecBole's samplers draw none.
-        check_selecting(self.final_config_dict["eval_args"]["mode"][phase])
+        modes = self.final_config_dict["eval_args"]["mode"]
+        check_selecting(modes[phase])
+        modes[phase] = canonical_mode(modes[phase])
         self.final_config_dict[f"{phase}_neg_sample_args"] = {
             "distribution": "none",
             "sample_num": "none",

@@ -48,7 +48,7 @@ def parse_mode(text: str) -> EvalMode:
     Raises:
         UserError: anything else, telling what is possible.
     """
-    given = str(text).strip().lower()
+    given = canonical_mode(text)
     name = uncalibrated(given)
     if name == "full":
         return EvalMode("full", calibrated=name != given)
@@ -60,6 +60,11 @@ def parse_mode(text: str) -> EvalMode:
             "or full."
         )
     return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0), calibrated=name != given)
+
+
+def canonical_mode(text: str) -> str:
+    """A mode's name as results have it: in small letters and without blanks around it."""
+    return str(text).strip().lower()
 
 
 def uncalibrated(mode: str) -> str:

@@ -293,7 +293,7 @@ def _listen(hosts: Hosts) -> socket.socket:
         found = socket.getaddrinfo(
             hosts.ip if hosts.several else _LOOPBACK, port, type=socket.SOCK_STREAM
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise _no_such_host(hosts.ip) from error
     family, _, _, _, address = found[0]
     try:
@@ -318,7 +318,7 @@ def _await_store(hosts: Hosts, deadline: float, seconds: float) -> str:
             left = min(5.0, max(_POLL_SECONDS, deadline - time.monotonic()))
             with socket.create_connection((hosts.ip, hosts.port), timeout=left) as probe:
                 return probe.getsockname()[0]
-        except socket.gaierror as error:
+        except (socket.gaierror, UnicodeError) as error:  # the latter of an empty or long label
             raise _no_such_host(hosts.ip) from error
         except OSError as error:
             if time.monotonic() > deadline:

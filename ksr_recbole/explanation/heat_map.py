@@ -6,7 +6,7 @@ import os
 import warnings
 from typing import Any
 
-from ksr_recbole.drawing import HIGHLIGHT, new_figure
+from ksr_recbole.drawing import HIGHLIGHT, PLAIN_TEXT, new_figure
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.parts import AttributeView, Explanation, Step
 
@@ -42,7 +42,7 @@ def draw(explanation: Explanation, path: str | os.PathLike[str]) -> None:
         raise UserError("The explanation has no steps to draw; explain with steps of at least 1.")
     from matplotlib import rc_context  # imported late, since most commands draw nothing
 
-    with rc_context({"font.family": _families()}), warnings.catch_warnings():
+    with rc_context({"font.family": _families(), **PLAIN_TEXT}), warnings.catch_warnings():
         # A letter that no installed font has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         _figure(explanation).savefig(path, format="png", dpi=150)
@@ -75,7 +75,7 @@ def _figure(explanation: Explanation) -> Any:
             _draw_ranklist(axes, step, label, step.attributes[a])
     who = f"user {explanation.user}" if explanation.user else "somebody new"
     title = f"{explanation.model} on {explanation.dataset}, {who}"
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(title)
     return figure
 
 
@@ -93,12 +93,10 @@ def _draw_attention(axes: Any, figure: Any, explanation: Explanation, shown: lis
     image = axes.imshow(weights, cmap="Blues", vmin=0, aspect="auto")
     axes.set_yticks(range(len(shown)))
     labels = [_cut(explanation.attributes[a].label, _TITLE) for a in shown]
-    axes.set_yticklabels(labels, parse_math=False)
+    axes.set_yticklabels(labels)
     axes.set_xticks(range(len(explanation.steps)))
     titles = [f"{_cut(step.item.title, _TITLE)}  {step.number}" for step in explanation.steps]
-    axes.set_xticklabels(
-        titles, rotation=60, ha="right", rotation_mode="anchor", fontsize="small", parse_math=False
-    )
+    axes.set_xticklabels(titles, rotation=60, ha="right", rotation_mode="anchor", fontsize="small")
     axes.set_xticks([x - 0.5 for x in range(1, len(titles))], minor=True)
     axes.set_yticks([y - 0.5 for y in range(1, len(shown))], minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
@@ -115,7 +113,7 @@ def _draw_ranklist(axes: Any, step: Step, label: str, view: AttributeView) -> No
     axes.set_xlim(0, 1)
     axes.set_ylim(len(view.values) + 1, -2.6)
     chosen = f": {_cut(step.next_item.title, _TITLE)}" if step.next_item else ""
-    plain = {"fontsize": "small", "parse_math": False, "va": "center"}
+    plain = {"fontsize": "small", "va": "center"}
     axes.text(0, -2.1, _cut(label, _TITLE), **plain, weight="bold")
     axes.text(0, -1.15, f"before {step.number + 1}{chosen}", **plain, color=_FAINT)
     hit = any(value.right for value in view.values)

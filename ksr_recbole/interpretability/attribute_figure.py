@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.comparison.figures import bar_colours, draw_groups
-from ksr_recbole.drawing import HIGHLIGHT, new_figure
+from ksr_recbole.drawing import HIGHLIGHT, new_figure, plain_text
 from ksr_recbole.interpretability.methods import Explained
 
 
+@plain_text()
 def draw_attributes(tasks: Sequence[Explained], title: str, path: str | os.PathLike[str]) -> None:
     """Draw a panel for each task as a PNG file; methods that failed are left out.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dataset_atomic.atomic import atomic_path
-from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.atomic_files import SUFFIXES, steady_dataset
 from dataset_atomic.convert import Options
 from dataset_atomic.layout import Layout
 from dataset_atomic.ml_100k import FREEBASE, NAME, convert_ml_100k
@@ -154,6 +154,21 @@ def _say_graph(row: Table1, folder: Path, layout: Layout) -> None:
     getLogger().info(f"Graph: {'; '.join(told)}")
 
 
+def _check_nothing_is_replaced(name: str, folder: Path) -> None:
+    """Refuse to make a dataset where there are some of its files: a user's own graph, perhaps.
+
+    Raises:
+        UserError: there are.
+    """
+    paths = [atomic_path(folder, name, suffix) for suffix in SUFFIXES]
+    there = [path.name for path in paths if os.path.lexists(path)]
+    if there:
+        raise UserError(
+            f"{folder} has {', '.join(there)} and no {name}.inter. Making {name} would replace "
+            "them, so move them away; --kg=FILE --link=FILE make it with a graph of your own."
+        )
+
+
 def _convert(
     name: str, folder: Path, places: list[Path], download: bool, own: OwnGraph | None = None
 ) -> None:
@@ -163,7 +178,7 @@ def _convert(
     with locked(lock.with_name(f".{lock.name}.lock")):
         if atomic_path(folder, name, "inter").is_file():
             return
-        # What is there without its .inter is no dataset, so that nothing of value is replaced.
+        _check_nothing_is_replaced(name, folder)
         if name in CONVERTERS:
             graph = {"options": Options(overwrite=True), **graph}
             report = CONVERTERS[name](folder, name, **graph)

@@ -118,6 +118,7 @@ class ProtocolTrainer(Trainer):
             UserError: the loss is not a number, or the checkpoint cannot be written.
         """
         if self.finished:
+            self.tensorboard.close()
             with self._naming_checkpoint(saved):
                 if self._complete(valid_data) and saved:
                     self._write(self.epochs_trained - 1)

@@ -45,6 +45,9 @@ def tune(request: Request) -> tuple[str, list[Path], bool]:
             run_jobs_on_ray(search.jobs(), search, plan.config({}))
         else:
             run_jobs(search.jobs(), request.jobs, search)
+    if n := search.n_failed_before:
+        some = "1 trial, which" if n == 1 else f"{n} trials, which"
+        say(f"Not run: {some} failed before; --retry_failed runs such trials again.", sys.stderr)
     tried = search.tried()
     text, paths = report(plan, tried)
     return text, paths, any(each.row.error is None for each in tried)
@@ -70,6 +73,9 @@ class Search:
         plan: what is searched.
         lines: shows the trials.
 
+    Attributes:
+        n_failed_before: trials that are not run because they failed in an earlier command.
+
     Raises:
         UserError: a package that draws is missing.
     """
@@ -79,7 +85,10 @@ class Search:
         self._draws = draws_of(plan.request.algo, plan.ranges, plan.seed)
         self._running: dict[str, list[tuple[_Drawn, float]]] = {}
         self._ended: dict[int, Tried] = {}  # in the order in which they ended
+        self._best: Trial | None = None
+        self._since_best = 0  # trials that have ended since
         self._n_drawn = 0
+        self.n_failed_before = 0
 
     def tried(self) -> list[Tried]:
         """The trials in the order in which they were drawn; one drawn several times counts once."""
@@ -112,20 +121,22 @@ class Search:
             return _Drawn(number, params, key), Failed(kind + one_line(error))
         known = plan.store.load(cell)
         if known is None and not plan.request.retry_failed:
-            return _Drawn(number, params, cell.key, cell), plan.store.load_failure(cell)
+            failed = plan.store.load_failure(cell)
+            self.n_failed_before += failed is not None
+            return _Drawn(number, params, cell.key, cell), failed
         return _Drawn(number, params, cell.key, cell), known
 
     def _out_of_patience(self) -> bool:
         """Whether the last ``early_stop`` trials brought nothing better."""
-        patience, best = self._plan.request.early_stop, self._best()
-        if patience is None or best is None:
-            return False
-        since = list(self._ended).index(int(best.row.setting.label)) + 1
-        return len(self._ended) - since >= patience
+        patience = self._plan.request.early_stop
+        return patience is not None and self._best is not None and self._since_best >= patience
 
-    def _best(self) -> Trial | None:
-        rows = [tried.row for tried in self._ended.values()]
-        return next((t for t in self._plan.rank(rows) if t.chosen), None)
+    def _compare(self, row: Row) -> None:
+        """See whether a trial that has just ended is the best; of equal ones the first is."""
+        rows = [row] if self._best is None else [self._best.row, row]
+        best = next((trial for trial in self._plan.rank(rows) if trial.chosen), None)
+        self._since_best = 0 if best is not None and best.row is row else self._since_best + 1
+        self._best = best
 
     # What the pool does ---------------------------------------------------------------------
 
@@ -140,7 +151,8 @@ class Search:
         outcome = self._plan.store.outcome(job.cell, report.error)
         if isinstance(outcome, Failed):
             outcome = replace(outcome, seconds=time.monotonic() - began)
-            self._plan.store.save_failure(job.cell, outcome)
+            if not report.passing:
+                self._plan.store.save_failure(job.cell, outcome)
         self._end(drawn, outcome)
 
     def tick(self) -> None:
@@ -157,5 +169,6 @@ class Search:
         score = None if row.error else plan.score(row)
         loss = -score if score is not None and plan.bigger else score
         self._draws.tell(drawn.number - 1, loss)
-        best = self._best()
-        self._lines.ended(setting, outcome, score, best.score if best else None, before)
+        self._compare(row)
+        best = None if self._best is None else self._best.score
+        self._lines.ended(setting, outcome, score, best, before)

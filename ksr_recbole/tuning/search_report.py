@@ -16,11 +16,11 @@ import yaml
 from ksr_recbole.comparison.live import short
 from ksr_recbole.comparison.report import markdown_document, used_table1
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Failed, Finished
+from ksr_recbole.comparison.store import Failed, Finished, environment_without_places
 from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.comparison.trials import Trial, TrialTable, describe, seconds_of, trial_table
 from ksr_recbole.config.config import nest
-from ksr_recbole.drawing import HIGHLIGHT, new_figure
+from ksr_recbole.drawing import HIGHLIGHT, new_figure, plain_text
 from ksr_recbole.files import replacing
 from ksr_recbole.quick_start.result import environment
 from ksr_recbole.trainer.checkpoint import plain
@@ -70,10 +70,11 @@ def report(plan: Plan, tried: Sequence[Tried]) -> tuple[str, list[Path]]:
         "png": plan.request.display_file or plan.file("png"),
         "yaml": plan.file("yaml"),
     }
+    stale: list[Path] = []
     if best is None:
-        for suffix in ("png", "yaml"):
-            paths.pop(suffix).unlink(missing_ok=True)
-    with replacing(*paths.values()) as temporaries:
+        stale = [plan.file("png"), plan.file("yaml")]  # never one that a user has named
+        del paths["png"], paths["yaml"]
+    with replacing(*paths.values(), removed=stale) as temporaries:
         files = dict(zip(paths, temporaries, strict=True))
         files["md"].write_text(
             markdown_document(used_table1(plan, [t.row for t in trials]), [table]), encoding="utf-8"
@@ -142,7 +143,7 @@ def _as_json(plan: Plan, tried: Sequence[Tried], best: Trial | None) -> str:
         "phase": "valid",
         "best": described[best.row.setting.label] if best else None,
         "trials": list(described.values()),
-        "environment": environment(),
+        "environment": environment_without_places(environment()),
     }
     return json.dumps(content, indent=2) + "\n"
 
@@ -179,6 +180,7 @@ _LOGARITHMIC = 30.0
 """A range of positive numbers this many times as large as its smallest is shown in logarithms."""
 
 
+@plain_text()
 def _draw(plan: Plan, trials: Sequence[Trial], best: Trial, path: str | os.PathLike[str]) -> None:
     """Draw the score by each setting as a PNG file; trials that failed are left out."""
     scored = [trial for trial in trials if trial.score is not None]

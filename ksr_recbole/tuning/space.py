@@ -82,7 +82,7 @@ def read_space(path: Path) -> tuple[Range, ...]:
         UserError: the file is missing, or a line is not as above; the sentence has its number.
     """
     try:
-        lines = read_text(path).splitlines()
+        lines = read_text(path, encoding="utf-8-sig").splitlines()  # Windows' editors add a mark
     except OSError as error:
         raise UserError(f"Cannot read the params file {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
