@@ -100,7 +100,7 @@ def fake_run(
     candidates = f"{config_dict['task']}, {config_dict['seed']}"
     if action == "differ":
         candidates = "others"
-    return run_result(ranks, candidates, model=model)
+    return run_result(ranks, candidates, model=model, checkpoint=str(folder / "model.pth"))
 
 
 def run_cell(job: Job) -> Report:

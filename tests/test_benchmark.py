@@ -316,12 +316,16 @@ def test_different_candidates_are_refused(command, toy_folder, faked, capsys, mo
     assert not (toy_folder / "results" / "toy-table3.json").exists()
 
 
-def test_checkpoints_go_unless_they_are_to_be_kept(command, toy_folder, faked):
+def test_checkpoints_go_unless_they_are_to_be_kept(command, toy_folder, faked, capsys):
     folder = toy_folder / "results" / "benchmark" / "toy" / "checkpoints"
     assert cli.main([*command, "--models=BPR"]) == 0
     assert not list(folder.glob("*"))
+    capsys.readouterr()
     assert cli.main([*command, "--models=GRU", "--keep_checkpoints"]) == 0
     assert [path.name[:3] for path in folder.glob("*")] == ["GRU"]
+    assert "--keep_checkpoints" not in capsys.readouterr().err
+    assert cli.main([*command, "--models=GRU,BPR", "--keep_checkpoints"]) == 0
+    assert "no effect on 1 of the cells, which were finished" in capsys.readouterr().err
 
 
 def test_leftovers_of_a_finished_cell_go_unless_a_newer_run_needs_them(command, toy_folder, faked):

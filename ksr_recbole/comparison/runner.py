@@ -64,11 +64,19 @@ def run_cells(plan: Plan) -> dict[str, Finished | Failed]:
         name: Failed(reason) for name, reason in plan.refused.items()
     }
     cells = [cell for cell in plan.distinct_cells() if cell.name not in outcomes]
+    n_without = 0
     for cell in cells:
         if finished := plan.store.load(cell):
             outcomes[cell.name] = finished
             if finished.result.get("checkpoint") is None:
                 plan.store.remove_leftovers(cell)
+                n_without += 1
+    if request.keep_checkpoints and n_without:
+        say(
+            f"--keep_checkpoints has no effect on {n_without} of the cells, which were finished "
+            "before without keeping their models; another --results_dir trains them again.",
+            sys.stderr,
+        )
     jobs = [
         Job(cell, plan.store, request.config_files, request.values, request.keep_checkpoints)
         for cell in cells
