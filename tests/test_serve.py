@@ -14,6 +14,7 @@ import requests
 
 from ksr_recbole import Recommender
 from ksr_recbole.__main__ import main
+from ksr_recbole.errors import UserError
 from ksr_recbole.serve import cli
 from ksr_recbole.serve.service import Forgotten, Service, States, _bytes_of
 from ksr_recbole.text import clean_line
@@ -381,10 +382,11 @@ def test_a_mistake_is_one_sentence(capsys, arguments, said):
 def test_an_address_in_use_is_one_sentence():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Exception, match=f"Cannot listen on 127.0.0.1, port {port}: "):
+        with pytest.raises(UserError, match=f"Cannot listen on 127.0.0.1, port {port}: "):
             cli._listening("127.0.0.1", port)
-    with pytest.raises(Exception, match=r"Cannot listen on no\.such.host.example"):
-        cli._listening("no.such.host.example", 80)
+    for host in ("no.such.host.example", "10.0.0..1", "é" * 70):
+        with pytest.raises(UserError, match=f"Cannot listen on {re.escape(host)}"):
+            cli._listening(host, 0)
 
 
 def test_the_parts_of_an_answer_are_sent_at_once():

@@ -103,7 +103,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=4096)
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"Cannot listen on {host}, port {port}: {reason}; choose another --port or --host."
