@@ -27,6 +27,7 @@ from dataset_atomic.ml_100k import FREEBASE, NAME, convert_ml_100k
 from dataset_atomic.raw.interactions import Period, read_interactions
 from dataset_atomic.raw.links import Links
 from dataset_atomic.raw.stream import TextFormat
+from dataset_atomic.raw.timestamps import TimestampReader
 from dataset_atomic.sources import KB4REC_LICENCE, SOURCES
 from ksr_recbole.arguments import Parser
 from ksr_recbole.cli import run_command
@@ -43,7 +44,7 @@ CONVERTERS = (*SOURCES, FREEBASE, CSV)
 _OF_CSV = {
     "dataset": None, "user": "user_id", "item": "item_id", "time": "timestamp", "rating": None,
     "separator": ",", "columns": None, "items": None, "attributes": "", "items_id": None,
-    "title": None, "whole": "", "ranges": 5,
+    "title": None, "whole": "", "ranges": 5, "time_format": None,
 }  # fmt: skip
 """Options of `convert csv` alone, and their defaults."""
 
@@ -130,6 +131,7 @@ def _add_table(command: Parser) -> None:
     add("--item", metavar="COLUMN")
     add("--time", metavar="COLUMN")
     add("--rating", metavar="COLUMN", help="kept if given")
+    add("--time-format", metavar="FORMAT", help="how times are written, as %%d/%%m/%%Y %%H:%%M")
     add(
         "--separator",
         metavar="S",
@@ -289,7 +291,9 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
         links = find_links(given.dataset, given.link, given.kg or [])
     else:
         links = Links(items.link, items.link.height, 0, 0)
-    inter = read_interactions(given.raw, layout, links.frame["item_id"], options.period or Period())
+    clock = TimestampReader(given.time_format)
+    linked, period = links.frame["item_id"], options.period or Period()
+    inter = read_interactions(given.raw, layout, linked, period, clock)
     material = material_of(given.dataset, inter, links, {} if items is None else items.side)
     if items is not None:
         notes = (*material.notes, *items.notes)

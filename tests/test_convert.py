@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -420,6 +421,14 @@ def test_period_repeats_and_links(tmp_path, capsys):
         ("12/31/00", 978220800, "%m/%d/%y"),
         ("31.12.00", 978220800, "%d.%m.%y"),
         ("12345678", 12345678, "seconds"),
+        ("31/12/2000", 978220800, "%d/%m/%Y"),
+        ("12/31/2000 22:00", 978300000, "%m/%d/%Y %H:%M"),
+        ("12/31/2000 10:00:19 PM", 978300019, "%m/%d/%Y %I:%M:%S %p"),
+        ("31-12-2000 22:00:19", 978300019, "%d-%m-%Y %H:%M:%S%.f"),
+        ("2000-12-31T22:00", 978300000, "%Y-%m-%dT%H:%M"),
+        ("2000-12-31 22:00:19 UTC", 978300019, "%Y-%m-%d %H:%M:%S%.f UTC"),
+        ("31-Dec-2000", 978220800, "%d-%b-%Y"),
+        ("2000.12.31", 978220800, "%Y.%m.%d"),
     ],
 )
 def test_timestamps(tmp_path, text, seconds, form):
@@ -430,6 +439,60 @@ def test_timestamps(tmp_path, text, seconds, form):
     assert (exact // clock.per_second).to_list() == [seconds] * 3
     assert clock.form == form
     assert (clock.note() is None) == (form == "seconds")
+
+
+DAYS = ["01/03/2024", "02/03/2024", "12/03/2024"]
+"""Of a March or of the third days of months: only a line like 13/03/2024 tells."""
+
+
+def clock_after(tmp_path, texts: list[str], form: str | None = None) -> list[int]:
+    """Seconds of some times, read as a file's."""
+    clock = TimestampReader(form)
+    (block,) = read_blocks(write(tmp_path / "t", texts), TextFormat(("timestamp",)))
+    return (clock.exact(block) // clock.per_second).to_list()
+
+
+def days_of_march(*days: int) -> list[int]:
+    return [int(datetime(2024, 3, day, tzinfo=UTC).timestamp()) for day in days]
+
+
+def test_the_month_is_seen_from_all_lines(tmp_path):
+    assert clock_after(tmp_path, [*DAYS, "13/03/2024"]) == days_of_march(1, 2, 12, 13)
+    americas = ["03/01/2024", "03/02/2024", "03/12/2024", "03/13/2024"]
+    assert clock_after(tmp_path, americas) == days_of_march(1, 2, 12, 13)
+    assert clock_after(tmp_path, ["3/3/24", "03/03/24"]) == days_of_march(3, 3)
+
+
+@pytest.mark.parametrize("sign", ["/", "-"])
+@pytest.mark.parametrize("hour", ["", " 10:15"])
+def test_where_no_line_tells_the_month_it_is_asked_for(tmp_path, sign, hour):
+    texts = [day.replace("/", sign) + hour for day in DAYS]
+    with pytest.raises(UserError, match=r"line 1: '01.03.2024.*no line tells which number is the"):
+        clock_after(tmp_path, texts)
+    form = f"%d{sign}%m{sign}%Y" + (" %H:%M" if hour else "")
+    found = clock_after(tmp_path, texts, form)
+    assert [second // 86400 * 86400 for second in found] == days_of_march(1, 2, 12)
+
+
+def test_a_time_of_another_form_than_was_given(tmp_path):
+    with pytest.raises(
+        UserError, match=r"line 2: 'soon' is not a .*expected %Y %b \(--time-format"
+    ):
+        clock_after(tmp_path, ["2024 Mar", "soon"], "%Y %b")
+    with pytest.raises(UserError, match=r"line 1: '1/3/2024' is not a .*expected %q"):
+        clock_after(tmp_path, ["1/3/2024"], "%q")
+
+
+def test_the_form_of_times_is_an_option(tmp_path, capsys):
+    rows = [f"u{u},i{i},{DAYS[i]}" for u in range(3) for i in range(3)]
+    sales = write(tmp_path / "s.csv", ["user_id,item_id,timestamp", *rows])
+    items = write(tmp_path / "i.csv", ["item_id,brand", "i0,a", "i1,a", "i2,b"])
+    given = ["csv", "--dataset=s", "--raw", sales, "--items", items, "--k-core=1"]
+    out = tmp_path / "o"
+    assert "say it with --time-format='%" in complaint(capsys, "convert", *given, "--out", out)
+    assert main(list(map(str, ["convert", *given, "--out", out, "--time-format=%d/%m/%Y"]))) == 0
+    assert "timestamps are %d/%m/%Y (given)" in capsys.readouterr().out
+    assert set(table(out, "s", "inter")["timestamp"].cast(int)) == set(days_of_march(1, 2, 12))
 
 
 field_text = st.text(

@@ -40,7 +40,7 @@ _THOUSANDS, _DECIMAL_COMMA = r"^[-+]?\d{1,3}(,\d{3})*(\.\d+)?$", r"^[-+]?\d{1,3}
 _PYTHON_LIST = r"^\[.*\]$"
 _PYTHON_ELEMENT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,\[\]'"][^,\[\]]*"""
 
-_DAYS = (*DATE_FORMATS, "%d/%m/%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
+_DAYS = (*DATE_FORMATS, "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
 """Dates of which the year alone counts, so that it does not matter which number is the month."""
 
 

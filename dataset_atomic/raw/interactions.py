@@ -92,6 +92,7 @@ def read_interactions(
     layout: TextFormat,
     linked: pl.Series,
     period: Period,
+    clock: TimestampReader | None = None,
 ) -> Interactions:
     """Read interactions, keeping those of linked items within the period.
 
@@ -100,11 +101,12 @@ def read_interactions(
         layout: with the columns ``user_id``, ``item_id``, ``timestamp`` and perhaps ``rating``.
         linked: ids of the linked items.
         period: which times count.
+        clock: reads the times; without one their form is that of the first lines.
 
     Raises:
         UserError: a malformed line; an id with a tab or a double quote; nothing in the file.
     """
-    clock, funnel = TimestampReader(), Funnel(".inter", 0)
+    clock, funnel = clock or TimestampReader(), Funnel(".inter", 0)
     known = linked.implode()
     kept: list[pl.DataFrame] = []
     latest: int | None = None

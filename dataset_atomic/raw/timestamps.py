@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 
@@ -14,14 +17,24 @@ UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanosecond
 SECONDS_BELOW = 10**11
 """Seconds of any year that occurs are below this, and milliseconds since 1973 are above."""
 
+_HOURS = ("", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p")
+"""What may stand behind a date; the last two are hours of a half day, with AM or PM."""
+
 DATE_FORMATS = (
-    "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y/%m/%d",
-    "%Y%m%dT%H%M%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%m/%d/%Y",
-    "%d.%m.%y", "%m/%d/%y",
+    "%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%d %H:%M:%S%.f UTC", "%Y%m%dT%H%M%S",
+    *(
+        f"{date}{hour}"
+        for date in ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y",
+                     "%m-%d-%Y", "%d-%m-%Y", "%d-%b-%Y", "%d %b %Y", "%d.%m.%y",
+                     "%m/%d/%y", "%d/%m/%y")
+        for hour in _HOURS
+    ),
 )  # fmt: skip
 """Dates that are recognised; without a zone they are taken as UTC."""
 
+_SAMPLE = 1000
+"""Values that are tried with every form before the whole block is with those that fit."""
 
 _OF_DIGITS = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 """Dates that look like numbers, by how many digits they have."""
@@ -36,13 +49,16 @@ _FINEST = 10**6
 class TimestampReader:
     """Reads one file's timestamps; what the first block is like, all others must be.
 
+    Args:
+        form: the date format that a user gave, if any.
+
     Attributes:
         form: ``"seconds"`` or another of :data:`UNITS`, or a date format; ``None`` before the
-            first block.
+            first block if none was given.
     """
 
-    def __init__(self) -> None:
-        self.form: str | None = None
+    def __init__(self, form: str | None = None) -> None:
+        self.form, self._given = form, form is not None
 
     @property
     def per_second(self) -> int:
@@ -55,20 +71,24 @@ class TimestampReader:
         Fractions of a second count, as they tell what came first.
 
         Raises:
-            UserError: a value of another form, with its line.
+            UserError: a value of another form, with its line; dates of which it cannot be seen
+                which number is the month.
         """
         values = block.frame["timestamp"].str.strip_chars()
         if self.form is None and len(values):
             self.form = _form_of(values)
+            _check_month_and_day(block, values, self.form)
         result = _convert(values, self.form or "unknown")
         if result.null_count():
             row = int(result.is_null().arg_max() or 0)
-            expected = f"{self.form} as in the lines before"
-            if self.form == "unknown":
+            expected = f"{self.form} as in most lines"
+            if self._given:
+                expected = f"{self.form} (--time-format)"
+            elif self.form == "unknown":
                 expected = "a number or a date, such as 2024-03-01 10:15"
             raise UserError(
                 f"{block.line_of(row)}: {shown(repr(values[row]))} is not a timestamp; expected "
-                f"{expected}; correct the value."
+                f"{expected}; correct the value, or say how times are written with --time-format."
             )
         return result.rename("timestamp")
 
@@ -76,7 +96,8 @@ class TimestampReader:
         """What was converted, or ``None`` if the file has plain seconds."""
         if self.form in (None, "seconds"):
             return None
-        return f"timestamps are {self.form} (detected), converted to seconds, UTC"
+        how = "given" if self._given else "detected"
+        return f"timestamps are {self.form} ({how}), converted to seconds, UTC"
 
 
 def unit_of(times: np.ndarray) -> str:
@@ -98,9 +119,35 @@ def _form_of(values: pl.Series) -> str:
             return form
     if len(numbers) and numbers.null_count() < len(numbers):
         return unit_of(numbers.drop_nulls().to_numpy())
-    fits = {f: len(values) - _convert(values, f).null_count() for f in DATE_FORMATS}
+    sample = _fits(values.head(_SAMPLE), DATE_FORMATS)
+    fits = _fits(values, [form for form, n in sample.items() if n] or DATE_FORMATS)
     best = max(fits, key=fits.__getitem__)
     return best if fits[best] else "unknown"
+
+
+def _fits(values: pl.Series, forms: Iterable[str]) -> dict[str, int]:
+    """How many of the values are of each form."""
+    return {form: len(values) - _convert(values, form).null_count() for form in forms}
+
+
+def _check_month_and_day(block: Block, values: pl.Series, form: str) -> None:
+    """Refuse dates such as 1/3/2024 if no line tells whether the month or the day comes first.
+
+    Raises:
+        UserError: none does.
+    """
+    other = re.sub(r"%([md])([/-])%([md])", r"%\3\2%\1", form, count=1)
+    if other == form or form.startswith("%Y"):
+        return
+    one, two = _convert(values, form), _convert(values, other)
+    differ = (one != two) & one.is_not_null()  # null where only one of them can be
+    if one.null_count() == two.null_count() and differ.any():
+        row = int(differ.fill_null(False).arg_max() or 0)
+        raise UserError(
+            f"{block.line_of(row)}: {shown(repr(values[row]))} may be {form} or {other}, and no "
+            "line tells which number is the month; say it with "
+            f"--time-format='{form}' or --time-format='{other}'."
+        )
 
 
 def _convert(values: pl.Series, form: str) -> pl.Series:
