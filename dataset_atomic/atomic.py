@@ -16,6 +16,7 @@ import polars as pl
 
 from dataset_atomic.atomic_files import (
     LONGEST_ID,
+    PADDING,
     READ_BY_RECBOLE,
     check_atomic_file,
     columns_of,
@@ -120,7 +121,7 @@ def write_atomic_files(
     """
     for suffix, table in tables.items():
         if f".{suffix}" in READ_BY_RECBOLE:
-            _check_lengths(suffix, table)
+            _check_ids(suffix, table)
     targets = [atomic_path(folder, name, suffix) for suffix in tables]
     old = [atomic_path(folder, name, suffix) for suffix in stale]
     removed = [path for path in old if path.is_file() or path.is_symlink()]
@@ -174,7 +175,7 @@ def _write(path: Path, table: AtomicTable, layout: Layout) -> None:
             ) from error
 
 
-def _check_lengths(suffix: str, table: AtomicTable) -> None:
+def _check_ids(suffix: str, table: AtomicTable) -> None:
     """Refuse ids that no reader takes, before anything is written."""
     for name, kind in table.types.items():
         if kind != "token":
@@ -182,6 +183,11 @@ def _check_lengths(suffix: str, table: AtomicTable) -> None:
         ids = table.frame[name]
         # Few categories stand for many rows, which need not become text for this.
         texts = (ids.unique() if ids.dtype == pl.Categorical else ids).cast(pl.String)
+        if suffix in _OF_IDS and (texts == PADDING).any():
+            raise UserError(
+                f"{PADDING} in column {shown(name)} of .{suffix} is RecBole's own token of the "
+                "padding; rename it in the raw files."
+            )
         if len(long := texts.filter(too_long(texts))):
             value = long[0]
             raise UserError(
@@ -189,6 +195,10 @@ def _check_lengths(suffix: str, table: AtomicTable) -> None:
                 f"{len(value.encode()):,} bytes, and an id has at most {LONGEST_ID:,}; shorten it "
                 "in the raw files."
             )
+
+
+_OF_IDS = ("inter", "kg", "link")
+"""Files whose tokens get the numbers of RecBole's tables."""
 
 
 def too_long(ids: pl.Series) -> pl.Series:

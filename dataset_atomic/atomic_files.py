@@ -42,6 +42,9 @@ BLOCK_BYTES = 1 << 19
 
 _NEWLINE, _CARRIAGE_RETURN, _QUOTE = 10, 13, ord('"')
 
+PADDING = "[PAD]"
+"""RecBole's token of the id that pads histories."""
+
 LONGEST_ID = 2_000
 """Bytes; an IRI has fewer."""
 
@@ -322,6 +325,7 @@ def _check_rows(
         _check_not_empty(path, name, *field, line)
         if types[name] == "token" and path.suffix in READ_BY_RECBOLE:
             _check_lengths(path, name, *field, line)
+            _check_no_padding(path, name, block, *field, line)
         if types[name] == "float":
             _check_numeric(path, name, block, *field, line)
     return len(starts)
@@ -415,6 +419,21 @@ def _check_lengths(
         raise UserError(
             f"{path}, line {first_line + row}: column {shown(repr(name))} has {lengths[row]:,} "
             f"bytes, and an id has at most {LONGEST_ID:,}; shorten it or remove the line."
+        )
+
+
+def _check_no_padding(
+    path: Path, name: str, block: bytes, starts: np.ndarray, ends: np.ndarray, first_line: int
+) -> None:
+    """RecBole gives the id that pads histories to a token of its own, and would have two of it."""
+    data, padding = np.frombuffer(block, dtype=np.uint8), PADDING.encode()
+    rows = np.flatnonzero(ends - starts == len(padding))
+    fields = data[starts[rows, None] + np.arange(len(padding))]
+    found = rows[(fields == np.frombuffer(padding, dtype=np.uint8)).all(axis=1)]
+    if len(found):
+        raise UserError(
+            f"{path}, line {first_line + int(found[0])}: column {shown(repr(name))} is {PADDING}, "
+            "RecBole's own token of the padding; rename it, here and wherever else it occurs."
         )
 
 

@@ -33,6 +33,30 @@ def write(tmp_path):
     return write_file
 
 
+@pytest.mark.parametrize(
+    ("line", "column"), [("[PAD]\ti\t1", "user_id"), ("u\t[PAD]\t1", "item_id")]
+)
+def test_recboles_token_of_the_padding_is_no_id(write, line, column):
+    """RecBole would have two numbers for it, and a saved model could not be loaded."""
+    path = write(HEADER + f"[PAD]x\t[pad]\t1\nPAD\t[PA]]\t2\n{line}\n".encode())
+    assert f"line 4: column '{column}' is [PAD], RecBole's own" in complaint(path)
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_an_id_that_is_the_padding_is_not_converted(tmp_path, capsys, column):
+    rows = [{"user_id": f"u{k % 3}", "item_id": f"i{k % 4}"} for k in range(12)]
+    rows = [{**row, column: "[PAD]"} if row[column][1:] == "1" else row for row in rows]
+    lines = [f"{row['user_id']},{row['item_id']},{k}" for k, row in enumerate(rows)]
+    sales, items = tmp_path / "s.csv", tmp_path / "i.csv"
+    sales.write_text("\n".join(["user_id,item_id,timestamp", *lines]) + "\n")
+    ids = dict.fromkeys(row["item_id"] for row in rows)
+    items.write_text("item_id,brand\n" + "".join(f"{each},b\n" for each in ids))
+    given = [f"--raw={sales}", f"--items={items}", f"--out={tmp_path / 'o'}", "--k-core=1"]
+    assert main(["convert", "csv", "--dataset=s", *given]) == 2
+    assert f"[PAD] in column {column} of .inter is RecBole's" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def complaint(path, required=INTER, **options) -> str:
     """The sentence, after checking that it is one and names the file."""
     with pytest.raises(UserError) as raised:

@@ -12,7 +12,7 @@ import pandas as pd
 from recbole.data.dataset import KnowledgeBasedDataset
 from recbole.utils import FeatureType
 
-from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.atomic_files import PADDING, steady_dataset
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache, DamagedFileError
@@ -199,7 +199,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         codes, found = joint_codes([feat[field] for feat, field, _ in remap_list])
         ends = np.cumsum([len(feat) for feat, _, _ in remap_list])[:-1]
-        tokens = np.array(["[PAD]", *found])
+        tokens = np.array([PADDING, *found])
         for (feat, field, _), new in zip(remap_list, np.split(codes + 1, ends), strict=True):
             self.field2id_token.setdefault(field, tokens)
             feat[field] = _column(new, feat)

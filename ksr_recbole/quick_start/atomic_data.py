@@ -30,7 +30,7 @@ from ksr_recbole.locks import locked
 from ksr_recbole.one_step import remove_leftovers
 from ksr_recbole.paths import DATASETS
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the rows of Table 1 that are kept; another one when files are checked for more."""
 
 CONVERTERS = {NAME: convert_ml_100k, FREEBASE: convert_ml_100k}
