@@ -134,32 +134,59 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
         name: its name, for ``model``; one added before under this name is replaced.
         model: a subclass of one of this package's, such as
             :class:`~ksr_recbole.model.ksr.KSR`.
-        based_on: the model whose options, and their values, it has.
+        based_on: the model whose options, and their values, it has; of an option that the class
+            ``model.Options`` declares with another default than the class of ``based_on`` does,
+            this default counts.
         **options: other values of the keys of ``based_on`` and of the fields that the class
             ``model.Options`` adds to them, and further config keys with their default values.
 
     Raises:
-        UserError: ``based_on`` is unknown, or the name is one of this package or of RecBole.
+        UserError: ``based_on`` is unknown, the name is one of this package or of RecBole, or
+            ``model`` or its ``Options`` is no class of a recommender or of options.
     """
     if based_on not in MODELS:
         raise UserError(
             f"There is no model '{based_on}' to base {name} on"
             f"{choose_from(based_on, MODELS, 'the models are')}"
         )
-    if name in recbole_models() or (name in MODELS and MODELS[name].based_on is None):
+    others = [each for each in MODELS if MODELS[each].based_on is None or each != name]
+    alike = {each.lower(): each for each in (*recbole_models(), *others)}  # as RecBole looks it up
+    if (taken := alike.get(name.lower())) is not None:
         raise UserError(
-            f"The name {name} is taken by a model of this package or of RecBole; choose another."
+            f"The name {name} is taken by the model {taken}, since RecBole finds models whether "
+            "letters are capital or not; choose another."
         )
     if not re.fullmatch(r"[\w+-]+", name):
         raise UserError(
             f"A model's name has only letters, digits, _, + and -; choose another than '{name}'."
         )
-    base = MODELS[based_on]
+    base, inherited = MODELS[based_on], _defaults(model_class(based_on))
+    _check_class(name, model)
     defaults = _defaults(model)
-    for key in _defaults(model_class(based_on)):
-        defaults.pop(key, None)
-    options = {**defaults, **options}
+    changed = {key: v for key, v in defaults.items() if key not in inherited or v != inherited[key]}
+    options = {**changed, **options}
     MODELS[name] = Entry(model, base.needs_kg, based_on, options, base.divisible)
+
+
+def _check_class(name: str, model: object) -> None:
+    """Refuse what would fail only when the model is run, or go without a word.
+
+    Raises:
+        UserError: see :func:`add_model`.
+    """
+    # Imported late: most of what asks for models' names needs neither.
+    from recbole.model.abstract_recommender import AbstractRecommender
+
+    from ksr_recbole.config.options import check_declared
+
+    if not (isinstance(model, type) and issubclass(model, AbstractRecommender)):
+        raise UserError(
+            f"The model {name} must be a class of recommenders, as `class Mine(KSR)` makes one; "
+            f"{shown(repr(model))} is none."
+        )
+    declared = getattr(model, "Options", None)
+    if declared is not None:
+        check_declared(f"{model.__name__}.Options", declared)
 
 
 def _defaults(model: type) -> dict[str, Any]:

@@ -218,6 +218,8 @@ def test_attributes_can_be_named(toy_config):
     dataset = KGSequenceDataset(toy_config(attributes=["film.director", "genre.films"]))
     names = dataset.field2id_token["relation_id"][dataset.attributes]
     assert names.tolist() == ["film.director", "genre.films"]
+    with pytest.raises(UserError, match="attributes is an empty list, so the memory would have no"):
+        _ = KGSequenceDataset(toy_config(attributes=[])).attributes
     dataset = KGSequenceDataset(toy_config(attributes=["film.directr"]))
     with pytest.raises(UserError, match=r"film\.directr.*did you mean film\.director"):
         _ = dataset.attributes

@@ -410,6 +410,16 @@ def test_the_short_view_has_24_lines_however_much_there_is(many):
     assert len(render(many).splitlines()) <= 24
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_note_that_is_too_long_is_not_cut_before_what_to_do(many, width):
+    note = "items are shown by their ids: for names put toy.item there"
+    noted = replace(many, notes=(f"{note}, {'and so on ' * 9}",))
+    last = render(noted, width).splitlines()[-1]
+    assert last == "Names are missing; --full says more."
+    assert note in " ".join(render(noted, width, full=True).split())
+    assert render(replace(many, notes=("short.",)), width).endswith("Names: short.\n")
+
+
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_what_the_short_view_leaves_out_is_marked(many, ascii_only):
     few = replace(many, recommendations=many.recommendations[:1] * 7)

@@ -235,3 +235,10 @@ def test_a_whole_number_may_be_written_with_a_point():
     for value in (2.5, "1", "1.0", math.inf, math.nan, 1e300, 0.0, 10.0, True):
         with pytest.raises(UserError, match="Config key epochs is"):
             check("epochs", value)
+
+
+@pytest.mark.parametrize("name", ["food", "ml-1m", "lastfm"])
+def test_the_name_of_a_dataset_is_no_key(name):
+    """RecBole has files with the address of each."""
+    with pytest.raises(UserError, match=f"Unknown config key '{name}'"):
+        Config("KSR", "toy", None, {name: 3})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import model_options
+from ksr_recbole.config.options import real, whole
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.gru_recommender import GRU
 from ksr_recbole.model.ksr import KSR
@@ -122,7 +124,7 @@ def test_a_new_option_is_known_only_once_it_is_added() -> None:
 
 @pytest.mark.parametrize("name", ["KSR", "GRU++", "LightGCN"])
 def test_a_name_that_is_taken(name: str) -> None:
-    with pytest.raises(UserError, match=f"The name {re.escape(name)} is taken by a model"):
+    with pytest.raises(UserError, match=f"The name {re.escape(name)} is taken by the model"):
         registry.add_model(name, Shy, based_on="KSR")
 
 
@@ -130,6 +132,59 @@ def test_a_name_that_is_taken(name: str) -> None:
 def test_a_name_of_other_characters(name: str) -> None:
     with pytest.raises(UserError, match=f"has only letters, .* another than '{name}'"):
         registry.add_model(name, Shy, based_on="KSR")
+
+
+@pytest.mark.parametrize("name", ["ksr", "gru4rec", "SHY"])
+def test_a_name_that_recbole_takes_for_another(name: str) -> None:
+    """It imports a module of the name in small letters."""
+    registry.add_model("Shy", Shy, based_on="KSR")
+    registry.add_model("Shy", Shy, based_on="KSR")
+    with pytest.raises(UserError, match=f"The name {name} is taken by the model"):
+        registry.add_model(name, Shy, based_on="KSR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Milder(KSR.Options):
+    gamma: float = real(3.0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unchecked(KSR.Options):
+    foo: int = 3
+
+
+class Undecorated(KSR.Options):
+    foo: int = whole(3)
+
+
+def with_options(options: type) -> type:
+    return type("Own", (KSR,), {"Options": options})
+
+
+def test_the_default_of_an_own_class_counts() -> None:
+    registry.add_model("Mild", with_options(Milder), based_on="KSR")
+    changed = {**model_options("KSR"), "gamma": 3.0}
+    assert model_options("Mild") == changed
+    registry.add_model("Mild", with_options(Milder), based_on="KSR", gamma=4.0)
+    assert model_options("Mild") == {**changed, "gamma": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (lambda config, dataset: None, "must be a class of recommenders"),
+        (torch.nn.Linear, "must be a class of recommenders"),
+        ("KSR", "must be a class of recommenders"),
+        (with_options(dict), r"Own\.Options must be a subclass of an Options class"),
+        (with_options(Unchecked), r"The option foo of Own\.Options has no check; declare it by"),
+        (with_options(Undecorated), r"Write @dataclass\(frozen=True, kw_only=True\) above Own"),
+    ],
+)
+def test_what_is_no_model_is_said_when_it_is_added(model, told: str) -> None:
+    before = dict(registry.MODELS)
+    with pytest.raises(UserError, match=told):
+        registry.add_model("Mine", model, based_on="KSR")
+    assert before == registry.MODELS
 
 
 def test_an_unknown_base() -> None:

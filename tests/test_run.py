@@ -597,6 +597,15 @@ def test_resume_without_a_checkpoint(capsys, toy_folder):
     assert "no checkpoint" in failure(capsys, [*toy_command(toy_folder), "--resume"])
 
 
+def test_a_folder_in_which_recbole_cannot_log(capsys, toy_folder, monkeypatch):
+    def refuse(config: object) -> None:
+        raise OSError(30, "Read-only file system", "./log")
+
+    monkeypatch.setattr("recbole.utils.logger.init_logger", refuse)
+    told = failure(capsys, toy_command(toy_folder))
+    assert "./log of RecBole's log files cannot be written (Read-only file system)" in told
+
+
 def test_a_pickled_checkpoint_is_loaded_only_when_trusted(toy_folder, tmp_path):
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_trainer

@@ -70,7 +70,7 @@ DECISIONS: dict[str, Decision] = {
             "training; train_batch_size counts targets",
         "eval_step stopping_step": "when to validate, and when to stop",
         "train_neg_sample_args": "distribution, sample_num and alpha of the negatives; dynamic is "
-            "refused, and None where the loss needs negatives",
+            "refused where the loss has negatives, as None is",
         "loss_type": "BPR, CE, sampled_CE or gBCE",
         "loss_decimal_place enable_amp enable_scaler": "as in RecBole's trainer",
         "train_rec_step train_kg_step": "epochs of each kind in turn, for models that have both",
@@ -78,7 +78,8 @@ DECISIONS: dict[str, Decision] = {
         "eval_args": "mode; split and order must be {'LS': 'valid_and_test'} and TO, or the files "
             "of benchmark_filename are the split",
         "metrics topk valid_metric eval_batch_size metric_decimal_place":
-            "the evaluation; eval_batch_size counts users or positives",
+            "the evaluation, by map, mrr, hit, ndcg, recall and precision; eval_batch_size counts "
+            "users or positives",
         # Files
         "field_separator seq_separator encoding": "how the atomic files are written",
         "USER_ID_FIELD ITEM_ID_FIELD TIME_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD "

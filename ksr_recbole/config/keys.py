@@ -63,7 +63,12 @@ _BASED_ON = "based_on"
 
 
 def _keys_below(folder: Path) -> set[str]:
-    files = (file for file in folder.rglob("*.yaml") if file.parent != TRIALS)
+    files = (
+        file
+        for file in folder.rglob("*.yaml")
+        # Trials name models, and RecBole's lists of addresses datasets, in the place of keys.
+        if file.parent != TRIALS and not file.stem.endswith("url")
+    )
     return set().union(*map(_keys_of, files))
 
 

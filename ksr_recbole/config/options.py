@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from inspect import get_annotations
 from typing import Any, Self
 
 from ksr_recbole.errors import UserError, shown
@@ -183,6 +184,25 @@ def flag(default: bool) -> Any:
 def choice(default: str | None, *choices: str) -> Any:
     """A field that is one of some words, or ``None`` where that is the default."""
     return declared(default, Value(str, choices=choices, optional=default is None))
+
+
+def check_declared(name: str, options: object) -> None:
+    """Refuse a class of options that a user wrote otherwise than :class:`Options` describes.
+
+    Raises:
+        UserError: it is no such class, not decorated, or a field has no check.
+    """
+    if not (isinstance(options, type) and issubclass(options, Options)):
+        raise UserError(f"{name} must be a subclass of an Options class, such as KSROptions.")
+    known = {each.name: each for each in fields(options)}
+    for key, annotation in get_annotations(options).items():
+        if key not in known and "ClassVar" not in str(annotation):
+            raise UserError(f"Write @dataclass(frozen=True, kw_only=True) above {name}.")
+        if key in known and "check" not in known[key].metadata:
+            raise UserError(
+                f"The option {key} of {name} has no check; declare it by whole(3), real(0.5), "
+                "flag(True) or choice('a', 'a', 'b') of ksr_recbole.config.options."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

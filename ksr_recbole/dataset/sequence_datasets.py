@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -426,10 +426,21 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
             found = np.array([tokens[name] for name in named], dtype=np.int64)
         if len(found) == 0:
             raise UserError(
-                f"{self.dataset_name}.kg has no relation with items as heads, so the memory "
-                "would have no attribute; name some with the config key attributes."
+                f"{self._why_no_attribute(named)}, so the memory would have no attribute; name "
+                "relations with the config key attributes."
             )
         return found
+
+    def _why_no_attribute(self, named: Collection[str] | None) -> str:
+        if named is not None:
+            return "Config key attributes is an empty list"
+        items = np.unique(self.item_entities[1:])
+        if not np.isin(self.triples[:, 0], items).any():
+            return f"{self.dataset_name}.kg has no relation with items as heads"
+        return (
+            f"In {self.dataset_name}.kg items are heads of less than a tenth of each relation's "
+            "triples, or of reverse sides of relations"
+        )
 
     @cached_property
     def item_values(self) -> ItemValues:

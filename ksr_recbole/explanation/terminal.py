@@ -129,12 +129,14 @@ class _View:
             )
 
     def note(self, text: str, whole: bool) -> None:
-        """A note, in one line unless there is room."""
+        """A note on names: if it needs more than a line and there is no room, where it is."""
         line = Text(text, _FAINT)
         if whole:
             self.console.print(Text("\n").append_text(line))
-        else:
+        elif line.cell_len <= self.console.width:
             self._line(line)
+        else:  # cut, it would lack what to do, which stands at its end
+            self._line(Text("Names are missing; --full says more.", _FAINT))
 
     # Recommendations and reasons, in short --------------------------------------------------
 

@@ -22,6 +22,7 @@ from recbole.utils import set_color
 
 from ksr_recbole.bars import on_terminal
 from ksr_recbole.distributed import group
+from ksr_recbole.errors import UserError
 from ksr_recbole.paths import name_of_new, time_of_new
 from ksr_recbole.text import clean, terminal, uncovered, without_colour
 
@@ -63,6 +64,11 @@ def _init_logger(config: Any) -> None:
     recbole_logger.get_local_time = time_of_new
     try:
         recbole_logger.init_logger(config)
+    except OSError as error:
+        raise UserError(
+            f"The folder ./log of RecBole's log files cannot be written ({error.strerror}); start "
+            "the command in a folder that can."
+        ) from error
     finally:
         recbole_logger.get_local_time = before
 
