@@ -191,8 +191,8 @@ def busy(figure: Any, look: Mapping[str, str], data: Any) -> None:
 
 def ladder(figure: Any, look: Mapping[str, str], data: Any) -> None:
     """What each step from Eq. 2 to the memory adds."""
-    panels = figure.subplots(1, len(data["panels"]), squeeze=False)[0]
-    for axes, panel in zip(panels, data["panels"], strict=True):
+    panels = figure.subplots(*_grid(len(data["panels"])), squeeze=False).ravel()
+    for axes, panel in zip(panels, data["panels"], strict=False):
         for row, (label, cells) in enumerate(panel["steps"].items()):
             mean, half = interval(cells, panel["metric"])
             axes.errorbar(mean, row, xerr=half, fmt="o", capsize=3, color=look["blue"])
@@ -204,7 +204,14 @@ def ladder(figure: Any, look: Mapping[str, str], data: Any) -> None:
         axes.set_xlabel(METRICS[panel["metric"]])
         axes.set_title(panel["title"], fontsize=9)
         axes.grid(axis="x", color=look["faint"], linewidth=0.6)
+    for axes in panels[len(data["panels"]) :]:
+        axes.set_axis_off()
     figure.suptitle("What each step adds\n─ 95 % interval over users", fontsize=10)
+
+
+def _grid(n: int) -> tuple[int, int]:
+    """Rows and columns of ``n`` panels, two next to each other."""
+    return -(-n // 2), min(n, 2)
 
 
 BOXES = {  # left, bottom, width, height, text
@@ -318,7 +325,8 @@ def pictures() -> list[Picture]:
     steps = MEASURED / "ladder.json"
     if steps.exists():
         panels = [_panel(each) for each in json.loads(steps.read_text(encoding="utf-8"))["panels"]]
-        found.append(Picture("ladder", 4.2 * len(panels), 3.6, {"panels": panels}, ladder))
+        high, wide = _grid(len(panels))
+        found.append(Picture("ladder", 4.2 * wide, 3.4 * high, {"panels": panels}, ladder))
     return found
 
 
