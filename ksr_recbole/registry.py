@@ -174,10 +174,7 @@ def _check_class(name: str, model: object) -> None:
     Raises:
         UserError: see :func:`add_model`.
     """
-    # Imported late: most of what asks for models' names needs neither.
-    from recbole.model.abstract_recommender import AbstractRecommender
-
-    from ksr_recbole.config.options import check_declared
+    from recbole.model.abstract_recommender import AbstractRecommender  # late: it takes seconds
 
     if not (isinstance(model, type) and issubclass(model, AbstractRecommender)):
         raise UserError(
@@ -185,8 +182,12 @@ def _check_class(name: str, model: object) -> None:
             f"{shown(repr(model))} is none."
         )
     declared = getattr(model, "Options", None)
-    if declared is not None:
-        check_declared(f"{model.__name__}.Options", declared)
+    if declared is None:
+        return
+    name = f"{model.__name__}.Options"
+    if not hasattr(declared, "check_declared"):
+        raise UserError(f"{name} must be a subclass of an Options class, such as KSROptions.")
+    declared.check_declared(name)
 
 
 def _defaults(model: type) -> dict[str, Any]:

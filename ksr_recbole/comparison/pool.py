@@ -155,7 +155,7 @@ class _Worker:
         except BrokenProcessPool:
             self.close()
             self._start()
-            return Report("its process died (killed, or out of memory)", passing=True)
+            return Report("its process died (killed, or out of memory)")
         except Exception as error:
             return Report(f"{type(error).__name__}: {error}")
 

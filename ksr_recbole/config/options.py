@@ -186,25 +186,6 @@ def choice(default: str | None, *choices: str) -> Any:
     return declared(default, Value(str, choices=choices, optional=default is None))
 
 
-def check_declared(name: str, options: object) -> None:
-    """Refuse a class of options that a user wrote otherwise than :class:`Options` describes.
-
-    Raises:
-        UserError: it is no such class, not decorated, or a field has no check.
-    """
-    if not (isinstance(options, type) and issubclass(options, Options)):
-        raise UserError(f"{name} must be a subclass of an Options class, such as KSROptions.")
-    known = {each.name: each for each in fields(options)}
-    for key, annotation in get_annotations(options).items():
-        if key not in known and "ClassVar" not in str(annotation):
-            raise UserError(f"Write @dataclass(frozen=True, kw_only=True) above {name}.")
-        if key in known and "check" not in known[key].metadata:
-            raise UserError(
-                f"The option {key} of {name} has no check; declare it by whole(3), real(0.5), "
-                "flag(True) or choice('a', 'a', 'b') of ksr_recbole.config.options."
-            )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options that belong together; a subclass declares each as a field with its docstring.
@@ -227,6 +208,26 @@ class Options:
 
     def check(self) -> None:
         """Refuse values that do not go together; an override calls its base's first."""
+
+    @classmethod
+    def check_declared(cls, name: str) -> None:
+        """Refuse a class that was written otherwise than described above.
+
+        Args:
+            name: of the class, for the sentence.
+
+        Raises:
+            UserError: it is not decorated, or a field has no check.
+        """
+        known = {each.name: each for each in fields(cls)}
+        for key, annotation in get_annotations(cls).items():
+            if key not in known and "ClassVar" not in str(annotation):
+                raise UserError(f"Write @dataclass(frozen=True, kw_only=True) above {name}.")
+            if key in known and "check" not in known[key].metadata:
+                raise UserError(
+                    f"The option {key} of {name} has no check; declare it by whole(3), real(0.5), "
+                    "flag(True) or choice('a', 'a', 'b') of ksr_recbole.config.options."
+                )
 
     @classmethod
     def of(cls, config: Any) -> Self:
