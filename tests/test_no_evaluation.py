@@ -294,7 +294,7 @@ RECBOLES = {
     ("quick_start/quick_start.py", "torch.load"): 1,  # ours are read before; unpickling
     ("trainer/hyper_tuning.py", "eval"): 1,  # choices
     ("trainer/trainer.py", "__import__"): 2,  # of constants
-    ("trainer/trainer.py", "torch.load"): 2,  # PickledCheckpoints; `resume` is refused
+    ("trainer/trainer.py", "torch.load"): 2,  # _torch_of_recbole
 }
 """Calls in RecBole that can run code from text or from a file, and what answers each."""
 
