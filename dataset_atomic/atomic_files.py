@@ -428,6 +428,7 @@ def _check_no_padding(
     """RecBole gives the id that pads histories to a token of its own, and would have two of it."""
     data, padding = np.frombuffer(block, dtype=np.uint8), PADDING.encode()
     rows = np.flatnonzero(ends - starts == len(padding))
+    rows = rows[data[starts[rows]] == padding[0]]
     fields = data[starts[rows, None] + np.arange(len(padding))]
     found = rows[(fields == np.frombuffer(padding, dtype=np.uint8)).all(axis=1)]
     if len(found):

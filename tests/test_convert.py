@@ -467,7 +467,9 @@ def test_the_month_is_seen_from_all_lines(tmp_path):
 @pytest.mark.parametrize("hour", ["", " 10:15"])
 def test_where_no_line_tells_the_month_it_is_asked_for(tmp_path, sign, hour):
     texts = [day.replace("/", sign) + hour for day in DAYS]
-    with pytest.raises(UserError, match=r"line 1: '01.03.2024.*no line tells which number is the"):
+    with pytest.raises(
+        UserError, match=r"line 1: '01.03.2024.*none of the first lines tells which number"
+    ):
         clock_after(tmp_path, texts)
     form = f"%d{sign}%m{sign}%Y" + (" %H:%M" if hour else "")
     found = clock_after(tmp_path, texts, form)

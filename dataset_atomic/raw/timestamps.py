@@ -131,7 +131,7 @@ def _fits(values: pl.Series, forms: Iterable[str]) -> dict[str, int]:
 
 
 def _check_month_and_day(block: Block, values: pl.Series, form: str) -> None:
-    """Refuse dates such as 1/3/2024 if no line tells whether the month or the day comes first.
+    """Refuse dates such as 1/3/2024 if no line of the first block tells which number is the month.
 
     Raises:
         UserError: none does.
@@ -144,8 +144,8 @@ def _check_month_and_day(block: Block, values: pl.Series, form: str) -> None:
     if one.null_count() == two.null_count() and differ.any():
         row = int(differ.fill_null(False).arg_max() or 0)
         raise UserError(
-            f"{block.line_of(row)}: {shown(repr(values[row]))} may be {form} or {other}, and no "
-            "line tells which number is the month; say it with "
+            f"{block.line_of(row)}: {shown(repr(values[row]))} may be {form} or {other}, and "
+            "none of the first lines tells which number is the month; say it with "
             f"--time-format='{form}' or --time-format='{other}'."
         )
 
