@@ -183,7 +183,7 @@ def _check_ids(suffix: str, table: AtomicTable) -> None:
         ids = table.frame[name]
         # Few categories stand for many rows, which need not become text for this.
         texts = (ids.unique() if ids.dtype == pl.Categorical else ids).cast(pl.String)
-        if suffix in _OF_IDS and (texts == PADDING).any():
+        if (texts == PADDING).any():
             raise UserError(
                 f"{PADDING} in column {shown(name)} of .{suffix} is RecBole's own token of the "
                 "padding; rename it in the raw files."
@@ -195,10 +195,6 @@ def _check_ids(suffix: str, table: AtomicTable) -> None:
                 f"{len(value.encode()):,} bytes, and an id has at most {LONGEST_ID:,}; shorten it "
                 "in the raw files."
             )
-
-
-_OF_IDS = ("inter", "kg", "link")
-"""Files whose tokens get the numbers of RecBole's tables."""
 
 
 def too_long(ids: pl.Series) -> pl.Series:

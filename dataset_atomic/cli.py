@@ -291,7 +291,7 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
         links = find_links(given.dataset, given.link, given.kg or [])
     else:
         links = Links(items.link, items.link.height, 0, 0)
-    clock = TimestampReader(given.time_format)
+    clock = TimestampReader(given.time_format, "--time-format")
     linked, period = links.frame["item_id"], options.period or Period()
     inter = read_interactions(given.raw, layout, linked, period, clock)
     material = material_of(given.dataset, inter, links, {} if items is None else items.side)

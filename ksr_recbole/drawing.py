@@ -10,16 +10,12 @@ HIGHLIGHT = "#c1272d"
 """Colour of what stands out."""
 
 
-PLAIN_TEXT: dict[Any, Any] = {"text.parse_math": False}
-"""Matplotlib's settings while names from outside are drawn: in them ``$`` begins no formula."""
-
-
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Inside the block a figure's text is drawn as it is; for its making and its saving."""
+    """Inside the block ``$`` begins no formula in names; for a figure's making and its saving."""
     from matplotlib import rc_context
 
-    with rc_context(PLAIN_TEXT):
+    with rc_context({"text.parse_math": False}):
         yield
 
 

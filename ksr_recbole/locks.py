@@ -29,9 +29,29 @@ def locked(path: str | Path) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            with suppress(OSError):  # another system may not remove what is open
-                target.unlink()
-            lock.release()
+            _free(lock, target)
+
+
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """As :func:`locked` without waiting: whether the lock is held inside the block.
+
+    Raises:
+        OSError: the lock file cannot be created.
+        NotImplementedError: the file system knows no locks.
+    """
+    lock = lock_if_free(path)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            _free(lock, path)
+
+
+def _free(lock: FileLock, target: Path) -> None:
+    with suppress(OSError):  # another system may not remove what is open
+        target.unlink()
+    lock.release()
 
 
 def _acquired(target: Path) -> FileLock | None:

@@ -447,7 +447,7 @@ DAYS = ["01/03/2024", "02/03/2024", "12/03/2024"]
 
 def clock_after(tmp_path, texts: list[str], form: str | None = None) -> list[int]:
     """Seconds of some times, read as a file's."""
-    clock = TimestampReader(form)
+    clock = TimestampReader(form, "--time-format")
     (block,) = read_blocks(write(tmp_path / "t", texts), TextFormat(("timestamp",)))
     return (clock.exact(block) // clock.per_second).to_list()
 
@@ -483,6 +483,14 @@ def test_a_time_of_another_form_than_was_given(tmp_path):
         clock_after(tmp_path, ["2024 Mar", "soon"], "%Y %b")
     with pytest.raises(UserError, match=r"line 1: '1/3/2024' is not a .*expected %q"):
         clock_after(tmp_path, ["1/3/2024"], "%q")
+
+
+def test_an_option_of_csv_is_not_named_by_other_converters(tmp_path):
+    for text in ("soon", DAYS[0]):
+        (block,) = read_blocks(write(tmp_path / "t", [text] * 2), TextFormat(("timestamp",)))
+        with pytest.raises(UserError, match=r"correct the value|write them as") as raised:
+            TimestampReader().exact(block)
+        assert "--time-format" not in str(raised.value)
 
 
 def test_the_form_of_times_is_an_option(tmp_path, capsys):

@@ -51,14 +51,15 @@ class TimestampReader:
 
     Args:
         form: the date format that a user gave, if any.
+        option: how a user can give one, where that is possible.
 
     Attributes:
         form: ``"seconds"`` or another of :data:`UNITS`, or a date format; ``None`` before the
             first block if none was given.
     """
 
-    def __init__(self, form: str | None = None) -> None:
-        self.form, self._given = form, form is not None
+    def __init__(self, form: str | None = None, option: str | None = None) -> None:
+        self.form, self._given, self._option = form, form is not None, option
 
     @property
     def per_second(self) -> int:
@@ -77,20 +78,41 @@ class TimestampReader:
         values = block.frame["timestamp"].str.strip_chars()
         if self.form is None and len(values):
             self.form = _form_of(values)
-            _check_month_and_day(block, values, self.form)
+            self._check_month_and_day(block, values, self.form)
         result = _convert(values, self.form or "unknown")
         if result.null_count():
             row = int(result.is_null().arg_max() or 0)
             expected = f"{self.form} as in most lines"
             if self._given:
-                expected = f"{self.form} (--time-format)"
+                expected = f"{self.form} ({self._option})"
             elif self.form == "unknown":
                 expected = "a number or a date, such as 2024-03-01 10:15"
+            other = f", or say how times are written with {self._option}" if self._option else ""
             raise UserError(
                 f"{block.line_of(row)}: {shown(repr(values[row]))} is not a timestamp; expected "
-                f"{expected}; correct the value, or say how times are written with --time-format."
+                f"{expected}; correct the value{other}."
             )
         return result.rename("timestamp")
+
+    def _check_month_and_day(self, block: Block, values: pl.Series, form: str) -> None:
+        """Refuse dates such as 1/3/2024 if no line of a block tells which number is the month.
+
+        Raises:
+            UserError: none does.
+        """
+        other = re.sub(r"%([md])([/-])%([md])", r"%\3\2%\1", form, count=1)
+        if other == form or form.startswith("%Y"):
+            return
+        one, two = _convert(values, form), _convert(values, other)
+        differ = (one != two) & one.is_not_null()  # null where only one of them can be
+        if one.null_count() == two.null_count() and differ.any():
+            row, how = int(differ.fill_null(False).arg_max() or 0), "write them as 2024-03-01"
+            if self._option:
+                how = f"say it with {self._option}='{form}' or {self._option}='{other}'"
+            raise UserError(
+                f"{block.line_of(row)}: {shown(repr(values[row]))} may be {form} or {other}, and "
+                f"none of the first lines tells which number is the month; {how}."
+            )
 
     def note(self) -> str | None:
         """What was converted, or ``None`` if the file has plain seconds."""
@@ -128,26 +150,6 @@ def _form_of(values: pl.Series) -> str:
 def _fits(values: pl.Series, forms: Iterable[str]) -> dict[str, int]:
     """How many of the values are of each form."""
     return {form: len(values) - _convert(values, form).null_count() for form in forms}
-
-
-def _check_month_and_day(block: Block, values: pl.Series, form: str) -> None:
-    """Refuse dates such as 1/3/2024 if no line of the first block tells which number is the month.
-
-    Raises:
-        UserError: none does.
-    """
-    other = re.sub(r"%([md])([/-])%([md])", r"%\3\2%\1", form, count=1)
-    if other == form or form.startswith("%Y"):
-        return
-    one, two = _convert(values, form), _convert(values, other)
-    differ = (one != two) & one.is_not_null()  # null where only one of them can be
-    if one.null_count() == two.null_count() and differ.any():
-        row = int(differ.fill_null(False).arg_max() or 0)
-        raise UserError(
-            f"{block.line_of(row)}: {shown(repr(values[row]))} may be {form} or {other}, and "
-            "none of the first lines tells which number is the month; say it with "
-            f"--time-format='{form}' or --time-format='{other}'."
-        )
 
 
 def _convert(values: pl.Series, form: str) -> pl.Series:

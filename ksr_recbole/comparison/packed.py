@@ -71,7 +71,8 @@ def names_in(path: Path) -> list[str]:
     Raises:
         DamagedFileError: it is damaged.
     """
-    return list(_lines(path))
+    found = _identity(path)
+    return [] if found is None else list(_lines_of(path, found))
 
 
 def read_packed(path: Path, name: str) -> tuple[dict[str, Any], Arrays] | None:
@@ -80,12 +81,9 @@ def read_packed(path: Path, name: str) -> tuple[dict[str, Any], Arrays] | None:
     Raises:
         DamagedFileError: the file or what it holds of the cell is damaged.
     """
-    try:
-        found = _identity(path)
-    except FileNotFoundError:
-        return None
-    line = _lines_of(path, found).get(name)
-    if line is None:
+    found = _identity(path)
+    line = None if found is None else _lines_of(path, found).get(name)
+    if found is None or line is None:
         return None
     content = digests.unsealed(parse_object(line))
     check_shape(content, _LINE)
@@ -120,26 +118,18 @@ def _line(
     return digests.sealed({"name": name, "record": record, "arrays": described, "digest": digest})
 
 
-def _lines(path: Path) -> dict[str, str]:
-    """A line of text for each cell, by name."""
-    try:
-        found = _identity(path)
-    except FileNotFoundError:
-        return {}
-    return _lines_of(path, found)
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
+def _identity(path: Path) -> tuple[int, int, int] | None:
     try:
         return identity(path)
     except FileNotFoundError:
-        raise
+        return None
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read ({error.strerror})") from error
 
 
 @lru_cache(maxsize=8)
 def _lines_of(path: Path, identity: tuple[int, int, int]) -> dict[str, str]:
+    """A line of text for each cell, by name."""
     text = _member(_opened(path, identity), _LINES, None)
     try:
         lines = text.decode("utf-8").splitlines()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
@@ -26,7 +27,7 @@ from ksr_recbole.digests import unsealed
 from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.evaluation.metrics import per_user_metrics
 from ksr_recbole.files import replacing
-from ksr_recbole.locks import lock_if_free
+from ksr_recbole.locks import locked_if_free
 from ksr_recbole.names import first_name
 from ksr_recbole.one_step import finish_steps
 from ksr_recbole.records import (
@@ -312,17 +313,15 @@ class Store:
         does one that another process holds.
         """
         folder = self.checkpoint_folder(cell)
-        try:
-            finished = self.result_file(cell).stat().st_mtime_ns
-            if any(path.stat().st_mtime_ns > finished for path in folder.iterdir()):
-                return
-            lock = lock_if_free(self.checkpoint_lock(cell))
-        except (OSError, NotImplementedError):  # none is there, or it cannot be changed
+        if not folder.is_dir():
             return
-        if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            self.checkpoint_lock(cell).unlink(missing_ok=True)
-            lock.release()
+        with (
+            suppress(OSError, NotImplementedError),  # the cell is packed, or nothing can be changed
+            locked_if_free(self.checkpoint_lock(cell)) as free,
+        ):
+            finished = self.result_file(cell).stat().st_mtime_ns
+            if free and all(path.stat().st_mtime_ns <= finished for path in folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def save(
         self, cell: Cell, run_result: Mapping[str, Any], wall_seconds: float, resumed: bool

@@ -6,7 +6,7 @@ import os
 import warnings
 from typing import Any
 
-from ksr_recbole.drawing import HIGHLIGHT, PLAIN_TEXT, new_figure
+from ksr_recbole.drawing import HIGHLIGHT, new_figure, plain_text
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.parts import AttributeView, Explanation, Step
 
@@ -42,7 +42,7 @@ def draw(explanation: Explanation, path: str | os.PathLike[str]) -> None:
         raise UserError("The explanation has no steps to draw; explain with steps of at least 1.")
     from matplotlib import rc_context  # imported late, since most commands draw nothing
 
-    with rc_context({"font.family": _families(), **PLAIN_TEXT}), warnings.catch_warnings():
+    with plain_text(), rc_context({"font.family": _families()}), warnings.catch_warnings():
         # A letter that no installed font has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         _figure(explanation).savefig(path, format="png", dpi=150)
