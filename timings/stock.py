@@ -8,8 +8,10 @@ from typing import Any
 
 import common
 import numpy as np
+import torch
 from recbole.data import create_dataset
 from recbole.data import data_preparation as recbole_data_preparation
+from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 from recbole_sequential import RecBoleScorer
 
@@ -58,6 +60,42 @@ def copy_files(bench: common.Bench, export: Path) -> str:
     return copy
 
 
+class RememberingKSR(StockKSR):
+    """Stock KSR that computes the memory of each training row once.
+
+    Its memory holds sums of fixed vectors (``freeze_kg``), so that it is the same in every epoch;
+    this one writes the same numbers to one large matrix before the first.
+    """
+
+    _rows: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def remember(self, rows: Any) -> None:
+        """Compute the memory of all training rows and number them.
+
+        Args:
+            rows: the interactions that are trained on; they get a column ``row``.
+        """
+        items, lengths = rows[self.ITEM_SEQ], rows[self.ITEM_SEQ_LEN]
+        rows.update(Interaction({"row": torch.arange(len(items))}))
+        size = (len(items), self.n_relations, self.kg_embedding_size)
+        self._memories = torch.empty(size)
+        for start in range(0, len(items), 64):  # small enough for the processor's cache
+            chunk = slice(start, start + 64)
+            self._memories[chunk] = self.memory_update(items[chunk], lengths[chunk])
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        self._rows = interaction["row"]
+        loss: torch.Tensor = super().calculate_loss(interaction)
+        self._rows = None
+        return loss
+
+    def memory_update(self, item_seq: torch.Tensor, item_seq_len: torch.Tensor) -> Any:
+        if self._rows is not None:
+            return self._memories[self._rows]
+        return super().memory_update(item_seq, item_seq_len)
+
+
 class Stock:
     """Stock KSR ready to train.
 
@@ -65,9 +103,12 @@ class Stock:
         bench: our run, whose files and vectors it gets.
         export: folder with the exported vectors.
         sizes: the config values both sides share.
+        remember: whether the memory of each row is computed once (:class:`RememberingKSR`).
     """
 
-    def __init__(self, bench: common.Bench, export: Path, sizes: dict[str, Any]) -> None:
+    def __init__(
+        self, bench: common.Bench, export: Path, sizes: dict[str, Any], remember: bool = False
+    ) -> None:
         name = copy_files(bench, export)
         values = {
             **sizes,
@@ -84,6 +125,8 @@ class Stock:
         for field, matrix in dataset._preloaded_weight.items():
             dataset._preloaded_weight[field] = matrix.astype(np.float32)  # it crashes on float64
         self.train, self.valid, self.test = recbole_data_preparation(self.config, dataset)
-        self.model = StockKSR(self.config, self.train.dataset)
+        self.model = (RememberingKSR if remember else StockKSR)(self.config, self.train.dataset)
+        if remember:
+            self.model.remember(self.train.dataset.inter_feat)
         self.trainer = Trainer(self.config, self.model)
         self.score_all = RecBoleScorer(self.model, self.train.dataset, bench).score_all

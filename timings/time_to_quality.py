@@ -1,7 +1,8 @@
 """Training seconds until ours is as good as RecBole's stock KSR ever gets.
 
     python timings/time_to_quality.py [--dataset=ml-100k] [--data_path=FOLDER]
-        [--stock_epochs=10] [--patience=2] [--keep=FOLDER] [--stock_seconds=S]
+        [--stock_epochs=10] [--patience=2] [--keep=FOLDER]
+        [--stock_seconds=S [--stock_precision=medium]]
 
 Stock KSR is trained until NDCG@10 on validation (full ranking, our protocol for both) has not
 improved for ``--patience`` epochs, or for ``--stock_epochs``.  Ours then trains until it
@@ -10,8 +11,10 @@ item embeddings, which stock KSR does without; both get the same KB embeddings.
 
 On ml-1m an epoch of stock KSR takes half an hour.  ``--keep`` keeps its state after each epoch;
 the same command continues there.  Whatever else ran meanwhile, ``--stock_seconds`` counts each of
-its epochs as so long: measure it with ``epoch_vs_stock.py`` on an idle machine.  Autograd's anomaly
-detection, which changes no number, is then off while it trains.
+its epochs as so long: measure it with ``epoch_vs_stock.py`` on an idle machine.  What changes no
+number is then left out while it trains: autograd's anomaly detection, and computing the memory of a
+training row more than once.  ``--stock_precision=medium`` multiplies bfloat16 parts, where the
+processor can; that changes its numbers by their rounding.
 """
 
 from __future__ import annotations
@@ -64,11 +67,16 @@ class StockCourse:
         folder: where its files are; a state is kept there if ``keep`` says so.
         keep: whether a state is kept after each epoch.
         seconds: of an epoch; ``None``: as measured.
+        precision: of its products while it trains (PyTorch's ``set_float32_matmul_precision``).
     """
 
-    def __init__(self, bench: common.Bench, folder: Path, keep: bool, seconds: float | None):
+    def __init__(
+        self, bench: common.Bench, folder: Path, keep: bool, seconds: float | None, precision: str
+    ) -> None:
         self._bench, self._seconds, self._keep = bench, seconds, keep
-        self._stock = Stock(bench, folder, {**SIZES, "loss_type": "CE"})
+        self._precision = precision
+        sizes = {**SIZES, "loss_type": "CE"}
+        self._stock = Stock(bench, folder, sizes, remember=seconds is not None)
         self._file = folder / "stock.pt"
         self.values: list[tuple[float, float]] = []
         if keep and self._file.exists():
@@ -97,8 +105,10 @@ class StockCourse:
         self._stock.train.generator.manual_seed(self._stock.config["seed"] + epoch)
         self._stock.model.train()
         as_recbole_runs_it = self._seconds is None and torch.is_anomaly_enabled()
+        torch.set_float32_matmul_precision(self._precision)
         with torch.autograd.set_detect_anomaly(as_recbole_runs_it):
             self._stock.trainer._train_epoch(self._stock.train, epoch)
+        torch.set_float32_matmul_precision("highest")
 
     def _save(self) -> None:
         if not self._keep:
@@ -117,7 +127,10 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=2, help="epochs without improvement")
     parser.add_argument("--keep", type=Path, help="folder that keeps stock KSR's state")
     parser.add_argument("--stock_seconds", type=float, help="seconds of an epoch of stock KSR")
+    parser.add_argument("--stock_precision", default="highest", choices=("highest", "medium"))
     options = parser.parse_args()
+    if options.stock_precision != "highest" and options.stock_seconds is None:
+        parser.error("--stock_precision needs --stock_seconds: its own would be another model's")
     print(common.machine())
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
@@ -133,7 +146,13 @@ def main() -> None:
         pretrain.train_bpr = timed
         fresh = f"{folder}/pretrained"
         bench = common.prepare(options, pretrain_export_path=str(folder), pretrain_dir=fresh)
-        course = StockCourse(bench, folder, options.keep is not None, options.stock_seconds)
+        course = StockCourse(
+            bench,
+            folder,
+            options.keep is not None,
+            options.stock_seconds,
+            options.stock_precision,
+        )
         best, best_seconds, waited = 0.0, 0.0, 0
         for value, seconds in course.epochs(options.stock_epochs):
             waited = waited + 1 if value <= best else 0
