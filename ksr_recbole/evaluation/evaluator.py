@@ -192,8 +192,7 @@ def evaluate_full(
         _check_shape(scores, (len(batch_users), sequences.n_items))
         owner, column = np.nonzero(rows >= 0)
         kept = rows[owner, column]
-        negative = _negative_mask(sequences, batch_users, ends)
-        negative[owner, positives[kept]] = False
+        negative = _negative_mask(sequences, batch_users, ends, scores.device)
         ahead, own = _count_ahead(scores, negative, owner, positives[kept], batch_size)
         ranks[kept] = 1 + ahead + positions_within_users(owner, -own)
     ranks = summed(ranks)
@@ -201,25 +200,29 @@ def evaluate_full(
 
 
 def _negative_mask(
-    sequences: UserSequences, users: np.ndarray, history_end: np.ndarray
-) -> np.ndarray:
-    """Items that are neither padding nor in the user's history, ``bool [B, n_items]``."""
-    negative = np.ones((len(users), sequences.n_items), dtype=bool)
+    sequences: UserSequences, users: np.ndarray, history_end: np.ndarray, device: torch.device
+) -> torch.Tensor:
+    """Items that are neither padding nor in the user's history, ``bool [B, n_items]``.
+
+    It is made where the scores are; of the histories the items alone go there.
+    """
+    negative = torch.ones(len(users), sequences.n_items, dtype=torch.bool, device=device)
     negative[:, 0] = False
     rows, _ = ragged_positions(history_end)
     spans = sequences.spans(users, np.zeros_like(history_end), history_end)
-    negative[rows, sequences.items[spans]] = False
-    return negative
+    at = (torch.from_numpy(x).to(device) for x in (rows, sequences.items[spans]))
+    return negative.index_put_(tuple(at), negative.new_zeros(()))
 
 
 def _count_ahead(
-    scores: torch.Tensor, negative: np.ndarray, owner: np.ndarray, items: np.ndarray, chunk: int
+    scores: torch.Tensor, mask: torch.Tensor, owner: np.ndarray, items: np.ndarray, chunk: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Negatives that score at least as much as each positive, by counting (no sort).
 
     Args:
         scores: ``[B, n_items]``.
-        negative: which items are the user's negatives, ``bool [B, n_items]``.
+        mask: the user's negatives and perhaps positives, ``bool [B, n_items]``; the positives are
+            taken out of it.
         owner: row of ``scores`` of each positive, rising, each row at least once, ``int64 [P]``.
         items: the positives, ``int64 [P]``.
         chunk: positives compared at once.
@@ -229,9 +232,9 @@ def _count_ahead(
     """
     if torch.isnan(scores[:, 1:]).any():  # seen on the device; only then copied to be counted
         check_scores(_to_numpy(scores[:, 1:]))
-    row = torch.from_numpy(owner).to(scores.device)
-    own = scores[row, torch.from_numpy(items).to(scores.device)]
-    mask = torch.from_numpy(negative).to(scores.device)
+    row, column = (torch.from_numpy(x).to(scores.device) for x in (owner, items))
+    own = scores[row, column]
+    mask[row, column] = False
     if len(owner) == len(scores):  # each user has one positive, in the order of the scores
         return ((scores >= own[:, None]) & mask).sum(dim=1).cpu().numpy(), _to_numpy(own)
     ahead = [

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ksr_recbole.model.kernels.autocast import in_full, without_autocast
 from ksr_recbole.model.kernels.fused import fused
 from ksr_recbole.model.kernels.memory import replace_first
 
@@ -116,15 +118,41 @@ class Reads:
 
     def of_values(self) -> Tensor:
         """:func:`read` after each step, ``[P, V]``."""
+        values: Tensor = _EachRead.apply(self.weights, self.value_weights, self)
+        return values
+
+    def of_steps(self, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The slots that each step reads, and its part of ``weights [P, ...]``."""
         steps = _after_each_step(self.updates, self.slots, self.widths)
-        return torch.cat(
-            [
-                read(running, weights, self.attributes, self.value_weights)
-                for weights, (running, _) in zip(
-                    self.weights.split(self.widths), steps, strict=True
-                )
-            ]
-        )
+        for part, (running, _) in zip(weights.split(self.widths), steps, strict=True):
+            yield running, part
+
+
+class _EachRead(torch.autograd.Function):
+    """:meth:`Reads.of_values`.  The slots of all steps would be ``[P, S, V]``, so they are written
+    once more for the gradients instead of kept."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, value_weights: Tensor, reads: Reads) -> Tensor:
+        ctx.save_for_backward(weights, value_weights)
+        ctx.reads = reads
+        steps = reads.of_steps(weights)
+        return torch.cat([read(slots, of, reads.attributes, value_weights) for slots, of in steps])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        weights, value_weights = (saved.detach() for saved in ctx.saved_tensors)
+        reads: Reads = ctx.reads
+        found, of_values = [], torch.zeros_like(value_weights)
+        of_steps = gradients[0].split(reads.widths)
+        for (slots, of_step), gradient in zip(reads.of_steps(weights), of_steps, strict=True):
+            with torch.enable_grad():
+                given = of_step.detach().requires_grad_(), value_weights.requires_grad_()
+                values = read(slots, given[0], reads.attributes, given[1])
+            of_weights, of_value = torch.autograd.grad(values, given, gradient)
+            found.append(of_weights)
+            of_values += of_value
+        return torch.cat(found), of_values, None
 
 
 def terms(reads: Reads, shared: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,14 +209,16 @@ def match(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tens
     if kernels is not None and not taste.requires_grad:
         return kernels.match(taste, items, starts, columns)
     places = torch.stack(values_of(items, starts, columns))
-    having = torch.sparse_coo_tensor(
-        places,
-        taste.new_ones(places.shape[1]),
-        (len(items), taste.shape[1]),
-        check_invariants=False,
-        is_coalesced=True,  # items one after the other, and the values of each of them rising
-    )
-    return torch.sparse.mm(having, taste.T).T
+    with without_autocast(taste.device):  # which would halve it, and there are no sparse halves
+        taste = in_full(taste)
+        having = torch.sparse_coo_tensor(
+            places,
+            taste.new_ones(places.shape[1]),
+            (len(items), taste.shape[1]),
+            check_invariants=False,
+            is_coalesced=True,  # items one after the other, and the values of each of them rising
+        )
+        return torch.sparse.mm(having, taste.T).T
 
 
 def match_own(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
@@ -216,5 +246,6 @@ def summed(total: Tensor, index: Tensor, values: Tensor, dim: int = 0) -> Tensor
     """``total`` with each of ``values`` added at its ``index [m]`` of a dimension, in a fixed
     order."""
     if total.is_cuda:  # whose index_add adds in any order
-        return total.index_put((None,) * dim + (index,), values, accumulate=True)
+        rows, added = total.transpose(0, dim), values.transpose(0, dim)
+        return rows.index_put((index,), added, accumulate=True).transpose(0, dim)
     return total.index_add(dim, index, values)

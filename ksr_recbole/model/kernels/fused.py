@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cache
 from importlib import import_module
 from logging import getLogger
@@ -15,12 +17,43 @@ from ksr_recbole.threads import limit_numba
 logger = getLogger(__name__)
 
 
-@cache
 def fused(name: str, package: str = "numba") -> ModuleType | None:
     """The module ``<name>_<package>`` of this folder, or ``None`` without ``package``.
 
-    A missing package gives one line, once.
+    A missing package gives one line, once; so does a process that was forked from one in which
+    Numba had its threads: they are not in it, and Numba would wait for them, or end it.
     """
+    if package == "numba" and _lost["threads"]:
+        _tell_forked()
+        return None
+    return _found(name, package)
+
+
+_lost = {"threads": False}
+
+
+def _after_fork() -> None:
+    numba_threads = sys.modules.get("numba.np.ufunc.parallel")
+    if getattr(numba_threads, "_is_initialized", False):
+        _lost["threads"] = True
+        torch.set_num_threads(1)  # PyTorch's are not in it either
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@cache
+def _tell_forked() -> None:
+    logger.warning(
+        "This process was forked from one that had used the model, so it computes in plain PyTorch "
+        "with one thread: the same results, slower; start processes with multiprocessing's "
+        '"spawn", or load the model in each of them.'
+    )
+
+
+@cache
+def _found(name: str, package: str) -> ModuleType | None:
     try:
         module = import_module(f"{__package__}.{name}_{package}")
         if package == "numba":

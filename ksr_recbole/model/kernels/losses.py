@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ksr_recbole.model.kernels.aligned import empty_rows
+from ksr_recbole.model.kernels.autocast import in_full, without_autocast
 
 PIECE = 1 << 20
 """Scores held at a time on the CPU; they stay in the processor's cache."""
@@ -33,8 +32,8 @@ def softmax_loss(
     Returns:
         A scalar.
     """
-    with _without_autocast(users.device):
-        return _SoftmaxLoss.apply(_full(users), _full(items), targets, _full_or_none(terms))
+    with without_autocast(users.device):
+        return _SoftmaxLoss.apply(in_full(users), in_full(items), targets, _full_or_none(terms))
 
 
 def sampled_softmax_loss(
@@ -132,24 +131,13 @@ def _shared(
     piece: Piece,
     terms: Tensor | None,
 ) -> Tensor:
-    with _without_autocast(users.device):
-        given = (_full(part) for part in (users, positives, sample))
+    with without_autocast(users.device):
+        given = (in_full(part) for part in (users, positives, sample))
         return _SharedSampleLoss.apply(*given, hits, piece, _full_or_none(terms))
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def _full(values: Tensor) -> Tensor:
-    """In single precision where they are in half: these sums need it."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
 def _full_or_none(values: Tensor | None) -> Tensor | None:
-    return None if values is None else _full(values)
+    return None if values is None else in_full(values)
 
 
 def _pieces(users: Tensor, items: Tensor) -> Iterator[tuple[slice, Tensor]]:

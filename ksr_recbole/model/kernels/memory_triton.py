@@ -69,6 +69,7 @@ def _run(
     """Run the scan in ``mode`` and return the value matrices after it, ``[B, A, E]``."""
     after = values.detach().float().contiguous().clone()
     _, n_attributes, size = after.shape
+    block_a, block_e = triton.next_power_of_2(n_attributes), triton.next_power_of_2(size)
     with torch.cuda.device_of(after):  # Triton launches on the current GPU
         _scan[(len(after),)](
             *(x.detach().float().contiguous() for x in (factors, updates.table)),
@@ -79,10 +80,12 @@ def _run(
             result,
             n_attributes,
             size,
-            block_a=triton.next_power_of_2(n_attributes),
-            block_e=triton.next_power_of_2(size),
+            block_a=block_a,
+            block_e=block_e,
             reads=mode == "read",
             differentiates=mode == "differentiate",
+            # 32 numbers for each thread: with more, compiling takes minutes and registers run out.
+            num_warps=min(32, max(4, block_a * block_e // 1024)),
         )
     return after
 
