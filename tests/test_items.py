@@ -494,5 +494,8 @@ def test_quoted_headers_and_other_encodings(tmp_path):
     path = tmp_path / "i.csv"
     path.write_text('item_id,"brand, main"\n1,a\n2,a\n')
     assert set(read_items(path, ItemColumns()).facts["relation_id"]) == {"brand, main"}
+    path.write_text('item_id, "made ""by""",weird ""col"" ,"""all"""\n1,a,b,c\n2,a,b,c\n')
+    relations = set(read_items(path, ItemColumns()).facts["relation_id"])
+    assert relations == {"made 'by'", "weird ''col''", "'all'"}  # the writer turns the quotes
     path.write_bytes("item_id,brand\n1,a\n".encode("utf-16"))
     assert "UTF-16; save it as UTF-8" in complaint(path)

@@ -116,11 +116,11 @@ def _block_of_frame(path: Path, layout: TextFormat) -> Block:
 
 def header_fields(header: str, separator: str, quoted: bool) -> list[str]:
     """The names in a header line, which may be in quotes with the separator in them."""
-    fields = header.split(separator)
     if quoted:
         with suppress(csv.Error):  # a name of more than 128 KiB
-            fields = next(csv.reader([header], delimiter=separator), [])
-    return [name.strip().strip('"') for name in fields]
+            fields = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+            return [name.strip() for name in fields]
+    return [name.strip().strip('"') for name in header.split(separator)]
 
 
 def read_table(
