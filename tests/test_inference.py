@@ -9,6 +9,7 @@ import os
 import pickle
 import runpy
 import shutil
+import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
@@ -709,3 +710,51 @@ def test_one_string_where_a_list_is_meant_is_refused(rec):
             ask("u1")
     with pytest.raises(UserError, match="items is 'i1'; give a list"):
         rec.explain("u1", items="i1")
+
+
+def test_a_state_of_many_events_is_pickled_and_copied(rec):
+    """A chain is as long as the updates were; earlier states stay what they were."""
+    state = first = rec.start([])
+    for event in range(1_500):
+        state = rec.update(state, rec.items[event % 7])
+    for same_state in (pickle.loads(pickle.dumps(state)), copy.deepcopy(state)):
+        assert rec.recommend(same_state, 5) == rec.recommend(state, 5)
+        after = rec.update(same_state, rec.items[9])
+        assert rec.recommend(after, 5) == rec.recommend(rec.update(state, rec.items[9]), 5)
+    assert len(first.seen.all()) == 0 and len(state.seen.all()) == 1_500
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, int])
+def test_numbers_of_numpy_are_numbers(rec, kind):
+    assert len(rec.recommend(rec.users[0], k=kind(3))) == 3
+    for wrong in (np.float64(3), np.bool_(True), True, kind(0)):
+        with pytest.raises(UserError, match=r"^k is .* it must be a positive whole number"):
+            rec.recommend(rec.users[0], k=wrong)
+
+
+FORKED = """
+import multiprocessing, sys
+from ksr_recbole import Recommender
+
+rec = Recommender.load(sys.argv[1], device="cpu")
+def scores(user):
+    why = [each.item.id for each in rec.explain(user).recommendations]
+    return [score for _, score in rec.recommend(user, 5)], why
+here = list(map(scores, rec.users[:4]))
+with multiprocessing.get_context("fork").Pool(2) as workers:
+    there = workers.map(scores, rec.users[:4])
+for (ours, why), (theirs, as_well) in zip(here, there):
+    assert why == as_well and max(abs(a - b) for a, b in zip(ours, theirs)) < 1e-5
+print("the same")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_forked_process_computes_the_same_and_says_how(directory, threads):
+    """Numba's and PyTorch's threads are not in it; it waited for them, or was ended."""
+    variables = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FORKED, str(directory)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
+    assert done.stdout == "the same\n", done.stderr
+    assert done.stderr.count("forked from one that had used the model") == 2

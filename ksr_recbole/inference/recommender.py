@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,10 @@ class Seen(NamedTuple):
 
     items: np.ndarray
     before: Seen | None = None
+
+    def __reduce__(self) -> tuple[type[Seen], tuple[np.ndarray]]:
+        # pickle and copy would go down the chain by recursion
+        return Seen, (self.all(),)
 
     def all(self) -> np.ndarray:
         """Item ids in the order of time, ``int64``."""
@@ -222,7 +227,7 @@ class Recommender:
         Raises:
             UserError: see :meth:`recommend`.
         """
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        if not _is_count(k, 1):
             raise UserError(f"k is {k!r}; it must be a positive whole number of items.")
         _check_switch("exclude_history", exclude_history)
         _check_listed("queries", queries)
@@ -533,8 +538,13 @@ class Recommender:
 
 
 def _check_count(name: str, count: object, least: int) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+    if not _is_count(count, least):
         raise UserError(f"{name} is {count!r}; it must be a whole number from {least} up.")
+
+
+def _is_count(count: object, least: int) -> bool:
+    """Whether it is a whole number, of Python or NumPy, from ``least`` up."""
+    return isinstance(count, Integral) and not isinstance(count, bool) and int(count) >= least
 
 
 def _check_listed(name: str, given: object) -> None:
