@@ -116,6 +116,7 @@ def run_jobs(
     jobs: Iterable[Job],
     workers: int,
     observer: Observer,
+    gpus: Sequence[str] = (),
     run_cell: Callable[[Job], Report] = run_cell,
 ) -> None:
     """As the pool's, but in this process, and nothing is trained unless ``run_cell`` trains."""

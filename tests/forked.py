@@ -66,11 +66,11 @@ class InEnvironment:
         return self._work(*words)
 
 
-def initialise(threads: int) -> None:
+def initialise(threads: int, visible_gpus: str | None) -> None:
     """Prepare a worker of the pool, as itself does."""
     from ksr_recbole.comparison import pool
 
-    pool.initialise(threads)
+    pool.initialise(threads, visible_gpus)
 
 
 def spawn(work: Callable[..., Any], words: tuple[Any, ...], n: int, join: bool) -> Any:

@@ -312,7 +312,7 @@ class Tuning(Kind):
         ):
             assert tune([*words, *(f"--{k}={v}" for k, v in values.items())]) == 0
 
-    def _run_jobs(self, jobs: Any, workers: int, observer: Any) -> None:
+    def _run_jobs(self, jobs: Any, workers: int, observer: Any, gpus: Any) -> None:
         for job in jobs:
             score = 100 * job.cell.overrides["learning_rate"]
             found = run_result({"test": [1], "valid": [2]}, best_valid_score=score)

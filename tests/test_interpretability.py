@@ -441,7 +441,7 @@ def test_models_without_a_memory_are_refused(exact_config, toy_dataset, toy_fold
 def command(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Arguments of a small benchmark whose cells are trained in this process."""
 
-    def run_jobs(jobs: Any, workers: int, observer: Any) -> None:
+    def run_jobs(jobs: Any, workers: int, observer: Any, gpus: Any) -> None:
         for job in jobs:
             observer.started(job)
             observer.ended(job, fakes.worker_run_cell(job))

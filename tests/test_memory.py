@@ -134,13 +134,13 @@ def test_without_numba_auto_uses_torch(monkeypatch):
 def test_a_missing_package_is_told_once_in_one_line(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "ksr_recbole.model.kernels.memory_numba", None)
     monkeypatch.setitem(sys.modules, "ksr_recbole.model.kernels.gru_numba", None)
-    for function in (fused.fused, fused._tell):
+    for function in (fused._found, fused._tell):
         function.cache_clear()
     inputs = random_inputs()
     for _ in range(2):
         memory.write_then_read(**inputs)
     monkeypatch.undo()
-    fused.fused.cache_clear()
+    fused._found.cache_clear()
     (record,) = caplog.records
     assert "numba" in record.message and "\n" not in record.message
     assert memory.kernels("auto", torch.device("cpu"), False) is not None

@@ -10,6 +10,7 @@ from shutil import copytree
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import yaml
 from recbole.quick_start import run_recbole
@@ -189,6 +190,17 @@ def test_odd_words_end_in_one_sentence(toy_folder, capsys, monkeypatch, change, 
     assert error.startswith("error: ") and any(part in error for part in told.split("|")), error
     logs = {p for p in Path().rglob("*") if toy_folder not in p.parents} - before
     assert {path.parts[0] for path in logs} <= {"log", "data", "log_tensorboard", "saved"}
+
+
+def test_numbers_of_numpy_are_numbers(toy_folder):
+    """Programs that search draw them, such as hyperopt."""
+    given = {"epochs": np.int64(3), "learning_rate": np.float64(0.25), "seed": np.int32(7)}
+    given |= {"topk": [np.int64(5), 10], "freeze_kg": np.bool_(True), "task": np.str_("next-item")}
+    given["eval_args"] = {"mode": {"valid": np.str_("uni20"), "test": "uni20"}}
+    config = early_checks("KSR", toy_values(toy_folder, **given))
+    assert [config["epochs"], config["learning_rate"], config["seed"]] == [3, 0.25, 7]
+    assert config["topk"] == [5, 10] and config["freeze_kg"] is True
+    assert all(type(config[key]) in (int, float, bool, str, list, dict) for key in given)
 
 
 def test_a_gpu_that_is_not_there_is_told(toy_folder, monkeypatch):

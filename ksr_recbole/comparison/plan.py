@@ -17,6 +17,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
 from ksr_recbole.digests import of_file_once
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.gpus import taken_in_turn
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.recbole_models import check_files, check_usable
 from ksr_recbole.quick_start.result import settings
@@ -67,6 +68,7 @@ class Plan:
         refused: why a cell cannot be run on this dataset, by the cell's name.
         remarks: a sentence on each given value that does not hold for every row.
         config_digests: SHA-256 of the config files, as they were read.
+        gpus: see :func:`~ksr_recbole.gpus.taken_in_turn`.
     """
 
     request: Request
@@ -77,6 +79,7 @@ class Plan:
     refused: Mapping[str, str]
     remarks: tuple[str, ...] = ()
     config_digests: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
 
     def distinct_cells(self) -> list[Cell]:
         """Every cell once: seed by seed, so that a first whole table is there early."""
@@ -122,6 +125,7 @@ def make_plan(request: Request) -> Plan:
         {name: reason for name, reason in reasons.items() if reason},
         remarks,
         tuple(of_file_once(file) for file in request.config_files),
+        taken_in_turn(some_config),
     )
 
 

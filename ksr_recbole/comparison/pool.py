@@ -8,17 +8,19 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle
 from logging import getLogger
 from multiprocessing import get_context
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
+from ksr_recbole import gpus
 from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError, cannot_write, one_line
@@ -59,11 +61,13 @@ class Report:
         warning: what a user should know of a job that did not fail.
         passing: whether the same job may succeed another time: the machine failed, or the files
             were changed, and the settings are not to blame.
+        spoilt: whether its process can run no other job: an error of a GPU lasts as long as it.
     """
 
     error: str | None = None
     warning: str | None = None
     passing: bool = False
+    spoilt: bool = False
 
 
 class InputsChangedError(UserError):
@@ -83,7 +87,9 @@ class Observer(Protocol):
         """Time has passed."""
 
 
-def run_jobs(jobs: Iterable[Job], workers: int, observer: Observer) -> None:
+def run_jobs(
+    jobs: Iterable[Job], workers: int, observer: Observer, own_gpus: Sequence[str] = ()
+) -> None:
     """Run every job once.
 
     A job is taken from ``jobs`` only when a worker is free, so that it may depend on how earlier
@@ -95,14 +101,15 @@ def run_jobs(jobs: Iterable[Job], workers: int, observer: Observer) -> None:
         jobs: in the order wanted.
         workers: jobs run at a time.
         observer: hears of starts and ends.
+        own_gpus: the workers take one each, in turn; without any, the one that their jobs name.
     """
-    source = iter(jobs)
+    source, of_workers = iter(jobs), cycle(own_gpus or [None])
     idle: list[_Worker] = []
     busy: dict[Future[Report], tuple[_Worker, Job]] = {}
     try:
         while True:
             while len(busy) < workers and (job := next(source, None)):
-                process = idle.pop() if idle else _Worker(threads_per_worker(workers))
+                process = idle.pop() if idle else _Worker(workers, next(of_workers))
                 busy[process.submit(job)] = (process, job)
                 observer.started(job)
             if not busy:
@@ -125,11 +132,12 @@ class _Worker:
     """A process that runs one job at a time.
 
     Args:
-        threads: threads its libraries may use.
+        workers: how many share the machine's cores.
+        gpu: its own GPU; ``None``: that of its jobs.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, workers: int, gpu: str | None = None) -> None:
+        self._threads, self._gpu = threads_per_worker(workers), gpu
         self._start()
 
     def _start(self) -> None:
@@ -137,11 +145,13 @@ class _Worker:
             max_workers=1,
             mp_context=get_context("spawn"),
             initializer=initialise,
-            initargs=(self._threads,),
+            initargs=(self._threads, gpus.of_the_user()),
         )
         self._process_id = self._executor.submit(os.getpid)
 
     def submit(self, job: Job) -> Future[Report]:
+        if self._gpu is not None:
+            job = replace(job, values={**job.values, "gpu_id": self._gpu})
         try:
             return self._executor.submit(run_cell, job)
         except BrokenProcessPool:  # it died between two jobs
@@ -151,13 +161,15 @@ class _Worker:
     def report(self, future: Future[Report]) -> Report:
         """What became of a job; a dead process is replaced."""
         try:
-            return future.result()
+            found = future.result()
         except BrokenProcessPool:
+            found = Report("its process died (killed, or out of memory)", spoilt=True)
+        except Exception as error:
+            found = Report(f"{type(error).__name__}: {error}")
+        if found.spoilt:
             self.close()
             self._start()
-            return Report("its process died (killed, or out of memory)")
-        except Exception as error:
-            return Report(f"{type(error).__name__}: {error}")
+        return found
 
     def kill(self) -> None:
         """End the process in the middle of its job."""
@@ -172,12 +184,14 @@ class _Worker:
 # In a worker -----------------------------------------------------------------------------------
 
 
-def initialise(threads: int) -> None:
+def initialise(threads: int, visible_gpus: str | None) -> None:
     """Prepare a worker process: its share of the cores, and an end with its parent's.
 
     Args:
         threads: threads of each library; fewer stay fewer where the environment says so.
+        visible_gpus: see :func:`~ksr_recbole.gpus.of_the_user`.
     """
+    gpus.begin_with(visible_gpus)
     for name in THREAD_VARIABLES:
         os.environ[name] = str(min(number_in(name) or threads, threads))
     serve_parent()
@@ -205,7 +219,9 @@ def _reported(job: Job, log: Path) -> Report:
         return Report(one_line(error), passing=passing)
     except Exception as error:
         traceback.print_exc()
-        return Report(f"{type(error).__name__}: {one_line(error)} (see {log})")
+        spoilt = isinstance(error, RuntimeError) and "CUDA error" in str(error)
+        text = f"{type(error).__name__}: {one_line(error)} (see {log})"
+        return Report(text, passing=spoilt, spoilt=spoilt)
 
 
 @contextmanager

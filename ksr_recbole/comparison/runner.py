@@ -83,5 +83,5 @@ def run_cells(plan: Plan) -> dict[str, Finished | Failed]:
         if cell.name not in outcomes
     ]
     with observing(plan, outcomes) as board:
-        run_jobs(jobs, request.jobs, board)
+        run_jobs(jobs, request.jobs, board, plan.gpus)
     return board.outcomes

@@ -16,8 +16,7 @@ from dataset_atomic.layout import Layout
 from dataset_atomic.own_graph import OwnGraph
 from ksr_recbole import registry
 from ksr_recbole.compat import recbole_on_new_libraries
-from ksr_recbole.config import idle
-from ksr_recbole.config.checks import no_negatives
+from ksr_recbole.config import checks, idle
 from ksr_recbole.config.decisions import refuse
 from ksr_recbole.config.evaluation_keys import (
     canonical_mode,
@@ -37,11 +36,12 @@ from ksr_recbole.config.keys import (
     recboles_defaults,
 )
 from ksr_recbole.config.kinds import check_fields, checked, options_of
-from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml
+from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml, without_numpy
 from ksr_recbole.config.options import option
 from ksr_recbole.config.shared import SHARED_SAMPLE
 from ksr_recbole.distributed.group import this_process
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.gpus import check_first, ids_in, of_the_user
 from ksr_recbole.names import check_name, first_name
 from ksr_recbole.paths import CONFIGS, DATASETS
 from ksr_recbole.threads import use_threads
@@ -125,7 +125,7 @@ class Config(RecBoleConfig):
         # SINE says that it reads pairs whatever its loss is.
         on_pairs = self["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and self["loss_type"] != "CE"
         if on_pairs and drawn == "none":
-            raise no_negatives(self.model)
+            raise checks.no_negatives(self.model)
 
     def compatibility_settings(self) -> None:
         """Let RecBole run on new libraries.
@@ -174,7 +174,8 @@ class Config(RecBoleConfig):
         return content
 
     def _load_variable_config_dict(self, config_dict: dict[str, Any] | None) -> dict[str, Any]:
-        given = nest(super()._load_variable_config_dict(dict(config_dict or {})))
+        plain = without_numpy(dict(config_dict or {}))
+        given = nest(super()._load_variable_config_dict(plain))
         check_keys(names_of(given), "the command line or config_dict")
         _check_no_files(given, "config_dict")
         return given
@@ -321,8 +322,9 @@ class Config(RecBoleConfig):
 
         RecBole's for several starts NCCL by itself, which works on GPUs only.
         """
-        super()._init_device()
         here, final = this_process(), self.final_config_dict
+        final["gpu_id"] = ",".join(self._gpus())  # RecBole asks only whether the text is empty
+        super()._init_device()
         use_threads(final["num_threads"])
         self._check_device()
         if here.size == 1:
@@ -332,6 +334,11 @@ class Config(RecBoleConfig):
             final["device"] = torch.device("cuda", here.local_rank)
         if not here.main:
             final.update(state="error", show_progress=False, log_wandb=False)
+
+    def _gpus(self) -> tuple[str, ...]:
+        if "gpu_id" in self.external_config_dict or (visible := of_the_user()) is None:
+            return ids_in(checks.gpu_id("gpu_id", self.final_config_dict["gpu_id"]))
+        return ids_in(checks.gpu_id("CUDA_VISIBLE_DEVICES", visible))
 
     def _check_device(self) -> None:
         """Take ``device`` for what it says; RecBole's goes by ``gpu_id`` alone."""
@@ -349,6 +356,8 @@ class Config(RecBoleConfig):
             final["device"] = torch.device("cpu")
         if final["device"].type == "cpu":
             final["use_gpu"] = False  # RecBole's trainer asks the GPU for its memory by it
+        else:
+            check_first(final["gpu_id"])
 
     def _check_metrics(self) -> None:
         final = self.final_config_dict

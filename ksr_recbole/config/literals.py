@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from recbole.config import Config as RecBoleConfig
 
@@ -269,3 +270,13 @@ def _why_not_yaml(error: Exception) -> str:
         return f"{where} is not valid here: it makes an object ({shown(error.problem)})."
     reason = getattr(error, "problem", None) or getattr(error, "reason", None)
     return f"{where} is not valid YAML: {shown(reason or 'a value cannot be read')}."
+
+
+def without_numpy(value: Any) -> Any:
+    """A value, in which NumPy's numbers are Python's: programs draw them, such as hyperopt's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: without_numpy(each) for key, each in value.items()}
+    # A tuple with names has another way to be made.
+    return type(value)(map(without_numpy, value)) if type(value) in (list, tuple) else value

@@ -253,6 +253,7 @@ class TrainingOptions(Options):
     keeps at each step of the optimizer, for example 0.996. ~: the weights themselves."""
     matmul_precision: str | None = choice(None, "highest", "high", "medium")
     """highest, high or medium, as torch.set_float32_matmul_precision, for the products in training;
+    highest also for those in validation and test;
     medium is faster where the processor multiplies bfloat16 (AMX) or TF32. ~: PyTorch's setting."""
     train_rec_step: int | None = whole(1, optional=True)
     """Epochs of recommendation before as many of train_kg_step; ~, for CKE: both parts in every

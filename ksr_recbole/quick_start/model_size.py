@@ -1,9 +1,13 @@
-"""Whether a model fits into memory, before any of it is taken."""
+"""Whether a model fits into memory, of which that of a GPU may also end later."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from ksr_recbole.errors import UserError
 
@@ -21,13 +25,15 @@ def check_memory(config: Any, dataset: Any) -> None:
     Raises:
         UserError: naming the sizes.
     """
-    needed, here = 4 * _COPIES * n_weights(config, dataset), _bytes_of_memory()
+    device = config["device"]
+    needed, here = 4 * _COPIES * n_weights(config, dataset), _bytes_of_memory(device)
     if here is not None and needed > here:
         sizes = {key: config[key] for key in (*_SIZES, "hidden_size", "num_layers")}
         told = ", ".join(f"{key} {value}" for key, value in sizes.items() if value is not None)
+        where = "GPU" if device.type == "cuda" else "machine"
         raise UserError(
             f"The weights of {config['model']} with {told} need {needed / 2**30:,.1f} GiB to "
-            f"train, but this machine has {here / 2**30:,.1f} GiB; give smaller sizes."
+            f"train, but this {where} has {here / 2**30:,.1f} GiB; give smaller sizes."
         )
 
 
@@ -44,8 +50,26 @@ def n_weights(config: Any, dataset: Any) -> int:
     return tables + 3 * layers * hidden * (hidden + item) + hidden * kg
 
 
-def _bytes_of_memory() -> int | None:
+def _bytes_of_memory(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on this system
         return None
+
+
+@contextmanager
+def naming_full_gpu() -> Iterator[None]:
+    """A block in which a full GPU is an error with what to do.
+
+    Raises:
+        UserError: its memory ended inside the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "The memory of the GPU is full; give a smaller train_batch_size or eval_batch_size, "
+            "or end what else runs on it (nvidia-smi shows it)."
+        ) from error

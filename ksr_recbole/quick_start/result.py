@@ -26,18 +26,27 @@ _LABEL = 14
 """Characters before the text of a line of the summary."""
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and git revision of this run."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Versions, machine and git revision of this run.
+
+    Args:
+        device: where it is computed; its GPU is named.  ``None``: not in this process.
+    """
+    gpus = {} if device is None else {"gpu": _gpu_name(device)}
     return {
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in WANTED},
         "machine": platform.platform(),
         **used_threads(),
-        "gpu": device,
+        **gpus,
         "git_revision": _git_revision(),
         "command": sys.argv,
     }
+
+
+def _gpu_name(device: torch.device) -> str | None:
+    # To ask for the name on a GPU that is not used would take memory there, or fail.
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def _git_revision() -> str | None:

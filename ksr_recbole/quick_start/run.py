@@ -29,7 +29,7 @@ from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.quick_start.logs import logging_of, to_log_file
-from ksr_recbole.quick_start.model_size import check_memory
+from ksr_recbole.quick_start.model_size import check_memory, naming_full_gpu
 from ksr_recbole.quick_start.prepare import (
     check_candidates,
     check_folders,
@@ -123,7 +123,7 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
     group.from_main(lambda: check_folders(config, "results_dir"))
     init_seed(config["seed"], config["reproducibility"])
     # The test shares the cores as training does, and so does what is measured after it.
-    with logging_of(config), sharing_cores():
+    with logging_of(config), sharing_cores(), naming_full_gpu():
         to_log_file(str(config))
         for remark in config.remarks():
             getLogger().warning(remark)
@@ -205,7 +205,7 @@ def _of_the_run(config: Config, vectors: PretrainedVectors, stages: Stages) -> d
         "peak_memory_mib": peak_memory_mib(),
         "seed": config["seed"],
         "config": settings(config),
-        "environment": environment(),
+        "environment": environment(config["device"]),
     }
 
 

@@ -276,9 +276,10 @@ class ProtocolTrainer(Trainer):
             "batch_size": self.config["eval_batch_size"],
             "show_progress": show_progress,
         }
-        if parse_mode(mode).kind == "full":
-            return evaluate_full(scorer, **common)
-        return evaluate_sampled(scorer, self.candidates(data, mode), **common)
+        with _matrix_products("highest" if self.matmul_precision == "highest" else None):
+            if parse_mode(mode).kind == "full":
+                return evaluate_full(scorer, **common)
+            return evaluate_sampled(scorer, self.candidates(data, mode), **common)
 
     def popularity_weight(self, data: SequenceEvalData, mode: str) -> float:
         """The weight of popularity with which the current model fits validation best.

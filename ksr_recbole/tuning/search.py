@@ -17,6 +17,7 @@ from ksr_recbole.comparison.store import Cell, Failed, Finished
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial
 from ksr_recbole.errors import UserError, one_line
+from ksr_recbole.gpus import taken_in_turn
 from ksr_recbole.text import say
 from ksr_recbole.trainer.checkpoint import plain
 from ksr_recbole.tuning.draws import draws_of
@@ -44,7 +45,7 @@ def tune(request: Request) -> tuple[str, list[Path], bool]:
 
             run_jobs_on_ray(search.jobs(), search, plan.config({}))
         else:
-            run_jobs(search.jobs(), request.jobs, search)
+            run_jobs(search.jobs(), request.jobs, search, taken_in_turn(plan.config({})))
     if n := search.n_failed_before:
         some = "1 trial, which" if n == 1 else f"{n} trials, which"
         say(f"Not run: {some} failed before; --retry_failed runs such trials again.", sys.stderr)
