@@ -1,4 +1,4 @@
-"""Whether a model fits into memory, of which that of a GPU may also end later."""
+"""Whether a model fits into memory, and a sentence for a GPU whose memory ends later."""
 
 from __future__ import annotations
 
