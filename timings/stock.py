@@ -64,7 +64,7 @@ class RememberingKSR(StockKSR):
     """Stock KSR that computes the memory of each training row once.
 
     Its memory holds sums of fixed vectors (``freeze_kg``), so that it is the same in every epoch;
-    this one writes the same numbers to one large matrix before the first.
+    this one writes the same numbers to one large matrix, :meth:`remember`, before the first.
     """
 
     _rows: torch.Tensor | None = None
@@ -103,7 +103,7 @@ class Stock:
         bench: our run, whose files and vectors it gets.
         export: folder with the exported vectors.
         sizes: the config values both sides share.
-        remember: whether the memory of each row is computed once (:class:`RememberingKSR`).
+        remember: make it a :class:`RememberingKSR`.
     """
 
     def __init__(
@@ -126,7 +126,5 @@ class Stock:
             dataset._preloaded_weight[field] = matrix.astype(np.float32)  # it crashes on float64
         self.train, self.valid, self.test = recbole_data_preparation(self.config, dataset)
         self.model = (RememberingKSR if remember else StockKSR)(self.config, self.train.dataset)
-        if remember:
-            self.model.remember(self.train.dataset.inter_feat)
         self.trainer = Trainer(self.config, self.model)
         self.score_all = RecBoleScorer(self.model, self.train.dataset, bench).score_all
