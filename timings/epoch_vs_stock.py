@@ -6,7 +6,8 @@ Both train on the same atomic files with the same sizes (items 256, GRU 256, KB 
 pretrained KB vectors; stock KSR reads prefixes of at most 50 items, as RecBole cuts them, ours
 whole sequences.  Each is timed with both losses: the paper's (BPR, one negative) and RecBole's
 default for it (softmax over all items).  ``--batches=N`` times N of stock KSR's batches, which are
-shuffled, and scales; otherwise its whole epoch is timed.  Run nothing else on the machine.
+shuffled, and scales; otherwise its whole epoch is timed.  ``--losses CE`` leaves the other out.
+Run nothing else on the machine.
 
 RecBole turns on autograd's anomaly detection for the whole process as soon as one of its sequential
 models is imported (``sine.py``), so this is how stock KSR runs.  It is timed so and, since that is
@@ -61,9 +62,10 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--epochs", type=int, default=5, help="our epochs, of which the median")
     parser.add_argument("--batches", type=int, help="stock KSR's batches to time; by default all")
+    parser.add_argument("--losses", nargs="+", default=["BPR", "CE"], choices=["BPR", "CE"])
     options = parser.parse_args()
     print(common.machine())
-    for loss in ("BPR", "CE"):
+    for loss in options.losses:
         sizes = {**SIZES, "loss_type": loss}
         with tempfile.TemporaryDirectory() as folder:
             sampling = {} if loss == "BPR" else {"train_neg_sample_args": None}

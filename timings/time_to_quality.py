@@ -91,7 +91,10 @@ class StockCourse:
             state = torch.load(self._file, weights_only=True)
             self._stock.model.load_state_dict(state["model"])
             self._stock.trainer.optimizer.load_state_dict(state["optimizer"])
-            self.values = [(value, seconds) for value, seconds in state["values"]]
+            self.values = [
+                (value, so_far if seconds is None else seconds * (epoch + 1))
+                for epoch, (value, so_far) in enumerate(state["values"])
+            ]
 
     def epochs(self, last: int) -> Iterator[tuple[float, float]]:
         """Quality and training seconds so far after each epoch, those done before too."""
