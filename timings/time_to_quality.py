@@ -195,7 +195,8 @@ def reach(
 
     def quality() -> float:
         bench.trainer.model.eval()
-        return ndcg(bench, scorer)
+        with bench.trainer._average.in_place():  # which a run with ema_decay validates
+            return ndcg(bench, scorer)
 
     def train(epoch: int) -> None:
         bench.trainer._train_epoch(bench.train, epoch)
