@@ -17,22 +17,13 @@ from typing import Any
 import common
 import recbole_sequential
 import torch
-from time_to_quality import epochs, ndcg
-
-from ksr_recbole.evaluation.scorer import ModelScorer
+from time_to_quality import epochs, ndcg, our_ndcg
 
 SHARED = {"loss_type": "CE", "learner": "adam", "learning_rate": 0.001, "dropout_prob": 0.3}
 
 
-def course(
-    name: str, model: Any, scorer: Any, bench: common.Bench, train: Callable[[int], Any], last: int
-) -> None:
+def course(name: str, quality: Callable[[], float], train: Callable[[int], Any], last: int) -> None:
     """Print quality and seconds after each epoch, and the best."""
-
-    def quality() -> float:
-        model.eval()
-        return ndcg(bench, scorer)
-
     values = [value for value, _ in epochs(train, quality, name, last)]
     best = max(values)
     print(f"{name}: best NDCG@10 {best:.4f} after {values.index(best) + 1} epochs")
@@ -47,13 +38,9 @@ def main() -> None:
     print(common.machine())
     shared = {**SHARED, "embedding_size": options.size, "hidden_size": options.size}
     bench = common.prepare(options, model="GRU", **shared)
-    ours = bench.trainer.model
-    scorer = ModelScorer(ours, bench.config, bench.dataset.sequences, bench.dataset.split)
     course(
         "ours",
-        ours,
-        scorer,
-        bench,
+        lambda: our_ndcg(bench),
         lambda epoch: bench.trainer._train_epoch(bench.train, epoch),
         options.epochs,
     )
@@ -67,7 +54,11 @@ def main() -> None:
             trainer.model.train()
             trainer._train_epoch(train, epoch)
 
-        course("RecBole's GRU4Rec", trainer.model, scorer, bench, train_epoch, options.epochs)
+        def quality() -> float:
+            trainer.model.eval()
+            return ndcg(bench, scorer)
+
+        course("RecBole's GRU4Rec", quality, train_epoch, options.epochs)
 
 
 if __name__ == "__main__":

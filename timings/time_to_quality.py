@@ -51,6 +51,17 @@ def ndcg(bench: common.Bench, scorer: Any) -> float:
     return result.metrics["ndcg@10"]
 
 
+def our_ndcg(bench: common.Bench) -> float:
+    """:func:`ndcg` of our model as it is now.
+
+    A scorer computes the vectors of all items once, so that each epoch needs its own.
+    """
+    model = bench.trainer.model.eval()
+    with bench.trainer._average.in_place():  # which a run with ema_decay validates
+        scorer = ModelScorer(model, bench.config, bench.dataset.sequences, bench.dataset.split)
+        return ndcg(bench, scorer)
+
+
 def epochs(
     train: Callable[[int], Any], quality: Callable[[], float], name: str, last: int
 ) -> Iterator[tuple[float, float]]:
@@ -190,18 +201,11 @@ def reach(
 ) -> None:
     """Train ours until it is as good as ``best`` and print the ratio to stock's seconds."""
     name = f"ours, {name}"
-    sequences, split = bench.dataset.sequences, bench.dataset.split
-    scorer = ModelScorer(bench.trainer.model, bench.config, sequences, split)
-
-    def quality() -> float:
-        bench.trainer.model.eval()
-        with bench.trainer._average.in_place():  # which a run with ema_decay validates
-            return ndcg(bench, scorer)
 
     def train(epoch: int) -> None:
         bench.trainer._train_epoch(bench.train, epoch)
 
-    for value, seconds in epochs(train, quality, name, most):
+    for value, seconds in epochs(train, lambda: our_ndcg(bench), name, most):
         if value >= best:
             total = seconds + pretraining
             print(f"{name}: reached in {seconds:.1f} s, {total:.1f} s with BPR pretraining")
