@@ -34,6 +34,7 @@ from stock import Stock
 from ksr_recbole.evaluation.evaluator import evaluate_full
 from ksr_recbole.evaluation.scorer import ModelScorer
 from ksr_recbole.pretraining import pretrain
+from ksr_recbole.trainer.trainer import _matrix_products
 
 OURS: dict[str, dict[str, Any]] = {
     "default": {"model": "KSR"},
@@ -129,10 +130,9 @@ class StockCourse:
         self._stock.train.generator.manual_seed(self._stock.config["seed"] + epoch)
         self._stock.model.train()
         as_recbole_runs_it = self._seconds is None and torch.is_anomaly_enabled()
-        torch.set_float32_matmul_precision(self._precision)
-        with torch.autograd.set_detect_anomaly(as_recbole_runs_it):
+        anomaly = torch.autograd.set_detect_anomaly(as_recbole_runs_it)
+        with anomaly, _matrix_products(self._precision):
             self._stock.trainer._train_epoch(self._stock.train, epoch)
-        torch.set_float32_matmul_precision("highest")
 
     def _save(self) -> None:
         if not self._keep:

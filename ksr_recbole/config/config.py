@@ -337,7 +337,7 @@ class Config(RecBoleConfig):
 
     def _gpus(self) -> tuple[str, ...]:
         if "gpu_id" in self.external_config_dict or (visible := of_the_user()) is None:
-            return ids_in(checks.gpu_id("gpu_id", self.final_config_dict["gpu_id"]))
+            return ids_in(self.final_config_dict["gpu_id"])  # checked with the other keys
         return ids_in(checks.gpu_id("gpu_id (from CUDA_VISIBLE_DEVICES)", visible))
 
     def _check_device(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_HALF = (torch.float16, torch.bfloat16)
+from ksr_recbole.model.kernels.autocast import HALF
 
 
 class HalfPrecision(TorchFunctionMode):
@@ -30,5 +30,5 @@ class HalfPrecision(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = function(*args, **(kwargs or {}))
-        self.used = self.used or (isinstance(result, torch.Tensor) and result.dtype in _HALF)
+        self.used = self.used or (isinstance(result, torch.Tensor) and result.dtype in HALF)
         return result

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HALF = (torch.float16, torch.bfloat16)
+"""What ``enable_amp`` computes in, by device."""
+
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """A block in which nothing is halved on a device."""
@@ -18,4 +21,4 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 def in_full(values: Tensor) -> Tensor:
     """Values in single precision where they are in half."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return values.float() if values.dtype in HALF else values
