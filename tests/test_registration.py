@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import rmtree
 from types import ModuleType
 
 import numpy as np
@@ -486,6 +487,26 @@ def test_load_data_and_model_gives_the_trained_model(toy_folder, trained, monkey
     values = toy_values(toy_folder)
     assert trainer.evaluate(test_data, False) == run("KSR", "toy", None, values)["test_result"]
     assert len(train_data) and valid_data and dataset.user_num == 31
+
+
+def test_loading_a_checkpoint_pretrains_nothing(toy_folder, trained):
+    """What the vectors became is in the checkpoint, so an empty cache costs nothing."""
+    cache = Path(toy_values(toy_folder)["pretrain_dir"])
+    rmtree(cache)
+    config, model, _, _, _, test_data = load(trained)
+    assert not list(cache.glob("*"))
+    stored = checkpoint.load(trained)["state_dict"]
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+    assert get_trainer(config["MODEL_TYPE"], "KSR")(config, model).evaluate(test_data, False)
+
+
+def test_a_checkpoint_with_other_rows_is_told_in_a_sentence(trained):
+    content = checkpoint.load(trained)
+    table = content["state_dict"]["entity_embedding.weight"]
+    content["state_dict"]["entity_embedding.weight"] = table[:-1].clone()
+    checkpoint.save(trained, content)
+    with pytest.raises(UserError, match=f"has {len(table) - 1} rows instead of {len(table)}"):
+        load(trained)
 
 
 def test_a_checkpoint_of_other_data_is_refused(toy_folder, trained):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from ksr_recbole.dataset.item_values import ItemValues
 
@@ -25,6 +27,16 @@ class PretrainedVectors:
     entities: np.ndarray | None = None
     relations: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def learned(cls, weights: Mapping[str, Tensor]) -> PretrainedVectors:
+        """What became of the vectors in a trained model, by its state dict on the CPU."""
+
+        def table(kind: str) -> np.ndarray | None:
+            found = weights.get(f"{kind}_embedding.weight")
+            return None if found is None else found.numpy()
+
+        return cls(table("item"), table("entity"), table("relation"))
 
 
 class ModelData(Protocol):

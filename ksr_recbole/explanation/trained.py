@@ -10,20 +10,22 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from ksr_recbole.config import Config
-from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UnusableCheckpointError
 from ksr_recbole.explanation.explain import with_memory
 from ksr_recbole.invocation import TRAIN
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.names import check_name
-from ksr_recbole.quick_start.restore import PLACES, config_of, dataset_of, warn_of_idle
+from ksr_recbole.quick_start.restore import (
+    PLACES,
+    config_of,
+    dataset_of,
+    learned_vectors,
+    warn_of_idle,
+)
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.weights import no_larger_than
-
-_VECTORS = ("item_embedding.weight", "entity_embedding.weight", "relation_embedding.weight")
-"""Where a checkpoint has the pretrained vectors, or what became of them in training."""
 
 
 class Trained(NamedTuple):
@@ -91,21 +93,6 @@ def _check_content(
             )
 
 
-def _check_rows(
-    path: str | os.PathLike[str],
-    name: str,
-    dataset: KGSequenceDataset,
-    weights: Mapping[str, torch.Tensor],
-) -> None:
-    rows = dataset.item_num, dataset.entity_num, dataset.relation_num
-    for part, wanted in zip(_VECTORS, rows, strict=True):
-        if part in weights and len(weights[part]) != wanted:
-            raise UnusableCheckpointError(
-                f"Checkpoint {path} does not hold the weights of {name} for this dataset ({part} "
-                f"has {len(weights[part])} rows instead of {wanted}); train again, or give another."
-            )
-
-
 def _with_weights(
     kind: type[KSR],
     config: Config,
@@ -116,11 +103,7 @@ def _with_weights(
     """The model with a checkpoint's weights, which also stand in for the pretrained vectors."""
     name, sizes = config["model"], (dataset.item_num, dataset.user_num)
     checkpoint.check_sizes(path, name, weights, config.__getitem__, *sizes)
-    _check_rows(path, name, dataset, weights)
-    items, entities, relations = (
-        weights[part].numpy() if part in weights else None for part in _VECTORS
-    )
-    dataset.pretrained = PretrainedVectors(items, entities, relations)
+    dataset.pretrained = learned_vectors(path, name, dataset, weights)
     with no_larger_than(weights):
         model = kind(config, dataset)
     model = model.to(config["device"])

@@ -95,15 +95,7 @@ class SavedData:
     @property
     def pretrained(self) -> PretrainedVectors:
         """The vectors that were learned."""
-        return PretrainedVectors(
-            items=self._table("item"),
-            entities=self._table("entity"),
-            relations=self._table("relation"),
-        )
-
-    def _table(self, kind: str) -> np.ndarray | None:
-        table = self.weights.get(f"{kind}_embedding.weight")
-        return None if table is None else table.numpy()
+        return PretrainedVectors.learned(self.weights)
 
     @property
     def item_entities(self) -> np.ndarray:

@@ -12,8 +12,8 @@ from recbole.utils import init_logger, init_seed
 from ksr_recbole.compat import check_unpacked_size, unpickling
 from ksr_recbole.files import check_regular
 from ksr_recbole.plugin.loaders import FINGERPRINT
-from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
-from ksr_recbole.quick_start.restore import config_of
+from ksr_recbole.quick_start.prepare import load_data, make_trainer
+from ksr_recbole.quick_start.restore import config_of, learned_vectors
 from ksr_recbole.trainer import checkpoint
 
 _RECBOLES = b"recbole.config.configurator"
@@ -67,7 +67,7 @@ def _load(path: str) -> tuple:
     sizes = data.dataset.item_num, data.dataset.user_num
     weights = content["state_dict"]
     checkpoint.check_sizes(path, config["model"], weights, config.__getitem__, *sizes)
-    find_vectors(config, data.dataset)
+    data.dataset.pretrained = learned_vectors(path, config["model"], data.dataset, weights)
     trainer = make_trainer(config, data.dataset)
     trainer.load_best(path)
     config[FINGERPRINT] = data.dataset.fingerprint

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from logging import getLogger
 from typing import Any
 
+from torch import Tensor
+
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.config import Config
 from ksr_recbole.config.decisions import DECISIONS, Fate
@@ -15,8 +17,9 @@ from ksr_recbole.config.keys import TEXTS, known_keys
 from ksr_recbole.config.kinds import compared_keys
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.loading import SETTINGS
-from ksr_recbole.dataset.sequence_datasets import WithSequences
-from ksr_recbole.errors import UserError, shown
+from ksr_recbole.dataset.pretrained import PretrainedVectors
+from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
+from ksr_recbole.errors import UnusableCheckpointError, UserError, shown
 from ksr_recbole.quick_start.prepare import open_dataset
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.trainer import checkpoint
@@ -116,3 +119,33 @@ def dataset_of(
     settings = {key: checkpoint.plain(config[key]) for key in keys}
     checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)
     return dataset
+
+
+def learned_vectors(
+    path: str | os.PathLike[str],
+    name: str,
+    dataset: WithSequences,
+    weights: Mapping[str, Tensor],
+) -> PretrainedVectors:
+    """A checkpoint's vectors, which stand in for the pretrained ones: nothing is pretrained.
+
+    Args:
+        path: the checkpoint's file, for the sentence.
+        name: the model's name, for the sentence.
+        dataset: the built dataset.
+        weights: the checkpoint's weights, on the CPU.
+
+    Raises:
+        UnusableCheckpointError: they have other rows than the dataset.
+    """
+    rows = {"item": dataset.item_num}
+    if isinstance(dataset, KGSequenceDataset):
+        rows |= {"entity": dataset.entity_num, "relation": dataset.relation_num}
+    for kind, wanted in rows.items():
+        part = f"{kind}_embedding.weight"
+        if part in weights and len(weights[part]) != wanted:
+            raise UnusableCheckpointError(
+                f"Checkpoint {path} does not hold the weights of {name} for this dataset ({part} "
+                f"has {len(weights[part])} rows instead of {wanted}); train again, or give another."
+            )
+    return PretrainedVectors.learned(weights)
