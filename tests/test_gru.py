@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -54,9 +57,19 @@ def test_outputs_states_and_gradients_equal_nn_gru(layers, lengths):
         torch.testing.assert_close(got, expected)
 
 
+def take(monkeypatch: pytest.MonkeyPatch, whole: bool) -> ModuleType:
+    """The fused kernels, of which those for all steps are used or not."""
+    kernels = pytest.importorskip("ksr_recbole.model.kernels.gru_numba")
+    if whole and not kernels.WHOLE:
+        pytest.skip("PyTorch's matrix product cannot be called from a kernel here")
+    monkeypatch.setattr(kernels, "WHOLE", whole)
+    return kernels
+
+
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_the_fused_step_equals_nn_gru(lengths):
-    pytest.importorskip("numba")
+def test_the_fused_kernels_equal_nn_gru(monkeypatch, lengths, whole):
+    take(monkeypatch, whole)
     for expected, got in zip(*both_results(1, lengths, torch.float32), strict=True):
         torch.testing.assert_close(got, expected, atol=2e-6, rtol=2e-5)
 
@@ -73,8 +86,51 @@ def test_steps_that_share_an_input_add_up_their_gradients(dtype):
     torch.testing.assert_close(*gradients)
 
 
-def test_the_fused_step_holds_for_extreme_gates_and_passes_nan_on():
-    pytest.importorskip("numba")
+@pytest.mark.parametrize("size", [1, 7, 64, 100])
+@pytest.mark.parametrize("widths", [[1], [5, 5, 3, 1], [33, 32, 32, 2, 1, 1]])
+def test_threads_with_lanes_of_their_own_compute_what_one_does(monkeypatch, size, widths):
+    """Also where there are more threads than lanes, or than Numba has."""
+    kernels = take(monkeypatch, True)
+    rng = np.random.default_rng(size)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32) / np.float32(size**0.5)
+
+    rows, lanes, steps = sum(widths), widths[0], np.array(widths)
+    table, weights, bias = draw(9, 3 * size), draw(size, 3 * size), draw(size)
+    index, hidden, gradient = rng.integers(0, 9, rows), draw(lanes, size), draw(rows, size)
+    results = []
+    for threads in (1, 2, 3, 7):
+        one = threads == 1
+        states, work = np.zeros((rows, size), np.float32), np.zeros((rows, 4 * size), np.float32)
+        forward = kernels._forward_by_one if one else kernels._forward
+        forward(threads, table, weights, bias, index, hidden, states, work, steps)
+        saved, running = work.copy(), np.zeros_like(hidden)
+        backward = kernels._backward_by_one if one else kernels._backward
+        turned = np.ascontiguousarray(weights.T)
+        backward(threads, gradient, running, turned, hidden, states, work, steps)
+        results.append((states, saved, work, running))
+    assert results[0][0].any() and results[0][3].any()
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            np.testing.assert_allclose(other, one, atol=2e-6)
+
+
+@pytest.mark.parametrize("columns", [1, 128, 129, 300])
+def test_rows_are_summed_by_what_they_belong_to(columns):
+    kernels = pytest.importorskip("ksr_recbole.model.kernels.gru_numba")
+    rng = np.random.default_rng(columns)
+    rows = rng.standard_normal((50, 7 + columns)).astype(np.float32)
+    index, sums = rng.integers(0, 9, 50), np.ones((10, columns), np.float32)
+    expected = sums.astype(np.float64)
+    np.add.at(expected, index, rows[:, 7:])
+    kernels.add_rows(rows, 7, index, sums)
+    np.testing.assert_allclose(sums, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_fused_kernels_hold_for_extreme_gates_and_pass_nan_on(monkeypatch, whole):
+    take(monkeypatch, whole)
     gru = nn.GRU(1, 3, batch_first=True)
     with torch.no_grad():
         gru.weight_ih_l0.fill_(1.0)

@@ -1,16 +1,18 @@
 """The GRU of Eq. 1 over packed sequences.
 
 ``nn.GRU`` holds the parameters and runs on the GPU (cuDNN, which knows this layout).  On the
-CPU its backward pass is built from small operations recorded step by step.  Here a step is one
-matrix product and one fused kernel in each direction, and the weights' gradients are one
-product at the end.
+CPU its backward pass is built from small operations recorded step by step.  Here one fused
+kernel goes through all steps in each direction, and the weights' gradients are one product at
+the end.  Where PyTorch's matrix product cannot be called from a kernel, a step is one product
+and one kernel.
 """
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
@@ -90,22 +92,11 @@ class _Layer(torch.autograd.Function):
         states = inputs.new_empty(len(hidden) + len(steps), size)
         states[: len(hidden)], outputs = hidden, states[len(hidden) :]
         work = inputs.new_empty(len(steps), 4 * size)
-        product = inputs.new_empty(len(hidden), 3 * size)
         # Only in the new state's gate does the reset gate come between the two biases.
         bias = b_input + F.pad(b_state[: 2 * size], (0, size))
         table = F.linear(inputs, w_input, bias)
-        transposed = w_state.t().contiguous()
-        cell = _cell(inputs)
-        constants = [cell.view(x) for x in (table, product, b_state[2 * size :])]
-        tensors = (steps, hidden, outputs, work)
-        indices, before, output, rows_of_work = map(cell.view, tensors)
-        previous, begin = hidden, 0
-        for width in widths:
-            rows = slice(begin, begin + width)
-            torch.mm(previous[:width], transposed, out=product[:width])
-            cell.forward_step(*constants, indices[rows], before, output[rows], rows_of_work[rows])
-            previous, before = outputs[rows], output[rows]
-            begin += width
+        constants = (table, w_state.t().contiguous(), b_state[2 * size :])
+        _forward(*constants, steps, hidden, outputs, work, widths)
         ctx.save_for_backward(inputs, index, hidden, w_input, w_state, states)
         ctx.widths, ctx.work = widths, work
         return outputs
@@ -119,36 +110,39 @@ class _Layer(torch.autograd.Function):
         size, widths, work = hidden.shape[1], ctx.widths, ctx.work
         ctx.work = None
         running = torch.zeros_like(hidden)
-        reordered = w_state.roll(size, 0)
-        cell = _cell(states)
-        tensors = (gradient.contiguous(), running, states[len(hidden) :], hidden, work)
-        grad, run_grad, output, first, rows_of_work = map(cell.view, tensors)
-        begin = len(work)
-        for t in range(len(widths) - 1, -1, -1):
-            width = widths[t]
-            begin -= width
-            rows = slice(begin, begin + width)
-            before = output[begin - widths[t - 1] :] if t else first
-            cell.backward_step(grad[rows], run_grad, before, rows_of_work[rows])
-            running[:width].addmm_(work[rows, : 3 * size], reordered)
-        recurrent, gates = work[:, : 3 * size], work[:, size:]
-        bias = work.sum(0)
+        variables = (gradient.contiguous(), running, w_state.roll(size, 0))
+        outputs = states[len(hidden) :]
+        _backward(*variables, hidden, outputs, work, widths)
+        bias, recurrent = work.sum(0), work[:, : 3 * size]
+        gates = work[:, size:] if index is None else _sums_by_input(work, index, len(inputs))
         inputs_gradient = None
         if ctx.needs_input_grad[0]:
-            by_step = empty_rows(inputs, len(gates), inputs.shape[1])
-            inputs_gradient = torch.mm(gates, w_input, out=by_step)
-            if index is not None:
-                inputs_gradient = torch.zeros_like(inputs).index_add_(0, index, by_step)
+            inputs_gradient = empty_rows(inputs, *inputs.shape)
+            torch.mm(gates, w_input, out=inputs_gradient)
         return (
             inputs_gradient,
             None,
             running,
-            gates.t() @ _rows_of(inputs, index),
+            gates.t() @ inputs,
             (recurrent.t() @ states[_rows_before(widths)]).roll(-size, 0),
             bias[size:],
             bias[: 3 * size].roll(-size, 0),
             None,
         )
+
+
+def _sums_by_input(work: Tensor, index: Tensor, n_inputs: int) -> Tensor:
+    """The gradients of the gates, summed over the steps that read an input, ``[m, 3 H]``.
+
+    What is multiplied with them afterwards has a row for each input instead of each step.
+    """
+    size = work.shape[1] // 4
+    sums = work.new_zeros(n_inputs, 3 * size)
+    kernels = _kernels(work)
+    if kernels is None:
+        return sums.index_add_(0, index, work[:, size:])
+    kernels.add_rows(_array(work), size, _array(index), _array(sums))
+    return sums
 
 
 def _rows_before(widths: list[int]) -> Tensor:
@@ -158,31 +152,95 @@ def _rows_before(widths: list[int]) -> Tensor:
     return torch.arange(len(shifts)) + widths[0] - shifts
 
 
+# The recurrence -------------------------------------------------------------------------------
+
+
+def _forward(
+    table: Tensor,
+    weights: Tensor,
+    bias: Tensor,
+    index: Tensor,
+    hidden: Tensor,
+    states: Tensor,
+    work: Tensor,
+    widths: list[int],
+) -> None:
+    """As :func:`ksr_recbole.model.kernels.gru_numba.forward`."""
+    kernels = _kernels(hidden)
+    if kernels is not None and kernels.WHOLE:
+        tensors = (table, weights, bias, index, hidden, states, work)
+        kernels.forward(*map(_array, tensors), np.array(widths))
+        return
+    cell = _cell(kernels)
+    product = table.new_empty(len(hidden), weights.shape[1])
+    constants = [cell.view(x) for x in (table, product, bias)]
+    indices, before, after, rows_of_work = map(cell.view, (index, hidden, states, work))
+    previous, begin = hidden, 0
+    for width in widths:
+        rows = slice(begin, begin + width)
+        torch.mm(previous[:width], weights, out=product[:width])
+        cell.forward_step(*constants, indices[rows], before, after[rows], rows_of_work[rows])
+        previous, before = states[rows], after[rows]
+        begin += width
+
+
+def _backward(
+    gradient: Tensor,
+    running: Tensor,
+    weights: Tensor,
+    hidden: Tensor,
+    states: Tensor,
+    work: Tensor,
+    widths: list[int],
+) -> None:
+    """As :func:`ksr_recbole.model.kernels.gru_numba.backward`."""
+    kernels = _kernels(hidden)
+    if kernels is not None and kernels.WHOLE:
+        tensors = (gradient, running, weights, hidden, states, work)
+        kernels.backward(*map(_array, tensors), np.array(widths))
+        return
+    cell, begin = _cell(kernels), len(work)
+    grad, run_grad, first = map(cell.view, (gradient, running, hidden))
+    after, rows_of_work = map(cell.view, (states, work))
+    for t in range(len(widths) - 1, -1, -1):
+        width = widths[t]
+        begin -= width
+        rows = slice(begin, begin + width)
+        before = after[begin - widths[t - 1] :] if t else first
+        cell.backward_step(grad[rows], run_grad, before, rows_of_work[rows])
+        running[:width].addmm_(work[rows, : len(weights)], weights)
+
+
+def _kernels(tensor: Tensor) -> ModuleType | None:
+    return fused("gru") if tensor.dtype == torch.float32 else None
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().numpy()
+
+
 # One step -------------------------------------------------------------------------------------
 
 
-_ON_ONE_THREAD = 1 << 11
-"""Numbers of a step's states up to which a second thread takes longer to start than it saves."""
+def _cell(kernels: Any) -> Any:
+    """A step in Numba's kernels, or else PyTorch's: ``view``, ``forward_step``, ``backward_step``.
 
-
-def _cell(tensor: Tensor) -> Any:
-    """The kernels for a tensor's type: ``view``, ``forward_step``, ``backward_step``."""
-    kernels = fused("gru") if tensor.dtype == torch.float32 else None
+    Args:
+        kernels: :mod:`ksr_recbole.model.kernels.gru_numba`, if it can be used.
+    """
     if kernels is None:
         return _TORCH
     alone = crowded()  # every kernel less is one wait less for a thread that is not running
 
     def forward_step(*arrays: Any) -> None:
-        small = alone or arrays[-2].size <= _ON_ONE_THREAD
+        small = alone or arrays[-2].size <= kernels.ON_ONE_THREAD
         (kernels.forward_step_by_one if small else kernels.forward_step)(*arrays)
 
     def backward_step(*arrays: Any) -> None:
-        small = alone or arrays[0].size <= _ON_ONE_THREAD
+        small = alone or arrays[0].size <= kernels.ON_ONE_THREAD
         (kernels.backward_step_by_one if small else kernels.backward_step)(*arrays)
 
-    return SimpleNamespace(
-        view=lambda t: t.detach().numpy(), forward_step=forward_step, backward_step=backward_step
-    )
+    return SimpleNamespace(view=_array, forward_step=forward_step, backward_step=backward_step)
 
 
 def _forward_step(

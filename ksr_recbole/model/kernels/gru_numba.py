@@ -1,4 +1,4 @@
-"""One step of the GRU (Eq. 1) without its matrix product, as fused float32 CPU kernels.
+"""The GRU (Eq. 1) as fused float32 CPU kernels: all steps, or one without its matrix product.
 
 The layout of ``work`` is that of :mod:`ksr_recbole.model.kernels.gru`.  Every kernel is there
 twice, for all threads and for one; both give the same bits.
@@ -7,8 +7,9 @@ twice, for all threads and for one; both give the same bits.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 
+from ksr_recbole.model.kernels import matrix_product
 from ksr_recbole.model.kernels.compiling import cached_njit
 from ksr_recbole.model.kernels.numba_exp import exp
 
@@ -130,3 +131,172 @@ def backward_step_by_one(gradient, running, before, work):
     """As :func:`backward_step`, on one thread."""
     for i in range(len(work)):
         _backward_lane(gradient[i], running[i], before[i], work[i])
+
+
+_COLUMNS = 128
+
+
+@cached_njit(parallel=True)
+def add_rows(rows, first, index, sums):
+    """Add each row from its column ``first`` on to the row of ``sums`` that ``index`` names.
+
+    Each thread has columns of its own, so no two add to one number.
+
+    Args:
+        rows: ``[P, first + n]``.
+        first: column.
+        index: ``int64 [P]``.
+        sums: ``[m, n]``.
+    """
+    n = sums.shape[1]
+    for block in prange((n + _COLUMNS - 1) // _COLUMNS):
+        begin, end = block * _COLUMNS, min((block + 1) * _COLUMNS, n)
+        for p in range(len(index)):
+            added, result = rows[p, first + begin : first + end], sums[index[p], begin:end]
+            for k in range(len(result)):
+                result[k] += added[k]
+
+
+# All steps ------------------------------------------------------------------------------------
+
+WHOLE = matrix_product.found()
+"""Whether the kernels below can be used."""
+
+_gemm, _set_threads = matrix_product.gemm, matrix_product.set_threads
+
+
+@njit(nogil=True)
+def _multiply(rows, weights, start, result, sizes, factors):
+    """``result = rows @ weights + start * result`` for row-major matrices.
+
+    Args:
+        rows: pointer to the first of ``n`` rows of ``k`` numbers.
+        weights: ``[k, m]``.
+        start: pointer to the factor of ``result``.
+        result: pointer to the first of ``n`` rows of ``m`` numbers.
+        sizes: ``m``, ``n``, ``k``, and from one row to the next in ``weights``, ``rows`` and
+            ``result``.  Only the low half of each is read where BLAS has 32 bits.
+        factors: 0 and 1, and the letter for "not transposed".
+    """
+    one, plain = factors[0][1:].ctypes, factors[1].ctypes
+    m, n, k = sizes[0:].ctypes, sizes[1:].ctypes, sizes[2:].ctypes
+    between_weights, between_rows, between = sizes[3:].ctypes, sizes[4:].ctypes, sizes[5:].ctypes
+    _gemm(
+        plain, plain, m, n, k, one, weights.ctypes, between_weights, rows, between_rows, start,
+        result, between,
+    )  # fmt: skip
+
+
+@njit(nogil=True)
+def _factors():
+    return np.array([0, 1], np.float32), np.array([78], np.uint8)
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _forward_lanes(thread, threads, table, weights, bias, index, hidden, states, work, widths):
+    """Every ``threads``-th lane from ``thread`` on: no thread waits for another between steps."""
+    size, begin, before = len(bias), 0, hidden
+    threads_before = _set_threads(1)
+    factors = _factors()
+    product = np.empty(((widths[0] - thread + threads - 1) // threads, 3 * size), np.float32)
+    sizes = np.array([3 * size, 0, size, 3 * size, threads * size, 3 * size])
+    for width in widths:
+        sizes[1] = (width - thread + threads - 1) // threads
+        if sizes[1] <= 0:
+            break
+        rows, start = before[thread:].ctypes, factors[0].ctypes
+        _multiply(rows, weights, start, product.ctypes, sizes, factors)
+        for i in range(sizes[1]):
+            lane = thread + i * threads
+            row = begin + lane
+            gate = table[index[row]]
+            _forward_row(gate, product[i], bias, before[lane], states[row], work[row])
+        before = states[begin:]
+        begin += width
+    _set_threads(threads_before)
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _backward_lanes(thread, threads, gradient, running, weights, hidden, states, work, widths):
+    """As :func:`_forward_lanes`."""
+    size, begin = running.shape[1], len(work)
+    threads_before = _set_threads(1)
+    factors = _factors()
+    sizes = np.array([size, 0, 3 * size, size, threads * 4 * size, threads * size])
+    for t in range(len(widths) - 1, -1, -1):
+        width = widths[t]
+        begin -= width
+        before = states[begin - widths[t - 1] :] if t else hidden
+        sizes[1] = (width - thread + threads - 1) // threads
+        if sizes[1] <= 0:
+            continue
+        for lane in range(thread, width, threads):
+            row = begin + lane
+            _backward_lane(gradient[row], running[lane], before[lane], work[row])
+        rows, start = work[begin + thread :].ctypes, factors[0][1:].ctypes
+        _multiply(rows, weights, start, running[thread:].ctypes, sizes, factors)
+    _set_threads(threads_before)
+
+
+if WHOLE:
+
+    @cached_njit(parallel=True)
+    def _forward(threads, *arrays):
+        for thread in prange(threads):
+            _forward_lanes(thread, threads, *arrays)
+
+    @cached_njit(nogil=True)
+    def _forward_by_one(threads, *arrays):
+        _forward_lanes(0, threads, *arrays)
+
+    @cached_njit(parallel=True)
+    def _backward(threads, *arrays):
+        for thread in prange(threads):
+            _backward_lanes(thread, threads, *arrays)
+
+    @cached_njit(nogil=True)
+    def _backward_by_one(threads, *arrays):
+        _backward_lanes(0, threads, *arrays)
+
+
+ON_ONE_THREAD = 1 << 11
+"""Numbers of a step's states up to which a second thread takes longer to start than it saves."""
+
+
+def _threads(hidden):
+    return 1 if hidden.size <= ON_ONE_THREAD else min(len(hidden), get_num_threads())
+
+
+def forward(table, weights, bias, index, hidden, states, work, widths):
+    """All steps.
+
+    Args:
+        table: the inputs' share of the gates and all biases but ``bias``, ``[m, 3 H]``.
+        weights: the recurrent ones, ``[H, 3 H]``.
+        bias: recurrent bias of ``n``, ``[H]``.
+        index: row of ``table`` for each packed row, ``[P]``.
+        hidden: states before the first step, ``[B, H]``.
+        states: states after each step, written, ``[P, H]``.
+        work: work space, written, ``[P, 4 H]``.
+        widths: lanes of each step, ``int64 [T]``.
+    """
+    threads = _threads(hidden)
+    kernel = _forward if threads > 1 else _forward_by_one
+    kernel(threads, table, weights, bias, index, hidden, states, work, widths)
+
+
+def backward(gradient, running, weights, hidden, states, work, widths):
+    """Replace the gates of all steps by their gradients.
+
+    Args:
+        gradient: of the states after each step, from outside the recurrence, ``[P, H]``.
+        running: zeros; replaced by the gradient of ``hidden``, ``[B, H]``.
+        weights: the recurrent ones in the order n, r, z, ``[3 H, H]``.
+        hidden: states before the first step, ``[B, H]``.
+        states: states after each step, ``[P, H]``.
+        work: work space, ``[P, 4 H]``.
+        widths: lanes of each step, ``int64 [T]``.
+    """
+    threads = _threads(hidden)
+    kernel = _backward if threads > 1 else _backward_by_one
+    kernel(threads, gradient, running, weights, hidden, states, work, widths)
