@@ -11,7 +11,7 @@ from pathlib import Path
 
 import llvmlite.binding
 import torch
-from numba import types
+from numba import config, types
 
 _GEMM, _THREADS = "sgemm_", "MKL_Set_Num_Threads_Local"
 
@@ -26,10 +26,12 @@ set_threads = types.ExternalFunction(f"ksr_{_THREADS}", types.int32(types.int32)
 
 def found() -> bool:
     """Whether PyTorch's library has both; if so, kernels can be linked with them."""
+    if vars(config)["DISABLE_JIT"]:  # unknown to a type checker
+        return False  # kernels are plain Python then and cannot call them
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"))
         functions = {name: getattr(library, name) for name in (_GEMM, _THREADS)}
-    except (OSError, AttributeError):  # Windows, macOS, or a processor that MKL is not made for
+    except (OSError, AttributeError):  # Windows, macOS, or a processor without MKL
         return False
     for name, function in functions.items():
         address = ctypes.cast(function, ctypes.c_void_p).value
