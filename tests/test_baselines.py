@@ -293,6 +293,19 @@ def test_the_item_before_is_the_one_before(toy_folder):
         assert set(found) <= follows
 
 
+@pytest.mark.parametrize("phase", ["valid", "test"])
+def test_fpmc_is_asked_after_the_last_item_of_the_history(toy_folder, phase):
+    config, dataset, (train, _, _) = prepared(toy_folder, "FPMC")
+    model = make_trainer(config, train.dataset).model.eval()
+    sequences = dataset.sequences
+    users = np.arange(1, sequences.n_users)
+    ends = dataset.split.history_end(phase)[users]
+    last = sequences.items[sequences.offsets[users] + ends - 1]
+    batch = PairScorer(model, config, sequences, dataset.split).history(users, ends)
+    assert batch["item_id_list"][:, 0].tolist() == last.tolist()
+    assert batch["user_id"].tolist() == users.tolist()
+
+
 @pytest.mark.parametrize("name", ["BPR", "NeuMF", "CKE", "FPMC"])
 def test_pair_scores_are_the_models_own(toy_folder, name, monkeypatch):
     config, dataset, (train, _, _) = prepared(toy_folder, name)

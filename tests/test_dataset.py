@@ -365,6 +365,16 @@ def test_popular_negatives_follow_training_counts():
     assert counts[[7, 8]].sum() == 0  # held out only
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_alpha_is_the_power_of_the_counts_that_negatives_follow(alpha):
+    users, items = np.arange(1, 22), np.array([1] * 16 + [2] * 4 + [3])
+    sampler = NegativeSampler(users, items, 5, "popularity", alpha=alpha)
+    drawn = sampler.sample(np.full(40_000, 30), 1, np.random.default_rng(0)).ravel()
+    shares = np.array([16.0, 4.0, 1.0]) ** alpha
+    counts = np.bincount(drawn, minlength=5)[1:4] / len(drawn)
+    np.testing.assert_allclose(counts, shares / shares.sum(), atol=0.01)
+
+
 def test_a_user_with_one_item_left_gets_it():
     sequences = sequences_of([1, 2, 3, 5, 5, 5], n_items=5 + 1)
     sampler = sampler_of(sequences, "popularity")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ksr_recbole.dataset.item_values import ItemValues
+from ksr_recbole.model.exact_memory import ExactMemory
 from ksr_recbole.model.kernels import exact
 from ksr_recbole.model.kernels.packing import Packing
 from tests.models import match_terms
@@ -214,6 +215,35 @@ def trained(tmp_path_factory):
     folder = write_toy(tmp_path_factory.mktemp("exact"))
     result = toy_run(folder, "KSR", epochs=2, value_matrix="exact", learning_rate=0.05)
     return result, save_model(result, folder / "model")
+
+
+def test_weights_of_the_read_are_numbers_times_gates_and_scales_are_in_items(values):
+    scales = [3, 20, 100, 0]
+    memory = ExactMemory(values, len(ATTRIBUTES), 5, scales).double()
+    expected = [math.exp(-1 / 3), math.exp(-1 / 20), math.exp(-1 / 100), 1.0]
+    torch.testing.assert_close(memory.decays, torch.tensor(expected, dtype=torch.float64))
+    weights, hidden = torch.randn(4, 3).double(), torch.randn(2, 5).double()
+    memory.wake(weights)
+    torch.testing.assert_close(memory.reading(hidden), weights.expand(2, 4, 3))  # gates begin at 1
+    with torch.no_grad():
+        memory.gates.weight.normal_()
+        memory.gates.bias.normal_()
+    rows = hidden.numpy() @ memory.gates.weight.detach().numpy().T
+    gates = 2 / (1 + np.exp(-(rows + memory.gates.bias.detach().numpy())))
+    expected = torch.from_numpy(weights.numpy()[None] * gates[:, None, :])
+    torch.testing.assert_close(memory.reading(hidden), expected)
+
+
+def test_the_mean_of_a_slot_is_that_of_the_longest_time_scale(values):
+    memory = ExactMemory(values, len(ATTRIBUTES), 5, [3, 0, 20]).double()
+    slots = torch.rand(2, 3, len(values.attributes), dtype=torch.float64)
+    vectors = torch.randn(16, 4, dtype=torch.float64)
+    found = memory.matrices(slots, lambda ids: vectors[ids])
+    for a in range(3):
+        columns = [c for c in range(1, len(values.attributes)) if values.attributes[c] == a]
+        held = slots[:, 1, columns]
+        mean = held @ vectors[torch.from_numpy(values.entities[columns])]
+        torch.testing.assert_close(found[:, a], mean / held.sum(1, keepdim=True))
 
 
 def test_a_score_is_the_inner_product_and_the_terms_of_its_attributes(trained):

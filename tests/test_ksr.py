@@ -240,6 +240,21 @@ def test_dropout_acts_in_training_only(toy_config, toy_dataset):
     assert torch.equal(model(items)[0], model(items)[0])
 
 
+def test_kg_loss_is_the_pairwise_one_of_transe_s_distances(toy_config, toy_dataset):
+    model = make_model(toy_config(freeze_kg=False), toy_dataset).double()
+    names = ("head_id", "relation_id", "tail_id", "neg_tail_id")
+    ids = torch.tensor([[1, 2, 3], [1, 2, 1], [4, 5, 6], [7, 8, 9]])
+    loss = model.calculate_kg_loss(Interaction(dict(zip(names, ids, strict=True))))
+    entities = model.entity_embedding.weight.detach().numpy()
+    relations = model.relation_embedding.weight.detach().numpy()
+    total = 0.0
+    for head, relation, tail, wrong in ids.T.tolist():
+        moved = entities[head] + relations[relation]
+        near, far = (np.sqrt(((moved - entities[e]) ** 2).sum()) for e in (tail, wrong))
+        total += np.log1p(np.exp(near - far))
+    assert loss.item() == pytest.approx(total / 3, rel=1e-9)
+
+
 def test_kg_loss_falls_when_tails_come_nearer(toy_config, toy_dataset):
     model = make_model(toy_config(freeze_kg=False), toy_dataset)
     triples = torch.from_numpy(toy_dataset.triples)
@@ -260,6 +275,17 @@ def test_kg_loss_falls_when_tails_come_nearer(toy_config, toy_dataset):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_kb_scale_is_a_factor_of_entities_and_relations(toy_config, toy_dataset):
+    model = make_model(toy_config(kb_scale=2.5), toy_dataset)
+    vectors = toy_dataset.pretrained
+    for table, given in (
+        (model.entity_embedding, vectors.entities),
+        (model.relation_embedding, vectors.relations),
+    ):
+        torch.testing.assert_close(table.weight, 2.5 * torch.from_numpy(given).double())
+        assert given.any()
 
 
 def test_several_gru_layers(toy_config, toy_dataset):

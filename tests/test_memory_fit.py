@@ -94,6 +94,50 @@ def test_what_positives_share_with_the_history_gets_weight_and_noise_does_not():
     assert fit.without == pytest.approx((1 / (1 + (own[:, 1:] >= own[:, :1]).sum(1))).mean())
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 1, 1), (0.5, 1, 7), (30, 5, 0.2)])
+def test_weights_are_those_next_to_the_score_itself_whatever_the_sizes(sizes):
+    """Positives were drawn with weights 0.5, 0.3 and 1.5; what counts is 1.5 / 0.5."""
+    features = drawn(20000, [0.5, 0.3, 1.5]).astype(np.float32)
+    score, _, match = sizes
+    fit = _fitted(features * np.float32(sizes), np.arange(20000), torch.Size([1, 1]))
+    np.testing.assert_allclose(fit.weights, [[3.0 * score / match]], rtol=0.1)
+
+
+def test_the_fit_is_given_scores_popularity_and_matches(folder, monkeypatch):
+    given = {}
+
+    def noted(features, users, shape):
+        given.update(features=features.copy(), users=users)
+        return _fitted(features, users, shape)
+
+    monkeypatch.setattr(memory_fit, "_fitted", noted)
+    whole = memory_fit.fit_memory
+
+    def fit(model, scorer, candidates, history_end, log_popularity):
+        given.update(popularity=log_popularity[candidates.lists], candidates=candidates)
+        model.eval()
+        with model.exact.asleep(), torch.no_grad():
+            given["scores"] = torch.cat(
+                [
+                    scorer.score_candidates(
+                        candidates.users[[row]],
+                        history_end[candidates.users[[row]]],
+                        torch.from_numpy(candidates.lists[[row]]),
+                    )
+                    for row in range(len(candidates.users))
+                ]
+            )
+        return whole(model, scorer, candidates, history_end, log_popularity)
+
+    monkeypatch.setattr(trainer, "fit_memory", fit)
+    toy_run(folder, "KSR", epochs=2, **LATER)
+    features = given["features"]
+    np.testing.assert_allclose(features[:, :, 0], given["scores"], atol=1e-4)
+    np.testing.assert_allclose(features[:, :, 1], given["popularity"], rtol=1e-6)
+    assert given["popularity"].std() > 0 and features[:, :, 2:].any()
+    assert np.array_equal(given["users"], given["candidates"].users)
+
+
 def test_a_memory_that_does_not_help_stays_unread():
     rng = np.random.default_rng(1)
     features = drawn(200, [1.0, 0.0]).astype(np.float32)
@@ -140,6 +184,10 @@ def test_of_many_positives_some_are_drawn_evenly(monkeypatch):
         assert (few.positives == few.users + 1).all()
         assert (few.negatives[:, 0] == few.users + 2).all()
         assert abs(few.users.mean() - 500) < 120
+        with monkeypatch.context() as patch:
+            patch.setattr(memory_fit, name, most)
+            others = some_of(candidates, 4, n_features=70)
+        assert not np.array_equal(few.users, others.users)
 
 
 def test_parts_times_weights_are_the_match(trained, folder):

@@ -20,6 +20,7 @@ from ksr_recbole.evaluation.popularity import (
     popularity_weight,
 )
 from ksr_recbole.quick_start import run
+from ksr_recbole.quick_start.prepare import load_data, make_trainer
 from tests.test_evaluation import TableScorer, random_sequences
 from tests.toy import toy_run, toy_values, write_toy
 
@@ -106,11 +107,24 @@ def test_the_weight_is_fitted_on_validation_alone():
     table = np.random.default_rng(2).normal(size=(61, 40))
     candidates = draw_candidates(sequences, split, "valid", 1, 3, 3)
     table[candidates.users, candidates.positives] += 1  # the scores say something
-    found = popularity_weight(TableScorer(table), candidates, sequences, split, 16)
+    scorer = TableScorer(table)
+    found = popularity_weight(scorer, candidates, sequences, split, 16)
+    ends = split.history_end("valid")  # validation's items themselves are read by no model
+    assert scorer.asked and all(end == ends[user] for user, end in scorer.asked)
+    assert not np.array_equal(ends, split.history_end("test"))
     lists = np.c_[candidates.positives, candidates.negatives]
     scores = table[candidates.users[:, None], lists]
     wanted = fitted_weight(scores, log_popularity(sequences, split)[lists])
     assert found == pytest.approx(wanted, rel=1e-6) and found
+
+
+def test_another_seed_draws_another_sample_of_all_items(toy_folder):
+    def drawn(seed: int) -> np.ndarray:
+        config = Config("GRU", "toy", None, toy_values(toy_folder, seed=seed, item_init="random"))
+        data = load_data(config)
+        return make_trainer(config, data.dataset)._to_fit_on(data.valid, "full").negatives
+
+    assert np.array_equal(drawn(1), drawn(1)) and not np.array_equal(drawn(1), drawn(2))
 
 
 def test_modes_with_popularity():

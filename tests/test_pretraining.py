@@ -24,14 +24,15 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining import bpr, kge, partial, pretrain
 from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
 from ksr_recbole.pretraining.kge import METHODS, KGESettings, train_kge
-from ksr_recbole.pretraining.pretrain import bpr_settings, kge_settings
+from ksr_recbole.pretraining.pretrain import bpr_settings, kge_settings, pretrained_vectors
 from ksr_recbole.pretraining.vectors import (
     VectorTable,
     read_vectors,
     tokens_in,
     write_vectors,
 )
-from tests.toy import toy_run
+from ksr_recbole.quick_start.prepare import load_data
+from tests.toy import toy_run, toy_values
 
 N_ENTITIES, N_RELATIONS = 64, 4
 
@@ -122,6 +123,39 @@ def test_kge_is_deterministic(method):
     assert np.array_equal(first.entity, second.entity)
     assert np.array_equal(first.relation, second.relation)
     assert not np.array_equal(first.entity, other.entity)
+
+
+@pytest.mark.parametrize("loss", ["nssa", "margin"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": 2},
+        {"negatives": 3},
+        {"margin": 0.2},
+        {"learning_rate": 0.003},
+        {"batch_size": 16},
+        {"epochs": 3},
+    ],
+    ids=str,
+)
+def test_every_setting_of_transe_reaches_its_training(changes, loss):
+    settings = replace(SHORT_KGE, method="TransE", loss=loss, norm=1, epochs=2)
+    plain, other = train_toy(settings), train_toy(replace(settings, **changes))
+    assert not np.array_equal(plain.entity, other.entity)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("nssa", "NSSALoss"), ("margin", "MarginRankingLoss")])
+def test_the_loss_of_transe_is_the_one_that_is_named(monkeypatch, name, kind):
+    made = []
+    model = kge._model
+
+    def noted(*given):
+        made.append(model(*given).loss)
+        return model(*given)
+
+    monkeypatch.setattr(kge, "_model", noted)
+    train_toy(replace(SHORT_KGE, method="TransE", loss=name, margin=2.5, epochs=1))
+    assert type(made[0]).__name__ == kind and made[0].margin == 2.5
 
 
 @pytest.mark.parametrize("loss", ["nssa", "margin"])
@@ -276,6 +310,37 @@ def test_bpr_is_deterministic():
     first, second = train_blocks(SHORT_BPR), train_blocks(SHORT_BPR)
     assert np.array_equal(first.item, second.item) and np.array_equal(first.user, second.user)
     assert not np.array_equal(first.item, train_blocks(SHORT_BPR, seed=2).item)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"regularization": 0.5}, {"learning_rate": 0.2}, {"epochs": 7}], ids=str
+)
+def test_every_setting_of_bpr_reaches_its_training(changes):
+    other = train_blocks(replace(SHORT_BPR, **changes))
+    assert not np.array_equal(train_blocks(SHORT_BPR).item, other.item)
+
+
+def test_bpr_takes_no_item_of_a_user_s_as_negative():
+    """Every user has both items, so there is nothing to learn."""
+    users, items = np.repeat(np.arange(1, 41), 2), np.tile([1, 2], 40)
+    settings = replace(SHORT_BPR, regularization=0.0)
+    found = train_bpr(users, items, 41, 3, settings, 1, show_progress=False)
+    once = train_bpr(users, items, 41, 3, replace(settings, epochs=1), 1, show_progress=False)
+    assert np.array_equal(found.item, once.item) and found.item[1:].any()
+
+
+@pytest.mark.parametrize("kind", ["items", "entities", "relations"])
+def test_runs_with_another_seed_start_from_other_vectors(toy_folder, kind):
+    """Otherwise the spread over seeds would be too small."""
+
+    def vectors(seed: int) -> np.ndarray:
+        values = toy_values(toy_folder, seed=seed, kg_embedding_size=4)
+        config = Config("KSR", "toy", None, values)
+        dataset = load_data(config).dataset
+        return getattr(pretrained_vectors(config, dataset), kind)
+
+    assert np.array_equal(vectors(1), vectors(1))
+    assert not np.array_equal(vectors(1), vectors(2))
 
 
 def test_resumed_bpr_equals_uninterrupted(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from ksr_recbole.explanation import reasons as reasons_module
 from ksr_recbole.explanation.explain import Asked, explain, recommendations_of
-from ksr_recbole.explanation.influence import influence
+from ksr_recbole.explanation.influence import LOOKED_BACK, influence, influences
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Chosen, Item
 from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered
@@ -313,6 +313,15 @@ def test_the_same_fact_from_two_relations_is_one_reason():
     assert ryan.phrase == "with Meg Ryan"
     assert [r.phrase for r in told.common] == ["Romance (genre)"]
     assert told.sentence == "Nora Ephron (director, writer), like Film 3 and Film 2."
+
+
+def test_only_the_latest_items_of_a_long_history_are_left_out_in_turn(toy_config, toy_dataset):
+    model = make_model(toy_config(), toy_dataset).float().eval()
+    items = torch.tensor([[3, *[5, 7] * (LOOKED_BACK // 2)]])
+    lengths, candidates = torch.tensor([items.shape[1]]), torch.tensor([[2, 9]])
+    with torch.no_grad():
+        lost = influences(model, items, lengths, candidates, model.n_items).toarray()
+    assert not lost[:, 3].any() and lost[:, 5].all() and lost[:, 7].all()
 
 
 @pytest.fixture
