@@ -334,6 +334,27 @@ def _ensure_dir(dir_path: str) -> None:
     os.makedirs(dir_path, exist_ok=True)
 
 
+def _collector_of_recbole(theirs: type) -> type:
+    """RecBole's ``Collector``, which takes counts for tensors and stops on them.
+
+    The metrics ItemCoverage, AveragePopularity, GiniIndex, ShannonEntropy and TailPercentage need
+    counts.
+    """
+
+    class Collector(theirs):  # type: ignore[misc]
+        def get_data_struct(self) -> Any:
+            held = self.data_struct._data_dict
+            counts = {name: value for name, value in held.items() if not hasattr(value, "cpu")}
+            for name in counts:
+                del held[name]
+            collected = super().get_data_struct()
+            held.update(counts)
+            collected._data_dict.update(counts)
+            return collected
+
+    return Collector
+
+
 @cache
 def _stand_ins() -> dict[str, tuple[Any, Any]]:
     """By its name in RecBole's modules: a library or function, and what stands in for it."""
@@ -341,6 +362,7 @@ def _stand_ins() -> dict[str, tuple[Any, Any]]:
     import pandas
     import scipy.sparse
     import torch.cuda.amp
+    from recbole.evaluator.collector import Collector
     from recbole.utils.utils import ensure_dir
 
     return {
@@ -349,6 +371,7 @@ def _stand_ins() -> dict[str, tuple[Any, Any]]:
         "sp": (scipy.sparse, _sparse_of_recbole()),
         "amp": (torch.cuda.amp, _amp_of_recbole()),
         "ensure_dir": (ensure_dir, _ensure_dir),
+        "Collector": (Collector, _collector_of_recbole(Collector)),
     }
 
 
@@ -378,9 +401,9 @@ def _class_of(module: ModuleType, name: str) -> type:
 def recbole_on_new_libraries() -> None:
     """Let RecBole's modules that are imported by now find what newer libraries have removed.
 
-    Only the names ``np``, ``pd``, ``sp``, ``amp``, ``len`` and ``ensure_dir`` inside RecBole's own
-    modules change, and ``torch`` and ``eval`` in those that load or evaluate.  It is cheap, and
-    called again whenever modules of RecBole may have been imported.
+    Only the names ``np``, ``pd``, ``sp``, ``amp``, ``len``, ``ensure_dir`` and ``Collector`` inside
+    RecBole's own modules change, and ``torch`` and ``eval`` in those that load or evaluate.  It is
+    cheap, and called again whenever modules of RecBole may have been imported.
     """
     libraries = _stand_ins().items()
     for name in [name for name in list(sys.modules) if name.startswith("recbole.")]:

@@ -49,6 +49,26 @@ def test_everything_used_is_said(folder, tmp_path):
     assert funnel.complete and funnel.line().startswith(f"Used: all {counts}")
 
 
+@pytest.mark.parametrize("model", ["KSR", "GRU"])
+def test_items_that_no_interaction_has_are_counted_for_recbole_ranks_them(folder, tmp_path, model):
+    path = folder / "toy" / "toy.item"
+    known = sorted({row[1] for row in _rows(folder)})
+    lines = [f"{item}\tx\n" for item in [*known, "new1", "new2", "new2"]]
+    path.write_text("item_id:token\tkind:token\n" + "".join(lines))
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "kind"]}
+    if model == "KSR":
+        columns |= {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+    for _ in range(2):  # the second is read from the cache
+        values = {"load_col": columns, "data_cache_dir": str(tmp_path / "cache")}
+        config = Config(model, "toy", None, {**SMALL, "data_path": str(folder), **values})
+        dataset = load_dataset(config)
+        assert dataset.item_num == len(known) + 1 and dataset.funnel.unused_items == 2
+        told = "; not ranked, unlike in RecBole: 2 items of .item without any interaction."
+        assert dataset.funnel.line().endswith(told)
+    plain = _dataset(folder, tmp_path)
+    assert plain.funnel.unused_items == 0 and "not ranked" not in plain.funnel.line()
+
+
 def test_a_link_file_cut_short_is_said_with_its_cause(folder, tmp_path, caplog):
     _cut_links(folder, 24)
     with caplog.at_level(logging.INFO):

@@ -220,16 +220,10 @@ class Config(RecBoleConfig):
         task = self.external_config_dict.get("task", _DEFAULT_TASK)
         self._default_to(CONFIGS / "overall.yaml")
         if not self.under_protocol:
-            recboles = self.internal_config_dict
-            mode = (recboles.get("eval_args") or {}).get("mode")
-            self._default_to(CONFIGS / "task" / "builtin.yaml")
-            # AUC cannot be computed from a full ranking, so RecBole draws the candidates.
-            if "AUC" in (recboles.get("metrics") or ()):
-                recboles["eval_args"] = {**recboles["eval_args"], "mode": mode}
             columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
             time = self.external_config_dict.get("TIME_FIELD", "timestamp")
             if isinstance(columns, list) and time not in columns:
-                columns.append(time)  # the split is by time for every model
+                columns.append(time)  # for a split by time
         else:
             if task not in known_tasks():
                 known = ", ".join(known_tasks())

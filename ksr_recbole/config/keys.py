@@ -141,7 +141,7 @@ def _of_recboles_models() -> dict[str, Any]:
 def known_tasks() -> list[str]:
     """The tasks of the paper's protocol, those of ``configs/task/``."""
     files = (CONFIGS / "task").glob("*.yaml")
-    return sorted({file.stem for file in files} - {"builtin"})
+    return sorted({file.stem for file in files})
 
 
 def checkpoint_keys(model: str, task: str) -> frozenset[str]:

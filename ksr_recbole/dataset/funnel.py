@@ -63,6 +63,8 @@ class DataFunnel:
         dropped: what each reason took away, in the order in which the rules were applied.
         triples: rows of the knowledge graph that were read and kept; zeros without one.
         links: rows of the link file that were read and kept; zeros without one.
+        unused_items: items of the item file, if it is read, that no interaction has.  RecBole
+            ranks such items; here they have no id.
     """
 
     read: Counts
@@ -70,6 +72,7 @@ class DataFunnel:
     dropped: dict[str, Counts] = field(default_factory=dict)
     triples: tuple[int, int] = (0, 0)
     links: tuple[int, int] = (0, 0)
+    unused_items: int = 0
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> DataFunnel:
@@ -80,6 +83,7 @@ class DataFunnel:
             {reason: Counts(**counts) for reason, counts in values["dropped"].items()},
             tuple(values["triples"]),
             tuple(values["links"]),
+            values["unused_items"],
         )
 
     @property
@@ -102,6 +106,9 @@ class DataFunnel:
         for name, (read_rows, kept_rows) in (("triples", self.triples), ("links", self.links)):
             if read_rows != kept_rows:
                 told += f"; used {kept_rows:,} of {read_rows:,} {name}"
+        if self.unused_items:
+            items = counted(self.unused_items, "item")
+            told += f"; not ranked, unlike in RecBole: {items} of .item without any interaction"
         return f"{told}."
 
 

@@ -117,12 +117,20 @@ class WithSequences(_Dataset):
         """Nothing, as in :meth:`_normalize`."""
 
     def _data_filtering(self) -> None:
+        self._count_unused_items()
         super()._data_filtering()
         self._keep_used_sides()
 
     def _filter_given_files(self) -> None:
+        self._count_unused_items()
         super()._filter_given_files()  # type: ignore[misc]
         self._keep_used_sides()
+
+    def _count_unused_items(self) -> None:
+        if self.item_feat is not None:
+            items = self.item_feat[self.iid_field].dropna()
+            unused = items[~items.isin(self.inter_feat[self.iid_field])]
+            self.funnel.unused_items = unused.nunique()
 
     def _keep_used_sides(self) -> None:
         for side, column in (("user_feat", self.uid_field), ("item_feat", self.iid_field)):

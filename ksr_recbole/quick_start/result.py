@@ -88,13 +88,8 @@ def summary(result: dict[str, Any], path: Path, width: int | None = None) -> str
         width: characters of a line of text; ``None`` if they may be of any number.
     """
     title = f"{result['model']} on {result['table1']}"
-    head = [
-        *(f"  pretrained  {note}" for note in result["pretraining"]),
-        f"  best epoch  {result['best_epoch']} (counted from 0, as in the log) of "
-        f"{result['epochs_trained']} trained, by {result['valid_metric']} on validation "
-        f"({result['eval_mode']})",
-        "",
-    ]
+    pretrained = [f"  pretrained  {note}" for note in result["pretraining"]]
+    head = [*pretrained, _best_epoch(result), ""]
     tail = [
         *_memory(result.get("memory_fit")),
         *_popularity(result),
@@ -109,6 +104,16 @@ def summary(result: dict[str, Any], path: Path, width: int | None = None) -> str
     table = _metric_table(result["metrics"], result["metric_decimal_place"], result["valid_metric"])
     lines = [wrapped(title, width, "  "), *map(fitting, head), *table, *map(fitting, tail)]
     return "\n".join(lines)
+
+
+def _best_epoch(result: dict[str, Any]) -> str:
+    epoch, trained = result["best_epoch"], result["epochs_trained"]
+    if result["best_valid_score"] is None:
+        return f"  last epoch  {epoch} (counted from 0, as in the log); none was validated"
+    return (
+        f"  best epoch  {epoch} (counted from 0, as in the log) of {trained} trained, by "
+        f"{result['valid_metric']} on validation ({result['eval_mode']})"
+    )
 
 
 def _memory(fit: dict[str, Any] | None) -> list[str]:

@@ -333,7 +333,9 @@ def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     other = (
         "; --protocol=paper evaluates it as the models compared here" if is_usable(config) else ""
     )
-    logger.info(f"RecBole's {config['model']}, {EVALUATIONS['recbole']}{other}:")
+    split, order, by = (config["eval_args"][key] for key in ("split", "order", "group_by"))
+    how = f"{EVALUATIONS['recbole']} (split {split}, order {order}, group_by {by})"
+    logger.info(f"RecBole's {config['model']}, {how}{other}:")
     logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     return {
