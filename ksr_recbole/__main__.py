@@ -34,7 +34,9 @@ COMMANDS = {
     "tune": Command("ksr_recbole.tuning.cli", "search a model's settings on validation"),
     "fetch": Command("dataset_atomic.__main__", "download a public dataset", ("fetch",)),
     "convert": Command("dataset_atomic.__main__", "write RecBole's atomic files", ("convert",)),
-    "describe": Command("dataset_atomic.__main__", "say what atomic files hold", ("describe",)),
+    "describe": Command(
+        "dataset_atomic.__main__", "show what the atomic files contain", ("describe",)
+    ),
     "export": Command("ksr_recbole.inference.cli", "write a model directory for Recommender"),
     "serve": Command("ksr_recbole.serve.cli", "a page and a JSON API for a model directory"),
     "explain": Command("ksr_recbole.explanation.cli", "say why items are recommended to a user"),

@@ -115,19 +115,22 @@ class Parser(argparse.ArgumentParser):
         self.register("action", None, _Once)
         self.register("action", "key", _Key)
         self.add_argument("--version", action=_Version, nargs=0,
-                          help="of this package, RecBole, PyTorch and Python")  # fmt: skip
+                          help="show the versions of this package, RecBole, PyTorch and Python, "
+                          "and exit")  # fmt: skip
 
     def add_names(self, model: bool = True, files: bool = True) -> None:
         """The options that nearly every command has."""
         if model:
-            self.add_argument("-m", "--model", metavar="NAME", help="KSR by default")
+            self.add_argument("-m", "--model", metavar="NAME", help="the model (default: KSR)")
         self.add_argument(
             "-d", "--dataset", metavar="NAME",
-            help="ml-100k by default; --data_path=FOLDER if it lies in FOLDER/NAME",
+            help="the dataset (default: ml-100k). If its files are in FOLDER/NAME, add "
+            "--data_path=FOLDER",
         )  # fmt: skip
         if files:
             self.add_argument(
-                FILES, nargs="+", metavar="YAML", help='as "a.yaml b.yaml" too',
+                FILES, nargs="+", metavar="YAML",
+                help='one or more config files, also as "a.yaml b.yaml"; a later file wins',
                 take=lambda words, _: file_list(words[0]) if len(words) == 1 else words,
             )  # fmt: skip
 

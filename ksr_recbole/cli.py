@@ -25,7 +25,7 @@ Any RecBole config key can be set as --KEY=VALUE or as --KEY VALUE; the keys of 
 documented in configs/. Often used:
   --epochs=N --learning_rate=X --seed=N --gpu_id=N   as in RecBole
   --eval_args.mode=full      select the best epoch by full ranking
-  --protocol=paper           evaluate a model of RecBole's own (SASRec, ...) as those compared here
+  --protocol=paper           evaluate a model of RecBole (SASRec, ...) with the paper's protocol
   --kge_method=TransH        TransE, TransH, TransR or TransD
   --nproc=N                  N processes; docs/distributed.md, also for several machines
 """

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 _ABOUT = """\
 Compares methods on a dataset and writes the table as <results_dir>/<dataset>-table3.md, .tex,
-.json and .png (-table3-2 if a table of other rows, tasks or settings is there). What is finished
-is kept and never run again; an interrupted command continues when it is given again.
+.json and .png. If a table of other rows, tasks or settings has that name, the new one ends in
+-table3-2. What is finished is kept and never run again; an interrupted command continues when it is
+given again.
 """
 
 SCRIPT = "run_benchmark.py"
@@ -56,13 +57,14 @@ def parser() -> Parser:
     add = result.add_argument
     add("--task", metavar="A,B", help="next-item (the default), next-session or both")
     add("--models", metavar="A,B",
-        help="names, or paper: the ten of Table 3 (the default), or all: variants too; recbole: "
-        "its GRU4Rec, SASRec and GRU4RecKG; any general, sequential or knowledge-aware model of "
-        "RecBole, or recbole-general, -sequential, -knowledge; with --study, rows of these "
-        "models")  # fmt: skip
-    add("--seeds", metavar="N", take=count_of, default=1, help="N seeds from 2020 on (1)")
+        help="names, or a group: paper (the ten of Table 3, the default), all (variants too), "
+        "recbole (its GRU4Rec, SASRec and GRU4RecKG), recbole-general, recbole-sequential, "
+        "recbole-knowledge. With --study: rows of these models")  # fmt: skip
+    add("--seeds", metavar="N", take=count_of, default=1,
+        help="number of seeds: 2020, 2021, ... (default: 1)")  # fmt: skip
     add("--jobs", metavar="N", take=count_of, default=1,
-        help="cells run at a time (1); they share the cores")  # fmt: skip
+        help="how many runs (one model, task and seed) go side by side (default: 1); they share "
+        "the cores")  # fmt: skip
     add("--study", metavar="NAME",
         help="instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3), kge (Fig. 4), "
         "loss (all items or a sample), ladder (from GRU++ to KSR, one change at a time), "
@@ -76,7 +78,7 @@ def parser() -> Parser:
         help="also write the tables for targets that occur rarely, sometimes and often in "
         "training")  # fmt: skip
     add("--pack", nargs="?", const="True", metavar="True", take=switched_on, default=False,
-        help="run nothing: put the finished cells of the dataset into one small file")  # fmt: skip
+        help="only put the finished runs of the dataset into one small file")  # fmt: skip
     return result
 
 

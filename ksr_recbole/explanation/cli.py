@@ -43,15 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_names(files=False)
     add("--checkpoint", metavar="FILE",
         help="by default the newest one of that model and dataset in saved/ "
-        "(--checkpoint_dir=FOLDER); it knows its options, model and dataset itself")  # fmt: skip
+        "(--checkpoint_dir=FOLDER). The checkpoint holds the model, dataset and "
+        "options")  # fmt: skip
     add("--steps", metavar="N", take=count_of, default=20, help="show the last N interactions")
     add("--top", metavar="N", take=count_of, default=5,
         help="show N value entities of each attribute")  # fmt: skip
     add("--full", action="store_true", help="all reasons, and the memory after each step")
     add("--html", metavar="FILE", help="write a page to explore")
-    add("--png", metavar="FILE", help="write a picture after Fig. 5")
+    add("--png", metavar="FILE", help="write a picture like the paper's Fig. 5")
     add("--json", metavar="FILE", nargs="?", const=_STDOUT,
-        help="print everything as JSON and nothing else, or write it there")  # fmt: skip
+        help="print only JSON, or write it to FILE")  # fmt: skip
     return run_command(_run, parser, arguments)
 
 

@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("directory", metavar="DIR", nargs="?", help="the model directory, as export writes it")
     add("--host", metavar="NAME", default="127.0.0.1",
         help="where to listen; 127.0.0.1 by default, which only this machine reaches")  # fmt: skip
-    add("--port", metavar="N", take=_port_of, default=8000, help="8000 by default; 0: any free one")
+    add("--port", metavar="N", take=_port_of, default=8000,
+        help="port (default: 8000); 0 takes any free port")  # fmt: skip
     add("--device", metavar="NAME", default="cpu", help="cpu by default, or cuda")
     return run_command(_run, parser, arguments)
 

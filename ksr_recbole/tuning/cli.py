@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--tool", metavar="NAME", default="Hyperopt",
         help="Hyperopt (the default), or Ray: trials side by side, on a cluster too")  # fmt: skip
     add("--retry_failed", nargs="?", const="True", metavar="True", take=switched_on, default=False,
-        help="run trials that failed before again")  # fmt: skip
+        help="repeat trials that failed")  # fmt: skip
     add("--output_file", metavar="FILE", take=path_of,
         help="the table, instead of <model>-<dataset>-<task>-tuning.md")  # fmt: skip
     add("--display_file", metavar="F.png", take=path_of,
