@@ -282,8 +282,8 @@ def _save(response: requests.Response, part: Path, name: str, url: str, max_byte
 
 def _too_long(url: str, max_bytes: int) -> UserError:
     return UserError(
-        f"{url} is longer than {max_bytes:,} bytes, which the file cannot be; get it by hand and "
-        "look what it is."
+        f"{url} is longer than {max_bytes:,} bytes, which the file cannot be; download it "
+        "yourself and check its content."
     )
 
 

@@ -31,9 +31,9 @@ def check_name(name: object, what: str) -> str:
     if isinstance(name, str) and _is_name(name):
         return name
     raise UserError(
-        f"The {what} cannot be called {shown(repr(name))}; a name has 1 to {_LONGEST} bytes, no "
-        'control characters and none of / \\ : * ? " < > |, begins with no dot, hyphen or blank, '
-        "ends with no dot or blank, and is no device of Windows such as nul."
+        f"The {what} cannot be called {shown(repr(name))}. A name has 1 to {_LONGEST} bytes, no "
+        'control characters and none of / \\ : * ? " < > |. It does not begin with a dot, hyphen '
+        "or blank, does not end with a dot or blank, and is not a device of Windows such as nul."
     )
 
 

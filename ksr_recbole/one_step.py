@@ -148,7 +148,7 @@ def finish_steps(folder: str | os.PathLike[str]) -> None:
     except (OSError, UserError) as error:
         raise UserError(
             f"A command was stopped while it replaced files in {parent}, and its work cannot be "
-            f"finished ({error}); use the folder once as a user who may write in it."
+            f"finished ({error}); run the command again as a user with write permission."
         ) from error
 
 

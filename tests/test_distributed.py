@@ -518,7 +518,7 @@ def test_an_address_with_a_typing_error(ip, offset):
 @pytest.mark.parametrize("offset", [0, 1])
 def test_all_addresses_of_a_machine_tell_no_network(monkeypatch, ip, offset):
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    with pytest.raises(UserError, match=f"ip is '{ip}'.* means all addresses"):
+    with pytest.raises(UserError, match=f"ip is '{ip}'.* means every address"):
         Meeting(Hosts(1, 2, ip, free_port(), offset), 1)
     assert Meeting(Hosts(2, 2, ip)).interface  # on one machine only loopback is used
     if ip == "::":

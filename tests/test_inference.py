@@ -300,7 +300,7 @@ def test_another_manifest_is_one_sentence(directory, tmp_path):
         with pytest.raises(UserError, match=word):
             Recommender.load(directory)
     path.unlink()
-    with pytest.raises(UserError, match="is no model directory"):
+    with pytest.raises(UserError, match="is not a model directory"):
         Recommender.load(directory)
     with pytest.raises(UserError, match="There is no model directory"):
         Recommender.load(tmp_path / "nowhere")
@@ -757,4 +757,4 @@ def test_a_forked_process_computes_the_same_and_says_how(directory, threads):
     command = [sys.executable, "-c", FORKED, str(directory)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
     assert done.stdout == "the same\n", done.stderr
-    assert done.stderr.count("forked from one that had used the model") == 2
+    assert done.stderr.count("forked after the model was used") == 2

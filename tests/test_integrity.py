@@ -440,7 +440,7 @@ def test_half_of_a_letter_and_no_entities_are_refused(directory, name):
     content = json.loads(path.read_text())
     odd = {**content, "item": [*content["item"][:-1], "\ud800"]}
     less = {k: v for k, v in content.items() if k != "entity"}
-    for changed, said in ((odd, f"{name} has half of a letter"), (less, "entity")):
+    for changed, said in ((odd, f"{name} has an incomplete character"), (less, "entity")):
         path.write_text(json.dumps(changed))
         resigned(directory)
         with pytest.raises(UserError, match=said):
@@ -461,7 +461,7 @@ def test_numbers_that_overflow_are_no_recommendations(directory):
 def test_a_dataset_that_could_not_be_loaded_again_is_not_written(trained, tmp_path, monkeypatch):
     known = saving._tokens
     monkeypatch.setattr(saving, "_tokens", lambda *of: {**known(*of), "user": ["", *["u"] * 9]})
-    with pytest.raises(UserError, match="cannot be saved"):
+    with pytest.raises(UserError, match="is not saved"):
         save_model(trained.path, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

@@ -233,7 +233,8 @@ def test_a_user_who_took_everything_is_named(tmp_path):
     assert str(raised.value) == (
         "User 'all' has interacted with all of the 40 items of the catalogue, and 1 more user at "
         "least all but one, so too few are left as candidates. Add --eval_args.mode=full "
-        "--report_modes=full to rank all items, or remove such users from the .inter file."
+        "--report_modes=full to rank all items, or remove users with so many "
+        "interactions from the .inter file."
     )
     full = {"report_modes": ["full"], "eval_args": {"mode": "full"}}
     assert "full" in run("KSR", "shop", None, {**values, **full})["metrics"]

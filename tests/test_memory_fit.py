@@ -390,7 +390,7 @@ def test_an_unread_memory_gives_no_reasons(folder, monkeypatch):
     monkeypatch.setattr(SequenceTrainer, "_to_fit_on", lambda *_: None)
     result = toy_run(folder, "KSR", epochs=1, **LATER)
     model, dataset, _ = load_trained(result["checkpoint"])
-    with pytest.raises(UserError, match="So it gives no reasons"):
+    with pytest.raises(UserError, match="This model gives no reasons"):
         explain(model, dataset, result["example_user"])
 
 

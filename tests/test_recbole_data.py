@@ -495,7 +495,7 @@ def test_the_order_of_times_survives_whatever_their_unit(folder, scale, start):
 @pytest.mark.parametrize(
     ("scale", "start", "told"),
     [
-        (1000, 1_600_000_000_000, "look like milliseconds, so give --session_length=86400000"),
+        (1000, 1_600_000_000_000, "look like milliseconds: give --session_length=86400000"),
         (1, 0, "all within one session of session_length 86400"),
     ],
 )

@@ -306,7 +306,8 @@ class WithSequences(_Dataset):
             if given is True or (isinstance(given, list) and self.time_field in given):
                 raise UserError(
                     f"Config key {key} is {shown(given)}, which makes numbers from 0 to 1 of the "
-                    f"times; they have no sessions then, so leave it out or use the task next-item."
+                    "times. Sessions need the original times. Leave the key out, or use "
+                    "--task=next-item."
                 )
         times, day = self.sequences.timestamps, 86_400
         first, last = float(times.min()), float(times.max())
@@ -314,9 +315,8 @@ class WithSequences(_Dataset):
         unit = unit_of(times)
         if unit != "seconds" and length == day:
             raise UserError(
-                f"{where} cannot be seconds since 1970, of which a session has {length:g}; they "
-                f"look like {unit}, so give --session_length={day * UNITS[unit]} for days, or "
-                "convert the times."
+                f"{where} cannot be seconds since 1970. They look like {unit}: give "
+                f"--session_length={day * UNITS[unit]} for days, or convert the times."
             )
         if last - first < length:
             raise UserError(
@@ -486,9 +486,9 @@ def no_graph(config: Any) -> UserError:
     name = config["dataset"]
     return UserError(
         f"The model {config['model']} needs a knowledge graph, but {config['data_path']} has "
-        f"neither {name}.kg nor {name}.link; make them of a table of your items with `python -m "
-        "dataset_atomic convert csv --items=items.csv ...`, or train a model without a graph, as "
-        "--model=GRU."
+        f"neither {name}.kg nor {name}.link. Make them from a table of your items with `python -m "
+        "dataset_atomic convert csv --items=items.csv ...`, or use a model without a graph, for "
+        "example --model=GRU."
     )
 
 

@@ -93,7 +93,8 @@ class Meeting:
             except dist.DistError as error:
                 raise UserError(
                     f"What answers at {hosts.ip} port {hosts.port} (config keys ip and port) is "
-                    "not the command that starts process 0, or it has ended; see what runs there."
+                    "not the command that starts process 0, or it has ended; check which "
+                    "program uses this port."
                 ) from error
         if hosts.several:
             try:
@@ -276,9 +277,9 @@ def _check_one_address(ip: str) -> None:
         found = {entry[4][0] for entry in socket.getaddrinfo(ip, None)}
         if any(ip_address(str(each).split("%")[0]).is_unspecified for each in found):
             raise UserError(
-                f"Config key ip is '{ip}', which means all addresses of a machine and does not "
-                "tell on which network the processes shall talk; give the address of the machine "
-                "that starts process 0, or set GLOO_SOCKET_IFNAME to the name of an interface."
+                f"Config key ip is '{ip}', which means every address of the machine. Give the "
+                "address of the machine that starts process 0, or set GLOO_SOCKET_IFNAME to the "
+                "name of an interface."
             )
 
 

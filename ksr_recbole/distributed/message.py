@@ -90,7 +90,7 @@ def read_message(content: bytes) -> tuple[Any, list[Tensor]]:
 def _no_message(problem: str) -> UserError:
     return UserError(
         f"Another process of this run sent something that cannot be read ({shown(problem, 80)}); "
-        "start all processes again with the same version, on a network that strangers cannot reach."
+        "start all processes again with the same version, on a private network."
     )
 
 

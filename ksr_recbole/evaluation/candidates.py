@@ -189,8 +189,8 @@ def _too_few_left(
     return UserError(
         f"User {_name_of(int(tested[row]), user_tokens)} has interacted with {took} of the "
         f"{n_items} items of the catalogue{also}, so too few are left as candidates. Add "
-        "--eval_args.mode=full --report_modes=full to rank all items, or remove such users from "
-        "the .inter file."
+        "--eval_args.mode=full --report_modes=full to rank all items, or remove users with so many "
+        "interactions from the .inter file."
     )
 
 
@@ -236,9 +236,9 @@ def check_enough_items(
         few = f"uni{half}pop{half}"
         fewer = f", or draw fewer with --eval_args.mode={few} --report_modes={few},full"
         raise UserError(
-            f"User {name} has only {available[row]} of the {sequences.n_items - 1} items left "
-            f"without an interaction, but {wanted} negatives per positive are to be drawn; "
-            "add --eval_args.mode=full --report_modes=full to rank all items"
+            f"User {name} has too few items left: {available[row]} of {sequences.n_items - 1} are "
+            f"without an interaction, and {wanted} negatives per positive are needed. "
+            "Add --eval_args.mode=full --report_modes=full to rank all items"
             f"{fewer if half else ''}."
         )
 

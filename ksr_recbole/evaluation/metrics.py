@@ -108,8 +108,8 @@ def check_scores(*scores: np.ndarray) -> None:
     if missing:
         raise UserError(
             f"{missing} of {sum(array.size for array in scores)} scores of the model are NaN, "
-            "so there is no ranking: its training has diverged or an embedding it was given "
-            "contains NaN; lower learning_rate and train again."
+            "so items cannot be ranked. Training diverged, or a given embedding contains NaN. "
+            "Lower learning_rate and train again."
         )
 
 

@@ -244,9 +244,8 @@ def _check_read(model: KSR) -> None:
     """
     if not is_read(model):
         raise UserError(
-            "All weights of this model's memory are 0: it is not trained, or the memory ranked "
-            "validation's positives no better and is left unread. So it gives no reasons; train "
-            "it, with --memory_fit=training if it was trained, or explain another model."
+            "This model gives no reasons: all weights of its memory are 0. Train it; if it is "
+            "trained, train it with --memory_fit=training, or explain another model."
         )
 
 

@@ -130,7 +130,9 @@ def _check_letters(texts: Mapping[str, list[str]], name: str) -> None:
         try:
             "\n".join(each).encode()  # two halves next to each other make no letter
         except UnicodeEncodeError as error:
-            raise DamagedFileError(f"{name} has half of a letter") from error
+            raise DamagedFileError(
+                f"{name} has an incomplete character (a lone surrogate)"
+            ) from error
 
 
 def _check_histories(histories: Histories, n_users: int, n_items: int) -> None:

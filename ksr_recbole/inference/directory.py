@@ -66,8 +66,9 @@ def check_replaceable(directory: str | os.PathLike[str]) -> None:
     found = {p.name for p in path.iterdir()} if path.is_dir() else {path.name}
     if found and (found - {MANIFEST, *FILES} or not _is_own(path / MANIFEST)):
         raise UserError(
-            f"{path} exists and is no model directory (or its {MANIFEST} is damaged, or it holds "
-            "other files too), so it is not replaced; choose a directory that does not exist yet."
+            f"{path} exists and is not a model directory (or its {MANIFEST} is damaged, or it "
+            "holds other files too), so it is not replaced; choose a directory "
+            "that does not exist yet."
         )
 
 
@@ -173,7 +174,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         )
     path = folder / MANIFEST
     if not path.exists():
-        raise UserError(f"{folder} is no model directory, for it has no {MANIFEST}.")
+        raise UserError(f"{folder} is not a model directory: {MANIFEST} is missing.")
     manifest = _object(path, read_regular(path, _SMALL))
     if manifest.get("kind") != KIND:
         raise UserError(f"{path} is not that of a model; save the model again.")

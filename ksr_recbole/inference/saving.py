@@ -53,8 +53,8 @@ def save_model(
         check_saved(saved)
     except DamagedFileError as error:
         raise UserError(
-            f"The model of {path} cannot be saved, for it could not be loaded again ({error}); "
-            "mend the data and train again."
+            f"The model of {path} is not saved, because it could not be loaded again ({error}). "
+            "Correct the data and train again."
         ) from error
     return write_directory(directory, saved)
 

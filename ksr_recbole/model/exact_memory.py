@@ -72,10 +72,9 @@ class ExactMemory(nn.Module):
         size = len(time_scales) * len(values.weights)
         if size > MOST_CELLS:
             raise UserError(
-                f"Config key value_matrix is exact, and the items have {len(values.weights):,} "
-                f"values on {len(time_scales)} time scales, {size * 4 / 2**20:,.0f} MiB for each "
-                f"user; it must be at most {MOST_CELLS * 4 >> 20} MiB, so name fewer relations "
-                "with the config key attributes, or fewer time_scales."
+                f"Config key value_matrix is exact, which needs {size * 4 / 2**20:,.0f} MiB for "
+                f"each user; the limit is {MOST_CELLS * 4 >> 20} MiB. Name fewer relations with "
+                "the config key attributes, or give fewer time_scales."
             )
         for name in ("starts", "columns", "attributes", "entities"):
             self.register_buffer(name, torch.from_numpy(getattr(values, name)))

@@ -418,7 +418,6 @@ def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors)
     getLogger().info(f"Vectors written to {folder / name}.ent, .rel and .bpr")
     if without := len(of_no_item):
         getLogger().warning(
-            f"{folder / name}.ent has the vectors of items' entities alone, as RecBole wants it; "
-            f"those of {without:,} other entities were not written, and a run that reads the file "
-            "has zeros for them."
+            f"{folder / name}.ent holds only entities of items, as RecBole requires. {without:,} "
+            "other entities are missing, and a run that reads the file sets them to zero."
         )

@@ -122,9 +122,9 @@ def _make(config: Any, name: str, folder: Path, own: OwnGraph | None) -> None:
         if name not in CONVERTERS and name not in downloadable():
             known = choose_from(name, available_datasets(), "the datasets are").removesuffix(".")
             raise UserError(
-                f"There is no dataset named '{name}'{known}; make your own from two tables with "
+                f"There is no dataset named '{name}'{known}. Make it from two tables with "
                 f"`python -m dataset_atomic convert csv --dataset={name} --raw=sales.csv "
-                f"--items=items.csv`, or put {name}.inter, .kg and .link into {folder}, or into "
+                f"--items=items.csv`. Or put {name}.inter, .kg and .link into {folder}, or into "
                 f"FOLDER/{name} and add --data_path=FOLDER."
             )
         _convert(name, folder, usual_places(name) if usual else [folder], may_download)
@@ -136,9 +136,9 @@ def _check_made_here(name: str) -> None:
     if name not in made:
         converter = name if name in SOURCES else "csv"
         raise UserError(
-            f"Config keys kg, link and names choose a graph for {', '.join(made)}. For "
-            f"{shown(name)} give it to `python -m dataset_atomic convert {converter} --raw=... "
-            "--kg=... --link=...`, and leave the keys out of the run."
+            f"Config keys kg, link and names choose another graph, for {', '.join(made)} only. For "
+            f"{shown(name)} give the graph to `python -m dataset_atomic convert {converter} "
+            "--raw=... --kg=... --link=...`, and leave the keys out of the run."
         )
 
 

@@ -59,9 +59,8 @@ def check_possible(config: Any, hosts: Hosts) -> None:
         )
     if not registry.MODELS[model].divisible:
         raise UserError(
-            f"The model {model} cannot be trained by several processes, because the loss of a "
-            "batch is not made of its rows' losses (it has norms of the whole batch); run it "
-            "with --nproc=1."
+            f"The model {model} cannot be trained by several processes: its loss needs the "
+            "whole batch (norms over all rows). Run it with --nproc=1."
         )
     if config["device"].type == "cuda" and torch.cuda.device_count() < hosts.nproc:
         raise UserError(

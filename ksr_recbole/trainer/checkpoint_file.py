@@ -174,7 +174,7 @@ def _with_tensors(value: Any, tensors: Mapping[str, Tensor], used: set[str], dep
         return {k: _with_tensors(v, tensors, used, depth + 1) for k, v in value.items()}
     name = value[_TENSOR]
     if not isinstance(name, str) or name not in tensors:
-        raise DamagedFileError("it lacks a tensor that it speaks of")
+        raise DamagedFileError("it names a tensor that is missing")
     used.add(name)
     return tensors[name]
 
@@ -213,10 +213,10 @@ def _check_generators(last: Mapping[str, Any]) -> None:
         torch.Generator().set_state(last["rng"])
         numpy_state(last["numpy_rng"])
     except (RuntimeError, TypeError, ValueError, LookupError, OverflowError) as error:
-        raise DamagedFileError("its state of random numbers is none") from error
+        raise DamagedFileError("its state of random numbers is not valid") from error
     states = [last["rng"], *last["cuda_rng"]]
     if any(state.dtype != torch.uint8 or state.ndim != 1 for state in states):
-        raise DamagedFileError("its state of random numbers is none")
+        raise DamagedFileError("its state of random numbers is not valid")
 
 
 def numpy_state(kept: list[Any]) -> tuple[Any, ...]:

@@ -46,9 +46,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 @cache
 def _tell_forked() -> None:
     logger.warning(
-        "This process was forked from one that had used the model, so it computes in plain PyTorch "
-        "with one thread: the same results, slower; start processes with multiprocessing's "
-        '"spawn", or load the model in each of them.'
+        "This process was forked after the model was used, so it runs slower, on one thread. "
+        'Results are the same. Use multiprocessing\'s "spawn", or load the model in each process.'
     )
 
 
