@@ -135,7 +135,11 @@ class Parser(argparse.ArgumentParser):
             )  # fmt: skip
 
     def error(self, message: str) -> Any:
-        """What argparse finds, as a sentence."""
+        """What argparse finds, as a sentence.
+
+        Raises:
+            UserError: always.
+        """
         if found := _MISSING.match(message):
             raise UserError(f"The argument {found[1]} needs a value; write it as {found[1]}=VALUE.")
         raise UserError(f"{message[0].upper()}{message[1:]}; `{self.prog} --help` says what fits.")

@@ -72,14 +72,20 @@ def read_arrays(path: str | os.PathLike[str], key: str) -> dict[str, np.ndarray]
 
 
 def compact(values: np.ndarray) -> np.ndarray:
-    """Whole numbers from 0 on in the smallest type that holds them; other arrays as they are."""
+    """Whole numbers from 0 on in the smallest type that holds them; other arrays as they are.
+
+    The shape stays.
+    """
     if values.dtype != np.int64 or values.min(initial=0) < 0:
         return values
     return values.astype(np.min_scalar_type(values.max(initial=0)))
 
 
 def widened(values: np.ndarray) -> np.ndarray:
-    """What :func:`compact` was given: whole numbers as ``int64``, other arrays as they are."""
+    """What :func:`compact` was given: whole numbers as ``int64``, other arrays as they are.
+
+    The shape stays.
+    """
     return values.astype(np.int64) if values.dtype.kind in "iu" else values
 
 

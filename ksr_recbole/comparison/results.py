@@ -88,7 +88,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def spread(values: np.ndarray) -> float | None:
-    """Standard deviation over seeds (of a sample), ``None`` for a single one."""
+    """Standard deviation of ``values [seeds]`` (of a sample), ``None`` for a single one."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 

@@ -258,7 +258,11 @@ def text(key: str, value: Any) -> str:
 
 
 def wandb(key: str, value: Any) -> bool:
-    """Whether to log to Weights & Biases, which is not among what this project needs."""
+    """Whether to log to Weights & Biases, which is not among what this project needs.
+
+    Raises:
+        UserError: it is no bool, or True and wandb is not installed.
+    """
     if Value(bool)(key, value) and not is_installed("wandb"):
         raise UserError(
             f"Config key {key} is True, which needs `pip install wandb`; or leave it out."

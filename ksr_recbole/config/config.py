@@ -424,7 +424,11 @@ def _listed(modes: Any) -> Any:
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:
-    """Turn ``{"eval_args.mode": "full"}`` into ``{"eval_args": {"mode": "full"}}``."""
+    """Turn ``{"eval_args.mode": "full"}`` into ``{"eval_args": {"mode": "full"}}``.
+
+    Raises:
+        UserError: a key is no text, or is given as a whole that is no dict and in parts.
+    """
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         if not isinstance(key, str):

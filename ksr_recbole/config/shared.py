@@ -268,7 +268,11 @@ class TrainingOptions(Options):
     """Epochs from one validation to the next, as in RecBole; below 1: none."""
 
     def check(self) -> None:
-        """Refuse a run without epochs of either kind."""
+        """Refuse a run without epochs of either kind.
+
+        Raises:
+            UserError: ``train_rec_step`` and ``train_kg_step`` are both 0.
+        """
         if self.train_rec_step == self.train_kg_step == 0:
             raise UserError(
                 "Config keys train_rec_step and train_kg_step are both 0; give at least one of "

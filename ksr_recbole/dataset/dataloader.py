@@ -210,6 +210,7 @@ class SequenceTrainLoader(TrainLoader):
 
     @property
     def n_targets(self) -> int:
+        """How many positions of all sequences have a target."""
         return int(self._targets.sum())
 
     def _n_batches(self) -> int:
@@ -295,6 +296,7 @@ class PairTrainLoader(TrainLoader):
 
     @property
     def n_targets(self) -> int:
+        """How many pairs of a user and an item an epoch trains on."""
         return len(self._users)
 
     def _n_batches(self) -> int:

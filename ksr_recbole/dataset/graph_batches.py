@@ -29,7 +29,11 @@ class GraphSampler(KGSampler):
     used_ids: np.ndarray
 
     def get_used_ids(self) -> np.ndarray:
-        """A number for each pair of head and tail of a triple, rising, ``int64 [n_pairs]``."""
+        """A number for each pair of head and tail of a triple, rising, ``int64 [n_pairs]``.
+
+        Raises:
+            UserError: an entity is the head of triples with every entity.
+        """
         heads = np.asarray(self.hid_list, np.int64)
         used = sorted_distinct(heads * self.entity_num + np.asarray(self.tid_list, np.int64))
         tails = np.bincount(used // self.entity_num, minlength=1)

@@ -94,7 +94,7 @@ class ItemValues:
 def _facts(
     triples: np.ndarray, attributes: np.ndarray, item_entities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Item, position of the attribute and value entity of every fact of an item, each once."""
+    """Item, position of the attribute and value entity of every fact, each once: ``[F]`` each."""
     heads, relations, tails = triples.T
     slot_of = np.full(max(int(relations.max(initial=0)), int(attributes.max(initial=0))) + 1, -1)
     slot_of[attributes] = np.arange(len(attributes))

@@ -70,4 +70,4 @@ class GraphData(ModelData, Protocol):
         """The values of every item under the attributes."""
 
     def training_items(self) -> np.ndarray:
-        """Item ids of all training interactions in the order of time, ``int64``."""
+        """Item ids of all training interactions by time, ``int64 [n_interactions]``."""

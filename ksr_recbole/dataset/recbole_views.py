@@ -76,6 +76,9 @@ class RecBoleViews(WithSequences):
 
         Returns:
             ``float32``: a row for every item, of its entity (``ent_id``), or for every relation.
+
+        Raises:
+            UserError: there are no vectors for ``field``.
         """
         vectors = getattr(self.pretrained, _VECTORS.get(field, ""), None)
         if vectors is None:

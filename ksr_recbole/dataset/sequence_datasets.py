@@ -193,7 +193,7 @@ class WithSequences(_Dataset):
         )
 
     def training_items(self) -> np.ndarray:
-        """Item ids of all users' training interactions in the order of time, ``int64``."""
+        """Item ids of all users' training interactions by time, ``int64 [n_interactions]``."""
         indices, _ = self.split.training_interactions(self.sequences)
         indices = indices[np.argsort(self.sequences.timestamps[indices], kind="stable")]
         return self.sequences.items[indices]
@@ -416,6 +416,9 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
         """Relation ids of the attributes A (Sec. 4.2.1), ``int64 [A]``.
 
         They are the relations in which items are heads, or those that ``attributes`` names.
+
+        Raises:
+            UserError: ``attributes`` names a relation that is not there, or no relation is left.
         """
         tokens = self.field2token_id[self.relation_field]
         named = DataOptions.of(self.config).attributes

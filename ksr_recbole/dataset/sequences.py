@@ -49,7 +49,7 @@ def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sorted_distinct(numbers: np.ndarray) -> np.ndarray:
-    """The different numbers, ascending, as ``np.unique`` gives them.
+    """The different numbers of ``[n]``, ascending, as ``np.unique`` gives them.
 
     Since NumPy 2.3 that fills a hash table, which takes many times as long for millions of
     numbers of which few are equal.

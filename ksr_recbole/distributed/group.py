@@ -174,7 +174,7 @@ def require_equal(values: Mapping[str, Any]) -> None:
 
 
 def summed(numbers: np.ndarray) -> np.ndarray:
-    """The sum of all processes' arrays, element by element; exact for whole numbers."""
+    """The sum of all processes' arrays of one shape, by element; exact for whole numbers."""
     if _this.size == 1:
         return numbers
     total = torch.tensor(numbers)

@@ -56,7 +56,7 @@ class Seen(NamedTuple):
         return Seen, (self.all(),)
 
     def all(self) -> np.ndarray:
-        """Item ids in the order of time, ``int64``."""
+        """Item ids in the order of time, ``int64 [n_items_seen]``."""
         return np.concatenate([link.items for link in self._links()][::-1])
 
     def nbytes(self) -> int:

@@ -74,7 +74,7 @@ class Method:
         return self._figures("overall", self.name, *keys)
 
     def of_attribute(self, attribute: str, metric: str) -> np.ndarray:
-        """The same on one attribute, on the value level."""
+        """The same on one attribute, on the value level, ``float64 [cells]``."""
         return self._figures("attributes", attribute, self.name, metric)
 
     def _figures(self, *keys: str) -> np.ndarray:

@@ -141,7 +141,7 @@ class ReasonLevel:
         return np.take_along_axis(has, histories, axis=1)
 
     def summary(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """The figures as JSON values, and every user's by name."""
+        """The figures as JSON values, and every user's by name, ``[U]`` or ``[U, 2]`` each."""
         told: dict[str, Any] = {"readable": float(self._readable.mean())}
         arrays = {"reasons/users": self._cases.users, "reasons/readable": self._readable}
         for kind in KINDS:
@@ -193,7 +193,12 @@ def without_common(knowledge: Knowledge) -> ValueEntities:
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """Two means over the same users, their difference, and the p-value of the paired t-test."""
+    """Two means over the same users, their difference, and the p-value of the paired t-test.
+
+    Args:
+        first: a value of each user, ``float64 [U]``.
+        second: the same of the other, ``float64 [U]``.
+    """
     difference = first - second
     means = [float(each.mean()) if len(each) else 0.0 for each in (first, second, difference)]
     return {

@@ -152,13 +152,13 @@ class ExactMemory(nn.Module):
         )
 
     def write_all(self, items: Tensor, slots: Tensor, widths: Sequence[int]) -> Tensor:
-        """The slots after packed ``items [P]``, by lane."""
+        """The slots ``[B, S, V]`` after packed ``items [P]``, by lane."""
         if self._asleep:
             return slots
         return exact.write_all(self._updates(items), slots, widths)
 
     def read(self, hidden: Tensor, slots: Tensor) -> Tensor | None:
-        """:meth:`counts`, or nothing in its sleep."""
+        """:meth:`counts`, ``[B, V]``, or nothing in its sleep."""
         return None if self._asleep else self.counts(hidden, slots)
 
     def counts(self, hidden: Tensor, slots: Tensor) -> Tensor:

@@ -45,7 +45,11 @@ class GRUOptions(SequenceOptions):
     """Dropout on the GRU's input; the paper has none."""
 
     def check(self) -> None:
-        """Refuse an inner product of vectors of two sizes."""
+        """Refuse an inner product of vectors of two sizes.
+
+        Raises:
+            UserError: ``score_mlp_layers`` is 0, and user and item vectors differ in size.
+        """
         super().check()
         n_user, n_scored = self.user_size, self.feature_size(self.kb_score)
         if self.score_mlp_layers == 0 and n_user != n_scored:

@@ -71,7 +71,12 @@ class KSROptions(GRUOptions):
     """From h_t to the query (Sec. 4.2.1)."""
 
     def check(self) -> None:
-        """Refuse a memory without vectors, and a shared one whose vectors change."""
+        """Refuse a memory without vectors, and a shared one whose vectors change.
+
+        Raises:
+            UserError: ``kb_input`` and ``kb_score`` are both False, ``time_scales`` has no number
+                or too many, or ``value_matrix`` is shared and KB embeddings or a projection train.
+        """
         if not self.reads_kb:
             raise UserError(
                 "Config keys kb_input and kb_score are both False, but KSR's items have KB "
@@ -248,7 +253,10 @@ class KSR(GRU, WithGraph):
         return (vectors if reads is None else Taste(vectors, reads)), after
 
     def read_state(self, users: Tensor, state: SequenceState) -> Any:
-        """What :meth:`read` gives, in a state."""
+        """What :meth:`read` gives, in a state.
+
+        ``users``: ``int64 [B]``.  The user vectors are ``[B, D]``.
+        """
         vectors = super().read_state(users, state)
         values = self.memory.read(state.hidden[-1], state.values)
         return vectors if values is None else Taste(vectors, values)
@@ -308,7 +316,7 @@ class KSR(GRU, WithGraph):
     # Training -------------------------------------------------------------------------------
 
     def calculate_kg_loss(self, interaction: Interaction) -> Tensor:
-        """TransE loss of one batch of triples, for training the KB embeddings jointly.
+        """TransE loss of one batch of triples, a scalar, to train the KB embeddings jointly.
 
         Pairwise as RecBole's knowledge-aware models; used with ``freeze_kg: False`` and
         ``train_kg_step`` of at least 1.

@@ -63,7 +63,11 @@ class RUMOptions(SequenceOptions):
     """beta, strength of the attention (RUM, Sec. 3.3)."""
 
     def check(self) -> None:
-        """Refuse a RUM without KB embeddings."""
+        """Refuse a RUM without KB embeddings.
+
+        Raises:
+            UserError: ``kb_score`` is False.
+        """
         super().check()
         if not self.kb_score:
             raise UserError(
@@ -109,7 +113,7 @@ class RUM(SequenceRecommender, WithGraph):
         nn.init.xavier_normal_(self.user_embedding.weight)
 
     def read_state(self, users: Tensor, state: SequenceState) -> Read:
-        """User embeddings and memories in a state; see the base class."""
+        """User embeddings ``[B, D]`` and memories in a state; see the base class."""
         return Read(self.user_embedding(users), state.values)
 
 
@@ -136,7 +140,7 @@ class RUMItem(RUM):
     def read(
         self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
     ) -> tuple[Read, SequenceState]:
-        """First in, first out: the items up to each step; see the base class."""
+        """First in, first out: the items up to each step, ``[P, K]``; see the base class."""
         stream = self._stream(items, packing, state)
         slots = torch.arange(self.options.memory_slots, device=items.device)
         window = stream[packing.rows[:, None], packing.steps[:, None] + 1 + slots]
@@ -159,7 +163,7 @@ class RUMItem(RUM):
         return SequenceState(state.hidden, packing.to_lanes(after))
 
     def read_last(self, users: Tensor, item_seq: Tensor, lengths: Tensor) -> Read:
-        """The latest items of each row; see the base class."""
+        """The latest items of each row, ``[B, K]``; see the base class."""
         columns = lengths[:, None] - self.options.memory_slots
         columns = columns + torch.arange(self.options.memory_slots, device=lengths.device)
         # Padding in front is what a slot before the first item holds.

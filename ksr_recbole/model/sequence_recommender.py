@@ -95,7 +95,11 @@ class SequenceOptions(Options):
     """Longer sequences are trained in pieces of this length; states are carried over."""
 
     def check(self) -> None:
-        """Refuse item embeddings that would never be learned."""
+        """Refuse item embeddings that would never be learned.
+
+        Raises:
+            UserError: ``freeze_item`` is True with ``item_init: random``.
+        """
         if self.freeze_item and self.item_init == "random":
             raise UserError(
                 "Config key freeze_item is True with item_init: random, so the item "
@@ -206,7 +210,7 @@ class SequenceRecommender(SequentialRecommender):
     # Items ----------------------------------------------------------------------------------
 
     def item_features(self, items: Tensor, with_kb: bool) -> Tensor:
-        """:math:`q_i`, or :math:`q_i \\oplus e_i` (Sec. 4.3), of items of any shape."""
+        """:math:`q_i`, or :math:`q_i \\oplus e_i` (Sec. 4.3), of items ``[...]``: ``[..., D]``."""
         embeddings = self.item_embedding(items)
         if not with_kb:
             return embeddings
@@ -334,7 +338,7 @@ class SequenceRecommender(SequentialRecommender):
     # Training: Eq. 11 -----------------------------------------------------------------------
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """Loss of one batch of ``SequenceTrainLoader``, summed over targets (Eq. 11).
+        """Loss of one batch of ``SequenceTrainLoader``, summed over targets (Eq. 11), a scalar.
 
         The sum is divided by ``train_batch_size``, so that every target weighs the same
         whatever the size of its batch.

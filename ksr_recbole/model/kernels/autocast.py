@@ -20,5 +20,5 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def in_full(values: Tensor) -> Tensor:
-    """Values in single precision where they are in half."""
+    """Values of any shape, in single precision where they are in half."""
     return values.float() if values.dtype in HALF else values

@@ -46,6 +46,7 @@ def _as_float(typing_context, bits):
 
 @njit(inline="always", error_model="numpy")
 def exp(x):
+    """e to the power of one float32 number; Numba makes vector instructions of it."""
     # A call to the C library would keep the compiler from using vector instructions.
     x = _LOWEST if x < _LOWEST else x  # in this form NaN stays NaN
     x = _HIGHEST if x > _HIGHEST else x

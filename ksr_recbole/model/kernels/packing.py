@@ -75,11 +75,11 @@ class Packing:
         return padded.index_put((self.rows, self.steps), packed)
 
     def to_lanes(self, by_row: Tensor, dim: int = 0) -> Tensor:
-        """Reorder dimension ``dim`` from rows to lanes."""
+        """Reorder dimension ``dim`` from rows to lanes; the shape stays."""
         return by_row if self.order is None else by_row.index_select(dim, self.order)
 
     def to_rows(self, by_lane: Tensor, dim: int = 0) -> Tensor:
-        """Reorder dimension ``dim`` from lanes to rows."""
+        """Reorder dimension ``dim`` from lanes to rows; the shape stays."""
         if self.order is None:
             return by_lane
         return by_lane.index_select(dim, torch.argsort(self.order))
