@@ -141,7 +141,7 @@ class ReasonLevel:
         return np.take_along_axis(has, histories, axis=1)
 
     def summary(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """The figures as JSON values, and every user's by name, ``[U]`` or ``[U, 2]`` each."""
+        """The figures as JSON values, and every user's by name."""
         told: dict[str, Any] = {"readable": float(self._readable.mean())}
         arrays = {"reasons/users": self._cases.users, "reasons/readable": self._readable}
         for kind in KINDS:
