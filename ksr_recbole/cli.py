@@ -202,20 +202,6 @@ def run_command(
     return guarded(command, parser.script, words) if needs_recbole else ended(command)
 
 
-def script_arguments(parser: Parser) -> Namespace:
-    """The arguments of a script that has no function to call; its help or a mistake ends it."""
-    read: list[Namespace] = []
-
-    def keep(given: Namespace) -> int:
-        read.append(given)
-        return 0
-
-    status = run_command(keep, parser, None)
-    if not read:
-        sys.exit(status)
-    return read[0]
-
-
 def parser() -> Parser:
     """What reads the arguments of ``run_recbole.py``."""
     about = "Trains and tests a model on a dataset."

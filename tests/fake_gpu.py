@@ -205,7 +205,7 @@ def install() -> None:
 
 def main(folder: Path, model: str, *words: str) -> None:
     """Train, test, resume and ask a model on the GPU; print what was computed where."""
-    from ksr_recbole.inference import Recommender, save_model
+    from ksr_recbole import Recommender, save_model
     from ksr_recbole.interpretability.measures import measure_explanations
     from ksr_recbole.quick_start import run
     from tests.toy import toy_values, write_toy

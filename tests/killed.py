@@ -27,7 +27,7 @@ import numpy as np
 
 from dataset_atomic import fetch
 from dataset_atomic.cli import main as dataset_atomic
-from ksr_recbole import cache, digests, one_step
+from ksr_recbole import Recommender, cache, digests, one_step, save_model
 from ksr_recbole.comparison import moving_cells, runner, store
 from ksr_recbole.comparison.cli import main as benchmark
 from ksr_recbole.comparison.plan import Request, make_plan
@@ -37,7 +37,6 @@ from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.inference import Recommender, save_model
 from ksr_recbole.pretraining import partial
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.pretraining.vectors import check_digest

@@ -434,9 +434,7 @@ def test_evaluations_are_the_brute_force_ones(phase, make_split, batch_size, sam
     users, items = phase_targets(sequences, split, phase)
     drawn = draw_candidates(sequences, split, phase, 1, n_uniform=6, n_popular=6)
     if sampled:
-        result = evaluate_sampled(
-            scorer, drawn, sequences, split, phase, ALL_METRICS, [5], batch_size
-        )
+        result = evaluate_sampled(scorer, drawn, split, phase, ALL_METRICS, [5], batch_size)
     else:
         result = evaluate_full(scorer, sequences, split, phase, ALL_METRICS, [5], batch_size)
 
@@ -467,7 +465,7 @@ def test_long_histories_go_first_and_batches_keep_to_their_size(capsys, monkeypa
     split = leave_one_out(sequences)
     scorer = TableScorer(np.zeros((41, 50)))
     drawn = draw_candidates(sequences, split, "test", 1, n_uniform=5, n_popular=5)
-    evaluate_sampled(scorer, drawn, sequences, split, "test", ["MRR"], [5], 8, show_progress=True)
+    evaluate_sampled(scorer, drawn, split, "test", ["MRR"], [5], 8, show_progress=True)
     ends = [end for _, end in scorer.asked]
     assert ends == sorted(ends, reverse=True)
     assert set(scorer.widths) == {11} and len(scorer.widths) == -(-len(drawn.users) // 8)
@@ -479,7 +477,7 @@ def test_a_constant_scorer_gets_the_worst_ranks() -> None:
     split = leave_one_out(sequences)
     scorer = TableScorer(np.zeros((21, 200)))
     drawn = draw_candidates(sequences, split, "test", 1)
-    sampled = evaluate_sampled(scorer, drawn, sequences, split, "test", ["Hit"], [10], 8)
+    sampled = evaluate_sampled(scorer, drawn, split, "test", ["Hit"], [10], 8)
     full = evaluate_full(scorer, sequences, split, "test", ["Hit"], [10], 8)
     assert set(sampled.ranks) == {101}
     assert full.ranks.min() > 180
@@ -493,7 +491,7 @@ def test_nan_from_the_scorer_raises_in_both_evaluations() -> None:
     table[2, 4:] = np.nan
     drawn = draw_candidates(sequences, split, "test", 1, n_uniform=4, n_popular=0)
     with pytest.raises(UserError, match="NaN"):
-        evaluate_sampled(TableScorer(table), drawn, sequences, split, "test", ["Hit"], [10], 8)
+        evaluate_sampled(TableScorer(table), drawn, split, "test", ["Hit"], [10], 8)
     with pytest.raises(UserError, match="NaN"):
         evaluate_full(TableScorer(table), sequences, split, "test", ["Hit"], [10], 8)
 
@@ -504,7 +502,7 @@ def test_bad_settings_are_told_before_scoring() -> None:
     scorer = TableScorer(np.zeros((2, 8)))
     drawn = draw_candidates(sequences, split, "test", 1, n_uniform=2, n_popular=2)
     with pytest.raises(UserError, match="metrics"):
-        evaluate_sampled(scorer, drawn, sequences, split, "test", ["AUC"], [10], 8)
+        evaluate_sampled(scorer, drawn, split, "test", ["AUC"], [10], 8)
     with pytest.raises(UserError, match="topk"):
         evaluate_full(scorer, sequences, split, "test", ["Hit"], [-1], 8)
     assert scorer.asked == []
@@ -519,4 +517,4 @@ def test_a_scorer_of_the_wrong_shape_is_an_error() -> None:
     split = leave_one_out(sequences)
     drawn = CandidateSets(np.array([1]), np.array([3]), np.array([[4, 5]]))
     with pytest.raises(ValueError, match="shape"):
-        evaluate_sampled(Wrong(np.zeros((2, 8))), drawn, sequences, split, "test", ["Hit"], [10], 8)
+        evaluate_sampled(Wrong(np.zeros((2, 8))), drawn, split, "test", ["Hit"], [10], 8)

@@ -170,7 +170,6 @@ def accepts(trained: Trained, path: Path) -> bool:
 def test_a_checkpoint_that_lacks_any_part_is_refused(trained, tmp_path):
     path = tmp_path / "without.pth"
     optional = {("last", "average"), ("given",), ("best_valid_result",)}
-    optional |= {("settings", key) for key in ("enable_scaler", "memory_fit")}  # older ones lack it
     tried = 0
     for place in paths_in(trained.content, depth=5):
         if place[:2] == ("last", "optimizer") or any(place[: len(o)] == o for o in optional):

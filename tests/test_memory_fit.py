@@ -408,23 +408,14 @@ def test_reasons_of_a_fitted_memory_add_up(trained):
     assert any(each.reasons for each in told.recommendations)
 
 
-@pytest.mark.parametrize(
-    ("model", "given"), [("KSR", {"value_matrix": "exact"}), ("KSR-exact", {})]
-)
-def test_a_checkpoint_of_before_the_option_is_of_a_memory_that_trained(
-    folder, tmp_path, model, given
-):
-    values = {**given, "learning_rate": 0.05, "checkpoint_dir": tmp_path}
-    path = toy_run(folder, model, epochs=1, memory_fit=None, **values)["checkpoint"]
-    content = checkpoint.load(path)
-    del content["settings"]["memory_fit"], content["given"]["memory_fit"]
-    checkpoint.save(path, content)
+def test_no_memory_fit_is_that_in_training(folder, tmp_path):
+    values = {"learning_rate": 0.05, "checkpoint_dir": tmp_path}
+    path = toy_run(folder, "KSR-exact", epochs=1, memory_fit=None, **values)["checkpoint"]
     assert load_trained(path).model.exact.gates.weight.requires_grad
-    for same in (None, "training"):
-        more = toy_run(folder, model, epochs=2, resume=path, memory_fit=same, **values)
-        assert more["epochs_trained"] == 2 and "memory_fit" not in more
+    more = toy_run(folder, "KSR-exact", epochs=2, resume=path, memory_fit="training", **values)
+    assert more["epochs_trained"] == 2 and "memory_fit" not in more
     with pytest.raises(UserError, match="memory_fit"):
-        toy_run(folder, model, epochs=3, resume=path, memory_fit="validation", **values)
+        toy_run(folder, "KSR-exact", epochs=3, resume=path, memory_fit="validation", **values)
 
 
 @pytest.mark.parametrize("key", sorted(WITHOUT_A_VALUE))

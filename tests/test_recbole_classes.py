@@ -7,9 +7,9 @@ import torch
 from recbole.model.abstract_recommender import KnowledgeRecommender, SequentialRecommender
 from recbole.utils import ModelType
 
+from ksr_recbole import Recommender, save_model
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import load_dataset
-from ksr_recbole.inference import Recommender, save_model
 from ksr_recbole.registry import model_class, own_models
 from tests.models import random_vectors
 from tests.toy import toy_run, toy_values

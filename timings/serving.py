@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,16 +23,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from ksr_recbole.arguments import Parser, count_of  # noqa: E402
-from ksr_recbole.cli import script_arguments  # noqa: E402
+from ksr_recbole.cli import run_command  # noqa: E402
 from ksr_recbole.errors import UserError  # noqa: E402
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print."""
     parser = Parser("timings/serving.py", description=__doc__.partition(":")[0])
     parser.add_argument("directory", metavar="DIR", help="a model directory")
     parser.add_argument("--requests", metavar="N", take=count_of, default=1000, help="of each kind")
-    given = script_arguments(parser)
+    return run_command(_run, parser, None)
+
+
+def _run(given: Namespace) -> int:
     directory = str(Path(given.directory).resolve())
     command = [sys.executable, "-m", "ksr_recbole", "serve", directory, "--port=0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as service:
@@ -43,6 +47,7 @@ def main() -> None:
         finally:
             service.terminate()
             service.wait()
+    return 0
 
 
 def _address(service: subprocess.Popen[str]) -> str:
@@ -96,4 +101,4 @@ def _tell(what: str, n: int, ask: Callable[[int], Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

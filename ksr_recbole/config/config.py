@@ -37,7 +37,6 @@ from ksr_recbole.config.keys import (
 )
 from ksr_recbole.config.kinds import check_fields, checked, options_of
 from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml, without_numpy
-from ksr_recbole.config.options import option
 from ksr_recbole.config.shared import SHARED_SAMPLE
 from ksr_recbole.distributed.group import this_process
 from ksr_recbole.errors import UserError, shown
@@ -111,7 +110,6 @@ class Config(RecBoleConfig):
             raise UserError(
                 f"RecBole refuses the configuration: {shown(_reason_of(error), 300)}"
             ) from error
-        option(self, "seed", int, minimum=0, below=2**32)
         ours = self.model in registry.own_models()
         refuse(self.model, self.external_config_dict, sequential=ours)
         if not self.under_protocol:
@@ -356,7 +354,7 @@ class Config(RecBoleConfig):
     def _check_metrics(self) -> None:
         final = self.final_config_dict
         final["report_modes"] = _listed(final["report_modes"])
-        for mode in option(final, "report_modes", list):
+        for mode in final["report_modes"]:
             parse_mode(mode)
         final["report_modes"] = [*dict.fromkeys(map(canonical_mode, final["report_modes"]))]
         self._check_valid_metric(metric_keys(final["metrics"], final["topk"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from inspect import get_annotations
@@ -18,49 +18,6 @@ _WHOLE = 2**31
 """Whole numbers are smaller, unless their key says otherwise: C's integers hold them."""
 
 
-def option(
-    config: Any,
-    key: str,
-    kind: type,
-    *,
-    minimum: float | None = None,
-    below: float | None = None,
-    choices: Collection[Any] | None = None,
-    optional: bool = False,
-) -> Any:
-    """Value of ``config[key]`` as ``kind``.
-
-    Args:
-        config: a RecBole ``Config`` or any mapping with ``__getitem__``.
-        key: the config key.
-        kind: ``int``, ``float``, ``bool``, ``str`` or ``list``; an int is accepted as float.
-        minimum: smallest value allowed.
-        below: the value must be smaller than this.
-        choices: the values allowed.
-        optional: whether ``None`` is allowed.
-
-    Raises:
-        UserError: the value has another type, is out of bounds or is not one of the choices.
-    """
-    value = config[key]
-    if value is None and optional:
-        return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = _as_float(value)
-    right_type = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    if choices is not None:
-        if not right_type or value not in choices:
-            expected = ", ".join(map(str, choices))
-            raise refused(key, value, f"one of: {expected}")
-        return value
-    if not right_type:
-        names = {int: "a whole number", float: "a number", bool: "True or False"}
-        raise refused(key, value, names.get(kind, f"a {kind.__name__}"))
-    if kind is int or kind is float:
-        _check_bounds(key, value, minimum, below)
-    return value
-
-
 def _check_bounds(key: str, value: Any, minimum: float | None, below: float | None) -> None:
     if not abs(value) <= _LARGEST:  # NaN is not, either
         raise refused(key, value, "a finite number of common size")
@@ -72,7 +29,7 @@ def _check_bounds(key: str, value: Any, minimum: float | None, below: float | No
         raise refused(key, value, f"less than {_WHOLE}")
 
 
-def _as_float(value: int) -> float:
+def _as_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:
@@ -108,10 +65,25 @@ class Value:
     optional: bool = False
 
     def __call__(self, key: str, value: Any) -> Any:
-        """The value as it was given; a whole number may have been given as ``1.0``."""
+        """The value, a whole number written as a float (``1e3``) as an integer.
+
+        Raises:
+            UserError: it has another type, is out of bounds or is not one of the choices.
+        """
+        if value is None and self.optional:
+            return None
         if self.kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
-        option({key: value}, key, **vars(self))
+        kinds = (int, float) if self.kind is float else self.kind
+        right_type = isinstance(value, kinds) and (self.kind is bool or not isinstance(value, bool))
+        if self.choices is not None and not (right_type and value in self.choices):
+            raise refused(key, value, f"one of: {', '.join(map(str, self.choices))}")
+        if not right_type:
+            names = {int: "a whole number", float: "a number", bool: "True or False"}
+            raise refused(key, value, names.get(self.kind, f"a {self.kind.__name__}"))
+        if self.choices is None and self.kind in (int, float):
+            number = value if self.kind is int else _as_float(value)
+            _check_bounds(key, number, self.minimum, self.below)
         return value
 
     def expected(self) -> str:
@@ -134,7 +106,7 @@ class AboveZero:
 
     def __call__(self, key: str, value: Any) -> Any:
         """The value as it was given."""
-        number = option({key: value}, key, float)
+        number = Value(float)(key, value)
         if number <= 0 or (self.most is not None and number > self.most):
             raise refused(key, value, self.expected())
         return value

@@ -13,8 +13,8 @@ from recbole.data.dataloader.knowledge_dataloader import KGDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import InputType, KGDataLoaderState, ModelType
 
-from ksr_recbole.config import option
 from ksr_recbole.config.checks import no_negatives
+from ksr_recbole.config.options import Value
 from ksr_recbole.config.shared import SHARED_SAMPLE, SampleOptions
 from ksr_recbole.dataset.graph_batches import graph_loader
 from ksr_recbole.dataset.negatives import NegativeSampler, SharedSampler
@@ -65,9 +65,9 @@ class TrainLoader:
     def __init__(self, config: Any, dataset: WithSequences, draws_negatives: bool) -> None:
         self.config = config
         self._dataset = self.dataset = dataset
-        self.shuffle = option(config, "shuffle", bool)
-        self._batch_size = option(config, "train_batch_size", int, minimum=1)
-        self._seed = option(config, "seed", int, minimum=0)
+        self.shuffle = config["shuffle"]
+        self._batch_size = config["train_batch_size"]
+        self._seed = config["seed"]
         self._epoch = 0
         self._state = KGDataLoaderState.RS
         self._kg_loader: KGDataLoader | None = None
@@ -78,9 +78,9 @@ class TrainLoader:
     def _init_negatives(self, given: dict[str, Any] | None) -> None:
         if given is None or given.get("distribution") == "none":  # as RecBole writes None
             raise no_negatives(self.config["model"])
-        self._n_negatives = option(given, "sample_num", int, minimum=1)
-        distribution = option(given, "distribution", str, choices=("uniform", "popularity"))
-        alpha = option(given, "alpha", float, minimum=0)
+        self._n_negatives = Value(int, 1)("sample_num", given["sample_num"])
+        distribution = given["distribution"]
+        alpha = Value(float, 0)("alpha", given["alpha"])
         if given.get("dynamic"):
             raise UserError(
                 "Config key train_neg_sample_args.dynamic is set, but negatives are drawn here as "
@@ -194,7 +194,7 @@ class SequenceTrainLoader(TrainLoader):
                 sample.sample_size(dataset.sequences.n_items),
                 sample.popularity if config["loss_type"] == "sampled_CE" else 0.0,
             )
-        self._chunk = option(config, "chunk_length", int, minimum=1)
+        self._chunk = config["chunk_length"]
         split = dataset.split
         self._begin = dataset.sequences.offsets[:-1] + split.train_start
         targets = np.maximum(split.train_end - split.train_start - 1, 0)

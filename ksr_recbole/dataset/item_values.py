@@ -50,7 +50,7 @@ class ItemValues:
             attributes: relation ids of the attributes, ``int64 [A]``.
             item_entities: entity id of every item, padding first, ``int64 [n_items]``.
         """
-        items, slots, tails = _facts(triples, attributes, item_entities)
+        items, slots, tails = facts_of_items(triples, attributes, item_entities)
         n_entities = int(tails.max(initial=0)) + 1
         pairs, value, counts = np.unique(
             slots * n_entities + tails, return_inverse=True, return_counts=True
@@ -91,7 +91,7 @@ class ItemValues:
         return sparse.csr_matrix((ones, self.columns, self.starts), shape=shape)[items]
 
 
-def _facts(
+def facts_of_items(
     triples: np.ndarray, attributes: np.ndarray, item_entities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Item, position of the attribute and value entity of every fact, each once: ``[F]`` each."""

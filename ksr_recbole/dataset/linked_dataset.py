@@ -16,7 +16,6 @@ from dataset_atomic.atomic_files import PADDING, steady_dataset
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache, DamagedFileError
-from ksr_recbole.config import option
 from ksr_recbole.dataset import loading
 from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
@@ -53,7 +52,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             self._load_or_restore()
 
     def _load_or_restore(self) -> None:
-        folder = option(self.config, "data_cache_dir", str, optional=True)
+        folder = self.config["data_cache_dir"]
         plain = not self.config["additional_feat_suffix"] and not self.config["benchmark_filename"]
         if folder is None or not plain:
             super()._from_scratch()

@@ -64,7 +64,6 @@ class EvalResult:
 def evaluate_sampled(
     scorer: SequenceScorer,
     candidates: CandidateSets,
-    sequences: UserSequences,
     split: Split,
     phase: EvalPhase,
     metrics: Sequence[str],
@@ -79,8 +78,7 @@ def evaluate_sampled(
     Args:
         scorer: the model.
         candidates: as :func:`~ksr_recbole.evaluation.candidates.draw_candidates` gave them
-            for the same ``sequences``, ``split`` and ``phase``.
-        sequences: all users' sequences.
+            for the same ``split`` and ``phase``.
         split: the split.
         phase: the phase.
         metrics: RecBole's names, such as ``"NDCG"``.

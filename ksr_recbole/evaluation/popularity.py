@@ -46,14 +46,18 @@ class WithPopularity:
         return scores + self._added.to(scores.device)
 
 
-def log_popularity(sequences: UserSequences, split: Split) -> np.ndarray:
-    """``log(1 + training interactions)`` of every item, ``float64 [n_items]``.
+def training_counts(sequences: UserSequences, split: Split) -> np.ndarray:
+    """The interactions of every item that models are trained on, ``int64 [n_items]``.
 
-    Counted are the interactions that models are trained on: without those that ``train_ratio``
-    leaves out, of which no model knows.
+    Those that ``train_ratio`` leaves out do not count.
     """
     indices, _ = split.training_interactions(sequences)
-    return np.log1p(np.bincount(sequences.items[indices], minlength=sequences.n_items))
+    return np.bincount(sequences.items[indices], minlength=sequences.n_items)
+
+
+def log_popularity(sequences: UserSequences, split: Split) -> np.ndarray:
+    """``log(1 + training interactions)`` of every item, ``float64 [n_items]``."""
+    return np.log1p(training_counts(sequences, split))
 
 
 def popularity_weight(

@@ -83,18 +83,10 @@ class Knowledge:
             names: titles by ``item``, names by ``entity``, labels by ``attribute``.
             attributes: relation ids of the attributes, ``int64 [A]``.
         """
-        items, positions, entities = facts
-        ranges, of_items = [], []
-        for a in range(len(attributes)):
-            mine = positions == a
-            found, columns = np.unique(entities[mine], return_inverse=True)
-            shape = (len(tokens["item"]), len(found))
-            cells = (np.ones(len(columns)), (items[mine], columns))
-            of_items.append(csr_matrix(cells, shape=shape))
-            ranges.append(found.astype(np.int64))
-        rows = zip(attributes.tolist(), names["attribute"], ranges, strict=True)
+        values = ValueEntities.of_facts(facts, attributes, len(tokens["item"]))
+        rows = zip(attributes.tolist(), names["attribute"], values.ranges, strict=True)
         return cls(
-            ValueEntities(attributes, tuple(ranges), tuple(of_items)),
+            values,
             tokens["item"],
             names["item"],
             tokens["entity"],

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ksr_recbole.explanation.parts import AttributeView, Explanation, Reason, Step
-from ksr_recbole.text import cleaned
+from ksr_recbole.text import cleaned, counted
 
 SHADES = " ░▒▓█"
 PLAIN_SHADES = " .-+#"
@@ -120,7 +120,7 @@ class _View:
         who = f"user {e.user}" if e.user else "somebody new"
         self.console.print(Text(f"{e.model} on {e.dataset}: {who}", "bold"))
         latest = [item.title for item in reversed(e.history[-_LATEST:])]
-        told = f"{_counted(e.n_interactions, 'choice')}"
+        told = counted(e.n_interactions, "choice")
         self._line(Text(f"{told}, the latest: {'; '.join(latest)}" if latest else told))
         if e.value_matrix == "shared":
             self._paragraph(
@@ -220,7 +220,7 @@ class _View:
         ]
         self._in_columns(entries)
         if left_out := len(self.shown.attributes) - len(columns):
-            self._paragraph(f"{_counted(left_out, 'attribute')} with less attention left out.")
+            self._paragraph(f"{counted(left_out, 'attribute')} with less attention left out.")
 
     def _in_columns(self, entries: Sequence[str]) -> None:
         wide = max(map(cell_len, entries)) + 2
@@ -248,7 +248,7 @@ class _View:
             self.console.print(
                 Text(f"\n{attribute.label}", "bold").append(
                     f"  {_percent(view.weight)} of the attention, "
-                    f"{_counted(attribute.n_entities, 'entity', 'entities')}",
+                    f"{counted(attribute.n_entities, 'entity', 'entities')}",
                     _FAINT,
                 )
             )
@@ -356,7 +356,3 @@ def abbreviations(labels: Iterable[str]) -> list[str]:
 
 def _percent(weight: float) -> str:
     return f"{weight:.0%}" if weight >= 0.01 else "<1%"
-
-
-def _counted(number: int, noun: str, plural: str | None = None) -> str:
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

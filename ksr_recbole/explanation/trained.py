@@ -11,7 +11,7 @@ import torch
 
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
-from ksr_recbole.errors import UnusableCheckpointError
+from ksr_recbole.errors import UnusableCheckpointError, shown
 from ksr_recbole.explanation.explain import with_memory
 from ksr_recbole.invocation import TRAIN
 from ksr_recbole.model.ksr import KSR
@@ -88,8 +88,8 @@ def _check_content(
     for key, name in wanted.items():
         if name is not None and content[key] != name:
             raise UnusableCheckpointError(
-                f"Checkpoint {path} is of {key} {checkpoint.shown(content[key])}, not {name}; "
-                f"give --{key}={checkpoint.shown(content[key])} or another checkpoint."
+                f"Checkpoint {path} is of {key} {shown(content[key])}, not {name}; "
+                f"give --{key}={shown(content[key])} or another checkpoint."
             )
 
 

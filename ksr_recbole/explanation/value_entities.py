@@ -10,8 +10,8 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from ksr_recbole.dataset.item_values import facts_of_items
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
-from ksr_recbole.dataset.sequences import ragged_ranges
 
 _CELLS = 1 << 22
 """Cells of an array over users that are computed at a time, which bounds the memory."""
@@ -38,30 +38,29 @@ class ValueEntities:
     @classmethod
     def of(cls, dataset: KGSequenceDataset) -> ValueEntities:
         """The value entities of a dataset: tails of the triples whose heads are items."""
+        facts = facts_of_items(dataset.triples, dataset.attributes, dataset.item_entities)
+        return cls.of_facts(facts, dataset.attributes, len(dataset.item_entities))
+
+    @classmethod
+    def of_facts(
+        cls, facts: tuple[np.ndarray, np.ndarray, np.ndarray], attributes: np.ndarray, n_items: int
+    ) -> ValueEntities:
+        """The value entities in facts: items, positions of attributes and entities, each ``[m]``.
+
+        Args:
+            facts: every fact once.
+            attributes: relation ids of the attributes, ``int64 [A]``.
+            n_items: number of items with the padding item.
+        """
+        items, positions, entities = facts
         ranges, of_items = [], []
-        heads, relations, tails = dataset.triples.T
-        for attribute in dataset.attributes:
-            rows = relations == attribute
-            items, entities = _items_with(dataset.item_entities, heads[rows], tails[rows])
-            found, columns = np.unique(entities, return_inverse=True)
-            shape = (len(dataset.item_entities), len(found))
-            matrix = csr_matrix((np.ones(len(items)), (items, columns)), shape=shape)
-            matrix.data[:] = 1  # a triple listed twice is one
-            ranges.append(found)
-            of_items.append(matrix)
-        return cls(dataset.attributes, tuple(ranges), tuple(of_items))
-
-
-def _items_with(
-    item_entities: np.ndarray, heads: np.ndarray, tails: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Items and tails of the triples whose head is the item's entity (items may share one)."""
-    items = np.arange(1, len(item_entities))
-    by_entity = items[np.argsort(item_entities[1:], kind="stable")]
-    ordered = item_entities[by_entity]
-    first = np.searchsorted(ordered, heads, side="left")
-    counts = np.searchsorted(ordered, heads, side="right") - first
-    return by_entity[ragged_ranges(first, counts)], np.repeat(tails, counts)
+        for a in range(len(attributes)):
+            mine = positions == a
+            found, columns = np.unique(entities[mine], return_inverse=True)
+            cells = (np.ones(len(columns)), (items[mine], columns))
+            of_items.append(csr_matrix(cells, shape=(n_items, len(found))))
+            ranges.append(found.astype(np.int64))
+        return cls(attributes, tuple(ranges), tuple(of_items))
 
 
 def l1_distances(values: Tensor, entities: Tensor) -> Tensor:

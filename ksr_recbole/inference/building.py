@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.model.abstract_recommender import KnowledgeRecommender
 from torch import Tensor
 
 from ksr_recbole.dataset.item_values import ItemValues
@@ -24,20 +23,17 @@ _UNFIT = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, Att
 OF_THE_MACHINE = {"memory_backend": "auto"}
 """Options that belong to the machine a model runs on, not to the model."""
 
-ID_FIELDS = {
-    "user": "user_id", "item": "item_id", "entity": "entity_id", "relation": "relation_id",
-    "head_entity": "head_id", "tail_entity": "tail_id",
-}  # fmt: skip
-"""By kind of id, RecBole's name of its field: directories written before lack some."""
+_FIELD_OF = {
+    kind: f"{kind.upper()}_ID_FIELD"
+    for kind in ("user", "item", "entity", "relation", "head_entity", "tail_entity")
+}
+"""By kind of id, the config key of its field."""
 
-FIELD_KEYS = (
-    *("USER_ID_FIELD", "ITEM_ID_FIELD", "LIST_SUFFIX", "ITEM_LIST_LENGTH_FIELD", "NEG_PREFIX"),
-    *("MAX_ITEM_LIST_LENGTH", "ENTITY_ID_FIELD", "RELATION_ID_FIELD"),
+_KEYS = (
+    *_FIELD_OF.values(),
+    *("LIST_SUFFIX", "ITEM_LIST_LENGTH_FIELD", "NEG_PREFIX", "MAX_ITEM_LIST_LENGTH"),
 )
-"""Config keys that RecBole's sequential models and :class:`SavedData` read."""
-
-TRIPLE_KEYS = ("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD")
-"""Config keys that RecBole's knowledge-aware models read too."""
+"""Config keys that RecBole's sequential and knowledge-aware models read."""
 
 
 class Settings(dict[str, Any]):
@@ -54,9 +50,7 @@ def settings_of(name: str, config: Any) -> Settings:
         name: the model's name.
         config: the run's configuration.
     """
-    model = sequence_model(name)
-    fields = FIELD_KEYS + (TRIPLE_KEYS if issubclass(model, KnowledgeRecommender) else ())
-    keys = (*fields, *model.Options.of_effect(config))
+    keys = (*_KEYS, *sequence_model(name).Options.of_effect(config))
     return Settings({key: config[key] for key in keys if key not in OF_THE_MACHINE})
 
 
@@ -85,8 +79,8 @@ class SavedData:
             weights: the model's state dict, on the CPU.
             settings: config values, for the names of the fields.
         """
-        names = {kind: settings[f"{kind.upper()}_ID_FIELD"] for kind in ID_FIELDS}
-        return cls({names[kind]: len(tokens.get(kind, ())) for kind in ID_FIELDS}, weights)
+        sizes = {settings[key]: len(tokens.get(kind, ())) for kind, key in _FIELD_OF.items()}
+        return cls(sizes, weights)
 
     def num(self, field: str) -> int:
         """How many ids a field has, padding among them, as RecBole's datasets say."""
@@ -153,9 +147,7 @@ def build(
         UserError: the model has no sequences, or options or weights do not fit it.
     """
     model_type = sequence_model(name)
-    here = {"device": device, **OF_THE_MACHINE}
-    fields = {f"{kind.upper()}_ID_FIELD": field for kind, field in ID_FIELDS.items()}
-    options = Settings({**fields, **settings, **here})
+    options = Settings({**settings, "device": device, **OF_THE_MACHINE})
     sizes = len(tokens["item"]), len(tokens["user"])
     if problem := problem_in_sizes(weights, settings.get, *sizes):
         raise UserError(f"The weights do not fit the model {name}: {problem}; save it again.")

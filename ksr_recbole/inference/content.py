@@ -65,7 +65,7 @@ class SavedModel:
         weights: the state dict, item-entity map and attributes included.
         histories: all users' interactions.
         names: by ``item`` the title of every id, and by ``entity`` and ``attribute`` their names
-            where the model has attributes; none if the directory was written before it had any.
+            where the model has attributes.
         facts: what items have, with ``names``.
     """
 
@@ -75,8 +75,8 @@ class SavedModel:
     tokens: dict[str, list[str]]
     weights: dict[str, Tensor]
     histories: Histories
-    names: dict[str, list[str]] | None = None
-    facts: Facts | None = None
+    names: dict[str, list[str]]
+    facts: Facts
 
 
 def check_saved(saved: SavedModel) -> None:
@@ -90,8 +90,7 @@ def check_saved(saved: SavedModel) -> None:
     _check_tokens(saved.tokens, saved.weights)
     _check_histories(saved.histories, len(saved.tokens["user"]), len(saved.tokens["item"]))
     _check_finite(saved.settings, "config.json")
-    if saved.names is not None and saved.facts is not None:
-        _check_names(saved.names, saved.facts, saved.tokens, saved.weights)
+    _check_names(saved.names, saved.facts, saved.tokens, saved.weights)
     if name := not_finite(saved.weights):
         raise DamagedFileError(f"{name} among the weights is not finite")
     for name in _FIELDS:

@@ -39,9 +39,6 @@ CONFIG, TOKENS, WEIGHTS, HISTORIES, NAMES, FACTS = FILES = (
 )
 """The files next to the manifest."""
 
-_FILES_OF = {2: FILES[:4], FORMAT: FILES}
-"""By format, the files it has: directories written before names were kept are read too."""
-
 _DIGEST = "digest"
 """The manifest's entry that holds the SHA-256 of its other entries."""
 
@@ -88,7 +85,6 @@ def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Pat
         UserError: the place holds something else, or cannot be written.
     """
     check_replaceable(directory)
-    assert saved.names is not None and saved.facts is not None
     histories, facts = (
         {name: np.ascontiguousarray(v) for name, v in vars(arrays).items()}
         for arrays in (saved.histories, saved.facts)
@@ -142,7 +138,6 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
         histories = _read_histories(folder / HISTORIES, wanted)
         longest = _most_bytes_of_tokens(weights, histories)
         tokens = _read_json(folder / TOKENS, wanted, longest)
-        named = manifest["format"] == FORMAT
         saved = SavedModel(
             model=manifest["model"],
             about={k: manifest[k] for k in manifest.keys() - _NOT_ABOUT},
@@ -150,8 +145,8 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
             tokens=tokens,
             weights=weights,
             histories=histories,
-            names=_read_json(folder / NAMES, wanted, longest) if named else None,
-            facts=_read_facts(folder / FACTS, wanted) if named else None,
+            names=_read_json(folder / NAMES, wanted, longest),
+            facts=_read_facts(folder / FACTS, wanted),
         )
         check_saved(saved)
     except OSError as error:
@@ -178,7 +173,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     manifest = _object(path, read_regular(path, _SMALL))
     if manifest.get("kind") != KIND:
         raise UserError(f"{path} is not that of a model; save the model again.")
-    if manifest.get("format") not in (*_FILES_OF,):
+    if manifest.get("format") != FORMAT:
         raise UserError(
             f"The model directory {folder} has format {ascii(manifest.get('format'))[:40]}, and "
             f"this version reads format {FORMAT}; save the model again with this version."
@@ -188,9 +183,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except DamagedFileError as error:
         raise DamagedFileError(f"{MANIFEST}: {error}") from error
     check_shape(manifest, {"model": str, "sha256": Each(str)}, MANIFEST)
-    files = _FILES_OF[manifest["format"]]
-    if manifest["sha256"].keys() != set(files):
-        raise DamagedFileError(f"{MANIFEST} must name {', '.join(files)}, and no other file")
+    if manifest["sha256"].keys() != set(FILES):
+        raise DamagedFileError(f"{MANIFEST} must name {', '.join(FILES)}, and no other file")
     for value in (manifest[key] for key in manifest.keys() - _NOT_ABOUT):
         if not isinstance(value, str | int | float | bool | None):
             raise DamagedFileError(f"{MANIFEST} holds more than texts and numbers")

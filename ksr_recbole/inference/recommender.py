@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors.numpy import save as to_safetensors
 from torch import Tensor
 
 from ksr_recbole.dataset.sequences import ragged_positions
@@ -27,10 +30,10 @@ from ksr_recbole.explanation.explain import (
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation
 from ksr_recbole.explanation.trace import History, Trace
+from ksr_recbole.files import replacing
 from ksr_recbole.inference.building import build
 from ksr_recbole.inference.content import SavedModel
 from ksr_recbole.inference.directory import read_directory
-from ksr_recbole.inference.export import write_item_and_user_vectors
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
 
@@ -154,8 +157,7 @@ class Recommender:
     @cached_property
     def titles(self) -> dict[str, str]:
         """Title of every item by its token; the token where the directory has no titles."""
-        names = self._saved.names
-        titles = self._item_tokens if names is None else names["item"]
+        titles = self._saved.names["item"]
         return dict(zip(self._item_tokens[1:], titles[1:], strict=True))
 
     @cached_property
@@ -167,8 +169,7 @@ class Recommender:
     def can_explain(self) -> bool:
         """Whether :meth:`explain` has reasons to give: a KSR whose memory is read, saved with
         names."""
-        named = self._saved.names is not None
-        return named and isinstance(self.model, KSR) and is_read(self.model)
+        return isinstance(self.model, KSR) and is_read(self.model)
 
     @cached_property
     def _knowledge(self) -> Knowledge:
@@ -180,11 +181,6 @@ class Recommender:
         saved = self._saved
         with_memory(type(self.model), self.model_name)
         assert isinstance(self.model, KSR)
-        if saved.names is None or saved.facts is None:
-            raise UserError(
-                "The model directory was written before it held names and attributes, which "
-                "explanations need; save the model again."
-            )
         facts = saved.facts.items, saved.facts.attributes, saved.facts.entities
         attributes = self.model.attributes.cpu().numpy()
         return Knowledge.of_facts(facts, saved.tokens, saved.names, attributes)
@@ -463,8 +459,19 @@ class Recommender:
             UserError: another ending, the file cannot be written, or the model's score is no
                 inner product.
         """
-        items, vectors = self.item_vectors()
-        write_item_and_user_vectors(path, items, vectors, self.users, self.user_vectors)
+        suffix = Path(path).suffix
+        if suffix not in (".npz", ".safetensors"):
+            raise UserError(f"Vectors are written as .npz or .safetensors; {path} ends in neither.")
+        items, item_vectors = self.item_vectors()
+        arrays = {"item_vectors": item_vectors, "user_vectors": self.user_vectors(self.users)}
+        with replacing(path) as (temporary,):
+            if suffix == ".npz":
+                with temporary.open("wb") as file:  # NumPy would add .npz to a name
+                    named = {"items": np.array(items), "users": np.array(self.users), **arrays}
+                    np.savez(file, **named)  # type: ignore[arg-type]  # a flag of NumPy 2
+            else:
+                tokens = {"items": json.dumps(items), "users": json.dumps(self.users)}
+                temporary.write_bytes(to_safetensors(arrays, tokens))
 
     def _check_inner_product(self) -> None:
         if not self.model.INNER_PRODUCT:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.sequences import Split, UserSequences, ragged_positions
 from ksr_recbole.evaluation.candidates import phase_targets
+from ksr_recbole.evaluation.popularity import training_counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +61,7 @@ class Cases:
     @cached_property
     def training_counts(self) -> np.ndarray:
         """Training interactions of each item, ``int64 [n_items]``."""
-        indices, _ = self.split.training_interactions(self.sequences)
-        return np.bincount(self.sequences.items[indices], minlength=self.sequences.n_items)
+        return training_counts(self.sequences, self.split)
 
     def of_users(self, batch: slice) -> slice:
         """The items of a slice of ``users``."""

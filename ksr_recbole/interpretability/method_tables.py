@@ -161,7 +161,7 @@ _PAIRS: dict[str, tuple[str, ...]] = {
 def reason_table(explained: Explained, where: str) -> Table | None:
     """What was measured of the reasons: a line for each figure, a column for each setting.
 
-    Nothing if no finished cell has them, as those measured before there were any.
+    Nothing if no cell is finished.
 
     Args:
         explained: the methods of a task.
@@ -170,9 +170,7 @@ def reason_table(explained: Explained, where: str) -> Table | None:
     told = {
         method.label: [c.result["measures"]["reasons"] for c in method.cells]
         for method in explained.methods["values"]
-        if method.name == OWN["values"]
-        and method.cells
-        and all("reasons" in cell.result["measures"] for cell in method.cells)
+        if method.name == OWN["values"] and method.cells
     }
     if not told:
         return None

@@ -197,6 +197,13 @@ _RANKINGS = (OWN["values"], *OTHERS["values"])
 _CHOICES = (OWN["attention"], *OTHERS["attention"])
 _PAIR = {"first": Number(), "second": Number(), "p_value": Number(finite=False)}
 
+_REASONS = {
+    "readable": Number(),
+    "expected": dict.fromkeys(("popularity", "frequency", "frequency-popularity"), _PAIR),
+    "strongest": {"against": dict.fromkeys(("majority", "random"), _PAIR)},
+    **dict.fromkeys(("reason", "chance"), dict.fromkeys(("loss", "log2_rank"), _PAIR)),
+}
+
 _MEASURES = {
     "users": Whole(1),
     "positives": Whole(1),
@@ -214,15 +221,8 @@ _MEASURES = {
         "mean_weight": Each(Number()),
         **{name: {"majority": str} for name in _AGREEMENT},
     },
+    "reasons": _REASONS,
 }
-
-_REASONS = {
-    "readable": Number(),
-    "expected": dict.fromkeys(("popularity", "frequency", "frequency-popularity"), _PAIR),
-    "strongest": {"against": dict.fromkeys(("majority", "random"), _PAIR)},
-    **dict.fromkeys(("reason", "chance"), dict.fromkeys(("loss", "log2_rank"), _PAIR)),
-}
-"""Of the cells that were measured since there are reasons."""
 
 _PER_USER = {
     **{f"values/{ranking}": tuple(_RANKED) for ranking in _RANKINGS},
@@ -240,8 +240,6 @@ def _check_measures(cells: Sequence[Finished]) -> None:
         try:
             measures: Any = cell.result.get("measures")
             check_shape(measures, _MEASURES, "measures")
-            if "reasons" in measures:
-                check_shape(measures["reasons"], _REASONS, "measures.reasons")
             _check_per_user(cell.measured)
         except DamagedFileError as error:
             raise cell.damaged(f"measures of another form ({error})") from error

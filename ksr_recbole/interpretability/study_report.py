@@ -123,7 +123,7 @@ def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
             for name in explained.figures["values"]["attributes"]
         }
     if method.name == OWN[method.level]:
-        seeds = [cell.result["measures"].get("reasons") for cell in method.cells]
+        seeds = [cell.result["measures"]["reasons"] for cell in method.cells]
         named |= {"reasons": seeds} if method.level == "values" else {}
     # Of the reference against this method, over users.
     tests = {m: explained.compare(method, m) for m in metrics}

@@ -21,7 +21,7 @@ from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache
-from ksr_recbole.config import option
+from ksr_recbole.config.options import Value
 from ksr_recbole.config.shared import PretrainingOptions
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
@@ -101,7 +101,7 @@ def _given_kb(config: Any, dataset: KGSequenceDataset) -> dict[str, Path]:
 def _kb_embeddings(
     config: Any, dataset: KGSequenceDataset, given: Mapping[str, Path], notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    size = option(config, "kg_embedding_size", int, minimum=1)
+    size = _size(config, "kg_embedding_size")
     if given:
         notes.append(f"KB embeddings read from {given['ent']} and {given['rel']}")
         return _read_kb(given, _kb_tokens(dataset), dataset, size)
@@ -128,12 +128,17 @@ def _kb_embeddings(
     return made["entity"], made["relation"]
 
 
+def _size(config: Any, key: str) -> int:
+    # The options of RecBole's own models are not checked before.
+    return Value(int, 1)(key, config[key])
+
+
 def kge_settings(config: Any) -> KGESettings:
     """How the KB embeddings are trained, from the config keys ``kge_*``."""
     options = PretrainingOptions.of(config)
     return KGESettings(
         method=options.kge_method,
-        dim=option(config, "kg_embedding_size", int, minimum=1),
+        dim=_size(config, "kg_embedding_size"),
         epochs=options.kge_epochs,
         batch_size=options.kge_batch_size,
         learning_rate=options.kge_learning_rate,
@@ -148,7 +153,7 @@ def bpr_settings(config: Any) -> BPRSettings:
     """How the item embeddings are trained, from the config keys ``bpr_*``."""
     options = PretrainingOptions.of(config)
     return BPRSettings(
-        dim=option(config, "embedding_size", int, minimum=1),
+        dim=_size(config, "embedding_size"),
         epochs=options.bpr_epochs,
         learning_rate=options.bpr_learning_rate,
         regularization=options.bpr_regularization,
@@ -252,7 +257,7 @@ def _aliased(config: Any, column: str | None) -> str | None:
 
 
 def _item_embeddings(config: Any, dataset: WithSequences, notes: list[str]) -> np.ndarray:
-    size = option(config, "embedding_size", int, minimum=1)
+    size = _size(config, "embedding_size")
     tokens = dataset.field2id_token[dataset.iid_field]
     given = _given(config, "bpr")
     if given:

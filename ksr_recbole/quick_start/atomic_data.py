@@ -23,7 +23,6 @@ from dataset_atomic.table1 import Table1, describe_table1, names_line, origin_of
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache
 from ksr_recbole.choices import choose_from
-from ksr_recbole.config import option
 from ksr_recbole.dataset.sequence_datasets import check_single_interactions
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
@@ -71,7 +70,7 @@ def prepare_atomic_files(config: Any) -> str:
 def _described(config: Any, folder: Path, layout: Layout) -> Table1:
     """The dataset's row of Table 1; it is kept, as files that were checked need no other check."""
     name, timed = config["dataset"], bool(config.under_protocol)
-    kept_in = option(config, "data_cache_dir", str, optional=True)
+    kept_in = config["data_cache_dir"]
     if kept_in is None:
         return describe_table1(folder, name, timed, layout)
     graph = [atomic_path(folder, name, suffix) for suffix in ("kg", "link")]

@@ -70,8 +70,7 @@ def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = Non
         )
     wanted = known_keys() - _NOT_AGAIN
     given = {key: value for key, value in content["given"].items() if key in wanted}
-    settings = {**checkpoint.before_it_was_kept(given), **content["settings"]}
-    merged = {**given, **settings, **literals(values or {}, TEXTS)}
+    merged = {**given, **content["settings"], **literals(values or {}, TEXTS)}
     return Config(content["model"], content["dataset"], None, merged, words=False)
 
 

@@ -11,7 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from ksr_recbole.config.shared import fits_memory_later, meant_by
-from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError, reason_of
+from ksr_recbole.errors import (
+    DamagedFileError,
+    UnusableCheckpointError,
+    UserError,
+    reason_of,
+    shown,
+)
 from ksr_recbole.files import check_regular, replacing
 from ksr_recbole.paths import name_of_new
 from ksr_recbole.trainer.checkpoint_file import read, to_bytes
@@ -27,12 +33,6 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
-
-
-def shown(value: Any) -> str:
-    """A value out of a checkpoint as it can stand in a sentence: short and in one line."""
-    text = str(value)
-    return text if text.isprintable() and len(text) <= 100 else f"{ascii(text)[1:100]}..."
 
 
 def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -154,15 +154,6 @@ def check_evaluated(path: str | os.PathLike[str], content: Mapping[str, Any]) ->
         )
 
 
-_KEPT_LATER = {"enable_scaler": False, "memory_fit": None}
-"""Settings that older checkpoints lack, and the value of each unless the user gave another."""
-
-
-def before_it_was_kept(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a checkpoint of before they were kept had, by what its user gave."""
-    return {key: given.get(key, default) for key, default in _KEPT_LATER.items()}
-
-
 def check_same_run(
     path: str | os.PathLike[str],
     content: Mapping[str, Any],
@@ -189,7 +180,7 @@ def check_same_run(
                 f"{config[key]}."
             )
     # The settings before the data and the task before other settings, since they follow from it.
-    given = {**before_it_was_kept(content["given"]), **content["settings"]}
+    given = content["settings"]
     for key in sorted(settings, key=lambda key: (key != "task", key)):
         if key not in given:
             raise UnusableCheckpointError(

@@ -36,20 +36,18 @@ def optimizer_state(
         UnusableCheckpointError: it is not the state of such an optimizer for such parameters.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    frozen = {str(n) for n, parameter in enumerate(parameters) if not parameter.requires_grad}
-    # Adagrad's checkpoints once held sums for frozen parameters too.
-    kept = {number: entries for number, entries in kept.items() if number not in frozen}
+    trained = {
+        str(n): parameter for n, parameter in enumerate(parameters) if parameter.requires_grad
+    }
     known, stepped = _entries(optimizer, steps=0), _entries(optimizer, steps=1)
     problem = None
-    for number, parameter in enumerate(parameters):
-        if str(number) in frozen:
-            continue
-        if problem is None and (str(number) in kept or known):
-            of_tensors = {k: v for k, v in kept.get(str(number), {}).items() if v is not None}
+    for number, parameter in trained.items():
+        if problem is None and (number in kept or known):
+            of_tensors = {k: v for k, v in kept.get(number, {}).items() if v is not None}
             wanted = {name: _like(tensor, parameter) for name, tensor in stepped.items()}
             problem = difference(of_tensors, wanted) or _problem_in_numbers(of_tensors)
-    if extra := kept.keys() - {str(number) for number in range(len(parameters))}:
-        problem = f"there is no parameter {ascii(min(extra))[:40]}"
+    if extra := kept.keys() - trained.keys():
+        problem = f"there is no trained parameter {ascii(min(extra))[:40]}"
     if problem:
         raise UnusableCheckpointError(
             f"Checkpoint {path} does not hold the state of {type(optimizer).__name__} for this "

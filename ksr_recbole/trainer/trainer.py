@@ -14,7 +14,6 @@ from recbole.trainer import KGTrainer, Trainer
 from recbole.utils import calculate_valid_score, set_color
 
 from ksr_recbole.bars import recbole_bars
-from ksr_recbole.config import option
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.shared import TrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
@@ -268,7 +267,6 @@ class ProtocolTrainer(Trainer):
         if weight:
             scorer = WithPopularity(scorer, dataset.sequences, dataset.split, weight)
         common = {
-            "sequences": dataset.sequences,
             "split": dataset.split,
             "phase": data.phase,
             "metrics": self.config["metrics"],
@@ -278,7 +276,7 @@ class ProtocolTrainer(Trainer):
         }
         with _matrix_products("highest" if self.matmul_precision == "highest" else None):
             if parse_mode(mode).kind == "full":
-                return evaluate_full(scorer, **common)
+                return evaluate_full(scorer, dataset.sequences, **common)
             return evaluate_sampled(scorer, self.candidates(data, mode), **common)
 
     def popularity_weight(self, data: SequenceEvalData, mode: str) -> float:
@@ -531,8 +529,6 @@ def check_options(config: Any, model_class: type) -> None:
     if read := getattr(model_class, "read_options", None):  # RecBole's models have none
         read(config)
     TrainingOptions.of(config)
-    option(config, "eval_batch_size", int, minimum=1)
-    option(config, "metric_decimal_place", int, minimum=0)
     if config["enable_scaler"] and config["clip_grad_norm"]:
         raise UserError(
             "Config keys enable_scaler and clip_grad_norm are both set, but RecBole's trainer "

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ksr_recbole.model.kernels.compiling import cached_njit
 from ksr_recbole.model.kernels.exact import Reads
-from ksr_recbole.model.kernels.packing import steps_of_lanes
+from ksr_recbole.model.kernels.memory_numba import float32_array, lanes_layout
 
 # A short time scale leaves nothing of a weight: what is then added grows to infinity in one step,
 # by which the slot becomes 0.  Numba's own division would end in an error instead.
@@ -208,14 +208,9 @@ def _match_all(taste, items, starts, columns, result):
                 result[first + i, m] = sums[i]
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float32).contiguous().numpy()
-
-
 def _layout(reads: Any, widths: Sequence[int], n_lanes: int) -> tuple[Any, ...]:
-    layout = (part.numpy() for part in steps_of_lanes(widths, n_lanes))
     sparse = (reads.items.numpy(), reads.starts.numpy(), reads.columns.numpy())
-    return *sparse, _array(reads.decays), *layout
+    return *sparse, float32_array(reads.decays), *lanes_layout(widths, n_lanes)
 
 
 class _Terms(torch.autograd.Function):
@@ -224,20 +219,20 @@ class _Terms(torch.autograd.Function):
         layout = _layout(reads.updates, reads.widths, len(reads.slots))
         numbers = torch.arange(weights.shape[2] + 1)
         bounds = 1 + torch.searchsorted(reads.attributes[1:].contiguous(), numbers)
-        fixed = (*layout, bounds.numpy(), _array(reads.value_weights))
+        fixed = (*layout, bounds.numpy(), float32_array(reads.value_weights))
         asked = (shared.numpy(), own.contiguous().numpy())
         of_shared = np.empty((len(weights), len(shared)), np.float32)
         of_own = np.empty(tuple(own.shape), np.float32)
-        slots = _array(reads.slots).copy()
-        _terms(_array(weights), slots, *fixed, *asked, of_shared, of_own)
+        slots = float32_array(reads.slots).copy()
+        _terms(float32_array(weights), slots, *fixed, *asked, of_shared, of_own)
         ctx.slots, ctx.given, ctx.shape = reads.slots, (*fixed, *asked), weights.shape
         return torch.from_numpy(of_shared), torch.from_numpy(of_own)
 
     @staticmethod
     def backward(ctx, of_shared: Tensor, of_own: Tensor):
         result = np.empty(ctx.shape, np.float32)
-        slopes = (_array(of_shared), _array(of_own))
-        _weight_gradient(_array(ctx.slots).copy(), *ctx.given, *slopes, result)
+        slopes = (float32_array(of_shared), float32_array(of_own))
+        _weight_gradient(float32_array(ctx.slots).copy(), *ctx.given, *slopes, result)
         return torch.from_numpy(result), None, None, None
 
 
@@ -248,7 +243,7 @@ def terms(reads: Reads, shared: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
 
 def write_all(updates: Any, slots: Tensor, widths: Sequence[int]) -> Tensor:
     """As :func:`ksr_recbole.model.kernels.exact.write_all`, in float32 on the CPU."""
-    after = _array(slots).copy()
+    after = float32_array(slots).copy()
     _write_all(after, *_layout(updates, widths, len(after)))
     return torch.from_numpy(after)
 
@@ -256,5 +251,5 @@ def write_all(updates: Any, slots: Tensor, widths: Sequence[int]) -> Tensor:
 def match(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     """As :func:`ksr_recbole.model.kernels.exact.match`, in float32 on the CPU; no gradient."""
     result = np.empty((len(taste), len(items)), np.float32)
-    _match_all(_array(taste), items.numpy(), starts.numpy(), columns.numpy(), result)
+    _match_all(float32_array(taste), items.numpy(), starts.numpy(), columns.numpy(), result)
     return torch.from_numpy(result)

@@ -71,25 +71,27 @@ def _weight_gradient(gradient, table, index, values, begins, lengths, gates, res
                 result[row, a] = total
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def float32_array(tensor: Tensor) -> np.ndarray:
+    """A tensor as a contiguous array, without its gradient."""
     return tensor.detach().to(torch.float32).contiguous().numpy()
 
 
-def _layout(widths: Sequence[int], n_lanes: int) -> tuple[np.ndarray, ...]:
+def lanes_layout(widths: Sequence[int], n_lanes: int) -> tuple[np.ndarray, ...]:
+    """As :func:`~ksr_recbole.model.kernels.packing.steps_of_lanes`."""
     return tuple(part.numpy() for part in steps_of_lanes(widths, n_lanes))
 
 
 def _arrays(updates: Updates) -> tuple[Any, ...]:
-    return _array(updates.table), updates.index.numpy(), np.float32(updates.gate_bias)
+    return float32_array(updates.table), updates.index.numpy(), np.float32(updates.gate_bias)
 
 
 class _WriteThenRead(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weights: Tensor, updates: Updates, values: Tensor, layout):
-        after = _array(values).copy()
+        after = float32_array(values).copy()
         read = np.empty((len(weights), values.shape[2]), np.float32)
         gates = np.empty(weights.shape, np.float32)
-        _read(_array(weights), *_arrays(updates), after, *layout, read, gates)
+        _read(float32_array(weights), *_arrays(updates), after, *layout, read, gates)
         ctx.updates, ctx.values, ctx.layout = updates, values.detach(), (*layout, gates)
         after_tensor = torch.from_numpy(after)
         ctx.mark_non_differentiable(after_tensor)
@@ -99,7 +101,7 @@ class _WriteThenRead(torch.autograd.Function):
     def backward(ctx, gradient: Tensor, _: Tensor):
         table, index, _ = _arrays(ctx.updates)
         result = np.empty((len(index), table.shape[1]), np.float32)
-        arrays = (_array(gradient), table, index, _array(ctx.values).copy())
+        arrays = (float32_array(gradient), table, index, float32_array(ctx.values).copy())
         _weight_gradient(*arrays, *ctx.layout, result)
         return torch.from_numpy(result), None, None, None
 
@@ -108,11 +110,11 @@ def write_then_read(
     weights: Tensor, updates: Updates, values: Tensor, widths: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """As :func:`ksr_recbole.model.kernels.memory.write_then_read`, in float32 on the CPU."""
-    return _WriteThenRead.apply(weights, updates, values, _layout(widths, len(values)))
+    return _WriteThenRead.apply(weights, updates, values, lanes_layout(widths, len(values)))
 
 
 def write_all(updates: Updates, values: Tensor, widths: Sequence[int]) -> Tensor:
     """As :func:`ksr_recbole.model.kernels.memory.write_all`, in float32 on the CPU."""
-    after = _array(values).copy()
-    _write_all(*_arrays(updates), after, *_layout(widths, len(after)))
+    after = float32_array(values).copy()
+    _write_all(*_arrays(updates), after, *lanes_layout(widths, len(after)))
     return torch.from_numpy(after)
