@@ -206,48 +206,43 @@ class WithFunnel:
                 self._filter_field(field, wanted)
 
     def _filter_field(self, field: str, wanted: Any) -> None:
-        """Leave out the rows of all files that have a column and a value outside ``wanted``."""
-        if field not in self.field2type:
-            raise UserError(
-                f"Config key val_interval names the column {shown(field)}, which is in no file of "
-                f"{self.dataset_name} that is read; correct the name, or take it away."
-            )
-        filtered = [name for name in self.feat_name_list if field in getattr(self, name)]
-        if not filtered:
-            raise UserError(
-                f"Config key val_interval names the column {shown(field)}, which is in none of the "
-                "files whose rows it filters (.inter, .user, .item and .kg); take it away."
-            )
-        kind = self.field2type[field]
+        """Keep the rows whose ``field`` is in an interval, or among some tokens."""
+        tables, kind = self._tables_with(field), self.field2type[field]
         if kind == FeatureType.TOKEN and isinstance(wanted, str):
             wanted = literal(wanted)  # a list that looks like an interval
-        if kind not in (FeatureType.FLOAT, FeatureType.TOKEN):
-            raise UserError(
-                f"Config key val_interval names the column {shown(field)}, which is of type "
-                f"{kind.value}; only columns of type float or token can be filtered."
-            )
-        if (kind == FeatureType.FLOAT) != isinstance(wanted, str):
-            told = (
-                "an interval such as [3,inf)" if kind == FeatureType.FLOAT else "a list of tokens"
-            )
-            raise UserError(
-                f"Config key val_interval.{shown(field)} is {shown(wanted)}; the column is of type "
-                f"{kind.value}, so it must be {told}."
-            )
-        catalogues = {"user_feat", "item_feat"}
-        if catalogues.issuperset(filtered) and not self.config["filter_inter_by_user_or_item"]:
+        _check_wanted(field, kind, wanted)
+        if {"user_feat", "item_feat"}.issuperset(tables) and not self.config[
+            "filter_inter_by_user_or_item"
+        ]:
             getLogger().warning(
                 f"Config key val_interval.{shown(field)} leaves out no interaction with "
                 "filter_inter_by_user_or_item False: it is a column of users or items."
             )
-        for name in filtered:
-            feat = getattr(self, name)
+        for table in tables:
+            rows = getattr(self, table)
             if kind == FeatureType.FLOAT:
                 bounds = self._parse_intervals_str(wanted)
-                kept = self._within_intervals(feat[field].to_numpy(), bounds)
+                kept = self._within_intervals(rows[field].to_numpy(), bounds)
             else:
-                kept = feat[field].isin([str(each) for each in wanted])
-            setattr(self, name, feat[kept])
+                kept = rows[field].isin([str(each) for each in wanted])
+            setattr(self, table, rows[kept])
+
+    def _tables_with(self, field: str) -> list[str]:
+        """The tables that have a column, of those whose rows can be filtered.
+
+        Raises:
+            UserError: there is none.
+        """
+        tables = [name for name in self.feat_name_list if field in getattr(self, name)]
+        if tables:
+            return tables
+        where = f"in no file of {self.dataset_name} that is read"
+        if field in self.field2type:
+            where = "in none of the files whose rows it filters (.inter, .user, .item and .kg)"
+        raise UserError(
+            f"Config key val_interval names the column {shown(field)}, which is {where}; correct "
+            "the name, or take it away."
+        )
 
     def _filter_inter_by_user_or_item(self) -> None:
         if not self.config["filter_inter_by_user_or_item"]:
@@ -314,6 +309,24 @@ class WithFunnel:
                 )
         for name in self.feat_name_list:
             setattr(self, name, getattr(self, name).reset_index(drop=True))
+
+
+def _check_wanted(field: str, kind: FeatureType, wanted: Any) -> None:
+    """Refuse an interval of a column that is no number, and tokens of one that is."""
+    forms = {
+        FeatureType.FLOAT: "an interval such as [3,inf)",
+        FeatureType.TOKEN: "a list of tokens",
+    }
+    if kind not in forms:
+        raise UserError(
+            f"Config key val_interval names the column {shown(field)}, which is of type "
+            f"{kind.value}; only columns of type float or token can be filtered."
+        )
+    if (kind == FeatureType.FLOAT) != isinstance(wanted, str):
+        raise UserError(
+            f"Config key val_interval.{shown(field)} is {shown(wanted)}; the column is of type "
+            f"{kind.value}, so it must be {forms[kind]}."
+        )
 
 
 def any_count(bounds: Sequence[tuple[str, float, float, str]] | None) -> bool:

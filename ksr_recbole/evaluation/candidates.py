@@ -160,14 +160,13 @@ def fitting_counts(
     Raises:
         UserError: a user of a larger catalogue has too few items left, or fewer than two.
     """
-    n_items, wanted = sequences.n_items - 1, sum(counts)
-    available = fewest_negatives(sequences, split, phase)
-    small = n_items < 2 * wanted
-    if small and available < 2 and len(phase_targets(sequences, split, phase)[0]):
-        raise _too_few_left(sequences, split, phase, user_tokens)
-    if available >= wanted or not small or available < 2:
-        check_enough_items(sequences, split, phase, wanted, user_tokens)
+    wanted, available = sum(counts), fewest_negatives(sequences, split, phase)
+    if available >= wanted:
         return counts
+    if sequences.n_items - 1 >= 2 * wanted:  # no small catalogue: refused, naming the user
+        check_enough_items(sequences, split, phase, wanted, user_tokens)
+    if available < 2 and len(phase_targets(sequences, split, phase)[0]):
+        raise _too_few_left(sequences, split, phase, user_tokens)
     n_uniform = round(available * counts[0] / wanted)
     return n_uniform, available - n_uniform
 

@@ -376,19 +376,22 @@ class SequenceRecommender(SequentialRecommender):
         self, read: Any, positives: Tensor, sample: Tensor, log_chances: Tensor
     ) -> Tensor:
         """The loss over one sample of items, in rising order, for all positions."""
-        at = torch.searchsorted(sample, positives).clamp(max=len(sample) - 1)
-        hits = at.masked_fill(sample[at] != positives, -1)
-        targets, index = torch.unique(positives, return_inverse=True)
+        # Where in the sample each target is, or -1: there it is no negative.
+        row = torch.searchsorted(sample, positives).clamp(max=len(sample) - 1)
+        hits = row.masked_fill(sample[row] != positives, -1)
+        # One product for the vectors of the sample and of each different target.
+        targets, target_of = torch.unique(positives, return_inverse=True)
         vectors = self.item_vectors(torch.cat([sample, targets]))
+        sample_vectors, target_vectors = vectors.split([len(sample), len(targets)])
         users = self.user_vectors(read)
-        terms, own = self.terms(read, sample, positives[:, None])
-        scores = sampled_scores(users, vectors[len(sample) :], index[:, None])
-        scores = _sum(scores, own)[:, 0]
-        compared = vectors[: len(sample)]
+        sample_terms, target_terms = self.terms(read, sample, positives[:, None])
+        products = sampled_scores(users, target_vectors, target_of[:, None])
+        target_scores = _sum(products, target_terms)[:, 0]
+        given = users, target_scores, sample_vectors
         if self.options.loss_type == "sampled_CE":
-            return sampled_softmax_loss(users, scores, compared, log_chances, hits, terms)
+            return sampled_softmax_loss(*given, log_chances, hits, sample_terms)
         beta = gbce_beta(len(sample) / (self.n_items - 1), self.sample_options.calibration)
-        return gbce_loss(users, scores, compared, hits, beta, terms)
+        return gbce_loss(*given, hits, beta, sample_terms)
 
     # Prediction -----------------------------------------------------------------------------
 

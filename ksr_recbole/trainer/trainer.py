@@ -471,19 +471,26 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
             )
             memory.wake(torch.zeros_like(memory.weights))
             return True
-        last = {name: value.clone() for name, value in self._trained_state().items()}
-        self._average.apply()
-        self.use_best()
-        n_features = 2 + memory.weights.numel()
-        some = some_of(candidates, self.config["seed"], n_features)
-        self.memory_fit = self._fit_memory(valid_data, some)
-        self.model.load_state_dict(last, strict=False)
+        with self._best_weights():
+            some = some_of(candidates, self.config["seed"], 2 + memory.weights.numel())
+            self.memory_fit = self._fit_memory(valid_data, some)
         memory.wake(self.memory_fit.weights)
         if self._best_state is not None:
             fitted = {f"exact.{name}": value for name, value in memory.state_dict().items()}
             self._best_state = {**self._best_state, **fitted}
         self.logger.info(str(self.memory_fit))
         return True
+
+    @contextmanager
+    def _best_weights(self) -> Iterator[None]:
+        """Inside the block the model is the best of the training, then again the last one."""
+        last = {name: value.clone() for name, value in self._trained_state().items()}
+        self._average.apply()  # where no epoch was validated, the average is the best there is
+        self.use_best()
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(last, strict=False)
 
     def rank(
         self, data: SequenceEvalData, mode: str, show_progress: bool = False, weight: float = 0.0
@@ -534,22 +541,25 @@ def check_options(config: Any, model_class: type) -> None:
             "Config keys enable_scaler and clip_grad_norm are both set, but RecBole's trainer "
             "clips gradients that the scaler has made larger; leave one of them out."
         )
-    kg = config["train_kg_step"]
-    if read and hasattr(model_class, "calculate_kg_loss"):
+    _check_kg_epochs(config, model_class)
+
+
+def _check_kg_epochs(config: Any, model_class: type) -> None:
+    """Refuse epochs on the knowledge graph that a model does not have."""
+    epochs, has_kg_epochs = config["train_kg_step"], hasattr(model_class, "calculate_kg_loss")
+    if has_kg_epochs and hasattr(model_class, "read_options"):  # RecBole's CKE takes None
         for key in ("train_rec_step", "train_kg_step"):
             if config[key] is None:
                 raise UserError(
                     f"Config key {key} is None, but {config['model']} trains recommendation and "
                     "graph in turn; give numbers of epochs, such as 1 and 0."
                 )
-    if not kg:
-        return
-    if not hasattr(model_class, "calculate_kg_loss"):
+    if epochs and not has_kg_epochs:
         raise UserError(
-            f"Config key train_kg_step is {kg}, but {config['model']} has no epochs of its own on "
-            "the knowledge graph; leave it at its default."
+            f"Config key train_kg_step is {epochs}, but {config['model']} has no epochs of its own "
+            "on the knowledge graph; leave it at its default."
         )
-    if config["freeze_kg"]:
+    if epochs and config["freeze_kg"]:
         raise UserError("Config key train_kg_step is set, which needs freeze_kg: False.")
 
 
