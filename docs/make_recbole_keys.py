@@ -2,7 +2,33 @@
 
 from pathlib import Path
 
-from ksr_recbole.config.decisions import page
+from ksr_recbole.config.decisions import DECISIONS, Fate
+
+
+def page() -> str:
+    """The page of the documentation, in Markdown."""
+    lines = [
+        "# Every config key of RecBole",
+        "",
+        "<!-- Made by `python docs/make_recbole_keys.py`. -->",
+        "",
+        "What each key of RecBole 1.2.1 does with the models of this project, and with BPR, NeuMF, "
+        "CKE and FPMC, which run under its protocol. It is the same with `run_recbole.py`, with "
+        "`ksr_recbole.quick_start.run` and after `ksr_recbole.register()`. RecBole's other models "
+        "run as in RecBole, where RecBole decides; with `--protocol=paper` they have RecBole's "
+        "keys of training, and the keys of data and evaluation below. An option of another model "
+        "is a warning, and a key that RecBole does "
+        "not have is an error that names the nearest one (after `register()`, a warning).",
+    ]
+    for fate in Fate:
+        lines += ["", f"## {fate.value.capitalize()}", "", "| keys | |", "|---|---|"]
+        by_note: dict[str, list[str]] = {}
+        for key, decision in DECISIONS.items():
+            if decision.fate is fate:
+                by_note.setdefault(decision.note, []).append(f"`{key}`")
+        lines += [f"| {', '.join(keys)} | {note} |" for note, keys in by_note.items()]
+    return "\n".join(lines) + "\n"
+
 
 if __name__ == "__main__":
     Path(__file__).with_name("recbole-keys.md").write_text(page(), encoding="utf-8")

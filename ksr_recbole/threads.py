@@ -174,9 +174,9 @@ def use_threads(number: int | None) -> None:
     wanted = _of_numba = number or _default_of("NUMBA_NUM_THREADS")
     if "numba" in sys.modules:
         limit_numba()
-    else:  # it reads the variable when it is loaded
-        if "NUMBA_NUM_THREADS" not in given_variables() or number:
-            os.environ["NUMBA_NUM_THREADS"] = _set_here["NUMBA_NUM_THREADS"] = str(wanted)
+    elif "NUMBA_NUM_THREADS" not in given_variables() or number:
+        # It reads the variable when it is loaded.
+        os.environ["NUMBA_NUM_THREADS"] = _set_here["NUMBA_NUM_THREADS"] = str(wanted)
 
 
 def _default_of(variable: str) -> int:

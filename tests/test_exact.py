@@ -298,7 +298,7 @@ def test_losses_over_a_sample_count_the_match(trained):
     torch.manual_seed(0)
     users, items = torch.randn(6, 4), torch.randn(5, 4)
     terms = torch.randn(6, 5, requires_grad=True)
-    targets, hits = torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([0, 1, 2, 3, 4, 0])
+    targets, target_rows = torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([0, 1, 2, 3, 4, 0])
     found = losses.softmax_loss(users, items, targets, terms)
     scores = users @ items.T + terms
     expected = torch.nn.functional.cross_entropy(scores, targets, reduction="sum")
@@ -306,7 +306,7 @@ def test_losses_over_a_sample_count_the_match(trained):
     wanted = torch.autograd.grad(expected, terms)[0]
     torch.testing.assert_close(torch.autograd.grad(found, terms)[0], wanted)
     own = scores.detach().gather(1, targets[:, None])[:, 0]
-    sampled = losses.sampled_softmax_loss(users, own, items, torch.zeros(5), hits, terms)
+    sampled = losses.sampled_softmax_loss(users, own, items, torch.zeros(5), target_rows, terms)
     torch.testing.assert_close(sampled, expected)
     got = torch.autograd.grad(sampled, terms)[0]  # the targets' own terms come with their scores
     rest = torch.ones_like(wanted).scatter_(1, targets[:, None], 0)

@@ -57,7 +57,7 @@ def case_of(n_users=7, n_items=9, size=5, seed=0, spread=2.0):
     return users, items, torch.randint(0, n_items, (n_users,), generator=generator)
 
 
-def hits_of(sample, targets):
+def target_rows_of(sample, targets):
     """Place of each target in the sample, or -1, by plain search."""
     listed = sample.tolist()
     return torch.tensor([listed.index(t) if t in listed else -1 for t in targets.tolist()])
@@ -69,9 +69,9 @@ def test_losses_on_a_sample_and_their_gradients_equal_the_definition(kind, piece
     monkeypatch.setattr(losses, "PIECE", piece)
     users, items, targets = case_of()
     sample = torch.tensor([0, 2, 3, 7])
-    log_chances = torch.tensor([0.0, -0.3, -2.0, -1.0]).double()
-    hits = hits_of(sample, targets)
-    assert (hits >= 0).any() and (hits < 0).any()
+    log_inclusion_probs = torch.tensor([0.0, -0.3, -2.0, -1.0]).double()
+    target_rows = target_rows_of(sample, targets)
+    assert (target_rows >= 0).any() and (target_rows < 0).any()
     positives = (users * items[targets]).sum(1)
     beta = losses.gbce_beta(4 / 8, 0.75)
     expected = 0
@@ -79,15 +79,17 @@ def test_losses_on_a_sample_and_their_gradients_equal_the_definition(kind, piece
         others = [k for k in range(4) if sample[k] != target]
         scores = items[sample[others]] @ users[p]
         if kind == "sampled_CE":
-            total = positives[p].exp() + (scores - log_chances[others]).exp().sum()
+            total = positives[p].exp() + (scores - log_inclusion_probs[others]).exp().sum()
             expected = expected + total.log() - positives[p]
         else:
             right = torch.sigmoid(positives[p]) ** beta
             expected = expected - (right.log() + (1 - torch.sigmoid(scores)).log().sum()) / 5
     if kind == "sampled_CE":
-        got = losses.sampled_softmax_loss(users, positives, items[sample], log_chances, hits)
+        got = losses.sampled_softmax_loss(
+            users, positives, items[sample], log_inclusion_probs, target_rows
+        )
     else:
-        got = losses.gbce_loss(users, positives, items[sample], hits, beta)
+        got = losses.gbce_loss(users, positives, items[sample], target_rows, beta)
     torch.testing.assert_close(got, expected)
     gradients = [
         torch.autograd.grad(3 * x, [users, items], retain_graph=True) for x in (expected, got)
@@ -102,13 +104,13 @@ def test_beta_of_gbce_is_that_of_its_paper():
     assert losses.gbce_beta(0.1, 0.75) == pytest.approx(0.1 * (0.75 * (1 - 10) + 10))
 
 
-def sampled(users, items, targets, found, log_chances):
+def sampled(users, items, targets, found, log_inclusion_probs):
     """The loss on a sample of items as the sampler gives it, whose ids begin with 1."""
     sample = torch.from_numpy(found) - 1
     positives = (users * items[targets]).sum(1)
-    chances = torch.from_numpy(log_chances).double()
+    log_probs = torch.from_numpy(log_inclusion_probs).double()
     return losses.sampled_softmax_loss(
-        users, positives, items[sample], chances, hits_of(sample, targets)
+        users, positives, items[sample], log_probs, target_rows_of(sample, targets)
     )
 
 
@@ -131,12 +133,12 @@ def test_the_estimated_sum_is_unbiased_and_the_gradient_approaches_the_full_one(
         sampler, sums, gradients = SharedSampler(counts, 31, n, 0.5), [], []
         for _ in range(600):
             sampler.shuffle(rng)
-            found, log_chances = sampler.sample(rng)
+            found, log_inclusion_probs = sampler.sample(rng)
             sample = torch.from_numpy(found) - 1
-            weights = torch.from_numpy(np.exp(-log_chances)).double()
+            weights = torch.from_numpy(np.exp(-log_inclusion_probs)).double()
             others = sample[None, :] != targets[:, None]
             sums.append(own + ((users @ items[sample].T).exp() * weights * others).sum(1))
-            loss = sampled(users, items, targets, found, log_chances)
+            loss = sampled(users, items, targets, found, log_inclusion_probs)
             gradients.append(torch.autograd.grad(loss, users)[0])
         estimates = torch.stack(sums).detach()
         tolerance = 4 * estimates.std(0) / len(sums) ** 0.5
@@ -151,20 +153,22 @@ def test_a_sample_has_different_items_drawn_with_the_chances_it_says(n, populari
     rng = np.random.default_rng(1)
     items = np.minimum(rng.geometric(0.1, 5000), 200)
     sampler = SharedSampler(items, 201, n, popularity)
-    assert sampler.chances.sum() == pytest.approx(n) and sampler.chances.max() <= 1
+    assert sampler.inclusion_probs.sum() == pytest.approx(n) and sampler.inclusion_probs.max() <= 1
     drawn = np.zeros(201)
     for _ in range(2000):
         sampler.shuffle(rng)
-        found, log_chances = sampler.sample(rng)
+        found, log_inclusion_probs = sampler.sample(rng)
         assert len(found) == n and (np.diff(found) > 0).all() and found[0] >= 1
-        np.testing.assert_allclose(np.exp(log_chances), sampler.chances[found - 1], rtol=1e-6)
+        np.testing.assert_allclose(
+            np.exp(log_inclusion_probs), sampler.inclusion_probs[found - 1], rtol=1e-6
+        )
         drawn[found] += 1
-    spread = np.sqrt(sampler.chances * (1 - sampler.chances) / 2000)
-    assert (np.abs(drawn[1:] / 2000 - sampler.chances) <= 5 * spread + 1e-3).all()
+    spread = np.sqrt(sampler.inclusion_probs * (1 - sampler.inclusion_probs) / 2000)
+    assert (np.abs(drawn[1:] / 2000 - sampler.inclusion_probs) <= 5 * spread + 1e-3).all()
 
 
 def test_items_in_proportion_to_the_mixture_of_popularity_and_uniform():
     counts = np.array([1, 1, 1, 2, 3, 3, 3, 3])
     sampler = SharedSampler(counts, 6, 1, 0.5)
     expected = 0.5 * np.array([3, 1, 4, 0, 0]) / 8 + 0.5 / 5
-    np.testing.assert_allclose(sampler.chances, expected)
+    np.testing.assert_allclose(sampler.inclusion_probs, expected)

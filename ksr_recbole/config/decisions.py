@@ -227,28 +227,3 @@ def refuse(model: str, given: Mapping[str, Any], sequential: bool = True) -> Non
             f"Config key {key} is {shown(value)}, which {model} cannot have here: "
             f"{decision.note}; leave it out."
         )
-
-
-def page() -> str:
-    """The page of the documentation, in Markdown."""
-    lines = [
-        "# Every config key of RecBole",
-        "",
-        "<!-- Made by `python docs/make_recbole_keys.py`. -->",
-        "",
-        "What each key of RecBole 1.2.1 does with the models of this project, and with BPR, NeuMF, "
-        "CKE and FPMC, which run under its protocol. It is the same with `run_recbole.py`, with "
-        "`ksr_recbole.quick_start.run` and after `ksr_recbole.register()`. RecBole's other models "
-        "run as in RecBole, where RecBole decides; with `--protocol=paper` they have RecBole's "
-        "keys of training, and the keys of data and evaluation below. An option of another model "
-        "is a warning, and a key that RecBole does "
-        "not have is an error that names the nearest one (after `register()`, a warning).",
-    ]
-    for fate in Fate:
-        lines += ["", f"## {fate.value.capitalize()}", "", "| keys | |", "|---|---|"]
-        by_note: dict[str, list[str]] = {}
-        for key, decision in DECISIONS.items():
-            if decision.fate is fate:
-                by_note.setdefault(decision.note, []).append(f"`{key}`")
-        lines += [f"| {', '.join(keys)} | {note} |" for note, keys in by_note.items()]
-    return "\n".join(lines) + "\n"

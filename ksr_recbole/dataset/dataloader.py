@@ -29,9 +29,9 @@ CANDIDATES = "candidates"
 CHUNK_START = "chunk_start"
 """Field of a training batch: position of its first column in the users' sequences, ``[B]``."""
 
-SAMPLE, LOG_CHANCES = "sampled_items", "sampled_log_chances"
+SAMPLE, LOG_INCLUSION_PROBS = "sampled_items", "sampled_log_inclusion_probs"
 """Fields of a training batch, ``[1, k]``: items that all its positions are compared with, in rising
-order, and the logarithms of their chances to be drawn."""
+order, and the logarithms of their inclusion probabilities."""
 
 LENGTH_JITTER = 0.1
 """Relative noise on lengths before bucketing, so that epochs batch users differently."""
@@ -177,9 +177,9 @@ class SequenceTrainLoader(TrainLoader):
     - ``item_id [B, T]``: the targets, :math:`i_{t+1}`, so that every position
       :math:`t \\ge 2` of Eq. 11 is one; 0 where there is none;
     - ``neg_item_id [B, T, N]``: sampled negatives (only for ``loss_type: BPR``);
-    - ``sampled_items [1, k]``, ``sampled_log_chances [1, k]``: what all positions are compared
-      with (only for :data:`SHARED_SAMPLE`).  Every process gets the same, as the whole batch
-      would have.
+    - ``sampled_items [1, k]``, ``sampled_log_inclusion_probs [1, k]``: what all positions are
+      compared with (only for :data:`SHARED_SAMPLE`).  Every process gets the same, as the whole
+      batch would have.
     """
 
     def __init__(self, config: Any, dataset: WithSequences) -> None:
@@ -268,8 +268,9 @@ class SequenceTrainLoader(TrainLoader):
             # A user stays with one process, where the state carried over is.
             share = share_of_sum(whole, owner[:stay])
             if self._shared is not None:
-                found, log_chances = (torch.from_numpy(part) for part in self._shared.sample(rng))
-                share.update(Interaction({SAMPLE: found[None], LOG_CHANCES: log_chances[None]}))
+                drawn = map(torch.from_numpy, self._shared.sample(rng))
+                fields = zip((SAMPLE, LOG_INCLUSION_PROBS), drawn, strict=True)
+                share.update(Interaction({field: part[None] for field, part in fields}))
             yield share
 
 

@@ -36,13 +36,12 @@ SETTINGS = (
     "kg_reverse_r",
     "entity_kg_num_interval",
     "relation_kg_num_interval",
+    "numerical_features",
+    "discretization",
 )
 """Config keys that decide what RecBole makes of the atomic files."""
 
-_SETTINGS_IF_GIVEN = ("numerical_features", "discretization")
-"""More of them; without a value they leave keys as they were before these were counted."""
-
-_FORMAT = 3
+_FORMAT = 4
 _FRAMES = ("inter_feat", "kg_feat")
 _FEATURE_FIELDS = ("field2type", "field2source", "field2seqlen", "field2bucketnum")
 
@@ -408,11 +407,8 @@ def cache_parts(config: Any, name: str, of_sequences: bool) -> dict[str, Any]:
         path = folder / f"{name}.{suffix}"
         if path.is_file() and not Asked.of(config, suffix).nothing:
             files[suffix] = digests.of_file_once(path)
-    given = (key for key in _SETTINGS_IF_GIVEN if config[key])
-    settings = {key: repr(config[key]) for key in (*SETTINGS, *given)}
+    settings = {key: repr(config[key]) for key in SETTINGS}
     parts = {"format": _FORMAT, "files": files, "settings": settings}
-    if config["val_interval"]:  # triples were once counted before they were filtered by value
-        parts["filters"] = 2
     return parts if of_sequences else {**parts, "of": "RecBole"}
 
 

@@ -117,9 +117,9 @@ class SharedSampler:
     def __init__(self, items: np.ndarray, n_items: int, n: int, popularity: float) -> None:
         counts = np.bincount(items, minlength=n_items)[1:].astype(np.float64)
         weights = popularity * counts / max(counts.sum(), 1) + (1 - popularity) / len(counts)
-        self.chances = _inclusion(weights, n)
+        self.inclusion_probs = _inclusion(weights, n)
         """Chance of every item but padding to be in a sample, ``float64 [n_items - 1]``."""
-        certain = self.chances > 1 - 1e-9
+        certain = self.inclusion_probs > 1 - 1e-9
         self._certain, self._others = np.flatnonzero(certain), np.flatnonzero(~certain)
         self._n_drawn = min(n, len(counts)) - len(self._certain)
         self.shuffle(np.random.default_rng(0))
@@ -127,7 +127,7 @@ class SharedSampler:
     def shuffle(self, rng: np.random.Generator) -> None:
         """Draw a new order, which takes as long as there are items: once an epoch."""
         self._order = rng.permutation(self._others)
-        ends = np.cumsum(self.chances[self._order])
+        ends = np.cumsum(self.inclusion_probs[self._order])
         # Without rounding the sum would be a whole number.
         self._ends = ends * (self._n_drawn / ends[-1]) if self._n_drawn else ends
 
@@ -141,7 +141,7 @@ class SharedSampler:
         points = rng.random() + np.arange(self._n_drawn)
         at = np.searchsorted(self._ends, points, side="right").clip(max=len(self._order) - 1)
         found = np.sort(np.concatenate([self._certain, self._order[at]]))
-        return found + 1, np.log(self.chances[found]).astype(np.float32)
+        return found + 1, np.log(self.inclusion_probs[found]).astype(np.float32)
 
 
 def _inclusion(weights: np.ndarray, n: int) -> np.ndarray:

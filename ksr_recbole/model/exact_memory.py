@@ -17,7 +17,7 @@ MOST_CELLS = 1 << 21
 """Numbers that one user's slots may have; a batch holds those of some hundred users."""
 
 
-class Taste(NamedTuple):
+class ExactRead(NamedTuple):
     """What items are scored with: a user vector, and what each value counts for the user.
 
     Attributes:
@@ -166,7 +166,7 @@ class ExactMemory(nn.Module):
         return exact.read(slots, self.reading(hidden), self.attributes, self.value_weights)
 
     def terms(
-        self, read: Taste, shared: Tensor | None, own: Tensor | None
+        self, read: ExactRead, shared: Tensor | None, own: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Parts of the scores of ``shared [m]`` and of each user's ``own [P, C]`` items."""
         values, nothing = read.values, self.starts.new_empty(0)

@@ -22,7 +22,7 @@ from ksr_recbole.config.options import Value, choice, declared, flag, optional, 
 from ksr_recbole.config.shared import fits_memory_later, meant_by
 from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
-from ksr_recbole.model.exact_memory import ExactMemory, Taste
+from ksr_recbole.model.exact_memory import ExactMemory, ExactRead
 from ksr_recbole.model.gru_recommender import GRU, GRUOptions, tanh_mlp
 from ksr_recbole.model.kernels.memory import (
     BACKENDS,
@@ -246,11 +246,11 @@ class KSR(GRU, WithGraph):
     def read(
         self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
     ) -> tuple[Any, SequenceState]:
-        """User vectors after each step, ``[P, d]``, with an exact memory a :class:`Taste`."""
+        """User vectors after each step, ``[P, d]``, with an exact memory a :class:`ExactRead`."""
         preference, after = self.preferences(items, packing, state)
         reads = self.memory.reads(preference, items, state.values, packing.widths)
         vectors = self.user_mlp(preference)
-        return (vectors if reads is None else Taste(vectors, reads)), after
+        return (vectors if reads is None else ExactRead(vectors, reads)), after
 
     def read_state(self, users: Tensor, state: SequenceState) -> Any:
         """What :meth:`read` gives, in a state.
@@ -259,7 +259,7 @@ class KSR(GRU, WithGraph):
         """
         vectors = super().read_state(users, state)
         values = self.memory.read(state.hidden[-1], state.values)
-        return vectors if values is None else Taste(vectors, values)
+        return vectors if values is None else ExactRead(vectors, values)
 
     def write(self, items: Tensor, packing: Packing, state: SequenceState) -> SequenceState:
         """States by lane after packed ``items [P]``."""
@@ -303,13 +303,13 @@ class KSR(GRU, WithGraph):
 
     def user_vectors(self, read: Any) -> Tensor:
         """See the base class."""
-        return read.users if isinstance(read, Taste) else read
+        return read.users if isinstance(read, ExactRead) else read
 
     def terms(
         self, read: Any, shared: Tensor | None = None, own: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Matches with an exact memory; see the base class."""
-        if self.exact is None or not isinstance(read, Taste):
+        if self.exact is None or not isinstance(read, ExactRead):
             return None, None
         return self.exact.terms(read, shared, own)
 

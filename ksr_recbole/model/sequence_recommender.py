@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ksr_recbole.config.options import SIZE, Options, choice, flag, real, whole
 from ksr_recbole.config.shared import SHARED_SAMPLE, SampleOptions
-from ksr_recbole.dataset.dataloader import CANDIDATES, CHUNK_START, LOG_CHANCES, SAMPLE
+from ksr_recbole.dataset.dataloader import CANDIDATES, CHUNK_START, LOG_INCLUSION_PROBS, SAMPLE
 from ksr_recbole.dataset.pretrained import GraphData, ModelData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.kernels.losses import (
@@ -351,8 +351,10 @@ class SequenceRecommender(SequentialRecommender):
         if self.options.loss_type == "CE":
             loss = self._cross_entropy(read, positives)
         elif self.options.loss_type in SHARED_SAMPLE:
-            sample, log_chances = (interaction[field][0] for field in (SAMPLE, LOG_CHANCES))
-            loss = self._sampled_loss(read, positives, sample, log_chances)
+            sample, log_inclusion_probs = (
+                interaction[field][0] for field in (SAMPLE, LOG_INCLUSION_PROBS)
+            )
+            loss = self._sampled_loss(read, positives, sample, log_inclusion_probs)
         else:
             negatives = packing.pack(interaction[self.NEG_ITEM_ID])
             scores = self.scores(read, torch.cat([positives[:, None], negatives], dim=1))
@@ -373,12 +375,12 @@ class SequenceRecommender(SequentialRecommender):
         return softmax_loss(self.user_vectors(read), vectors, positives - 1, terms)
 
     def _sampled_loss(
-        self, read: Any, positives: Tensor, sample: Tensor, log_chances: Tensor
+        self, read: Any, positives: Tensor, sample: Tensor, log_inclusion_probs: Tensor
     ) -> Tensor:
         """The loss over one sample of items, in rising order, for all positions."""
         # Where in the sample each target is, or -1: there it is no negative.
         row = torch.searchsorted(sample, positives).clamp(max=len(sample) - 1)
-        hits = row.masked_fill(sample[row] != positives, -1)
+        target_rows = row.masked_fill(sample[row] != positives, -1)
         # One product for the vectors of the sample and of each different target.
         targets, target_of = torch.unique(positives, return_inverse=True)
         vectors = self.item_vectors(torch.cat([sample, targets]))
@@ -389,9 +391,9 @@ class SequenceRecommender(SequentialRecommender):
         target_scores = _sum(products, target_terms)[:, 0]
         given = users, target_scores, sample_vectors
         if self.options.loss_type == "sampled_CE":
-            return sampled_softmax_loss(*given, log_chances, hits, sample_terms)
+            return sampled_softmax_loss(*given, log_inclusion_probs, target_rows, sample_terms)
         beta = gbce_beta(len(sample) / (self.n_items - 1), self.sample_options.calibration)
-        return gbce_loss(*given, hits, beta, sample_terms)
+        return gbce_loss(*given, target_rows, beta, sample_terms)
 
     # Prediction -----------------------------------------------------------------------------
 

@@ -116,11 +116,12 @@ def _read_line(line: str, where: str) -> Range:
         raise UserError(
             f"{where}: there is no type '{kind}'{choose_from(kind, TYPES, 'the types are')}"
         )
-    read = _choices if kind == "choice" else _bounds
-    return Range(name, kind, read(name, kind, values, where))
+    if kind == "choice":
+        return Range(name, kind, _choices(name, values, where))
+    return Range(name, kind, _bounds(name, kind, values, where))
 
 
-def _choices(name: str, kind: str, text: str, where: str) -> tuple[Any, ...]:
+def _choices(name: str, text: str, where: str) -> tuple[Any, ...]:
     values = literal(text, LONGEST_FILE)
     if not isinstance(values, list | tuple) or not _is_json(values):
         raise UserError(

@@ -113,8 +113,10 @@ class _Layer(torch.autograd.Function):
         variables = (gradient.contiguous(), running, w_state.roll(size, 0))
         outputs = states[len(hidden) :]
         _backward(*variables, hidden, outputs, work, widths)
-        bias, recurrent = work.sum(0), work[:, : 3 * size]
-        gates = work[:, size:] if index is None else _sums_by_input(work, index, len(inputs))
+        bias, recurrent = work.sum(0), _recurrent_gradients(work)
+        gates = _gate_gradients(work)
+        if index is not None:
+            gates = _sums_by_input(work, index, len(inputs))
         inputs_gradient = None
         if ctx.needs_input_grad[0]:
             inputs_gradient = empty_rows(inputs, *inputs.shape)
@@ -131,6 +133,16 @@ class _Layer(torch.autograd.Function):
         )
 
 
+def _recurrent_gradients(work: Tensor) -> Tensor:
+    """After the backward pass: the gradient of the recurrent product, n, r, z, ``[n, 3 H]``."""
+    return work[:, : work.shape[1] // 4 * 3]
+
+
+def _gate_gradients(work: Tensor) -> Tensor:
+    """After the backward pass: the gradient of the input's share, r, z, n, ``[n, 3 H]``."""
+    return work[:, work.shape[1] // 4 :]
+
+
 def _sums_by_input(work: Tensor, index: Tensor, n_inputs: int) -> Tensor:
     """The gradients of the gates, summed over the steps that read an input, ``[m, 3 H]``.
 
@@ -140,7 +152,7 @@ def _sums_by_input(work: Tensor, index: Tensor, n_inputs: int) -> Tensor:
     sums = work.new_zeros(n_inputs, 3 * size)
     kernels = _kernels(work)
     if kernels is None:
-        return sums.index_add_(0, index, work[:, size:])
+        return sums.index_add_(0, index, _gate_gradients(work))
     kernels.add_rows(_array(work), size, _array(index), _array(sums))
     return sums
 
@@ -208,7 +220,7 @@ def _backward(
         rows = slice(begin, begin + width)
         before = after[begin - widths[t - 1] :] if t else first
         cell.backward_step(grad[rows], run_grad, before, rows_of_work[rows])
-        running[:width].addmm_(work[rows, : len(weights)], weights)
+        running[:width].addmm_(_recurrent_gradients(work[rows]), weights)
 
 
 def _kernels(tensor: Tensor) -> ModuleType | None:

@@ -165,14 +165,18 @@ WHOLE = matrix_product.found()
 _gemm, _set_threads = matrix_product.gemm, matrix_product.set_threads
 
 
+_NOT_TRANSPOSED = ord("N")
+"""BLAS's letter for a matrix that is taken as it is."""
+
+
 @njit(nogil=True)
-def _multiply(rows, weights, start, result, sizes, factors):
-    """``result = rows @ weights + start * result`` for row-major matrices.
+def _multiply(rows, weights, beta, result, sizes, factors):
+    """``result = rows @ weights + beta * result`` for row-major matrices.
 
     Args:
         rows: pointer to the first of ``n`` rows of ``k`` numbers.
         weights: ``[k, m]``.
-        start: pointer to the factor of ``result``.
+        beta: pointer to the factor of ``result``, as BLAS names it.
         result: pointer to the first of ``n`` rows of ``m`` numbers.
         sizes: ``m``, ``n``, ``k``, and from one row to the next in ``weights``, ``rows`` and
             ``result``.  Only the low half of each is read where BLAS has 32 bits.
@@ -182,14 +186,14 @@ def _multiply(rows, weights, start, result, sizes, factors):
     m, n, k = sizes[0:].ctypes, sizes[1:].ctypes, sizes[2:].ctypes
     between_weights, between_rows, between = sizes[3:].ctypes, sizes[4:].ctypes, sizes[5:].ctypes
     _gemm(
-        plain, plain, m, n, k, one, weights.ctypes, between_weights, rows, between_rows, start,
+        plain, plain, m, n, k, one, weights.ctypes, between_weights, rows, between_rows, beta,
         result, between,
     )  # fmt: skip
 
 
 @njit(nogil=True)
 def _factors():
-    return np.array([0, 1], np.float32), np.array([78], np.uint8)
+    return np.array([0, 1], np.float32), np.array([_NOT_TRANSPOSED], np.uint8)
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -204,8 +208,8 @@ def _forward_lanes(thread, threads, table, weights, bias, index, hidden, states,
         sizes[1] = (width - thread + threads - 1) // threads
         if sizes[1] <= 0:
             break
-        rows, start = before[thread:].ctypes, factors[0].ctypes
-        _multiply(rows, weights, start, product.ctypes, sizes, factors)
+        rows, beta = before[thread:].ctypes, factors[0].ctypes  # 0
+        _multiply(rows, weights, beta, product.ctypes, sizes, factors)
         for i in range(sizes[1]):
             lane = thread + i * threads
             row = begin + lane
@@ -233,8 +237,8 @@ def _backward_lanes(thread, threads, gradient, running, weights, hidden, states,
         for lane in range(thread, width, threads):
             row = begin + lane
             _backward_lane(gradient[row], running[lane], before[lane], work[row])
-        rows, start = work[begin + thread :].ctypes, factors[0][1:].ctypes
-        _multiply(rows, weights, start, running[thread:].ctypes, sizes, factors)
+        rows, beta = work[begin + thread :].ctypes, factors[0][1:].ctypes  # 1
+        _multiply(rows, weights, beta, running[thread:].ctypes, sizes, factors)
     _set_threads(threads_before)
 
 

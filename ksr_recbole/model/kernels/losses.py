@@ -40,8 +40,8 @@ def sampled_softmax_loss(
     users: Tensor,
     positives: Tensor,
     sample: Tensor,
-    log_chances: Tensor,
-    hits: Tensor,
+    log_inclusion_probs: Tensor,
+    target_rows: Tensor,
     terms: Tensor | None = None,
 ) -> Tensor:
     r"""Cross entropy of the targets, with the sum over all items estimated from a sample.
@@ -54,8 +54,8 @@ def sampled_softmax_loss(
         users: user vectors, ``[P, d]``.
         positives: scores of the targets, ``[P]``.
         sample: vectors of the sampled items, all different, ``[k, d]``.
-        log_chances: :math:`\log \pi_j`, ``[k]``.
-        hits: row of ``sample`` that is the user's target, or -1, ``int64 [P]``.
+        log_inclusion_probs: :math:`\log \pi_j`, ``[k]``.
+        target_rows: row of ``sample`` that is the user's target, or -1, ``int64 [P]``.
         terms: what the scores of the sample have besides the inner products, ``[P, k]``.
 
     Returns:
@@ -63,7 +63,7 @@ def sampled_softmax_loss(
     """
 
     def piece(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scores -= log_chances
+        scores -= log_inclusion_probs
         top = torch.maximum(scores.amax(dim=1), positive)
         scores.sub_(top[:, None]).exp_()
         own = (positive - top).exp()
@@ -71,14 +71,14 @@ def sampled_softmax_loss(
         loss = (total.log() + top - positive).sum()
         return loss, scores.div_(total[:, None]), own / total - 1
 
-    return _shared(users, positives, sample, hits, piece, terms)
+    return _shared(users, positives, sample, target_rows, piece, terms)
 
 
 def gbce_loss(
     users: Tensor,
     positives: Tensor,
     sample: Tensor,
-    hits: Tensor,
+    target_rows: Tensor,
     beta: float,
     terms: Tensor | None = None,
 ) -> Tensor:
@@ -92,7 +92,8 @@ def gbce_loss(
         users: user vectors, ``[P, d]``.
         positives: scores of the targets, ``[P]``.
         sample: vectors of the sampled items, ``[k, d]``.
-        hits: row of ``sample`` that is the user's target, which is left out, or -1, ``int64 [P]``.
+        target_rows: row of ``sample`` that is the user's target, which is left out, or -1,
+            ``int64 [P]``.
         beta: the power of the positive's probability, from :func:`gbce_beta`.
         terms: what the scores of the sample have besides the inner products, ``[P, k]``.
 
@@ -105,7 +106,7 @@ def gbce_loss(
         loss = F.softplus(scores).sum() - beta * F.logsigmoid(positive).sum()
         return share * loss, scores.sigmoid_().mul_(share), -share * beta * (-positive).sigmoid()
 
-    return _shared(users, positives, sample, hits, piece, terms)
+    return _shared(users, positives, sample, target_rows, piece, terms)
 
 
 def gbce_beta(rate: float, calibration: float) -> float:
@@ -127,13 +128,13 @@ def _shared(
     users: Tensor,
     positives: Tensor,
     sample: Tensor,
-    hits: Tensor,
+    target_rows: Tensor,
     piece: Piece,
     terms: Tensor | None,
 ) -> Tensor:
     with without_autocast(users.device):
         given = (in_full(part) for part in (users, positives, sample))
-        return _SharedSampleLoss.apply(*given, hits, piece, _full_or_none(terms))
+        return _SharedSampleLoss.apply(*given, target_rows, piece, _full_or_none(terms))
 
 
 def _full_or_none(values: Tensor | None) -> Tensor | None:
@@ -193,7 +194,7 @@ class _SharedSampleLoss(torch.autograd.Function):
         users: Tensor,
         positives: Tensor,
         sample: Tensor,
-        hits: Tensor,
+        target_rows: Tensor,
         piece: Piece,
         terms: Tensor | None,
     ):
@@ -203,7 +204,7 @@ class _SharedSampleLoss(torch.autograd.Function):
         term_gradient = None if terms is None else torch.empty_like(terms)
         loss = users.new_zeros(())
         for rows, scores in _pieces(users, sample):
-            hit = hits[rows, None]
+            hit = target_rows[rows, None]
             if terms is not None:
                 scores += terms[rows]
             column = hit.clamp(min=0)
