@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ksr_recbole.config.keys import model_options
-from ksr_recbole.inference.content import Histories, SavedModel
+from ksr_recbole.inference.content import Facts, Histories, SavedModel
 from ksr_recbole.inference.recommender import Recommender
 
 
@@ -38,10 +38,14 @@ def recommender(n_items: int, size: int) -> Recommender:
     }
     tokens = {"item": ["[PAD]", *map(str, range(1, n_items + 1))], "user": ["[PAD]", "u"]}
     nobody = Histories(np.zeros(0, np.int32), np.zeros(3, np.int64), np.zeros(2, np.int32))
-    fields = {"LIST_SUFFIX": "_list", "ITEM_LIST_LENGTH_FIELD": "item_length"}
+    names = {"item": tokens["item"], "entity": [], "attribute": []}
+    nothing = Facts(*(np.zeros(0, np.int32) for _ in range(3)))
+    fields = {"USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list"}
+    fields["ITEM_LIST_LENGTH_FIELD"] = "item_length"
     settings: dict[str, Any] = {**options, **fields, "NEG_PREFIX": "neg_"}
     settings["MAX_ITEM_LIST_LENGTH"] = 50
-    return Recommender(SavedModel("GRU", {}, settings, tokens, weights, nobody))
+    saved = SavedModel("GRU", {}, settings, tokens, weights, nobody, names, nothing)
+    return Recommender(saved)
 
 
 def by_faiss(model: Recommender, queries: list[list[str]]) -> None:

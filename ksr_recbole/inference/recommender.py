@@ -156,7 +156,7 @@ class Recommender:
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Title of every item by its token; the token where the directory has no titles."""
+        """Title of every item by its token; the token where an item has no title."""
         titles = self._saved.names["item"]
         return dict(zip(self._item_tokens[1:], titles[1:], strict=True))
 
@@ -167,8 +167,7 @@ class Recommender:
 
     @property
     def can_explain(self) -> bool:
-        """Whether :meth:`explain` has reasons to give: a KSR whose memory is read, saved with
-        names."""
+        """Whether :meth:`explain` has reasons to give: a KSR whose memory is read."""
         return isinstance(self.model, KSR) and is_read(self.model)
 
     @cached_property
@@ -176,7 +175,7 @@ class Recommender:
         """What items have, for reasons.
 
         Raises:
-            UserError: the model has no memory, or its directory no names.
+            UserError: the model has no memory.
         """
         saved = self._saved
         with_memory(type(self.model), self.model_name)
@@ -290,7 +289,7 @@ class Recommender:
             What :func:`ksr_recbole.explain` returns.
 
         Raises:
-            UserError: the model has no memory, its directory no names, or as :meth:`recommend`.
+            UserError: the model has no memory, or as :meth:`recommend`.
         """
         knowledge = self._knowledge
         assert isinstance(self.model, KSR)
