@@ -305,7 +305,7 @@ def test_no_held_out_item_is_in_a_training_batch(toy_config):
 
 def sampler_of(sequences, distribution="uniform"):
     indices, users = leave_one_out(sequences).training_interactions(sequences)
-    return NegativeSampler(users, sequences.items[indices], sequences.n_items, distribution)
+    return NegativeSampler(users, sequences.items[indices], sequences.n_items, distribution, 1.0)
 
 
 def test_negatives_are_never_items_of_the_users_training(toy_dataset):
@@ -327,7 +327,7 @@ def test_who_has_nearly_every_item_gets_one_of_the_others():
     few, many = np.repeat(np.arange(2, 2_002), 100), np.full(2_997, 1)
     items = np.random.default_rng(1).integers(1, 3_000, len(few))
     users, items = np.concatenate([many, few]), np.concatenate([np.arange(1, 2_998), items])
-    sampler = NegativeSampler(users, items, 3_000)
+    sampler = NegativeSampler(users, items, 3_000, "uniform", 1.0)
     drawn = sampler.sample(np.array([1, 2] * 300), 2, np.random.default_rng(0))
     assert set(drawn[::2].ravel().tolist()) == {2_998, 2_999}
     assert len(set(drawn[1::2].ravel().tolist())) > 500

@@ -133,7 +133,7 @@ def test_popularity_counts_training_only() -> None:
 def test_a_row_has_100_different_items_the_user_never_had(phase, make_split) -> None:
     sequences = random_sequences(0, n_users=120, n_items=180, longest=60)
     split = make_split(sequences)
-    drawn = draw_candidates(sequences, split, phase, seed=2020)
+    drawn = draw_candidates(sequences, split, phase, seed=2020, n_uniform=50, n_popular=50)
     users, positives = phase_targets(sequences, split, phase)
     np.testing.assert_array_equal(drawn.users, users)
     np.testing.assert_array_equal(drawn.positives, positives)
@@ -148,7 +148,9 @@ def test_a_row_has_100_different_items_the_user_never_had(phase, make_split) -> 
 
 def test_rows_of_one_user_are_drawn_separately() -> None:
     sequences = random_sequences(0, n_users=30, n_items=400, longest=30)
-    drawn = draw_candidates(sequences, session_split(sequences), "test", seed=1)
+    drawn = draw_candidates(
+        sequences, session_split(sequences), "test", seed=1, n_uniform=50, n_popular=50
+    )
     same = np.flatnonzero(np.diff(drawn.users) == 0)
     assert len(same) > 20
     assert all(set(drawn.negatives[k]) != set(drawn.negatives[k + 1]) for k in same)
@@ -157,15 +159,17 @@ def test_rows_of_one_user_are_drawn_separately() -> None:
 def test_the_draw_depends_on_data_split_phase_and_seed_only() -> None:
     sequences = random_sequences(0, n_users=90, n_items=150, longest=40)
     split = leave_one_out(sequences)
-    first = draw_candidates(sequences, split, "test", seed=7)
+    first = draw_candidates(sequences, split, "test", seed=7, n_uniform=50, n_popular=50)
     np.random.seed(0)
-    again = draw_candidates(sequences, replace(split), "test", seed=7)
+    again = draw_candidates(sequences, replace(split), "test", seed=7, n_uniform=50, n_popular=50)
     np.testing.assert_array_equal(first.negatives, again.negatives)
     assert first.fingerprint == again.fingerprint and len(first.fingerprint) == 64
     others = [
-        draw_candidates(sequences, split, "test", seed=8),
-        draw_candidates(sequences, split, "valid", seed=7),
-        draw_candidates(sequences, replace(split, name="other"), "test", seed=7),
+        draw_candidates(sequences, split, "test", seed=8, n_uniform=50, n_popular=50),
+        draw_candidates(sequences, split, "valid", seed=7, n_uniform=50, n_popular=50),
+        draw_candidates(
+            sequences, replace(split, name="other"), "test", seed=7, n_uniform=50, n_popular=50
+        ),
     ]
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 4
 
@@ -189,7 +193,11 @@ def test_block_sizes_do_not_show(monkeypatch, proposals) -> None:
         monkeypatch.setattr(candidates_module, "_KEY_ROWS", keys)
         monkeypatch.setattr(candidates_module, "_BLOCK_CELLS", cells)
         monkeypatch.setattr(candidates_module, "_KEY_CELLS", cells // 2)
-        fingerprints.add(draw_candidates(sequences, split, "test", seed=7).fingerprint)
+        fingerprints.add(
+            draw_candidates(
+                sequences, split, "test", seed=7, n_uniform=50, n_popular=50
+            ).fingerprint
+        )
     assert len(fingerprints) == 1
 
 
@@ -207,7 +215,7 @@ def test_the_memory_of_a_draw_does_not_grow_with_the_items(n_items, monkeypatch)
 def test_the_second_half_is_the_popular_one() -> None:
     sequences = random_sequences(0, n_users=200, n_items=1000, longest=60)
     split = leave_one_out(sequences)
-    drawn = draw_candidates(sequences, split, "test", seed=0)
+    drawn = draw_candidates(sequences, split, "test", seed=0, n_uniform=50, n_popular=50)
     counts = training_popularity(sequences, split)[drawn.negatives]
     uniform, popular = counts[:, :50].mean(axis=1), counts[:, 50:].mean(axis=1)
     assert np.all(popular > uniform)
@@ -261,7 +269,9 @@ def test_all_items_left_can_be_drawn_but_not_more() -> None:
 
 def test_without_targets_there_are_no_rows() -> None:
     sequences = sequences_of([1], [2], n_items=4)
-    drawn = draw_candidates(sequences, leave_one_out(sequences), "valid", 0)
+    drawn = draw_candidates(
+        sequences, leave_one_out(sequences), "valid", 0, n_uniform=50, n_popular=50
+    )
     assert drawn.negatives.shape == (0, 100)
 
 
@@ -476,7 +486,7 @@ def test_a_constant_scorer_gets_the_worst_ranks() -> None:
     sequences = random_sequences(4, n_users=20, n_items=200, longest=14)
     split = leave_one_out(sequences)
     scorer = TableScorer(np.zeros((21, 200)))
-    drawn = draw_candidates(sequences, split, "test", 1)
+    drawn = draw_candidates(sequences, split, "test", 1, n_uniform=50, n_popular=50)
     sampled = evaluate_sampled(scorer, drawn, split, "test", ["Hit"], [10], 8)
     full = evaluate_full(scorer, sequences, split, "test", ["Hit"], [10], 8)
     assert set(sampled.ranks) == {101}

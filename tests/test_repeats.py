@@ -62,6 +62,6 @@ def test_what_is_played_twice_in_a_session_is_one_positive():
 def test_what_was_played_in_training_is_no_negative():
     plays = sequences()
     indices, users = leave_one_out(plays).training_interactions(plays)
-    sampler = NegativeSampler(users, plays.items[indices], N_ITEMS)
+    sampler = NegativeSampler(users, plays.items[indices], N_ITEMS, "uniform", 1.0)
     drawn = sampler.sample(np.ones(200, dtype=np.int64), 1, np.random.default_rng(0))
     assert set(drawn.ravel().tolist()) == set(range(4, N_ITEMS))

@@ -36,8 +36,8 @@ class NegativeSampler:
         users: np.ndarray,
         items: np.ndarray,
         n_items: int,
-        distribution: str = "uniform",
-        alpha: float = 1.0,
+        distribution: str,
+        alpha: float,
     ) -> None:
         self._n_items = n_items
         self._seen = sorted_distinct(users * n_items + items)

@@ -92,8 +92,8 @@ def draw_candidates(
     split: Split,
     phase: EvalPhase,
     seed: int,
-    n_uniform: int = 50,
-    n_popular: int = 50,
+    n_uniform: int,
+    n_popular: int,
 ) -> CandidateSets:
     """Draw the negatives of every positive of ``phase``, the same for every model.
 
