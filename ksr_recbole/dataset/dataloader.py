@@ -268,9 +268,10 @@ class SequenceTrainLoader(TrainLoader):
             # A user stays with one process, where the state carried over is.
             share = share_of_sum(whole, owner[:stay])
             if self._shared is not None:
-                drawn = map(torch.from_numpy, self._shared.sample(rng))
-                fields = zip((SAMPLE, LOG_INCLUSION_PROBS), drawn, strict=True)
-                share.update(Interaction({field: part[None] for field, part in fields}))
+                found, log_probs = (
+                    torch.from_numpy(part[None]) for part in self._shared.sample(rng)
+                )
+                share.update(Interaction({SAMPLE: found, LOG_INCLUSION_PROBS: log_probs}))
             yield share
 
 
