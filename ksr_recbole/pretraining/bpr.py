@@ -1,6 +1,9 @@
 """BPR item embeddings of the training interactions (Sec. 4.3: "We pre-train the item embedding
 q_i by using the classic BPR model [25], and fix them").
 
+The classic model draws negatives uniformly.  `implicit` draws the item of a random interaction, so
+that popular items are negatives more often.
+
 Trained with `implicit`'s BPR on one thread.  It was compared on ml-100k with RecBole's BPR model
 in a vectorised loop (Adam, rate 0.003, batches of 4,096, weight decay 1e-5), both with 256
 columns, leaving out each user's last two interactions and ranking the last but one among all

@@ -1,9 +1,10 @@
 """The memory of exact values: the value entities themselves instead of their embeddings.
 
-Footnote 2 of the paper lets a value vector stand for the entities that a user chose under an
-attribute.  Here a slot holds those entities, each with a weight that decays over the user's later
-items; a candidate is matched with it attribute by attribute.  Nothing in a slot is learned, so no
-gradient flows through time, and a write changes the values of one item only.
+Footnote 2 of the paper would integrate the embeddings of the entities that a user chose under an
+attribute, and leaves that to later work.  Here a slot holds those entities themselves, each with a
+weight that decays over the user's later items; a candidate is matched with it attribute by
+attribute.  Nothing in a slot is learned, so no gradient flows through time, and a write changes the
+values of one item only.
 """
 
 from __future__ import annotations

@@ -133,8 +133,8 @@ def write_then_read(
 ) -> tuple[Tensor, Tensor]:
     """Write the item of each step, then read with that step's weights.
 
-    The read at step ``t`` sees the items up to and including ``t``, as in Sec. 4.3.  Rows are
-    packed, see :mod:`ksr_recbole.model.kernels.packing`.
+    The read at step ``t`` sees the items up to and including ``t``, an order that the paper
+    leaves open.  Rows are packed, see :mod:`ksr_recbole.model.kernels.packing`.
 
     Args:
         weights: attention weights, ``[P, A]``.
