@@ -396,8 +396,8 @@ def _check_quotes(
         row, column = refused[0]
         raise UserError(
             f"{path}, line {first_line + row}: column {shown(repr(names[column]))} begins with a "
-            "quotation mark. RecBole would read on to the next one. Remove it everywhere in this "
-            "field."
+            "quotation mark, and RecBole would read on to the next one; remove it everywhere in "
+            "this field."
         )
 
 

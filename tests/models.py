@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from recbole.data.interaction import Interaction
 
@@ -60,6 +62,12 @@ def random_vectors(config: Any, dataset: KGSequenceDataset, seed: int = 0) -> Pr
         entities=draw(dataset.entity_num, size),
         relations=draw(dataset.relation_num, size),
     )
+
+
+def let_numba_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba does not, once the variable differs from what its threads were started with."""
+    started = vars(sys.modules["numba"].config)["NUMBA_NUM_THREADS"]
+    monkeypatch.setenv("NUMBA_NUM_THREADS", str(started))
 
 
 def make_model(config: Any, dataset: KGSequenceDataset) -> KSR:

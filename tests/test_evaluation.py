@@ -263,7 +263,7 @@ def test_all_items_left_can_be_drawn_but_not_more() -> None:
     split = leave_one_out(sequences)
     drawn = draw_candidates(sequences, split, "test", 0, n_uniform=3, n_popular=2)
     assert sorted(drawn.negatives[0].tolist()) == [4, 5, 6, 7, 8]
-    with pytest.raises(UserError, match=r"User number 1 .* only 5 of the 8 items .* but 6 "):
+    with pytest.raises(UserError, match=r"User number 1 .* few items left: 5 of 8 .* and 6 "):
         draw_candidates(sequences, split, "test", 0, n_uniform=3, n_popular=3)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from ksr_recbole.model.kernels import gru as gru_module
 from ksr_recbole.model.kernels.gru import run_gru
 from ksr_recbole.model.kernels.packing import Packing
+from tests.models import let_numba_compile
 
 LENGTHS = [[4, 4, 2, 1], [4, 3, 2, 1], [4, 4, 4, 4], [4, 1, 0, 0], [1] * 4]
 
@@ -63,6 +64,7 @@ def take(monkeypatch: pytest.MonkeyPatch, whole: bool) -> ModuleType:
     if whole and not kernels.WHOLE:
         pytest.skip("PyTorch's matrix product cannot be called from a kernel here")
     monkeypatch.setattr(kernels, "WHOLE", whole)
+    let_numba_compile(monkeypatch)
     return kernels
 
 
@@ -128,8 +130,9 @@ def test_without_mkl_and_without_compiling_nothing_is_linked(monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize("columns", [1, 128, 129, 300])
-def test_rows_are_summed_by_what_they_belong_to(columns):
+def test_rows_are_summed_by_what_they_belong_to(monkeypatch, columns):
     kernels = pytest.importorskip("ksr_recbole.model.kernels.gru_numba")
+    let_numba_compile(monkeypatch)
     rng = np.random.default_rng(columns)
     rows = rng.standard_normal((50, 7 + columns)).astype(np.float32)
     index, sums = rng.integers(0, 9, 50), np.ones((10, columns), np.float32)

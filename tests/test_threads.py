@@ -20,6 +20,7 @@ from ksr_recbole.distributed.launching import _environment
 from ksr_recbole.errors import UserError
 from ksr_recbole.processes import threads_per_worker
 from ksr_recbole.quick_start import run
+from tests.models import let_numba_compile
 from tests.toy import toy_values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -307,9 +308,7 @@ def test_who_waits(monkeypatch, worked, own, cores, n, waits):
 @pytest.mark.parametrize("lanes", [1, 5, 33])
 def test_one_thread_computes_the_same_bits(monkeypatch, size, lanes):
     kernels = pytest.importorskip("ksr_recbole.model.kernels.gru_numba")
-    # Numba does not compile once the variable differs from what its threads were started with.
-    started = sys.modules["numba"].config.NUMBA_NUM_THREADS
-    monkeypatch.setenv("NUMBA_NUM_THREADS", str(started))
+    let_numba_compile(monkeypatch)
     rng = np.random.default_rng(size + lanes)
 
     def draw(*shape: int) -> np.ndarray:
