@@ -211,9 +211,8 @@ class WithFunnel:
         if kind == FeatureType.TOKEN and isinstance(wanted, str):
             wanted = literal(wanted)  # a list that looks like an interval
         _check_wanted(field, kind, wanted)
-        if {"user_feat", "item_feat"}.issuperset(tables) and not self.config[
-            "filter_inter_by_user_or_item"
-        ]:
+        catalogues = {"user_feat", "item_feat"}
+        if catalogues.issuperset(tables) and not self.config["filter_inter_by_user_or_item"]:
             getLogger().warning(
                 f"Config key val_interval.{shown(field)} leaves out no interaction with "
                 "filter_inter_by_user_or_item False: it is a column of users or items."

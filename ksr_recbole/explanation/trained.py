@@ -20,7 +20,7 @@ from ksr_recbole.quick_start.restore import (
     PLACES,
     config_of,
     dataset_of,
-    learned_vectors,
+    take_learned_vectors,
     warn_of_idle,
 )
 from ksr_recbole.registry import model_class
@@ -101,12 +101,10 @@ def _with_weights(
     weights: Mapping[str, torch.Tensor],
 ) -> KSR:
     """The model with a checkpoint's weights, which also stand in for the pretrained vectors."""
-    name, sizes = config["model"], (dataset.item_num, dataset.user_num)
-    checkpoint.check_sizes(path, name, weights, config.__getitem__, *sizes)
-    dataset.pretrained = learned_vectors(path, name, dataset, weights)
+    take_learned_vectors(path, config, dataset, weights)
     with no_larger_than(weights):
         model = kind(config, dataset)
     model = model.to(config["device"])
-    checkpoint.check_weights(path, name, weights, model.state_dict())
+    checkpoint.check_weights(path, config["model"], weights, model.state_dict())
     model.load_state_dict(weights)
     return model.eval()

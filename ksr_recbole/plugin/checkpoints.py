@@ -13,7 +13,7 @@ from ksr_recbole.compat import check_unpacked_size, unpickling
 from ksr_recbole.files import check_regular
 from ksr_recbole.plugin.loaders import FINGERPRINT
 from ksr_recbole.quick_start.prepare import load_data, make_trainer
-from ksr_recbole.quick_start.restore import config_of, learned_vectors
+from ksr_recbole.quick_start.restore import config_of, take_learned_vectors
 from ksr_recbole.trainer import checkpoint
 
 _RECBOLES = b"recbole.config.configurator"
@@ -64,10 +64,7 @@ def _load(path: str) -> tuple:
     init_logger(config)
     getLogger().info(config)
     data = load_data(config)
-    sizes = data.dataset.item_num, data.dataset.user_num
-    weights = content["state_dict"]
-    checkpoint.check_sizes(path, config["model"], weights, config.__getitem__, *sizes)
-    data.dataset.pretrained = learned_vectors(path, config["model"], data.dataset, weights)
+    take_learned_vectors(path, config, data.dataset, content["state_dict"])
     trainer = make_trainer(config, data.dataset)
     trainer.load_best(path)
     config[FINGERPRINT] = data.dataset.fingerprint

@@ -120,23 +120,25 @@ def dataset_of(
     return dataset
 
 
-def learned_vectors(
+def take_learned_vectors(
     path: str | os.PathLike[str],
-    name: str,
+    config: Config,
     dataset: WithSequences,
     weights: Mapping[str, Tensor],
-) -> PretrainedVectors:
-    """A checkpoint's vectors, which stand in for the pretrained ones: nothing is pretrained.
+) -> None:
+    """Let a checkpoint's vectors stand in for the pretrained ones: nothing is pretrained.
 
     Args:
         path: the checkpoint's file, for the sentence.
-        name: the model's name, for the sentence.
-        dataset: the built dataset.
+        config: from :func:`config_of`.
+        dataset: the built dataset, whose models start from the vectors afterwards.
         weights: the checkpoint's weights, on the CPU.
 
     Raises:
-        UnusableCheckpointError: they have other rows than the dataset.
+        UnusableCheckpointError: they do not fit the options, or have other rows than the dataset.
     """
+    name, sizes = config["model"], (dataset.item_num, dataset.user_num)
+    checkpoint.check_sizes(path, name, weights, config.__getitem__, *sizes)
     rows = {"item": dataset.item_num}
     if isinstance(dataset, KGSequenceDataset):
         rows |= {"entity": dataset.entity_num, "relation": dataset.relation_num}
@@ -147,4 +149,4 @@ def learned_vectors(
                 f"Checkpoint {path} does not hold the weights of {name} for this dataset ({part} "
                 f"has {len(weights[part])} rows instead of {wanted}); train again, or give another."
             )
-    return PretrainedVectors.learned(weights)
+    dataset.pretrained = PretrainedVectors.learned(weights)
