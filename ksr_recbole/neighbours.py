@@ -4,7 +4,8 @@ Threads of OpenMP that wait for each other spin: alone that is fastest, since th
 work comes within microseconds.  Where another process wants the same core it is the worst there
 is, because a thread spins away the time in which the one it waits for could run.  So during
 a run, its test too, a thread looks twice a second whether others use the cores.  As long as they
-do, waiting threads go to sleep and small kernels run on one thread (:func:`crowded`).
+do, waiting threads go to sleep, and a GRU that comes back to Python after each step computes it
+on one thread (:func:`crowded`).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from logging import getLogger
 from pathlib import Path
@@ -128,10 +129,13 @@ def _text_of(file: Path) -> str:
 def limit_libraries() -> None:
     """Set the variables that libraries read when they are loaded, before they are.
 
-    A variable with a smaller number keeps it: it is for one library.
+    A variable with a smaller number keeps it: it is for one library.  Numba's stays as it is once
+    Numba is loaded, which compiles nothing more when the variable changes.
     """
     wanted = available_threads()
     for name in THREAD_VARIABLES:
+        if name == "NUMBA_NUM_THREADS" and "numba" in sys.modules:
+            continue
         value, number = os.environ.get(name), number_in(name)
         if number is not None and number <= wanted:
             continue
@@ -173,7 +177,7 @@ def use_threads(number: int | None) -> None:
     torch.set_num_threads(number or _default_of("MKL_NUM_THREADS"))
     wanted = _of_numba = number or _default_of("NUMBA_NUM_THREADS")
     if "numba" in sys.modules:
-        limit_numba()
+        limit_numba(again=True)
     elif "NUMBA_NUM_THREADS" not in given_variables() or number:
         # It reads the variable when it is loaded.
         os.environ["NUMBA_NUM_THREADS"] = _set_here["NUMBA_NUM_THREADS"] = str(wanted)
@@ -187,18 +191,28 @@ def _default_of(variable: str) -> int:
 _of_numba: int | None = None
 """Threads that Numba is to use; ``None`` until somebody says so."""
 
+_numba_here = threading.local()
+"""``wanted``: what :func:`limit_numba` last did in this thread of Python; each has its number."""
 
-def limit_numba() -> None:
+
+def limit_numba(again: bool = False) -> None:
     """Make Numba use the threads that :func:`use_threads` said, and PyTorch keep those it has.
 
-    Numba starts its threads here instead of in the first parallel kernel: with OpenMP it then
-    resets the number of threads of PyTorch, which shares the pool.
+    This holds in the thread of Python that calls it.  Numba starts its threads here instead of in
+    the first parallel kernel: with OpenMP it then resets the number of threads of PyTorch, which
+    shares the pool.
+
+    Args:
+        again: do it even if nothing has changed since the last time in this thread.
     """
     import numba
     import torch
 
+    if not again and getattr(_numba_here, "wanted", 0) == _of_numba:
+        return
+    _numba_here.wanted = _of_numba
     before, most = torch.get_num_threads(), _most_of_numba()
-    wanted = _of_numba or most
+    wanted = _of_numba or numba.get_num_threads()
     numba.set_num_threads(min(wanted, most))
     torch.set_num_threads(before)
     if wanted > most:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from numba.core import caching, config
 
 from ksr_recbole.model.kernels import compiling
 from ksr_recbole.model.kernels.compiling import cached_njit
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def double(x):
@@ -58,3 +63,29 @@ def test_without_a_cache_a_kernel_is_compiled(folder, monkeypatch, caplog, probl
         monkeypatch.setattr(caching.IndexDataCacheFile, "_save_data", fail)
     assert cached_njit()(double)(3) == 6
     assert caplog.text.count("Numba's cache cannot be used (") == 1
+
+
+TWO_FILES = """
+from ksr_recbole.model.kernels.compiling import cached_njit
+from other import helper
+@cached_njit()
+def kernel(x):
+    return helper(x)
+print(kernel(1))
+"""
+
+
+def test_a_kernel_is_compiled_anew_when_another_file_changes(tmp_path):
+    """What that file has is compiled into the kernel."""
+    (tmp_path / "kernels.py").write_text(TWO_FILES)
+    found = []
+    for number in (1, 1, 100):
+        source = f"from numba import njit\n@njit\ndef helper(x):\n    return x + {number}\n"
+        (tmp_path / "other.py").write_text(source)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "kernels.py"], cwd=tmp_path, capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "kept")},
+            text=True, check=True,
+        )  # fmt: skip
+        found.append(int(done.stdout))
+    assert found == [2, 2, 101]

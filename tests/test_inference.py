@@ -745,3 +745,32 @@ def test_a_forked_process_computes_the_same_and_says_how(directory, threads):
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
     assert done.stdout == "the same\n", done.stderr
     assert done.stderr.count("forked after the model was used") == 2
+
+
+TOGETHER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from ksr_recbole import Recommender
+
+rec = Recommender.load(sys.argv[1], device="cpu")
+users = rec.users[:6]
+def asked(user):
+    state = rec.update(rec.start(user), rec.items[3])
+    scores = [s for query in (user, state) for _, s in rec.recommend(query, 5)]
+    return scores, [each.item.id for each in rec.explain(user).recommendations]
+alone = list(map(asked, users))
+with ThreadPoolExecutor(4) as threads:
+    together = list(threads.map(asked, users * 5))
+for (ours, why), (theirs, as_well) in zip(alone * 5, together):
+    assert why == as_well and max(abs(a - b) for a, b in zip(ours, theirs)) < 1e-5
+print("the same")
+"""
+
+
+@pytest.mark.parametrize(("name", "layer"), [("KSR", "workqueue"), ("KSR-exact", "default")])
+def test_threads_of_python_that_ask_at_the_same_time_get_the_same(toy_folder, name, layer):
+    directory = Trained(toy_folder, name).save(toy_folder / "model")
+    variables = {**os.environ, "NUMBA_THREADING_LAYER": layer, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", TOGETHER, str(directory)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
+    assert done.stdout == "the same\n", done.stderr

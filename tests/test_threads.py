@@ -128,6 +128,7 @@ def test_what_was_set_here_is_not_taken_for_the_users(monkeypatch, capsys):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # fewer, for one library
     monkeypatch.setenv("POLARS_MAX_THREADS", "64")
     monkeypatch.setenv("MKL_NUM_THREADS", "a word")
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
     threads.limit_libraries()
     told = {name: os.environ[name] for name in threads.THREAD_VARIABLES}
     assert told == {**dict.fromkeys(threads.THREAD_VARIABLES, "4"), "OPENBLAS_NUM_THREADS": "1"}

@@ -8,13 +8,14 @@ The profiler itself slows an epoch down a little, so the last line gives the tim
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from statistics import median
 from typing import Any
 
 import common
+from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -116,6 +117,7 @@ def main() -> None:
     train()  # compiles the kernels
     plain = [common.seconds_of(train) for _ in range(3)]
     peak = common.gemm_peak()
+    rows = count_rows(bench)
     label_stages(bench)
     activities = [ProfilerActivity.CPU]
     with profile(activities=activities) as profiler:
@@ -127,29 +129,53 @@ def main() -> None:
         share = (forward + backward) / whole
         print(f"{stage:28}{forward:8.3f} s{backward:8.3f} s{share:8.1%}")
     print(f"\nprofiled epoch {whole:.2f} s; without the profiler {common.in_words(plain)}")
-    flops = epoch_gflop(bench)
+    flops = epoch_gflop(bench, rows)
     print(
         f"matrix products: {flops:.0f} GFLOP an epoch, {flops / median(plain):.0f} GFLOP/s, "
         f"{flops / median(plain) / peak:.0%} of this machine's {peak:.0f} GFLOP/s"
     )
 
 
-def epoch_gflop(bench: common.Bench) -> float:
-    """Floating-point operations of the matrix products of an epoch, in 10^9.
+def count_rows(bench: common.Bench) -> Counter[str]:
+    """Count, from now on, the rows of the products that have one for each distinct item."""
+    model, rows = bench.trainer.model, Counter[str]()
+    inputs_of, vectors_of = model._inputs, model.item_vectors
 
-    Frozen item embeddings need no gradient of the GRU's input, nor of the item MLP's.
+    def inputs(items: Tensor) -> Any:
+        vectors, index = inputs_of(items)
+        rows["positions"] += len(items)
+        rows["inputs"] += len(vectors)
+        return vectors, index
+
+    def item_vectors(items: Tensor | None = None) -> Tensor:
+        vectors = vectors_of(items)
+        rows["item vectors"] += len(vectors)
+        return vectors
+
+    model._inputs, model.item_vectors = inputs, item_vectors
+    return rows
+
+
+def epoch_gflop(bench: common.Bench, rows: Mapping[str, int]) -> float:
+    """Floating-point operations of the matrix products of an epoch in the paper's setting, in 10^9.
+
+    A row's product with a weight has two gradients of the same size.  Frozen item embeddings need
+    no gradient of the GRU's input, nor of the item MLP's.
+
+    Args:
+        bench: what was trained.
+        rows: of one epoch (:func:`count_rows`).
     """
-    model = bench.trainer.model
-    n_positions = sum(int(batch[bench.train._fields["length"]].sum()) for batch in bench.train)
-    n_items, n_hidden = model.options.embedding_size, model.options.hidden_size
-    n_kb, n_user = (
-        model.options.kg_embedding_size,
-        model.options.hidden_size + model.options.kg_embedding_size,
-    )
-    position = 2 * 3 * n_hidden * n_items + 3 * 3 * n_hidden * n_hidden
-    position += 3 * n_hidden * n_kb + 3 * n_user * n_user
-    item = 2 * (n_items + n_kb) * n_user
-    return 2 * (n_positions * position + len(bench.train) * bench.dataset.item_num * item) / 1e9
+    options = bench.trainer.model.options
+    n_items, n_hidden, n_kb = (
+        options.embedding_size, options.hidden_size, options.kg_embedding_size
+    )  # fmt: skip
+    n_user = n_hidden + n_kb
+    position = 3 * (3 * n_hidden * n_hidden + n_hidden * n_kb + n_user * n_user)
+    products = rows["positions"] * position
+    products += rows["inputs"] * 2 * 3 * n_hidden * n_items
+    products += rows["item vectors"] * 2 * (n_items + n_kb) * n_user
+    return 2 * products / 1e9
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ class RUMFeature(RUM):
         self, users: Tensor, items: Tensor, packing: Packing, state: SequenceState
     ) -> tuple[Read, SequenceState]:
         """Value matrices after each step, ``[P, A, E]``; see the base class."""
-        values, states = state.values, []
+        values, states = state.values, [state.values[:0]]  # no sequence may have a step
         for running in self._steps(items, packing, values):
             states.append(running)
             values = replace_first(values, running)

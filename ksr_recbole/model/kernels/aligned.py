@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _LINE = 16
 """Numbers in single precision in a cache line."""
@@ -34,7 +35,7 @@ class AlignedLinear(nn.Linear):
         # Where a size is a multiple of a line, or another kernel computes, nothing is to be won.
         odd = self.in_features % _LINE or self.out_features % _LINE
         plain = input.device.type == "cpu" and input.dtype == torch.float32 and input.dim() == 2
-        if odd and plain and not torch.is_autocast_enabled("cpu"):
+        if odd and plain and self.bias is not None and not torch.is_autocast_enabled("cpu"):
             return _Linear.apply(input, self.weight, self.bias)
         return super().forward(input)
 
@@ -47,6 +48,7 @@ class _Linear(torch.autograd.Function):
         return torch.addmm(bias, inputs, weight.t(), out=result)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         of_inputs = of_weight = of_bias = None

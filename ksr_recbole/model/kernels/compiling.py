@@ -1,15 +1,23 @@
-"""Compiling kernels once for all processes: Numba's cache, which may be lost and does no harm."""
+"""Compiling kernels once for all processes: Numba's cache, which may be lost and does no harm.
+
+And calling them from several threads of Python, which not all of Numba's threads can bear.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache as once
+from functools import wraps
 from logging import getLogger
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from numba import njit
+from numba import get_num_threads, njit, set_num_threads, threading_layer
 from numba.core.caching import FunctionCache
+
+from ksr_recbole import digests
 
 logger = getLogger(__name__)
 
@@ -27,13 +35,22 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             dispatcher._cache = _Cache(function)  # as Numba's enable_caching() with its own
         except (RuntimeError, OSError) as error:  # no folder that can be written
             _say_lost(error)
-        return dispatcher
+        return _in_turn(dispatcher) if options.get("parallel") else dispatcher
 
     return compiled
 
 
 class _Cache(FunctionCache):
     """Numba's cache of one kernel, without its errors."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        """What a kept kernel must agree in.
+
+        Numba's own is outdated by a change of the kernel's file.  But functions of other files are
+        compiled into a kernel too.
+        """
+        folder = Path(self._py_func.__code__.co_filename).parent
+        return (*super()._index_key(sig, codegen), _sources(folder))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel, or ``None`` to compile it."""
@@ -51,6 +68,36 @@ class _Cache(FunctionCache):
             super().save_overload(sig, data)
         except Exception as error:
             _say_lost(error)
+
+
+@once
+def _sources(folder: Path) -> str:
+    """Digest of a folder's Python files."""
+    files = sorted(folder.glob("*.py"))
+    return digests.of_values({file.name: digests.of_bytes(file.read_bytes()) for file in files})
+
+
+def _in_turn(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel on all threads that threads of Python call one after the other if they must."""
+
+    @wraps(kernel)
+    def called(*arguments: Any) -> Any:
+        if not _only_one_may_call():
+            return kernel(*arguments)
+        with _turn:
+            return kernel(*arguments)
+
+    return called
+
+
+_turn = Lock()
+
+
+@once
+def _only_one_may_call() -> bool:
+    """Whether Numba ends the process when two threads of Python use its threads at a time."""
+    set_num_threads(get_num_threads())  # they start here, if they have not
+    return threading_layer() == "workqueue"
 
 
 def _say_lost(error: Exception) -> None:

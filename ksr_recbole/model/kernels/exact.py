@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ksr_recbole.model.kernels.autocast import in_full, without_autocast
 from ksr_recbole.model.kernels.fused import fused
@@ -137,14 +138,17 @@ class _EachRead(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, value_weights: Tensor, reads: Reads) -> Tensor:
         ctx.save_for_backward(weights, value_weights)
         ctx.reads = reads
-        steps = reads.of_steps(weights)
-        return torch.cat([read(slots, of, reads.attributes, value_weights) for slots, of in steps])
+        found = [weights.new_zeros(0, len(value_weights))]  # no sequence may have a step
+        for slots, of_step in reads.of_steps(weights):
+            found.append(read(slots, of_step, reads.attributes, value_weights))
+        return torch.cat(found)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         weights, value_weights = (saved.detach() for saved in ctx.saved_tensors)
         reads: Reads = ctx.reads
-        found, of_values = [], torch.zeros_like(value_weights)
+        found, of_values = [weights[:0]], torch.zeros_like(value_weights)
         of_steps = gradients[0].split(reads.widths)
         for (slots, of_step), gradient in zip(reads.of_steps(weights), of_steps, strict=True):
             with torch.enable_grad():

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from ksr_recbole.model.kernels.bounds import check_rows
 from ksr_recbole.model.kernels.compiling import cached_njit
 from ksr_recbole.model.kernels.exact import Reads
 from ksr_recbole.model.kernels.memory_numba import float32_array, lanes_layout
@@ -225,24 +227,34 @@ class _Terms(torch.autograd.Function):
         of_own = np.empty(tuple(own.shape), np.float32)
         slots = float32_array(reads.slots).copy()
         _terms(float32_array(weights), slots, *fixed, *asked, of_shared, of_own)
-        ctx.slots, ctx.given, ctx.shape = reads.slots, (*fixed, *asked), weights.shape
+        ctx.save_for_backward(reads.slots)
+        ctx.given, ctx.shape = (*fixed, *asked), weights.shape
         return torch.from_numpy(of_shared), torch.from_numpy(of_own)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, of_shared: Tensor, of_own: Tensor):
         result = np.empty(ctx.shape, np.float32)
         slopes = (float32_array(of_shared), float32_array(of_own))
-        _weight_gradient(float32_array(ctx.slots).copy(), *ctx.given, *slopes, result)
+        [slots] = ctx.saved_tensors
+        _weight_gradient(float32_array(slots).copy(), *ctx.given, *slopes, result)
         return torch.from_numpy(result), None, None, None
+
+
+def _check_items(items: Tensor, starts: Tensor) -> None:
+    check_rows(items, len(starts) - 1)
 
 
 def terms(reads: Reads, shared: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """As :func:`ksr_recbole.model.kernels.exact.terms`, in float32 on the CPU."""
+    for items in (reads.updates.items, shared, own):
+        _check_items(items, reads.updates.starts)
     return _Terms.apply(reads.weights, reads, shared, own)
 
 
 def write_all(updates: Any, slots: Tensor, widths: Sequence[int]) -> Tensor:
     """As :func:`ksr_recbole.model.kernels.exact.write_all`, in float32 on the CPU."""
+    _check_items(updates.items, updates.starts)
     after = float32_array(slots).copy()
     _write_all(after, *_layout(updates, widths, len(after)))
     return torch.from_numpy(after)
@@ -250,6 +262,7 @@ def write_all(updates: Any, slots: Tensor, widths: Sequence[int]) -> Tensor:
 
 def match(taste: Tensor, items: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     """As :func:`ksr_recbole.model.kernels.exact.match`, in float32 on the CPU; no gradient."""
+    _check_items(items, starts)
     result = np.empty((len(taste), len(items)), np.float32)
     _match_all(float32_array(taste), items.numpy(), starts.numpy(), columns.numpy(), result)
     return torch.from_numpy(result)

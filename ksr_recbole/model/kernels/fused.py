@@ -26,7 +26,10 @@ def fused(name: str, package: str = "numba") -> ModuleType | None:
     if package == "numba" and _lost["threads"]:
         _tell_forked()
         return None
-    return _found(name, package)
+    found = _found(name, package)
+    if package == "numba" and found is not None:
+        limit_numba()
+    return found
 
 
 _lost = {"threads": False}
@@ -54,13 +57,24 @@ def _tell_forked() -> None:
 @cache
 def _found(name: str, package: str) -> ModuleType | None:
     try:
-        module = import_module(f"{__package__}.{name}_{package}")
         if package == "numba":
-            limit_numba()
-        return module
+            _check_that_numba_compiles()
+        return import_module(f"{__package__}.{name}_{package}")
     except ImportError as error:
         _tell(package, str(error))
         return None
+
+
+def _check_that_numba_compiles() -> None:
+    """Make sure that it does; functions that stay Python's are no kernels.
+
+    Raises:
+        ImportError: it does not.
+    """
+    from numba.core import config
+
+    if vars(config)["DISABLE_JIT"]:  # set when Numba is loaded, unknown to a type checker
+        raise ImportError("NUMBA_DISABLE_JIT is set")
 
 
 @cache

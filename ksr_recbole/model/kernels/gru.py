@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
@@ -103,6 +104,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     @custom_bwd(device_type="cpu")
+    @once_differentiable
     def backward(ctx, gradient):
         if ctx.work is None:
             raise RuntimeError("The gradients have replaced what the GRU saved; run it again.")

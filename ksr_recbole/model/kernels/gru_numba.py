@@ -1,7 +1,9 @@
 """The GRU (Eq. 1) as fused float32 CPU kernels: all steps, or one without its matrix product.
 
-The layout of ``work`` is that of :mod:`ksr_recbole.model.kernels.gru`.  Every kernel is there
-twice, for all threads and for one; both give the same bits.
+The layout of ``work`` is that of :mod:`ksr_recbole.model.kernels.gru`.  Kernels of the recurrence
+are there twice, for all threads and for one.  Those of one step give the same bits.  Those of all
+steps differ in the last bits, because MKL adds up a product in another order where a thread has few
+lanes left.
 """
 
 from __future__ import annotations
@@ -159,7 +161,7 @@ def add_rows(rows, first, index, sums):
 
 # All steps ------------------------------------------------------------------------------------
 
-WHOLE = matrix_product.found()
+WHOLE = matrix_product.link()
 """Whether the kernels below can be used."""
 
 _gemm, _set_threads = matrix_product.gemm, matrix_product.set_threads

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ksr_recbole.model.kernels.aligned import empty_rows
@@ -180,6 +181,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor):
         users, items, terms = (_times(part, gradient) for part in ctx.saved_tensors)
         return users, items, None, terms
@@ -222,6 +224,7 @@ class _SharedSampleLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor):
         *of_scores, terms = (_times(part, gradient) for part in ctx.saved_tensors)
         return *of_scores, None, None, terms

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import llvmlite.binding
 import torch
-from numba import config, types
+from numba import types
 
 _GEMM, _THREADS = "sgemm_", "MKL_Set_Num_Threads_Local"
 
@@ -24,14 +24,12 @@ set_threads = types.ExternalFunction(f"ksr_{_THREADS}", types.int32(types.int32)
 """Sets the threads that products take in the thread that calls it, and returns those before."""
 
 
-def found() -> bool:
-    """Whether PyTorch's library has both; if so, kernels can be linked with them."""
-    if vars(config)["DISABLE_JIT"]:  # unknown to a type checker
-        return False  # kernels are plain Python then and cannot call them
+def link() -> bool:
+    """Make both known to kernels, and whether PyTorch's library has them."""
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"))
         functions = {name: getattr(library, name) for name in (_GEMM, _THREADS)}
-    except (OSError, AttributeError):  # Windows, macOS, or a processor without MKL
+    except (OSError, AttributeError):  # Windows, macOS, or a PyTorch without MKL
         return False
     for name, function in functions.items():
         address = ctypes.cast(function, ctypes.c_void_p).value

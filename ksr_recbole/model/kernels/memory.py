@@ -150,10 +150,10 @@ def write_then_read(
     Raises:
         UserError: a backend that cannot run here.
     """
-    kernel = kernels(backend, values.device, _trained(updates.table, values))
+    kernel = _kernels_for(values, updates, backend)
     if kernel is not None:
         return kernel.write_then_read(weights, updates, values, widths)
-    reads = []
+    reads = [values.new_zeros(0, values.shape[2])]  # no sequence may have a step
     steps = zip(weights.split(widths), updates.of_steps(widths), strict=True)
     for weight, update in steps:
         running = _write_step(values, update, updates.gate_bias)
@@ -166,12 +166,19 @@ def write_all(
     updates: Updates, values: Tensor, widths: Sequence[int], backend: Backend = "auto"
 ) -> Tensor:
     """The value matrices after each lane's last step, as :func:`write_then_read`'s second."""
-    kernel = kernels(backend, values.device, _trained(updates.table, values))
+    kernel = _kernels_for(values, updates, backend)
     if kernel is not None:
         return kernel.write_all(updates, values, widths)
     for update in updates.of_steps(widths):
         values = replace_first(values, _write_step(values, update, updates.gate_bias))
     return values
+
+
+def _kernels_for(values: Tensor, updates: Updates, backend: Backend) -> ModuleType | None:
+    """As :func:`kernels`; ``None`` also for numbers that are no float32."""
+    if values.dtype != torch.float32 or updates.table.dtype == torch.float64:
+        return None
+    return kernels(backend, values.device, _trained(updates.table, values))
 
 
 def _write_step(values: Tensor, update: Tensor, gate_bias: float) -> Tensor:

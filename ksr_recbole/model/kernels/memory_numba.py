@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ksr_recbole.model.kernels.compiling import cached_njit
 from ksr_recbole.model.kernels.memory import Updates
@@ -24,13 +25,20 @@ _compiled: Any = cached_njit(parallel=True, fastmath={"contract", "reassoc"})
 """Of no type, because that which Numba declares for its functions takes no arguments."""
 
 
+# Compiled by itself, because `exp` rounds by adding a number and taking it away again, which the
+# kernels' "reassoc" would allow to leave out.
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+def _sigmoid(x):
+    return np.float32(1.0) / (np.float32(1.0) + exp(-x))
+
+
 @njit(inline="always", error_model="numpy")
 def _write(values, updates, bias, gates):
     for a in range(values.shape[0]):
         agreement = bias
         for k in range(values.shape[1]):
             agreement += values[a, k] * updates[a, k]
-        gate = np.float32(1.0) / (np.float32(1.0) + exp(-agreement))  # Eq. 8
+        gate = _sigmoid(agreement)  # Eq. 8
         gates[a] = gate
         for k in range(values.shape[1]):
             values[a, k] += gate * (updates[a, k] - values[a, k])  # Eq. 9
@@ -92,17 +100,19 @@ class _WriteThenRead(torch.autograd.Function):
         read = np.empty((len(weights), values.shape[2]), np.float32)
         gates = np.empty(weights.shape, np.float32)
         _read(float32_array(weights), *_arrays(updates), after, *layout, read, gates)
-        ctx.updates, ctx.values, ctx.layout = updates, values.detach(), (*layout, gates)
+        ctx.save_for_backward(updates.table, updates.index, values)
+        ctx.layout = (*layout, gates)
         after_tensor = torch.from_numpy(after)
         ctx.mark_non_differentiable(after_tensor)
         return torch.from_numpy(read), after_tensor
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor, _: Tensor):
-        table, index, _ = _arrays(ctx.updates)
+        table, index, values = ctx.saved_tensors
         result = np.empty((len(index), table.shape[1]), np.float32)
-        arrays = (float32_array(gradient), table, index, float32_array(ctx.values).copy())
-        _weight_gradient(*arrays, *ctx.layout, result)
+        written = (float32_array(table), index.numpy(), float32_array(values).copy())
+        _weight_gradient(float32_array(gradient), *written, *ctx.layout, result)
         return torch.from_numpy(result), None, None, None
 
 

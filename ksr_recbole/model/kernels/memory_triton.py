@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ksr_recbole.model.kernels.memory import Updates
 from ksr_recbole.model.kernels.packing import steps_of_lanes
@@ -98,17 +99,20 @@ def _layout(widths: Sequence[int], values: Tensor) -> tuple[Tensor, Tensor]:
 class _WriteThenRead(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weights: Tensor, updates: Updates, values: Tensor, layout):
-        ctx.updates, ctx.values, ctx.layout = updates, values.detach(), layout
+        ctx.save_for_backward(updates.table, updates.index, values)
+        ctx.layout, ctx.gate_bias = layout, updates.gate_bias
         read = values.new_empty(len(weights), values.shape[2], dtype=torch.float32)
         after = _run("read", weights, updates, values, layout, read)
         ctx.mark_non_differentiable(after)
         return read, after
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor, _: Tensor):
-        values = ctx.values
+        table, index, values = ctx.saved_tensors
+        updates = Updates(table, index, ctx.gate_bias)
         result = values.new_empty(len(gradient), values.shape[1], dtype=torch.float32)
-        _run("differentiate", gradient, ctx.updates, values, ctx.layout, result)
+        _run("differentiate", gradient, updates, values, ctx.layout, result)
         return result, None, None, None
 
 

@@ -19,6 +19,9 @@ def sampled_scores(users: Tensor, table: Tensor, items: Tensor) -> Tensor:
 
     Returns:
         ``[P, N]``.
+
+    Raises:
+        IndexError: one of ``items`` is no row of ``table``.
     """
     if users.device.type == "cpu" and users.dtype == table.dtype == torch.float32:
         kernels = fused("scores")

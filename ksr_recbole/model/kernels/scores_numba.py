@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from numba import prange
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from ksr_recbole.model.kernels.bounds import check_rows
 from ksr_recbole.model.kernels.compiling import cached_njit
 
 _FAST = {"contract", "reassoc"}
@@ -54,6 +56,7 @@ class _SampledScores(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor):
         users, table, items = (x.contiguous() for x in ctx.saved_tensors)
         user_gradient = torch.empty_like(users)
@@ -70,4 +73,5 @@ class _SampledScores(torch.autograd.Function):
 
 def sampled_scores(users: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """As :func:`ksr_recbole.model.kernels.scores.sampled_scores`, in float32 on the CPU."""
+    check_rows(items, len(table))
     return _SampledScores.apply(users, table, items)
