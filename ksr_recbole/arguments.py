@@ -47,7 +47,7 @@ class _Once(argparse.Action):
         if self._taken:
             raise UserError(f"The argument {name} is given twice; give it once.")
         self._taken = True
-        if values == "":
+        if values == "" or (isinstance(values, list) and "" in values):
             raise UserError(f"The argument {name} is empty; give a value, or leave it out.")
         setattr(namespace, self.dest, self._take(values, name.removeprefix("--")))
 

@@ -490,6 +490,8 @@ def test_the_figure_draws_titles_that_look_like_formulas(many, tmp_path):
 def test_an_explanation_without_steps_has_a_page_and_no_figure(many, tmp_path):
     with pytest.raises(UserError, match="has no steps to draw"):
         draw(replace(many, steps=()), tmp_path / "none.png")
+    with pytest.raises(UserError, match="2,000 interactions and 3 values is too large"):
+        draw(replace(many, steps=many.steps * 100), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
     assert "somebody new" in page(replace(many, steps=(), user=""))
 

@@ -159,10 +159,12 @@ def test_states_too_large_for_one_batch_are_read_in_parts(case, tmp_path, monkey
         same(dict(found), dict(expected))
 
 
-def test_a_state_belongs_to_the_recommender_that_made_it(directory):
+def test_a_state_is_of_one_model_directory_wherever_it_is_loaded(toy_folder, directory, tmp_path):
     """Shapes alone tell nothing: another model of equal sizes has other items and other weights."""
-    one, other = Recommender.load(directory), Recommender.load(directory)
+    one, again = Recommender.load(directory), Recommender.load(directory)
     state = one.start(["i1"])
+    assert again.recommend(pickle.loads(pickle.dumps(state))) == one.recommend(state)
+    other = Recommender.load(Trained(toy_folder, seed=7).save(tmp_path / "other"))
     for work in (other.recommend, other.explain, lambda s: other.update(s, "i2")):
         with pytest.raises(UserError, match="state is of another model"):
             work(state)
@@ -417,6 +419,8 @@ def test_bad_questions_are_one_sentence(rec, toy_folder, tmp_path):
         "A str is no state": lambda: rec.update("u1", "i1"),
         "state is of another model": lambda: rec.update(foreign, "i1"),
         "device 'gpu7'": lambda: Recommender.load(two, device="gpu7"),
+        "device 'meta' cannot be used .it is neither": lambda: Recommender.load(two, device="meta"),
+        "device 'hpu'": lambda: Recommender.load(two, device="hpu"),
     }
     cases |= {
         "queries is None; give a list": lambda: rec.recommend_batch(None),

@@ -14,6 +14,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import CHUNK_START
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.dataset.sequences import Split, UserSequences
+from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation import scorer as scorers
 from ksr_recbole.evaluation.scorer import CANDIDATES, ModelScorer
 from ksr_recbole.model.kernels.packing import Packing
@@ -187,6 +188,8 @@ def test_training_in_pieces_has_the_loss_of_the_whole(model):
     order = [0, 2, 1]  # falling length, as the loader has it
     full = training_batch([ITEMS[k] for k in order], [NEGATIVES[k] for k in order])
     whole = model.calculate_loss(full).item()
+    with pytest.raises(UserError, match="needs a target for every position"):
+        model.calculate_loss(Interaction({**full.interaction, "item_id": full["item_id"][:, 0]}))
     total = 0.0
     for start in (0, 2, 4):
         stay = int((full["item_length"] > start).sum())

@@ -386,6 +386,13 @@ def test_a_cell_of_a_comparison_is_kept(folder):
     assert json.loads(cell.read_text())["result"]["memory_fit"]["used"]
 
 
+def test_a_memory_that_was_never_fitted_gives_no_reasons(toy_config, toy_dataset):
+    """As after a user's own loop of training; its slots are empty."""
+    model = make_model(toy_config(**LATER), toy_dataset)
+    with pytest.raises(UserError, match="all weights of its memory are 0"):
+        explain(model, toy_dataset, "u1")
+
+
 def test_an_unread_memory_gives_no_reasons(folder, monkeypatch):
     monkeypatch.setattr(SequenceTrainer, "_to_fit_on", lambda *_: None)
     result = toy_run(folder, "KSR", epochs=1, **LATER)

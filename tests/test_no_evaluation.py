@@ -63,7 +63,7 @@ def test_what_is_tried_here_would_run():
     ("word", "value"),
     [
         ("10", 10), ("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("10,20", (10, 20)), ("None", None),
-        ("true", True), ("False", False), ("'12'", "12"), ("{'a': [1]}", {"a": [1]}), (" 7", 7),
+        ("~", None), ("true", True), ("False", False), ("'12'", "12"), ("{'a': [1]}", {"a": [1]}), (" 7", 7),
     ],
 )  # fmt: skip
 def test_words_are_literals(word, value):
@@ -73,8 +73,8 @@ def test_words_are_literals(word, value):
 @pytest.mark.parametrize(
     "word",
     [
-        "1/0", "os.runs", "[][1]", "2**9", "10**9", "KSR", "", "~", "b'x'", "{1, 2}", "1j", "...",
-        "print(1)", "lambda: 1", "[x for x in [1]]", "f'{1}'", "\0", "1\0", "[" * 5000, "9" * 5000,
+        "1/0", "os.runs", "[][1]", "2**9", "10**9", "KSR", "", "~/x", "~~", "b'x'", "{1, 2}", "1j",
+        "...", "print(1)", "lambda: 1", "[x for x in [1]]", "f'{1}'", "\0", "1\0", "[" * 5000, "9" * 5000,
         "-" * 9000 + "1", "+1" * 4000, "{" * 300 + "}" * 300, "not 1",
         "1" * 20_000, "'\\d", EVIL, "{[]: 1}", "{{}: 1}", "sys", "inf",
         "[a", "[a,]", "[a,,b]", "[a b]", "[a/b]", "[3,inf]", "[a()]", "[]x", "[a]b", "[a,b]",

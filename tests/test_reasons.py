@@ -403,6 +403,17 @@ def test_one_name_on_one_attribute_twice_weighs_both():
     assert reason.attention == pytest.approx(1)
 
 
+def test_a_reason_of_several_values_stands_where_all_of_them_put_it():
+    """Each of hers weighs less than the thriller, both together more."""
+    films = [("genre", "Thriller", [1, 9]), ("director", "May Lin", [2, 9])]
+    films += [("writer", "May Lin", [2, 9]), ("label", "A", [3, 9]), ("studio", "B", [4, 9])]
+    told = reasons_in_words(knowledge_of(*films), [5.0, 4, 4, 4.5, 4.2], [1, 2, 3, 4], 9)
+    weights = [reason.weight * reason.rarity for reason in told.reasons]
+    assert told.reasons[0].value == "May Lin" and told.reasons[0].weight == pytest.approx(8)
+    assert weights == sorted(weights, reverse=True)
+    assert told.sentence == "May Lin (director, writer), like Film 2."
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [

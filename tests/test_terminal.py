@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from ksr_recbole.comparison import cli as benchmark_cli
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import check_keys
 from ksr_recbole.errors import UserError, one_line
+from ksr_recbole.explanation import cli as explanation_cli
 from ksr_recbole.explanation.parts import (
     Attribute,
     AttributeView,
@@ -399,6 +401,8 @@ def test_a_key_that_is_nearer_to_an_option_of_the_command_is_named_as_such():
         (["--dataset", ""], "--dataset is empty"),
         (["--"], "Cannot read the argument '--'"),
         (["-m="], "--model is empty"),
+        (["--config_files="], "--config_files is empty"),
+        (["--config_files", "a.yaml", ""], "--config_files is empty"),
         (["-model=KSR"], "Cannot read the argument '-model=KSR'"),
         (["--seed=1", "--seed", "2"], "--seed is given twice"),
         (["--a b"], "--a b"),
@@ -632,3 +636,26 @@ def test_another_broken_pipe_is_told(capsys):
 
     assert cli.guarded(command, "x.py", []) == 2
     assert capsys.readouterr().err == "error: Broken pipe.\n"
+
+
+@pytest.mark.parametrize(("kind", "coloured"), [("xterm-256color", True), ("dumb", False)])
+def test_only_a_terminal_that_knows_colours_gets_them(monkeypatch, kind, coloured):
+    monkeypatch.setenv("TERM", kind)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stdout", Screen())
+    found = []
+    monkeypatch.setattr(
+        "ksr_recbole.explanation.terminal.render",
+        lambda explanation, width, colour, *_: found.append(colour) or "",
+    )
+    explanation_cli._as_text(None, False)
+    assert found == [coloured]
+
+
+class Screen(io.StringIO):
+    """A terminal of some kind."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True

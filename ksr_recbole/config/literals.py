@@ -31,8 +31,8 @@ _PLAIN = (str, int, float, bool, type(None))
 def literal(word: str, longest: int = _LONGEST) -> Any:
     """A word as RecBole reads it: a Python literal (``10``, ``[1, 2]``, ``None``), or the word.
 
-    ``true`` and ``false`` may be written in any case.  Nothing is evaluated: ``1/0``, ``2**9``
-    and ``os.name`` stay text.
+    ``~`` is ``None``, as in YAML.  ``true`` and ``false`` may be written in any case.  Nothing is
+    evaluated: ``1/0``, ``2**9`` and ``os.name`` stay text.
 
     Args:
         word: the word.
@@ -41,6 +41,8 @@ def literal(word: str, longest: int = _LONGEST) -> Any:
     text = word.strip()
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if text == "~":
+        return None
     if len(text) > longest:
         return word
     try:

@@ -115,7 +115,7 @@ def _as_text(explanation: Explanation, full: bool) -> str:
         ascii_only = True
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # titles may have other letters too
-    colour = stream.isatty() and not console.no_color
+    colour = stream.isatty() and not console.no_color and not console.is_dumb_terminal
     return render(explanation, console.width, colour, ascii_only, full)
 
 

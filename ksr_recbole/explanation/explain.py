@@ -72,6 +72,7 @@ def explain(
         if count < 1:
             raise UserError(f"The number of {name} is {count}; it must be at least 1.")
     _check_fit(model, dataset)
+    check_read(model)
     history = History.of(dataset, user)
     with reading(model):
         items = torch.from_numpy(history.items).to(model.item_embedding.weight.device)
@@ -102,6 +103,7 @@ def telling_user(model: KSR, dataset: KGSequenceDataset) -> str:
         UserError: see :func:`explain`.
     """
     _check_fit(model, dataset)
+    check_read(model)
     lengths = np.diff(dataset.sequences.offsets)[1:]
     users = 1 + np.argsort(np.abs(lengths - _LONG), kind="stable")[:_LOOKED_AT]
     knowledge, told = Knowledge.of(dataset), []
@@ -139,9 +141,8 @@ def explanation(
         top: how many value entities to show of each attribute.
 
     Raises:
-        UserError: an attention or a score is not finite, or the memory is left unread.
+        UserError: an attention or a score is not finite.
     """
-    _check_read(model)
     now = attention_now(model, trace.state)
     check_numbers(bool(np.isfinite(now).all() and np.isfinite(asked.scores).all()))
     return Explanation(
@@ -236,7 +237,7 @@ def is_read(model: KSR) -> bool:
     return model.exact is None or bool(model.exact.weights.any())
 
 
-def _check_read(model: KSR) -> None:
+def check_read(model: KSR) -> None:
     """Refuse a memory that no score depends on.
 
     Raises:

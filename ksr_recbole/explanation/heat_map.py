@@ -22,6 +22,11 @@ _OTHER_LETTERS = (
 )  # fmt: skip
 """Fonts for titles in letters that matplotlib's own font does not have."""
 
+_DPI = 150
+
+_MOST_INCHES = (2**16 - 1) / _DPI
+"""No side of the picture may be longer for matplotlib."""
+
 _RIGHT, _FAINT = HIGHLIGHT, "#666666"
 
 
@@ -36,7 +41,7 @@ def draw(explanation: Explanation, path: str | os.PathLike[str]) -> None:
         path: where to.
 
     Raises:
-        UserError: it has no steps.
+        UserError: it has no steps, or more than fit into a picture.
     """
     if not explanation.steps:
         raise UserError("The explanation has no steps to draw; explain with steps of at least 1.")
@@ -45,7 +50,7 @@ def draw(explanation: Explanation, path: str | os.PathLike[str]) -> None:
     with plain_text(), rc_context({"font.family": _families()}), warnings.catch_warnings():
         # A letter that no installed font has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        _figure(explanation).savefig(path, format="png", dpi=150)
+        _figure(explanation).savefig(path, format="png", dpi=_DPI)
 
 
 def _families() -> list[str]:
@@ -63,7 +68,13 @@ def _figure(explanation: Explanation) -> Any:
     n_steps, n_values = len(explanation.steps), len(explanation.steps[-1].attributes[0].values)
     heights = [0.28 * len(shown) + 2.6, 0.24 * (n_values + 1) + 0.9]
     width = max(4.2 * len(lists), 0.42 * n_steps + 3)
-    figure = new_figure(width, heights[0] + heights[1] * len(moments))
+    height = heights[0] + heights[1] * len(moments)
+    if max(width, height) > _MOST_INCHES:
+        raise UserError(
+            f"A picture of {n_steps:,} interactions and {n_values:,} values is too large; explain "
+            "fewer steps, or a smaller top."
+        )
+    figure = new_figure(width, height)
     grid = figure.add_gridspec(
         1 + len(moments), len(lists), height_ratios=[heights[0], *[heights[1]] * len(moments)]
     )

@@ -208,15 +208,18 @@ class Wording:
         return different[:_NAMED]
 
     def _reasons(self, had: csc_matrix, rows: np.ndarray) -> tuple[Reason, ...]:
-        kept: list[_Fact] = []
+        different: list[_Fact] = []
         for row in rows[:_LOOKED_AT].tolist():
             fact = self._fact(had, row)
-            same = next((each for each in kept if each.says(fact)), None)
-            if same is not None:
+            same = next((each for each in different if each.says(fact)), None)
+            if same is None:
+                different.append(fact)
+            else:
                 same.add(fact)
-            elif len(kept) < MOST:
-                kept.append(fact)
-        return tuple(self._reason(int(self.found.rows[rows[0]]), fact) for fact in kept)
+        reasons = [self._reason(int(self.found.rows[rows[0]]), fact) for fact in different]
+        # Once more, because a reason of several facts weighs more than the first of them.
+        reasons.sort(key=lambda each: -max(each.weight, 0.0) * each.rarity)
+        return tuple(reasons[:MOST])
 
     def _weight(self, fact: _Fact, row: int) -> float:
         """What speaks for the item: the parts of what it names, or each of its items once."""

@@ -67,6 +67,7 @@ class SavedModel:
         names: by ``item`` the title of every id, and by ``entity`` and ``attribute`` their names
             where the model has attributes.
         facts: what items have, with ``names``.
+        digest: of the directory's files; empty before they are written.
     """
 
     model: str
@@ -77,6 +78,7 @@ class SavedModel:
     histories: Histories
     names: dict[str, list[str]]
     facts: Facts
+    digest: str = ""
 
 
 def check_saved(saved: SavedModel) -> None:

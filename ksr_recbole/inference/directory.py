@@ -147,6 +147,7 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
             histories=histories,
             names=_read_json(folder / NAMES, wanted, longest),
             facts=_read_facts(folder / FACTS, wanted),
+            digest=digests.of_values(wanted),
         )
         check_saved(saved)
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +22,7 @@ from ksr_recbole.evaluation.scorer import PAIRS, SCORES_AT_ONCE, STATE_NUMBERS_A
 from ksr_recbole.explanation.explain import (
     Asked,
     check_numbers,
+    check_read,
     explanation,
     is_read,
     with_memory,
@@ -82,7 +82,7 @@ class UserState:
         user: the user's id, 0 for someone the model was not trained with.
         memory: the model's state of one user.
         seen: items that ``exclude_history`` excludes.
-        of: the mark of the recommender that made it; copies have the same.
+        of: digest of the model directory, whose every recommender can read the state.
     """
 
     user: int
@@ -131,7 +131,7 @@ class Recommender:
         self._histories = saved.histories
         self._saved = saved
         self._blank = self.model.initial_state(1)
-        self._mark = secrets.token_hex(8)
+        self._mark = saved.digest
 
     @classmethod
     def load(
@@ -293,6 +293,7 @@ class Recommender:
         """
         knowledge = self._knowledge
         assert isinstance(self.model, KSR)
+        check_read(self.model)
         _check_count("steps", steps, 0)
         _check_count("top", top, 1)
         _check_switch("exclude_history", exclude_history)
@@ -532,7 +533,7 @@ class Recommender:
     def _advanced(self, readings: Sequence[_Reading]) -> tuple[Tensor, SequenceState]:
         """Users ``int64 [B]`` and their states after what was unread, in one forward pass."""
         users = torch.tensor([r.state.user for r in readings], device=self.device)
-        memory = SequenceState.cat([r.state.memory for r in readings])
+        memory = SequenceState.cat([r.state.memory.to(self.device) for r in readings])
         lengths = np.array([len(r.unread) for r in readings])
         if lengths.any():
             items = np.zeros((len(readings), int(lengths.max())), np.int64)
@@ -572,11 +573,14 @@ def _part(memory: SequenceState, rows: slice) -> SequenceState:
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        torch.empty(0, device=device)
-        return torch.device(device)
+        wanted = torch.device(device)
+        if wanted.type not in ("cpu", "cuda"):
+            raise RuntimeError("it is neither cpu nor cuda")
+        torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"The device {device!r} cannot be used ({reason}); give cpu, or cuda where there is "
-            "a GPU."
+            f"The device {shown(repr(device))} cannot be used ({reason}); give cpu, or cuda where "
+            "there is a GPU."
         ) from error
+    return wanted

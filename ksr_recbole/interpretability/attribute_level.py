@@ -123,4 +123,4 @@ def training_agreement(
         part = slice(first, first + _ROWS)
         before = items_before(sequences, users[part], begin[part], position[part])
         agreeing += agreement(entities, sequences.items[indices[part]], before).sum(axis=0)
-    return agreeing / len(indices)
+    return agreeing / max(len(indices), 1)  # nobody may have two

@@ -55,6 +55,10 @@ class SequenceState(NamedTuple):
         """The state of the first ``n`` users."""
         return SequenceState(self.hidden[:, :n].contiguous(), self.values[:n])
 
+    def to(self, device: torch.device) -> SequenceState:
+        """The same state on a device."""
+        return SequenceState(self.hidden.to(device), self.values.to(device))
+
     def detach(self) -> SequenceState:
         """The same numbers without their history of gradients."""
         return SequenceState(self.hidden.detach(), self.values.detach())
@@ -342,7 +346,15 @@ class SequenceRecommender(SequentialRecommender):
 
         The sum is divided by ``train_batch_size``, so that every target weighs the same
         whatever the size of its batch.
+
+        Raises:
+            UserError: a row of the batch has a target for its last position only.
         """
+        if interaction[self.POS_ITEM_ID].dim() != 2:
+            raise UserError(
+                "calculate_loss needs a target for every position of a sequence; take batches of "
+                "RecBole's data_preparation after ksr_recbole.register()."
+            )
         packing = Packing.of((interaction[self.ITEM_SEQ] > 0).sum(1))
         items, positives = (packing.pack(interaction[f]) for f in (self.ITEM_SEQ, self.POS_ITEM_ID))
         users = interaction[self.USER_ID][packing.rows]
