@@ -12,7 +12,7 @@ import codecs
 import math
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -104,8 +104,10 @@ def open_as_utf8(path: str | os.PathLike[str], encoding: str | None) -> Iterator
 @contextmanager
 def steady_dataset(
     folder: str | os.PathLike[str], name: str, parts: Sequence[str] = ()
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """What is read inside the block is of one conversion, and from files only.
+
+    The block gets a function that looks whether it is so until now.
 
     Args:
         folder: the dataset's folder.
@@ -118,12 +120,12 @@ def steady_dataset(
     """
     names = [f"{name}.{suffix}" for suffix in SUFFIXES]
     names += [f"{name}.{part}.inter" for part in parts]
-    with steady(folder, names):
+    with steady(folder, names) as check:
         for path in map(Path(folder).joinpath, names):
             if os.path.lexists(path):
                 with _explained(path):
                     check_regular(path)
-        yield
+        yield check
 
 
 def check_atomic_file(

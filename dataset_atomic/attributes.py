@@ -55,6 +55,39 @@ def reverse_relations(
     return reverse
 
 
+def repeated_relations(
+    heads: np.ndarray,
+    relations: np.ndarray,
+    tails: np.ndarray,
+    names: list[str],
+    min_overlap: float = 0.9,
+) -> np.ndarray:
+    """Relations that RecBole's ``kg_reverse_r`` made (``r_r`` of ``r``) of facts stated already.
+
+    That is where the graph has both directions itself: ``(film, genre, drama)`` and ``(drama,
+    films, film)``, of which ``films_r`` says the former again.
+
+    Args:
+        heads: head entity of every triple, ``int [n_triples]``.
+        relations: its relation, ``int [n_triples]``.
+        tails: its tail entity, ``int [n_triples]``.
+        names: of the relations, by id.
+        min_overlap: share of the pairs of both that must coincide, in ``(0, 1]``.
+
+    Returns:
+        Relation ids, ``int64``.
+    """
+    made = [r for r, name in enumerate(names) if name.endswith("_r") and name[:-2] in names]
+    if not made:
+        return np.zeros(0, np.int64)
+    forward, _ = _pair_incidence(heads, relations, tails, len(names))
+    sizes = np.asarray(forward.sum(axis=0)).ravel()
+    stated = np.setdiff1d(np.arange(len(names)), made)
+    overlap = (forward[:, made].T @ forward[:, stated]).toarray()
+    share = overlap / np.maximum(np.maximum.outer(sizes[made], sizes[stated]), 1)
+    return np.array(made, np.int64)[(share >= min_overlap).any(axis=1)]
+
+
 def attribute_relations(
     heads: np.ndarray,
     relations: np.ndarray,

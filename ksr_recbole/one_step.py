@@ -153,21 +153,27 @@ def finish_steps(folder: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def steady(folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[None]:
+def steady(folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[Callable[[], None]]:
     """Refuse what is read inside the block if one of some files of a folder changed meanwhile.
+
+    The block gets a function that looks at once, for what must be known before something is kept.
 
     Raises:
         UserError: one did, so that old and new files may have been read together.
     """
     finish_steps(folder)
     before = {name: _identity(Path(folder) / name) for name in names}
-    yield
-    for name in names:
-        if _identity(Path(folder) / name) != before[name]:
-            raise UserError(
-                f"{Path(folder) / name} was replaced while the files there were read; run the "
-                "command again."
-            )
+
+    def check() -> None:
+        for name in names:
+            if _identity(Path(folder) / name) != before[name]:
+                raise UserError(
+                    f"{Path(folder) / name} was replaced while the files there were read; run the "
+                    "command again."
+                )
+
+    yield check
+    check()
 
 
 def identity(path: str | os.PathLike[str]) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_atomic.attributes import attribute_relations, reverse_relations
+from dataset_atomic.attributes import attribute_relations, repeated_relations, reverse_relations
 
 
 def columns(triples: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,3 +142,14 @@ def test_no_attribute_is_an_empty_array():
     found = attribute_relations(*columns([(100, 0, 1)]), 3, ITEMS)
     assert found.dtype == np.int64 and found.tolist() == []
     assert attribute_relations(*columns([]), 3, ITEMS).tolist() == []
+
+
+def test_a_reverse_that_adds_facts_is_an_attribute():
+    heads, tails, names = np.array([1, 2, 5, 6]), np.array([3, 4, 1, 2]), ["[PAD]", "x", "y"]
+    heads, tails = np.concatenate([heads, tails]), np.concatenate([tails, heads])
+    relations = np.array([1, 1, 2, 2, 3, 3, 4, 4])
+    found = repeated_relations(heads, relations, tails, [*names, "x_r", "y_r"])
+    assert found.tolist() == []
+    tails[relations == 4], heads[relations == 4] = [3, 4], [1, 2]  # y_r says what x says
+    assert repeated_relations(heads, relations, tails, [*names, "x_r", "y_r"]).tolist() == [4]
+    assert repeated_relations(heads, relations, tails, [*names, "x_r", "y_s"]).tolist() == []

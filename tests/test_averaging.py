@@ -18,7 +18,7 @@ def test_the_average_is_that_of_a_plain_loop():
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)).double()
     model[1].bias.requires_grad_(False)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    average = WeightAverage(model, optimizer, decay=0.8)
+    average = WeightAverage(model, [optimizer], decay=0.8)
     wanted = None
     for _ in range(6):
         optimizer.zero_grad()
@@ -37,7 +37,7 @@ def test_the_average_is_that_of_a_plain_loop():
 def test_before_the_first_step_there_is_nothing_to_put_in_place():
     model = nn.Linear(2, 1)
     before = model.weight.detach().clone()
-    with WeightAverage(model, torch.optim.SGD(model.parameters(), lr=1.0), 0.5).in_place():
+    with WeightAverage(model, [torch.optim.SGD(model.parameters(), lr=1.0)], 0.5).in_place():
         assert torch.equal(model.weight, before)
 
 

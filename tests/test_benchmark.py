@@ -782,6 +782,7 @@ def test_a_stored_cell_is_read_back(tmp_path):
         ({}, True),
         ({"best_valid_score": None}, True),  # nothing was validated
         ({"best_valid_score": 0.9}, False),
+        ({"best_valid_score": 0.34}, True),  # a rank changed when it was validated again
         ({"eval_mode": "full2"}, False),
         ({"eval_mode": ["full"]}, False),
         ({"config": {"valid_metric": "MAP@3"}}, False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import signal
 from datetime import UTC, datetime
@@ -547,6 +548,7 @@ def complaint(capsys, *arguments: object) -> str:
         (5, "1,2,3,yesterday", "'yesterday' is not a timestamp"),
         (5, "1,2,good,1300000000", "'good' is not a rating"),
         (5, '1,"2,3,1300000000', "double quote is not closed"),
+        (5, '1,"2"x,3,1300000000', "cannot be read as CSV"),
         (5, '1,"a\tb",3,1300000000', "holds a tab"),
         (5, "1,2,3,1300000000000", "is not a timestamp; expected seconds"),
     ],
@@ -629,8 +631,35 @@ def test_a_long_field_in_a_malformed_line(tmp_path):
     path.write_text("user_id,item_id,timestamp\n" + "u" * 200_000 + ",i\n")
     columns = {name: name for name in ("user_id", "item_id", "timestamp")}
     layout = TextFormat(columns, ",", quoted=True, header=True)
-    with pytest.raises(UserError, match="line 2 cannot be read as CSV"):
+    with pytest.raises(UserError, match="line 2: the row cannot be read as CSV"):
         read_interactions(path, layout, pl.Series(["i"]), Period())
+
+
+FIELDS = st.text(st.sampled_from('ab\n",é '), min_size=1).filter(str.strip)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(rows=st.lists(st.tuples(FIELDS, FIELDS), min_size=1, max_size=12), size=st.integers(1, 60))
+def test_fields_in_quotes_may_have_line_ends_however_large_the_file_is(
+    rows, size, tmp_path_factory
+):
+    path = tmp_path_factory.mktemp("t") / "f.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerows([("a", "b"), *rows])
+    layout = TextFormat({"a": "a", "b": "b"}, ",", quoted=True, header=True)
+    blocks = list(read_blocks(path, layout, block_bytes=size))
+    assert [row for block in blocks for row in block.frame.rows()] == rows
+    begins = [1 + sum(1 + "".join(row).count("\n") for row in rows[:k]) for k in range(len(rows))]
+    told = [block.line_of(k) for block in blocks for k in range(block.frame.height)]
+    assert told == [f"{path}, line {line + 1}" for line in begins]
+
+
+def test_a_malformed_row_after_one_of_several_lines_is_told_by_its_line(tmp_path):
+    path = write(tmp_path / "f.csv", ["a,b", '"1\n2\n3",x', "only one"])
+    layout = TextFormat({"a": "a", "b": "b"}, ",", quoted=True, header=True)
+    with pytest.raises(UserError, match=r"f.csv, line 5: 1 column"):
+        list(read_blocks(path, layout))
 
 
 def test_wrong_folders_and_names(raw, tmp_path, capsys):

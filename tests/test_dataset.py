@@ -223,6 +223,22 @@ def test_attributes_can_be_named(toy_config):
     dataset = KGSequenceDataset(toy_config(attributes=["film.directr"]))
     with pytest.raises(UserError, match=r"film\.directr.*did you mean film\.director"):
         _ = dataset.attributes
+    with pytest.raises(UserError, match=r"names 'film\.director' twice; name it once"):
+        _ = KGSequenceDataset(toy_config(attributes=["film.director"] * 2)).attributes
+    for token in ("[PAD]", "[UI-Relation]"):
+        with pytest.raises(UserError, match=r"which toy\.kg does not have"):
+            _ = KGSequenceDataset(toy_config(attributes=[token])).attributes
+
+
+def test_a_reverse_that_says_what_the_graph_says_is_no_attribute_of_its_own(toy_config):
+    """The toy graph has genre.films, the other side of film.genre."""
+    usual, reversed_too = (
+        dataset.field2id_token["relation_id"][dataset.attributes].tolist()
+        for dataset in (
+            KGSequenceDataset(toy_config()), KGSequenceDataset(toy_config(kg_reverse_r=True))
+        )
+    )  # fmt: skip
+    assert reversed_too == usual
 
 
 def test_fingerprint_changes_with_the_data(toy_config, toy_folder):

@@ -298,3 +298,77 @@ def test_data_that_cannot_be_kept_are_read_anew_with_a_warning(
     assert caplog.text.count("data_cache_dir names another folder, or None for none") == 2
     kept = KGSequenceDataset(toy_config(data_cache_dir=None))
     assert parts(found.inter_feat) == parts(kept.inter_feat)
+
+
+def test_files_replaced_while_they_are_read_are_not_kept_as_those_before(
+    toy_config, toy_folder, monkeypatch
+):
+    """Their content would be found again by the key of the old files."""
+    path = toy_folder / "toy" / "toy.inter"
+    old = path.read_bytes()
+    expected = content(KGSequenceDataset(toy_config(data_cache_dir=None)))
+    load = LinkedDataset._load_data
+
+    def load_others(self: LinkedDataset, *given: Any) -> None:
+        path.write_bytes(b"".join(old.splitlines(keepends=True)[:-40]))
+        load(self, *given)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(LinkedDataset, "_load_data", load_others)
+        with pytest.raises(UserError, match=r"toy\.inter was replaced while"):
+            KGSequenceDataset(toy_config())
+    path.write_bytes(old)
+    assert content(KGSequenceDataset(toy_config())) == expected
+
+
+def test_a_row_of_table_1_is_not_kept_of_files_that_were_replaced(
+    toy_config, toy_folder, monkeypatch
+):
+    from ksr_recbole.quick_start import atomic_data
+
+    path = toy_folder / "toy" / "toy.inter"
+    old = path.read_bytes()
+    expected = prepare_atomic_files(toy_config(data_cache_dir=None))
+    describe = atomic_data.describe_table1
+
+    def describe_others(*given: Any) -> Any:
+        path.write_bytes(b"".join(old.splitlines(keepends=True)[:-40]))
+        return describe(*given)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(atomic_data, "describe_table1", describe_others)
+        with pytest.raises(UserError, match=r"toy\.inter was replaced while"):
+            prepare_atomic_files(toy_config())
+    path.write_bytes(old)
+    assert prepare_atomic_files(toy_config()) == expected
+
+
+def test_what_load_col_names_in_vain_is_said_from_the_cache_too(toy_config, caplog):
+    columns = {**toy_config()["load_col"], "inter": ["user_id", "item_id", "timestmp"]}
+    for _ in range(2):
+        caplog.clear()
+        KGSequenceDataset(toy_config(load_col=columns))
+        assert caplog.text.count("load_col names timestmp, but toy.inter has") == 1
+
+
+def test_interactions_without_times_are_kept_where_no_time_is_needed(
+    toy_config, toy_folder, monkeypatch, caplog
+):
+    path = toy_folder / "toy" / "toy.inter"
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    path.write_text("".join("\t".join(row[:2]) + "\n" for row in rows))
+    first = content(LinkedDataset(toy_config()))
+    monkeypatch.setattr(LinkedDataset, "_load_data", refuse)
+    assert content(LinkedDataset(toy_config())) == first
+    assert not caplog.text
+
+
+def test_what_cannot_be_found_again_is_not_kept(toy_config, toy_folder, caplog):
+    """A further column of tokens, which reversed triples lack."""
+    path = toy_folder / "toy" / "toy.kg"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header}\tsource:token", *(f"{r}\tx" for r in rows)]) + "\n")
+    for _ in range(2):
+        LinkedDataset(toy_config(load_col=None, kg_reverse_r=True))
+    assert not list((toy_folder / "cache").glob("*data*"))
+    assert "again" not in caplog.text

@@ -208,3 +208,24 @@ def test_attention_of_the_example_sums_to_one_and_leaves_nothing_out() -> None:
     weights = model.attention(torch.eye(4))
     assert torch.allclose(weights.sum(-1), torch.ones(4))
     assert torch.allclose(weights, 0.8 * torch.eye(4) + 0.05)
+
+
+class Masked(GRU):
+    """A GRU with a causal mask that it does not use."""
+
+    persistent = True
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        mask = torch.full((3, 3), -torch.inf).triu(1)
+        self.register_buffer("mask", mask, persistent=self.persistent)
+
+
+def test_a_buffer_that_no_checkpoint_can_hold_is_refused_before_training(tmp_path, monkeypatch):
+    registry.add_model("Masked", Masked, based_on="GRU")
+    write_toy(tmp_path)
+    values = toy_values(tmp_path, epochs=1)
+    with pytest.raises(UserError, match="The buffer mask of the model has a number that is not fi"):
+        run("Masked", "toy", config_dict=values)
+    monkeypatch.setattr(Masked, "persistent", False)
+    assert run("Masked", "toy", config_dict=values)["epochs_trained"] == 1

@@ -794,3 +794,11 @@ def test_stock_recbole_loads_written_vectors(tmp_path, model, monkeypatch):
     ids = dataset.token2id("relation_id", np.array(relations))
     loaded = dataset.get_preload_weight("rel_id")[ids]
     assert np.array_equal(loaded.astype(np.float32), relation_vectors)
+
+
+def test_a_folder_without_any_of_the_vectors_is_one_sentence(toy_folder):
+    folder = toy_folder / "vectors"
+    folder.mkdir()
+    (folder / "Toy.ent").write_text("ent_id:token\tent_emb:float_seq\n")
+    with pytest.raises(UserError, match=r"has none of toy\.ent, toy\.rel, toy\.bpr"):
+        toy_run(toy_folder, pretrain_path=str(folder))

@@ -295,6 +295,26 @@ def test_vectors_that_a_model_does_not_read_are_said(toy_folder):
     assert "preload_weight has no effect on GRU" in said
 
 
+@pytest.mark.parametrize(
+    ("suffixes", "idle"),
+    [
+        (("ent", "rel"), {"kge_epochs", "kge_method", "preload_weight"}),
+        (("bpr",), {"bpr_epochs"}),
+        (("ent", "rel", "bpr"), {"kge_epochs", "kge_method", "preload_weight", "bpr_epochs"}),
+        (("ent",), set()),
+        ((), set()),
+    ],
+)
+def test_options_of_vectors_that_are_given_are_said(toy_folder, suffixes, idle):
+    for suffix in suffixes:
+        (toy_folder / f"toy.{suffix}").write_text("")
+    asked = {"kge_epochs": 3, "kge_method": "TransE", "bpr_epochs": 3}
+    asked["preload_weight"] = {"ent_id": "ent_emb"}
+    values = {"data_path": str(toy_folder), "gpu_id": "", "pretrain_path": str(toy_folder)}
+    remarks = Config("KSR", "toy", None, values | asked).remarks()
+    assert {key for key in asked if any(f"{key} has no effect: pre" in r for r in remarks)} == idle
+
+
 VECTORS = {"preload_weight": {"ent_id": "ent_emb"}, "additional_feat_suffix": ["ent"]}
 
 
@@ -309,6 +329,9 @@ VECTORS = {"preload_weight": {"ent_id": "ent_emb"}, "additional_feat_suffix": ["
         ("KSR", {"alias_of_entity_id": ["x"], **VECTORS}, None),
         ("GRU", {"session_length": 100}, "only the task next-session has sessions"),
         ("GRU", {"session_length": 100, "task": "next-session"}, None),
+        ("GRU", {"task": "next-session", "benchmark_filename": ["a", "b", "c"]}, "not sessions"),
+        ("KSR", {"kge_norm": 2, "kge_method": "TransH"}, "kge_norm has no effect on TransH"),
+        ("KSR", {"kge_norm": 2}, None),
         ("GRU", {"kg_reverse_r": True}, None),
         ("GRU", {"relation_kg_num_interval": "[3,inf)"}, None),
     ],
@@ -426,7 +449,7 @@ def test_a_cell_of_a_model_that_scores_at_random_is_read_again(model):
     result = {"best_valid_score": 0.2, "eval_mode": "full", "metrics": metrics, "config": config}
     refused = nullcontext() if model == "KTUP" else pytest.raises(DamagedFileError)
     with refused:
-        store._check_score(result)
+        store._check_score(result, n_users=943)
 
 
 @pytest.mark.parametrize("name", ["config_dict", "file"])

@@ -298,6 +298,14 @@ def test_what_a_checkpoint_does_not_hold_is_not_resumed(toy_folder, monkeypatch)
         toy_run(toy_folder, "RecVAE", resume=True, **values)
 
 
+def test_weights_are_averaged_whichever_optimizer_steps(toy_folder):
+    values = {**TINY, "epochs": 2, "protocol": "paper"}
+    plain, averaged = (
+        toy_run(toy_folder, "RecVAE", ema_decay=decay, **values) for decay in (None, 0.9)
+    )
+    assert plain["best_valid_score"] != averaged["best_valid_score"]
+
+
 def test_the_best_epoch_is_used_with_what_no_file_holds(toy_folder):
     # Pop's counts are no weights; ItemKNN's and LightGCN's matrices neither.
     for name in ("Pop", "ItemKNN", "LightGCN"):

@@ -415,6 +415,22 @@ def test_parts_of_several_files_are_kept_and_the_last_one_wins(make, registered,
     assert (drawn["distribution"], drawn["sample_num"]) == ("popularity", 2)
 
 
+@pytest.mark.parametrize("make", [Config, RecBoleConfig])
+def test_a_part_keeps_the_other_parts_of_any_key_that_a_file_gives(make, registered, toy_folder):
+    """As a whole it takes their place."""
+    file = toy_folder / "mine.yaml"
+    file.write_text("val_interval: {rating: '[3,inf)'}\n")
+    values = toy_values(toy_folder)
+
+    def intervals(**given: object) -> object:
+        named = {key.replace("__", "."): value for key, value in given.items()}
+        return make("KSR", "toy", [str(file)], {**values, **named})["val_interval"]
+
+    both = {"rating": "[3,inf)", "timestamp": "[5,inf)"}
+    assert intervals(val_interval__timestamp="[5,inf)") == both
+    assert intervals(val_interval={"timestamp": "[5,inf)"}) == {"timestamp": "[5,inf)"}
+
+
 def test_the_number_of_threads_is_that_of_the_configuration(registered, monkeypatch):
     asked = []
     monkeypatch.setattr("ksr_recbole.config.config.use_threads", asked.append)

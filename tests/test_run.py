@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -727,3 +729,35 @@ def test_matrix_products_are_as_precise_as_told_in_training_alone(toy_folder, mo
     assert torch.get_float32_matmul_precision() == before
     with pytest.raises(UserError, match="matmul_precision"):
         toy_run(toy_folder, matmul_precision="low")
+
+
+def test_without_validation_and_files_the_last_epoch_is_the_best(toy_folder):
+    values = toy_values(toy_folder, epochs=2, eval_step=0)
+    assert run("KSR", "toy", config_dict=values, saved=False)["best_epoch"] == 1
+
+
+def test_weights_and_biases_gets_a_run_with_the_metrics_of_the_test(toy_folder, monkeypatch):
+    fake, runs = ModuleType("wandb"), []
+
+    def begin(**_: object) -> None:
+        fake.run = SimpleNamespace(summary={})
+        runs.append(fake.run.summary)
+
+    def finish() -> None:
+        fake.run = None
+
+    fake.__spec__ = ModuleSpec("wandb", None, origin="a test")
+    vars(fake).update(init=begin, finish=finish, run=None, log=lambda *_, **__: None,
+                      define_metric=lambda *_, **__: None)  # fmt: skip
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    values = toy_values(toy_folder, epochs=1, log_wandb=True, report_modes=["full", "uni5"])
+    for _ in range(2):
+        found = run("KSR", "toy", config_dict=values, saved=False)
+    assert len(runs) == 2 and fake.run is None
+    for mode, metrics in found["metrics"].items():
+        head = "eval" if mode == found["eval_mode"] else mode
+        assert runs[1][f"{head}/mrr"] == metrics["test"]["mrr"]
+    assert {"eval/mrr", "full/mrr"} <= runs[1].keys()
+    begin()
+    run("KSR", "toy", config_dict=values, saved=False)
+    assert fake.run is not None  # the user's own

@@ -7,9 +7,10 @@ which line is wrong.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -53,6 +54,7 @@ class Block:
         text: the lines.
         frame: their columns as ``pl.String``, without the blank lines.
         blank_lines: how many lines were blank.
+        layout: how the lines were read.
     """
 
     path: Path
@@ -60,14 +62,14 @@ class Block:
     text: bytes
     frame: pl.DataFrame
     blank_lines: int
+    layout: TextFormat
 
     def line_of(self, row: int) -> str:
         """File and line of a row of ``frame``; the row itself in a file without lines."""
         if not self.text:
             return f"{self.path}, row {row + 1}"
-        filled = (k for k, line in enumerate(self.text.split(b"\n")) if line.strip())
-        line = self.first_line + next(k for n, k in enumerate(filled) if n == row)
-        return f"{self.path}, line {line}"
+        rows = _rows_of(self.path, self.first_line, self.text, self.layout)
+        return f"{self.path}, line {next(islice(rows, row, None))[0]}"
 
 
 def read_blocks(
@@ -82,7 +84,8 @@ def read_blocks(
         yield _block_of_frame(path, layout)
         return
     names: list[str] | None = None if layout.header else list(layout.columns)
-    for first_line, text in text_blocks(path, layout.encoding, block_bytes=block_bytes):
+    blocks = text_blocks(path, layout.encoding, block_bytes=block_bytes)
+    for first_line, text in _whole_rows(blocks) if layout.quoted else blocks:
         if first_line == 1:
             check_text(path, text)
         check_returns(path, text, first_line)
@@ -91,6 +94,23 @@ def read_blocks(
             names = _header_names(path, decoded(path, 1, header.rstrip(b"\r")), layout)
             first_line += 1
         yield _parse(path, first_line, text, names, layout)
+
+
+_MOST_TOGETHER = 1 << 26
+"""Bytes that are read on for the end of a row; a quote that is still open is a mistake then."""
+
+
+def _whole_rows(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Blocks that end with a row, since a field in quotes may have line ends in it."""
+    number, rest = 1, b""
+    for first_line, text in blocks:
+        number = number if rest else first_line
+        rest += text
+        if rest.count(b'"') % 2 == 0 or len(rest) > _MOST_TOGETHER:
+            yield number, rest
+            rest = b""
+    if rest:
+        yield number, rest
 
 
 def _block_of_frame(path: Path, layout: TextFormat) -> Block:
@@ -111,7 +131,7 @@ def _block_of_frame(path: Path, layout: TextFormat) -> Block:
             row = int(texts.is_null().arg_max() or 0)
             raise UserError(f"{path}, row {row + 1}: column '{shown(raw)}' is empty; fill it in.")
         columns.append(texts)
-    return Block(path, 1, b"", pl.DataFrame(columns), 0)
+    return Block(path, 1, b"", pl.DataFrame(columns), 0, layout)
 
 
 def header_fields(header: str, separator: str, quoted: bool) -> list[str]:
@@ -198,7 +218,7 @@ def _parse(path: Path, first_line: int, text: bytes, names: list[str], layout: T
         _explain(path, first_line, text, names, required, layout)
     wanted = [name for name in names if not name.startswith("\0")]
     blank = frame.height - filled.height
-    return Block(path, first_line, text, filled.select(wanted), blank)
+    return Block(path, first_line, text, filled.select(wanted), blank, layout)
 
 
 def _explain(
@@ -209,31 +229,55 @@ def _explain(
     required: list[str],
     layout: TextFormat,
 ) -> None:
-    """Raise for the first line of a block that is not as it should be."""
-    for number, raw in enumerate(text.split(b"\n"), first_line):
-        line = decoded(path, number, raw.rstrip(b"\r"))
-        if not line.strip():
-            continue
-        if layout.quoted and line.count('"') % 2:
-            raise UserError(
-                f"{path}, line {number}: a double quote is not closed; close it on the same line."
-            )
-        try:
-            reader = csv.reader([line], delimiter=layout.separator) if layout.quoted else None
-            fields = next(reader) if reader else line.split(layout.separator)
-        except csv.Error as error:  # a field of more than 128 KiB
-            raise UserError(
-                f"{path}, line {number} cannot be read as CSV ({error}); correct the line."
-            ) from error
+    """Raise for the first row of a block that is not as it should be."""
+    for number, fields in _rows_of(path, first_line, text, layout):
         if len(fields) != len(names):
+            row = layout.separator.join(fields)
             raise UserError(
                 f"{path}, line {number}: {len(fields)} column(s) separated by "
-                f"{layout.separator!r} found in {line[:80]!r}, expected {len(names)}; correct the "
+                f"{layout.separator!r} found in {row[:80]!r}, expected {len(names)}; correct the "
                 "line or the separator."
             )
         for name, value in zip(names, fields, strict=True):
             if name in required and not value:
                 raise empty_column(path, number, name)
+
+
+_Rows = Iterator[tuple[int, list[str]]]
+"""The first line of each row that is not blank, and its fields."""
+
+
+def _rows_of(path: Path, first_line: int, text: bytes, layout: TextFormat) -> _Rows:
+    lines = (
+        decoded(path, number, raw.rstrip(b"\r"))
+        for number, raw in enumerate(text.split(b"\n"), first_line)
+    )
+    rows = _quoted_rows if layout.quoted else _plain_rows
+    return rows(path, first_line, lines, layout.separator)
+
+
+def _plain_rows(path: Path, first_line: int, lines: Iterator[str], separator: str) -> _Rows:
+    for number, line in enumerate(lines, first_line):
+        if line.strip():
+            yield number, line.split(separator)
+
+
+def _quoted_rows(path: Path, first_line: int, lines: Iterator[str], separator: str) -> _Rows:
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True)
+    number = first_line
+    try:
+        for fields in reader:
+            if "".join(fields).strip() or len(fields) > 1:
+                yield number, fields
+            number = first_line + reader.line_num
+    except csv.Error as error:
+        if str(error) == "unexpected end of data":
+            raise UserError(
+                f"{path}, line {number}: a double quote is not closed; close it."
+            ) from error
+        raise UserError(
+            f"{path}, line {number}: the row cannot be read as CSV ({error}); correct it."
+        ) from error
 
 
 def _expected(layout: TextFormat) -> str:

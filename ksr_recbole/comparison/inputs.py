@@ -11,14 +11,12 @@ from dataset_atomic.atomic import scan_atomic
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.comparison.store import PLACES
+from ksr_recbole.config.shared import GIVEN_VECTORS
 from ksr_recbole.dataset.loading import Asked
 from ksr_recbole.one_step import identity
 
 _GRAPH = ("kg", "link")
 _SIDES = ("user", "item")
-
-_VECTORS = ("ent", "rel", "bpr")
-"""Suffixes of the files in ``pretrain_path``."""
 
 _OF_A_MODEL = {"LDiffRec": "item_emb.npy"}
 """What models of RecBole read of the dataset's folder without a key that says so."""
@@ -47,7 +45,7 @@ def _files(config: Any) -> Iterator[tuple[str, Path]]:
     for suffix in config["additional_feat_suffix"] or ():
         yield f"additional.{suffix}", folder / f"{dataset}.{suffix}"
     if config["pretrain_path"]:
-        for suffix in _VECTORS:
+        for suffix in GIVEN_VECTORS:
             yield suffix, Path(config["pretrain_path"]) / f"{dataset}.{suffix}"
     # RecBole's NAIS reads a file where others have a folder of vectors.
     of_models = {key for key in config.internal_config_dict if key.endswith("_path")} - PLACES

@@ -93,7 +93,7 @@ class Cell:
 
 
 def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -> str:
-    """Key of a cell: equal exactly for cells that must give the same result.
+    """Key of a cell: equal only for cells that must give the same result.
 
     An option without a value (``None``), or with the one that this stands for, counts as one that
     is not there, so that cells finished before there was that option are found.
@@ -173,7 +173,8 @@ _SAME = 1e-9
 """Largest difference between a metric and the one of the ranks that counts as rounding."""
 
 _SAME_MODEL = 1e-4
-"""Largest difference between two validations of one model that counts as rounding."""
+"""Largest difference between two validations of one model that counts as rounding, where it is
+more than one user's first and second place changing sides twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -448,7 +449,6 @@ def _check_record(record: Mapping[str, Any], cell: Cell) -> None:
     if record.get("key") != cell.key:
         raise DamagedFileError("it was made from other data, settings or seed")
     check_shape(record, _SHAPE)
-    _check_score(record["result"])
 
 
 _SCORES_AT_RANDOM = ("KTUP", "Random", "DiffRec", "LDiffRec", "ADMMSLIM", "KGIN", "MCCLK")
@@ -456,8 +456,13 @@ _SCORES_AT_RANDOM = ("KTUP", "Random", "DiffRec", "LDiffRec", "ADMMSLIM", "KGIN"
 again."""
 
 
-def _check_score(result: Mapping[str, Any]) -> None:
+def _check_score(result: Mapping[str, Any], n_users: int) -> None:
     """Make sure that trials are chosen by the metric that the result shows.
+
+    Args:
+        result: what the run returned.
+        n_users: how many users were ranked.  A run that was resumed with another number of threads
+            validates its best model with other rounding, which can change a rank.
 
     Raises:
         DamagedFileError: the best score is another number than that metric on validation.
@@ -470,7 +475,7 @@ def _check_score(result: Mapping[str, Any]) -> None:
     check_shape(result, {"eval_mode": str, "config": {"valid_metric": str}})
     shown_metrics = result["metrics"].get(result["eval_mode"], {}).get("valid", {})
     value = shown_metrics.get(metric.lower())
-    if value is None or not abs(score - value) <= _SAME_MODEL:
+    if value is None or not abs(score - value) <= max(_SAME_MODEL, 1 / n_users):
         raise DamagedFileError("its best_valid_score is not its metric on validation")
 
 
@@ -505,6 +510,8 @@ def _finished(
             for metric, value in given.items():
                 if not abs(metrics[metric] - value) <= _SAME:  # nor is it NaN
                     raise DamagedFileError(f"its {metric} of {name} is not the one of its ranks")
+    users_ranked = np.unique(np.concatenate([users for users, _ in ranks.values()]))
+    _check_score(record["result"], len(users_ranked))
     return Finished(record, ranks, _measured_in(arrays))
 
 

@@ -421,8 +421,14 @@ def _listed(modes: Any) -> Any:
     return [name for name in names if name]
 
 
+class _InParts(dict[str, Any]):
+    """A key's value that was given by its parts, as ``val_interval.rating``."""
+
+
 def nest(flat: dict[str, Any]) -> dict[str, Any]:
     """Turn ``{"eval_args.mode": "full"}`` into ``{"eval_args": {"mode": "full"}}``.
+
+    :func:`merged` keeps the parts that an earlier source gave of such a key.
 
     Raises:
         UserError: a key is no text, or is given as a whole that is no dict and in parts.
@@ -441,7 +447,8 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
                 f"Config key {shown(head)} is given as {shown(whole)} and, as {shown(key)}, in "
                 "parts; give one of them."
             )
-        nested[head] = {**whole, tail: value}
+        of_parts = _InParts if isinstance(whole, _InParts) or head not in nested else dict
+        nested[head] = of_parts({**whole, tail: value})
     return nested
 
 
@@ -454,10 +461,14 @@ def _check_no_files(given: Mapping[str, Any], source: str) -> None:
 
 
 def merged(values: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """Config values and later ones over them; a key with parts keeps those not given again."""
+    """Config values and later ones over them.
+
+    A key with parts, or one whose parts the later ones give, keeps the parts not given again.
+    """
     parts = {
-        key: {**values[key], **later[key]}
-        for key in KEYS_WITH_PARTS
-        if isinstance(values.get(key), dict) and isinstance(later.get(key), dict)
+        key: type(values[key])({**values[key], **given})
+        for key, given in later.items()
+        if isinstance(values.get(key), dict)
+        and (isinstance(given, _InParts) or (key in KEYS_WITH_PARTS and isinstance(given, dict)))
     }
     return {**values, **later, **parts}

@@ -35,6 +35,8 @@ _OF_VALIDATION = ("stopping_step", "valid_metric")
 _KEYS_OF_SEVERAL_PROCESSES = ("ip", "port", "group_offset")
 _OF_OUR_RUN = ("results_dir", "pretrain_path", "pretrain_export_path")
 _PRETRAINING_OF = {"kge_": "of a knowledge graph", "bpr_": "of BPR"}
+_FILES_INSTEAD = {"kge_": ("ent", "rel"), "bpr_": ("bpr",)}
+"""The files of ``pretrain_path`` in place of what these keys' options train."""
 
 _OF_THE_TASK = {"session_length": "only the task next-session has sessions"}
 
@@ -118,6 +120,12 @@ def _on_options(config: Any) -> Iterator[str]:
 def _on_data(config: Any) -> Iterator[str]:
     """On what is given together and does nothing then."""
     given, evaluation = config.external_config_dict, config["eval_args"]
+    if given.get("benchmark_filename") and config["session_length"] is not None:
+        key = "session_length" if "session_length" in given else "task"
+        yield (
+            f"Config key {key} has no effect on the split with benchmark_filename: its files are "
+            "the split, and not sessions."
+        )
     filters = sorted(key for key in decisions.FILTERS if given.get(key))
     if given.get("benchmark_filename") and filters:
         yield (
@@ -131,11 +139,17 @@ def _on_data(config: Any) -> Iterator[str]:
             "benchmark_filename: its files are the split."
         )
     reads_vectors = config["kb_input"] or config["kb_score"]
-    if given.get("preload_weight") and not reads_vectors:
-        yield (
-            f"Config key preload_weight has no effect on {config.model}: it reads no vectors of a "
-            "knowledge graph."
-        )
+    if given.get("preload_weight"):
+        if not reads_vectors:
+            yield (
+                f"Config key preload_weight has no effect on {config.model}: it reads no vectors "
+                "of a knowledge graph."
+            )
+        elif _vectors_are_given(config, "kge_"):
+            yield (
+                "Config key preload_weight has no effect: pretrain_path has the vectors of the "
+                "knowledge graph."
+            )
     if given.get("additional_feat_suffix") and not given.get("preload_weight"):
         yield (
             "Config key additional_feat_suffix has no effect without preload_weight, which names "
@@ -201,6 +215,23 @@ def _on_pretraining(config: Any) -> Iterator[str]:
                 f"Config key {key} has no effect on {config.model}: it starts from no vectors "
                 f"{_PRETRAINING_OF.get(key[:4], 'that are pretrained')}."
             )
+        elif key in PretrainingOptions.checks() and _vectors_are_given(config, key[:4]):
+            yield (
+                f"Config key {key} has no effect: pretrain_path has the vectors "
+                f"{_PRETRAINING_OF[key[:4]]}, so none are trained."
+            )
+        elif key == "kge_norm" and config["kge_method"] != "TransE":
+            yield (
+                f"Config key kge_norm has no effect on {config['kge_method']}: only TransE is "
+                "trained with one norm or the other."
+            )
+
+
+def _vectors_are_given(config: Any, kind: str) -> bool:
+    """Whether the files that ``kge_`` or ``bpr_`` options would train the vectors of are there."""
+    folder = config["pretrain_path"]
+    files = (f"{config['dataset']}.{suffix}" for suffix in _FILES_INSTEAD[kind])
+    return folder is not None and all(os.path.lexists(Path(folder) / file) for file in files)
 
 
 def _on_our_run(config: Any) -> Iterator[str]:

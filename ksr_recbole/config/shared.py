@@ -74,6 +74,10 @@ class DataOptions(Options):
     """Relations used as attributes; by default those in which items are heads (Sec. 4.2.2)."""
 
 
+GIVEN_VECTORS = ("ent", "rel", "bpr")
+"""Suffixes of the files in ``pretrain_path``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Options):
     """Where files lie, and how a run computes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,10 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
     def _from_scratch(self) -> None:
         """Load the atomic files, or what was made of the same files with the same settings."""
         parts = self.config["benchmark_filename"] or ()
-        with steady_dataset(self.config["data_path"], self.dataset_name, parts):
-            self._load_or_restore()
+        with steady_dataset(self.config["data_path"], self.dataset_name, parts) as check:
+            self._load_or_restore(check)
 
-    def _load_or_restore(self) -> None:
+    def _load_or_restore(self, check: Callable[[], None]) -> None:
         folder = self.config["data_cache_dir"]
         plain = not self.config["additional_feat_suffix"] and not self.config["benchmark_filename"]
         if folder is None or not plain:
@@ -69,6 +69,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         super()._from_scratch()
         if loading.is_plain(self):
+            check()  # or other files' content would be kept under the key of those before
             cache.keep_data(kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
 
     def _restored(self, arrays: Mapping[str, np.ndarray], path: Path) -> bool:
@@ -76,10 +77,11 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         self._get_preset()
         self._get_field_from_config()
         try:
-            loading.restore(self, arrays)
+            loading.restore(self, arrays, self.time_is_needed)
         except DamagedFileError as error:
             getLogger(__name__).warning(f"Making {path} again: {error}.")
             return False
+        loading.warn_of_absent_columns(self.config, self.dataset_name)
         return True
 
     def _get_preset(self) -> None:

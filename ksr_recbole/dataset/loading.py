@@ -21,7 +21,7 @@ import pandas as pd
 import polars as pl
 from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 
-from dataset_atomic.atomic import RECBOLES, read_ids, scan_checked
+from dataset_atomic.atomic import RECBOLES, atomic_path, read_ids, scan_checked
 from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
@@ -250,6 +250,7 @@ class AtomicReading:
         types = check_atomic_file(filepath, needed, layout.separator, layout.encoding)
         # A time that is not needed is still what rows are put into order by.
         also = [*needed, *([self.time_field] if suffix == "inter" and self.time_field else [])]
+        asked.warn_of_absent(self.config, types, Path(filepath).name)
         columns = asked.columns(types, needed, also, Path(filepath).name)
         if not columns:
             return None
@@ -365,12 +366,6 @@ class Asked:
                 f"Config key unload_col leaves out {lost[0]} of {file}, which is needed; take it "
                 "off the list."
             )
-        known = f"{file} has {shown(', '.join(types), 200)}"
-        if absent := sorted({*(self.load or ()), *self.unload} - set(types)):
-            key = "unload_col" if self.unload else "load_col"
-            getLogger().warning(
-                f"Config key {key} names {shown(', '.join(absent), 200)}, but {known}."
-            )
         asked = set(types if self.load is None else self.load) - set(self.unload)
         used = set(self.used) & set(types)
         if self.load == () and self.suffix in ("user", "item") and not (self.ids or used):
@@ -379,6 +374,35 @@ class Asked:
             getLogger().info(f"Read from {file} too, since it is needed: {', '.join(added)}.")
         wanted = asked | used | set(also)
         return [name for name in types if name in wanted]
+
+    def warn_of_absent(self, config: Any, types: Mapping[str, str], file: str) -> None:
+        """Say which columns that the user names are not in a file.
+
+        Args:
+            config: the configuration.
+            types: all columns of the file.
+            file: its name.
+        """
+        key = "unload_col" if self.unload else "load_col"
+        absent = sorted({*(self.load or ()), *self.unload} - set(types))
+        if absent and key in config.external_config_dict:
+            getLogger().warning(
+                f"Config key {key} names {shown(', '.join(absent), 200)}, but {file} has "
+                f"{shown(', '.join(types), 200)}."
+            )
+
+
+def warn_of_absent_columns(config: Any, name: str) -> None:
+    """As :meth:`Asked.warn_of_absent`, of all files of a dataset that need not be read.
+
+    Args:
+        config: the configuration.
+        name: of the dataset.
+    """
+    layout = Layout.of(config)
+    for suffix in ("inter", "kg", "link"):
+        path = atomic_path(config["data_path"], name, suffix)
+        Asked.of(config, suffix).warn_of_absent(config, columns_of(path, layout), path.name)
 
 
 def _columns_of_inter(config: Any) -> set[str]:
@@ -416,8 +440,11 @@ def is_plain(dataset: Any) -> bool:
     """Whether a dataset is one that :func:`to_arrays` takes: numbers alone, no sequences."""
     if dataset.user_feat is not None or dataset.item_feat is not None:
         return False
-    kinds = (kind.kind for name in _FRAMES for kind in getattr(dataset, name).dtypes)
-    return "O" not in kinds
+    try:
+        _check_frames(dataset, needs_time=False)
+    except ValueError:  # sequences, or tokens that some rows lack
+        return False
+    return True
 
 
 def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
@@ -445,24 +472,30 @@ def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
-def restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
+def restore(dataset: Any, arrays: Mapping[str, np.ndarray], needs_time: bool) -> None:
     """Give a dataset without content the one that :func:`to_arrays` took from its like.
+
+    Args:
+        dataset: the dataset.
+        arrays: what was taken.
+        needs_time: whether its interactions must have times.
 
     Raises:
         DamagedFileError: the arrays are not those of a dataset; it has to be loaded then.
     """
     try:
         _restore(dataset, arrays)
-        _check_frames(dataset)
+        _check_frames(dataset, needs_time)
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise DamagedFileError("it does not hold the arrays of a dataset") from error
 
 
-def _check_frames(dataset: Any) -> None:
+def _check_frames(dataset: Any, needs_time: bool) -> None:
     """Whether everything that has an id has a token and an entity, and every time is a number."""
     triple = (dataset.head_entity_field, dataset.relation_field, dataset.tail_entity_field)
     user_item = (dataset.uid_field, dataset.iid_field)
-    needed = ((dataset.inter_feat, (*user_item, dataset.time_field)), (dataset.kg_feat, triple))
+    of_inter = (*user_item, dataset.time_field) if needs_time else user_item
+    needed = ((dataset.inter_feat, of_inter), (dataset.kg_feat, triple))
     if not {*user_item, *triple} <= dataset.field2id_token.keys():
         raise ValueError("tokens")
     for frame, fields in needed:

@@ -18,7 +18,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import dataset_arguments
 
 from dataset_atomic.atomic_files import columns_of, steady_dataset
-from dataset_atomic.attributes import attribute_relations
+from dataset_atomic.attributes import attribute_relations, repeated_relations
 from dataset_atomic.layout import Layout
 from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import Table1, has_graph
@@ -427,9 +427,15 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
             found = attribute_relations(
                 heads, relations, tails, self.relation_num, np.unique(self.item_entities[1:])
             )
+            if self.config["kg_reverse_r"]:
+                names = self.field2id_token[self.relation_field].tolist()
+                found = np.setdiff1d(found, repeated_relations(heads, relations, tails, names))
         else:
+            if twice := [name for name in named if list(named).count(name) > 1]:
+                raise UserError(f"Config key attributes names '{twice[0]}' twice; name it once.")
+            stated = set(np.unique(self.triples[:, 1]).tolist())  # not RecBole's own tokens
             for name in named:
-                if name not in tokens:
+                if tokens.get(name) not in stated:
                     raise UserError(
                         f"Config key attributes names the relation '{name}', which "
                         f"{self.dataset_name}.kg does not have{nearest(str(name), tokens)}"

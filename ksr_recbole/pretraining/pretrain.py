@@ -22,7 +22,7 @@ from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache
 from ksr_recbole.config.options import Value
-from ksr_recbole.config.shared import PretrainingOptions
+from ksr_recbole.config.shared import GIVEN_VECTORS, PretrainingOptions
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError, shown
@@ -338,7 +338,14 @@ def _given(config: Any, suffix: str) -> Path | None:
     if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise UserError(f"The folder {folder} (pretrain_path) does not exist.")
     finish_steps(folder)
-    path = Path(folder) / f"{config['dataset']}.{suffix}"
+    files = [Path(folder) / f"{config['dataset']}.{each}" for each in GIVEN_VECTORS]
+    if not any(map(os.path.lexists, files)):
+        names = ", ".join(file.name for file in files)
+        raise UserError(
+            f"The folder {folder} (pretrain_path) has none of {names}; put the vectors there, or "
+            "leave pretrain_path out to have them trained."
+        )
+    path = files[GIVEN_VECTORS.index(suffix)]
     return path if os.path.lexists(path) else None  # reading it tells whether it is a file
 
 

@@ -74,7 +74,7 @@ def _described(config: Any, folder: Path, layout: Layout) -> Table1:
     if kept_in is None:
         return describe_table1(folder, name, timed, layout)
     graph = [atomic_path(folder, name, suffix) for suffix in ("kg", "link")]
-    with steady_dataset(folder, name, layout.files):
+    with steady_dataset(folder, name, layout.files) as check:
         paths = [*layout.inter_paths(folder, name), *filter(os.path.lexists, graph)]
         try:
             files = {path.name: digests.of_file_once(path) for path in paths}
@@ -85,6 +85,7 @@ def _described(config: Any, folder: Path, layout: Layout) -> Table1:
         row = _row_of(name, cache.load(kind, key))
         if row is None:
             row = describe_table1(folder, name, timed, layout)
+            check()  # or other files' row would be kept under the key of those before
             found = {count: np.array(n) for count, n in asdict(row).items() if type(n) is int}
             cache.keep_data(kind, key, found, {"table1": row.line()})
     return row

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from logging import (
     FileHandler,
     Formatter,
@@ -179,3 +180,31 @@ class _Silent(NullHandler):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.baseFilename = name_of_new(config["model"])
+
+
+# Weights & Biases -----------------------------------------------------------------------------
+
+
+@contextmanager
+def own_wandb_run(config: Any) -> Iterator[None]:
+    """What is logged inside the block is a run of its own there, unless one was begun before."""
+    wandb = import_module("wandb") if config["log_wandb"] else None
+    begun_before = wandb is None or wandb.run is not None
+    try:
+        yield
+    finally:
+        if wandb is not None and not begun_before:
+            wandb.finish()
+
+
+def log_evaluated(trainer: Any, evaluated: Mapping[str, Mapping[str, Any]], mode: str) -> None:
+    """Write the metrics of the test to the summary at Weights & Biases, if anything is logged.
+
+    Args:
+        trainer: has RecBole's logger.
+        evaluated: results by mode and phase.
+        mode: whose metrics stand under ``eval/``, as RecBole's do; others under their own name.
+    """
+    for each, phases in evaluated.items():
+        metrics = phases["test"].metrics
+        trainer.wandblogger.log_eval_metrics(metrics, "eval" if each == mode else each)

@@ -28,7 +28,12 @@ from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.neighbours import sharing_cores
-from ksr_recbole.quick_start.logs import logging_of, to_log_file
+from ksr_recbole.quick_start.logs import (
+    log_evaluated,
+    logging_of,
+    own_wandb_run,
+    to_log_file,
+)
 from ksr_recbole.quick_start.model_size import check_memory, naming_full_gpu
 from ksr_recbole.quick_start.prepare import (
     check_candidates,
@@ -123,7 +128,7 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
     group.from_main(lambda: check_folders(config, "results_dir"))
     init_seed(config["seed"], config["reproducibility"])
     # The test shares the cores as training does, and so does what is measured after it.
-    with logging_of(config), sharing_cores(), naming_full_gpu():
+    with logging_of(config), sharing_cores(), naming_full_gpu(), own_wandb_run(config):
         to_log_file(str(config))
         for remark in config.remarks():
             getLogger().warning(remark)
@@ -171,6 +176,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
             trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
         with stages("test"):
             evaluated, weights = _evaluate_best(trainer, saved, modes, valid_data, test_data)
+        log_evaluated(trainer, evaluated, test_data.mode)
     measures, arrays = _measured(measure, stages, trainer, test_data)
     result = {
         **_of_data(config, dataset),

@@ -7,7 +7,7 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -42,19 +42,23 @@ class WeightAverage:
 
     Args:
         model: the model; parameters that need no gradient are left out.
-        optimizer: whose steps are counted.
+        optimizers: whose steps are counted.
         decay: in [0, 1); about the last ``1 / (1 - decay)`` steps count.  ``None``: there never
             is an average.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float | None
+        self,
+        model: nn.Module,
+        optimizers: Iterable[torch.optim.Optimizer],
+        decay: float | None,
     ) -> None:
         self.weights = trained_weights(model)
         self.values: dict[str, Tensor] = {}
         if decay is not None:
             self._average = get_ema_multi_avg_fn(decay)
-            optimizer.register_step_post_hook(lambda *_: self._update())
+            for optimizer in optimizers:
+                optimizer.register_step_post_hook(lambda *_: self._update())
 
     def _update(self) -> None:
         if not self.values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from recbole.trainer import KGTrainer, Trainer
 from recbole.utils import calculate_valid_score, set_color
+from torch.optim import Optimizer
 
 from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
@@ -19,7 +21,7 @@ from ksr_recbole.config.shared import TrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients
 from ksr_recbole.distributed.group import from_main, this_process
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import (
     CandidateSets,
     draw_candidates,
@@ -47,6 +49,7 @@ from ksr_recbole.trainer.half_precision import HalfPrecision
 from ksr_recbole.trainer.memory_fit import MemoryFit, fit_memory, fitted_later, some_of
 from ksr_recbole.trainer.optimizer_state import forget_frozen, optimizer_state
 from ksr_recbole.trainer.row_updates import update_rows_alone
+from ksr_recbole.trainer.weights import not_finite
 
 MAY_DIFFER = frozenset(
     {"epochs", "stopping_step", "results_dir", "pretrain_dir", "pretrain_export_path"}
@@ -82,7 +85,9 @@ class ProtocolTrainer(Trainer):
         self.matmul_precision = config["matmul_precision"]
         super().__init__(config, model)
         forget_frozen(self.optimizer)
-        self._average = WeightAverage(model, self.optimizer, config["ema_decay"])
+        # RecBole's trainer of RecVAE has two more.
+        optimizers = [each for each in vars(self).values() if isinstance(each, Optimizer)]
+        self._average = WeightAverage(model, optimizers, config["ema_decay"])
         self._fingerprint = fingerprint
         self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
         folder = str(Path(config["data_path"]).resolve().parent)
@@ -117,6 +122,7 @@ class ProtocolTrainer(Trainer):
             UserError: the loss is not a number, or the checkpoint cannot be written.
         """
         if self.finished:
+            getLogger().info("The training was finished before; a new trainer trains again.")
             self.tensorboard.close()
             with self._naming_checkpoint(saved):
                 if self._complete(valid_data) and saved:
@@ -133,6 +139,7 @@ class ProtocolTrainer(Trainer):
                 callback_fn(epoch, score)
 
         if saved and self.start_epoch == 0:
+            self._check_buffers()
             self._write(-1)  # an interrupted first epoch can be resumed too
         with self._naming_checkpoint(saved):
             try:
@@ -143,11 +150,27 @@ class ProtocolTrainer(Trainer):
             finally:
                 self.tensorboard.close()  # its thread would live as long as the process
             self._complete(valid_data)
+            if self.best_epoch < 0 and not self._validates:
+                self.best_epoch = self.epochs_trained - 1  # the last one, which is taken
             self.finished = True
             if saved:
                 self._write(self.epochs_trained - 1)
         self._average.apply()  # what is used without loading the best model
         return result
+
+    def _check_buffers(self) -> None:
+        """Refuse what a checkpoint could not be read with, before the work is done.
+
+        Raises:
+            UserError: naming a buffer with a number that is not finite.
+        """
+        kept = self.model.state_dict()
+        buffers = {name: each for name, each in self.model.named_buffers() if name in kept}
+        if name := not_finite(buffers):
+            raise UserError(
+                f"The buffer {shown(name)} of the model has a number that is not finite, which no "
+                "checkpoint here can hold; register it with persistent=False if it never changes."
+            )
 
     @contextmanager
     def _naming_checkpoint(self, saved: bool) -> Iterator[None]:
@@ -247,8 +270,9 @@ class ProtocolTrainer(Trainer):
             )
         if load_best_model:
             self.load_best(model_file or self.saved_model_file)
-        result = self.rank(eval_data, eval_data.mode, show_progress)
-        return OrderedDict(result.metrics)
+        metrics = OrderedDict(self.rank(eval_data, eval_data.mode, show_progress).metrics)
+        self.wandblogger.log_eval_metrics(metrics, "eval")
+        return metrics
 
     def rank(
         self, data: SequenceEvalData, mode: str, show_progress: bool = False, weight: float = 0.0
