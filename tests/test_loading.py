@@ -344,11 +344,11 @@ def test_a_row_of_table_1_is_not_kept_of_files_that_were_replaced(
 
 
 def test_what_load_col_names_in_vain_is_said_from_the_cache_too(toy_config, caplog):
-    columns = {**toy_config()["load_col"], "inter": ["user_id", "item_id", "timestmp"]}
+    columns = {**toy_config()["load_col"], "inter": ["user_id", "item_id", "times"]}
     for _ in range(2):
         caplog.clear()
         KGSequenceDataset(toy_config(load_col=columns))
-        assert caplog.text.count("load_col names timestmp, but toy.inter has") == 1
+        assert caplog.text.count("load_col names times, but toy.inter has") == 1
 
 
 def test_interactions_without_times_are_kept_where_no_time_is_needed(
