@@ -43,7 +43,7 @@ def rec(tmp_path_factory):
 def url(rec):
     """The address of a service in another thread."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    app = make_app(Service(rec), ["127.0.0.1"])
+    app = make_app(Service(rec), cli.HOSTS)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -169,6 +169,7 @@ def test_large_and_broken_bodies_and_other_hosts_are_refused(url):
         answer = requests.post(f"{url}/recommend", data=data, headers=json_type, timeout=60)
         assert 400 <= answer.status_code < 500 and "\n" not in answer.json()["detail"]
     assert requests.get(url, headers={"Host": "evil.example"}, timeout=60).status_code == 400
+    assert requests.get(url, headers={"Host": "[::1]:8000"}, timeout=60).status_code == 200
     assert "script-src" in requests.get(url, timeout=60).headers["Content-Security-Policy"]
 
 

@@ -19,6 +19,10 @@ _SECONDS_TO_END = 5
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
+HOSTS = [*_LOCAL, "[::1]", "["]
+"""How a request may name them.  Of an address in brackets Starlette up to 1.0 sees the first one
+alone; no page has such an address as the name that it was loaded from."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
@@ -59,7 +63,7 @@ def _run(given: Namespace) -> int:
 
     service = Service(Recommender.load(given.directory, given.device))
     local = given.host in _LOCAL
-    app = make_app(service, [*_LOCAL, "[::1]"] if local else None)
+    app = make_app(service, HOSTS if local else None)
     with _listening(given.host, given.port) as listener:
         name = f"[{given.host}]" if ":" in given.host else given.host
         # At once, for whoever reads it from a pipe to know the port.
