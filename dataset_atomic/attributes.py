@@ -11,6 +11,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+SAME_FACTS = 0.9
+"""Share of the pairs of two relations, of either, from which both state the same facts."""
+
 REVERSE_SIDE_RATIO = 0.25
 """Below this ratio of item heads to its reverse's item heads, a relation is the reverse side."""
 
@@ -20,7 +23,7 @@ def reverse_relations(
     relations: np.ndarray,
     tails: np.ndarray,
     n_relations: int,
-    min_overlap: float = 0.9,
+    min_overlap: float = SAME_FACTS,
 ) -> np.ndarray:
     """The reverse of every relation, or -1.
 
@@ -60,7 +63,6 @@ def repeated_relations(
     relations: np.ndarray,
     tails: np.ndarray,
     names: list[str],
-    min_overlap: float = 0.9,
 ) -> np.ndarray:
     """Relations that RecBole's ``kg_reverse_r`` made (``r_r`` of ``r``) of facts stated already.
 
@@ -72,7 +74,6 @@ def repeated_relations(
         relations: its relation, ``int [n_triples]``.
         tails: its tail entity, ``int [n_triples]``.
         names: of the relations, by id.
-        min_overlap: share of the pairs of both that must coincide, in ``(0, 1]``.
 
     Returns:
         Relation ids, ``int64``.
@@ -85,7 +86,7 @@ def repeated_relations(
     stated = np.setdiff1d(np.arange(len(names)), made)
     overlap = (forward[:, made].T @ forward[:, stated]).toarray()
     share = overlap / np.maximum(np.maximum.outer(sizes[made], sizes[stated]), 1)
-    return np.array(made, np.int64)[(share >= min_overlap).any(axis=1)]
+    return np.array(made, np.int64)[(share >= SAME_FACTS).any(axis=1)]
 
 
 def attribute_relations(

@@ -209,6 +209,8 @@ def under_protocol(model: str) -> bool:
 STOCK_KSR = "StockKSR"
 """RecBole's own KSR, whose name this package's has taken."""
 
+STOCK_MODULE = "recbole.model.sequential_recommender.ksr"
+"""Where it is."""
 
 WITH_VECTORS = ("GRU4RecKG", STOCK_KSR)
 """Models of RecBole that start from vectors of entities, which RecBole wants to be given."""
@@ -246,7 +248,7 @@ def _found(name: str) -> type:
     from recbole.utils import get_model
 
     if name == STOCK_KSR:
-        return import_module("recbole.model.sequential_recommender.ksr").KSR
+        return import_module(STOCK_MODULE).KSR
     builtin = [each for each in recbole_models() if each not in MODELS]
     if name not in builtin:
         near = nearest(name, [*MODELS, *builtin]) or "."

@@ -36,7 +36,8 @@ def course(options: object, model: str) -> list[tuple[float, float]]:
     seconds, found = 0.0, []
     for epoch in range(options.epochs):
         seconds += common.seconds_of(lambda e=epoch: bench.trainer._train_epoch(bench.train, e))
-        metrics = bench.trainer.rank(bench.valid, "full").metrics
+        with bench.trainer.averaged():
+            metrics = bench.trainer.rank(bench.valid, "full").metrics
         found.append((metrics["ndcg@10"], seconds))
         print(
             f"{model:>8} epoch {epoch + 1}: NDCG@10 {found[-1][0]:.4f}, {seconds:.1f} s", flush=True

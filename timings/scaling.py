@@ -1,6 +1,6 @@
 """Time and memory against the number of interactions, on generated data of ml-20m's shape.
 
-    python timings/scaling.py [--millions 0.1 0.3 1 2 4 5.87] [--plot=docs/scaling.png]
+    python timings/scaling.py [--millions 0.1 0.3 1 2 4 5.87]
 
 Table 1 of the paper gives ml-20m 61,583 users, 19,533 items, 5,868,015 interactions, 1,125,100
 entities and 81 relations.  Smaller sizes have fewer users and the same items and graph.  The
@@ -144,30 +144,10 @@ def in_own_process(shape: Shape) -> dict[str, float]:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def plot(rows: list[dict[str, float]], path: str) -> None:
-    """Draw seconds of an epoch and peak memory against millions of interactions."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    millions = [row["interactions"] / 1e6 for row in rows]
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    series = (("epoch", 1, "seconds"), ("peak_mib", 1 / 1024, "GiB"))
-    for axis, (name, scale, unit) in zip(axes, series, strict=True):
-        axis.plot(millions, [row[name] * scale for row in rows], "o-")
-        axis.set(xlabel="interactions (millions)", ylabel=unit, xlim=0, ylim=0)
-        axis.grid(alpha=0.3)
-    axes[0].set_title("training epoch")
-    axes[1].set_title("peak memory")
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
-    """Print one line a size, the comparison, and draw the figure."""
+    """Print one line a size, and the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--millions", nargs="+", type=float, default=[0.1, 0.3, 1, 2, 4, 5.868])
-    parser.add_argument("--plot", help="where to draw the figure")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -190,8 +170,6 @@ def main() -> None:
     largest, small = rows[-2], rows[-1]
     ratio = largest["epoch"] / largest["interactions"] / (small["epoch"] / small["interactions"])
     print(f"time per interaction, largest against ml-1m's shape: {ratio:.2f}")
-    if options.plot:
-        plot(rows[:-1], options.plot)
 
 
 if __name__ == "__main__":

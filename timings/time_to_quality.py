@@ -34,7 +34,7 @@ from stock import Stock
 from ksr_recbole.evaluation.evaluator import evaluate_full
 from ksr_recbole.evaluation.scorer import ModelScorer
 from ksr_recbole.pretraining import pretrain
-from ksr_recbole.trainer.trainer import _matrix_products
+from ksr_recbole.trainer.trainer import matrix_products
 
 OURS: dict[str, dict[str, Any]] = {
     "default": {"model": "KSR"},
@@ -58,7 +58,7 @@ def our_ndcg(bench: common.Bench) -> float:
     A scorer computes the vectors of all items once, so that each epoch needs its own.
     """
     model = bench.trainer.model.eval()
-    with bench.trainer._average.in_place():  # which a run with ema_decay validates
+    with bench.trainer.averaged():
         scorer = ModelScorer(model, bench.config, bench.dataset.sequences, bench.dataset.split)
         return ndcg(bench, scorer)
 
@@ -131,7 +131,7 @@ class StockCourse:
         self._stock.model.train()
         as_recbole_runs_it = self._seconds is None and torch.is_anomaly_enabled()
         anomaly = torch.autograd.set_detect_anomaly(as_recbole_runs_it)
-        with anomaly, _matrix_products(self._precision):
+        with anomaly, matrix_products(self._precision):
             self._stock.trainer._train_epoch(self._stock.train, epoch)
 
     def _save(self) -> None:

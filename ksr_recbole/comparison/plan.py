@@ -207,13 +207,18 @@ def key_of(config: Config, seed: int) -> str:
     return cell_key(settings(config), seed, file_digests(config))
 
 
+def values_of(given: Mapping[str, Any], overrides: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The config values of a cell: those given for all, those of its setting, and its task."""
+    return {**given, **overrides, "task": task}
+
+
 def config_of(request: Request, setting: Setting, task: str) -> Config:
     """The configuration of a setting's cells, without the seed.
 
     Raises:
         UserError: it is refused, or the metrics of the tables would not be computed.
     """
-    values = {**request.values, **setting.overrides, "task": task}
+    values = values_of(request.values, setting.overrides, task)
     config = Config(setting.model, request.dataset, list(request.config_files), values)
     missing = set(METRICS.values()) - set(metric_keys(config["metrics"], config["topk"]))
     if missing:

@@ -291,11 +291,11 @@ def _check_same_inputs(job: Job) -> None:
         InputsChangedError: a file of the dataset or of the configuration was changed meanwhile.
     """
     # Imported late, as in _call.
-    from ksr_recbole.comparison.plan import key_of
+    from ksr_recbole.comparison.plan import key_of, values_of
     from ksr_recbole.config import Config
 
     cell = job.cell
-    values = {**job.values, **cell.overrides, "task": cell.task}
+    values = values_of(job.values, cell.overrides, cell.task)
     config = Config(cell.model, cell.dataset, list(job.config_files), values)
     if key_of(config, cell.seed) != cell.key:
         raise InputsChangedError(
@@ -306,17 +306,17 @@ def _check_same_inputs(job: Job) -> None:
 
 def _call(job: Job, folder: Path, resume: str | None) -> dict[str, Any]:
     # Imported late: a worker must be there at once, to be counted and stopped.
+    from ksr_recbole.comparison.plan import values_of
     from ksr_recbole.quick_start import run
 
     cell = job.cell
     own = {
-        "task": cell.task,
         "seed": cell.seed,
         "checkpoint_dir": str(folder),
         "results_dir": str(folder),  # the cell's file holds the run's result
         "show_progress": False,
         "resume": resume or False,
     }
-    values = {**job.values, **cell.overrides, **own}
+    values = values_of(job.values, cell.overrides, cell.task) | own
     measure = resolve_name(cell.measure) if cell.measure else None
     return run(cell.model, cell.dataset, list(job.config_files), values, measure=measure)

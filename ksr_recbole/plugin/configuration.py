@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,6 @@ from ksr_recbole.invocation import TRAIN
 
 STOCK = registry.STOCK_KSR
 """Name of RecBole's own KSR while this package's has taken its name."""
-
-_STOCK_MODULE = "recbole.model.sequential_recommender.ksr"
-
-
-def stock_class() -> type:
-    """RecBole's own KSR."""
-    return import_module(_STOCK_MODULE).KSR
 
 
 class StockConfig(RecBoleConfig):
@@ -157,7 +149,7 @@ def _name_of(model: Any) -> Any:
     """The registered name of a class that was given as model; everything else as it is."""
     if not isinstance(model, type):
         return model
-    if (model.__module__, model.__name__) == (_STOCK_MODULE, "KSR"):
+    if (model.__module__, model.__name__) == (registry.STOCK_MODULE, "KSR"):
         return STOCK
     names = (name for name in registry.own_models() if registry.model_class(name) is model)
     return next(names, model)

@@ -31,7 +31,6 @@ from ksr_recbole.plugin.configuration import (
     choose_config,
     keep_files,
     keep_words,
-    stock_class,
 )
 from ksr_recbole.plugin.hooks import Function, Hooks
 from ksr_recbole.plugin.loaders import dataset_of, loader_of
@@ -95,7 +94,7 @@ def _add_stock(hooks: Hooks) -> None:
     def imported(attribute: str) -> type:
         if attribute != STOCK:
             raise AttributeError(attribute)
-        return stock_class()
+        return registry.model_class(STOCK)
 
     _add_model(hooks, STOCK, __getattr__=imported)
     stock = recbole.data.dataset.customized_dataset.KSRDataset

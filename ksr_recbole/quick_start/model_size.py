@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import torch
 
 from ksr_recbole.errors import UserError
@@ -27,7 +27,7 @@ def check_memory(config: Any, dataset: Any) -> None:
     """
     device = config["device"]
     needed, here = 4 * _COPIES * n_weights(config, dataset), _bytes_of_memory(device)
-    if here is not None and needed > here:
+    if needed > here:
         sizes = {key: config[key] for key in (*_SIZES, "hidden_size", "num_layers")}
         told = ", ".join(f"{key} {value}" for key, value in sizes.items() if value is not None)
         where = "GPU" if device.type == "cuda" else "machine"
@@ -50,13 +50,10 @@ def n_weights(config: Any, dataset: Any) -> int:
     return tables + 3 * layers * hidden * (hidden + item) + hidden * kg
 
 
-def _bytes_of_memory(device: torch.device) -> int | None:
+def _bytes_of_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on this system
-        return None
+    return psutil.virtual_memory().total
 
 
 @contextmanager

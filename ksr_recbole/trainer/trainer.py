@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ class ProtocolTrainer(Trainer):
         show_progress: bool = False,
     ) -> Any:
         self._begin_epoch(train_data, epoch_idx)
-        with _matrix_products(self.matmul_precision), self._noticing_half_precision():
+        with matrix_products(self.matmul_precision), self._noticing_half_precision():
             loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self.epochs_trained = epoch_idx + 1
         return loss
@@ -240,13 +240,17 @@ class ProtocolTrainer(Trainer):
     def _valid_epoch(
         self, valid_data: SequenceEvalData, show_progress: bool = False
     ) -> tuple[float, dict[str, float]]:
-        with self._average.in_place():
+        with self.averaged():
             result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         assert result is not None  # there are data
         # Select on the exact score; round only what is shown.
         decimals = self.config["metric_decimal_place"]
         shown = OrderedDict((name, round(value, decimals)) for name, value in result.items())
         return calculate_valid_score(result, self.valid_metric), shown
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside the block the model has the weights that are validated (``ema_decay``)."""
+        return self._average.in_place()
 
     def evaluate(
         self,
@@ -298,7 +302,7 @@ class ProtocolTrainer(Trainer):
             "batch_size": self.config["eval_batch_size"],
             "show_progress": show_progress,
         }
-        with _matrix_products("highest" if self.matmul_precision == "highest" else None):
+        with matrix_products("highest" if self.matmul_precision == "highest" else None):
             if parse_mode(mode).kind == "full":
                 return evaluate_full(scorer, dataset.sequences, **common)
             return evaluate_sampled(scorer, self.candidates(data, mode), **common)
@@ -594,7 +598,7 @@ def _numpy_state() -> list[Any]:
 
 
 @contextmanager
-def _matrix_products(precision: str | None) -> Iterator[None]:
+def matrix_products(precision: str | None) -> Iterator[None]:
     """Inside the block, float32 matrix products are computed as precisely as told, or as before."""
     before, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
     of_gru = cudnn.allow_tf32

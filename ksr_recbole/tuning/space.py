@@ -7,7 +7,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.choices import choose_from
 from ksr_recbole.comparison.store import NO_PART_OF_THE_KEY
 from ksr_recbole.config.decisions import FILTERS
@@ -32,13 +31,10 @@ TYPES = ("choice", *BOUNDS)
 
 NOT_TUNABLE = frozenset(
     # Trials would be scored on different things, ...
-    {"model", "dataset", "task", "session_length", "train_ratio", "seed", "benchmark_filename"}
+    {"model", "dataset", "task", "session_length", "train_ratio", "benchmark_filename"}
     | {*FILTERS, *FIELDS, "entity_kg_num_interval", "relation_kg_num_interval"}
-    | {"eval_args", "metrics", "topk", "valid_metric", "report_modes", "metric_decimal_place"}
+    | {"eval_args", "metrics", "topk", "valid_metric", "report_modes"}
     # ... or differ in nothing that is scored.
-    | {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir", "resume"}
-    | {"pretrain_export_path", "config_files", "gpu_id", "use_gpu", "show_progress", "state"}
-    | GRAPH_KEYS
     | (NO_PART_OF_THE_KEY - {"pretrain_path"})  # whose files' content is part of it
 )
 """Config keys that a search may not vary."""

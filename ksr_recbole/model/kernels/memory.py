@@ -196,7 +196,7 @@ def _trained(*tensors: Tensor) -> bool:
 
 
 @torch.no_grad()
-def shared_values(updates: Updates, backend: Backend = "auto") -> Tensor:
+def shared_values(updates: Updates) -> Tensor:
     """The one value matrix of all users (``value_matrix: shared``, Sec. 5.3 and Table 4).
 
     The paper only says that the matrix is shared.  Here it is the memory after one stream of
@@ -205,10 +205,9 @@ def shared_values(updates: Updates, backend: Backend = "auto") -> Tensor:
 
     Args:
         updates: what the stream writes, step by step.
-        backend: as in :func:`write_then_read`.
 
     Returns:
         ``[A, E]``.
     """
     values = updates.table.new_zeros(1, *updates.table.shape[1:])
-    return write_all(updates, values, [1] * len(updates.index), backend)[0]
+    return write_all(updates, values, [1] * len(updates.index))[0]
