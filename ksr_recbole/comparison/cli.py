@@ -57,7 +57,8 @@ def parser() -> Parser:
     add = result.add_argument
     add("--task", metavar="A,B", help="next-item (the default), next-session or both")
     add("--models", metavar="A,B",
-        help="names, or a group: paper (the ten of Table 3, the default), all (variants too), "
+        help="names, or a group: paper (the ten of Table 3, the default), all (these ten, "
+        "KSR-paper, GRU++-trained and GRU_F-trained), "
         "recbole (its GRU4Rec, SASRec and GRU4RecKG), recbole-general, recbole-sequential, "
         "recbole-knowledge. With --study: rows of these models")  # fmt: skip
     add("--seeds", metavar="N", take=count_of, default=1,

@@ -45,7 +45,10 @@ def register(trust_checkpoint: bool = False) -> None:
 
 
 def unregister() -> None:
-    """Leave RecBole as it was before :func:`register`; nothing if nothing is registered."""
+    """Take back the hooks of :func:`register`; nothing if nothing is registered.
+
+    What RecBole needs of today's libraries stays.
+    """
     global _active
     if _active is not None:
         _active.undo()
