@@ -510,8 +510,9 @@ def _finished(
             for metric, value in given.items():
                 if not abs(metrics[metric] - value) <= _SAME:  # nor is it NaN
                     raise DamagedFileError(f"its {metric} of {name} is not the one of its ranks")
-    users_ranked = np.unique(np.concatenate([users for users, _ in ranks.values()]))
-    _check_score(record["result"], len(users_ranked))
+    if not ranks:
+        raise DamagedFileError("it has no ranks")
+    _check_score(record["result"], min(len(np.unique(users)) for users, _ in ranks.values()))
     return Finished(record, ranks, _measured_in(arrays))
 
 
