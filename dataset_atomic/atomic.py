@@ -188,6 +188,11 @@ def _check_ids(suffix: str, table: AtomicTable) -> None:
                 f"{PADDING} in column {shown(name)} of .{suffix} is RecBole's own token of the "
                 "padding; rename it in the raw files."
             )
+        if len(quoted := texts.filter(texts.str.starts_with('"'))):
+            raise UserError(
+                f"{shown(quoted[0])} in column {shown(name)} of .{suffix} begins with a quotation "
+                "mark, which RecBole would take away; remove it in the raw files."
+            )
         if len(long := texts.filter(too_long(texts))):
             value = long[0]
             raise UserError(

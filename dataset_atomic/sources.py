@@ -120,6 +120,10 @@ class Source:
         return table if found is None else read_atomic(found, {"item_id": "token"})
 
 
+_NO_GENRES = "(no genres listed)"
+"""What MovieLens has in the place of genres."""
+
+
 def find_in(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The first of some names in a folder or one level below it."""
     for name in names:
@@ -137,7 +141,7 @@ def movie_table(frame: pl.DataFrame) -> AtomicTable:
     """
     title = pl.col("title").str.strip_chars()
     year = title.str.extract(r"\((\d{4})[^()]*\)$")
-    genre = pl.col("genre").replace("(no genres listed)", None)
+    genre = pl.col("genre").replace(_NO_GENRES, None)
     table = frame.select(
         "item_id",
         movie_title=title.str.replace(r"\s*\(\d{4}[^()]*\)$", ""),
@@ -158,9 +162,8 @@ def movie_facts(items: pl.DataFrame) -> pl.DataFrame:
     genre = next((name for name in ("genre", "class") if name in items.columns), None)
     facts = []
     if genre is not None:
-        names = items.select("item_id", name=pl.col(genre).str.split(" ").list.sort()).explode(
-            "name"
-        )
+        listed = pl.col(genre).replace(_NO_GENRES, None).str.split(" ").list.sort()
+        names = items.select("item_id", name=listed).explode("name")
         facts.append(names.with_columns(relation_id=pl.lit("ml:genre")))
     if "release_year" in items.columns:
         decade = pl.col("release_year").str.extract(r"^(\d{3})\d$") + "0s"

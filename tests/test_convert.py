@@ -430,6 +430,12 @@ def test_period_repeats_and_links(tmp_path, capsys):
         ("2000-12-31 22:00:19 UTC", 978300019, "%Y-%m-%d %H:%M:%S%.f UTC"),
         ("31-Dec-2000", 978220800, "%d-%b-%Y"),
         ("2000.12.31", 978220800, "%Y.%m.%d"),
+        ("20001231", 978220800, "%Y%m%d"),
+        ("20001231.0", 978220800, "%Y%m%d"),
+        ("200012312200", 978300000, "%Y%m%d%H%M"),
+        ("20001231220019", 978300019, "%Y%m%d%H%M%S"),
+        ("20001331.0", 20001331, "seconds"),  # no such month
+        ("978300019.0", 978300019, "seconds"),
     ],
 )
 def test_timestamps(tmp_path, text, seconds, form):
@@ -660,6 +666,52 @@ def test_a_malformed_row_after_one_of_several_lines_is_told_by_its_line(tmp_path
     layout = TextFormat({"a": "a", "b": "b"}, ",", quoted=True, header=True)
     with pytest.raises(UserError, match=r"f.csv, line 5: 1 column"):
         list(read_blocks(path, layout))
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("blank", ["", "   ", "\t", ",,", " , ,"])
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_a_line_of_blanks_is_blank_wherever_it_stands(tmp_path, quoted, blank, at):
+    lines = ["u1,i1,x", "u2,i2,7", "u3,i3,x"]
+    lines.insert(at - 1, blank)
+    path = write(tmp_path / "f.csv", lines)
+    (block,) = read_blocks(path, TextFormat(("user_id", "item_id", "t"), ",", quoted=quoted))
+    assert block.frame["user_id"].to_list() == ["u1", "u2", "u3"] and block.blank_lines == 1
+    told = [k + 1 for k, line in enumerate(lines) if line != blank]
+    assert [block.line_of(row) for row in range(3)] == [f"{path}, line {k}" for k in told]
+
+
+def test_lines_of_one_column_may_be_blank_too(tmp_path):
+    (block,) = read_blocks(write(tmp_path / "f", ["a b", "  ", "c"]), TextFormat(("line",)))
+    assert block.frame["line"].to_list() == ["a b", "c"] and block.blank_lines == 1
+
+
+def test_a_quote_within_a_field_is_a_part_of_it(tmp_path):
+    lines = ['i1,27" monitor,x', 'i2,"a, b",y', 'i3,3" or 4,', "", 'i4,"5"" pipe",z']
+    layout = TextFormat(("item_id", "name", "kind"), ",", True, optional=frozenset(["kind"]))
+    for size in (5, None):
+        blocks = read_blocks(write(tmp_path / "f.csv", lines), layout, block_bytes=size)
+        assert pl.concat(block.frame for block in blocks).rows() == [
+            ("i1", '27" monitor', "x"), ("i2", "a, b", "y"), ("i3", '3" or 4', None),
+            ("i4", '5" pipe', "z"),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["e1", "genre"])
+def test_an_id_that_begins_with_a_quote_is_refused_before_anything_is_written(
+    tmp_path, capsys, word
+):
+    raw = write(tmp_path / "log.csv", ["user_id,item_id,timestamp", *OWN_ROWS])
+    command = ["convert", "csv", "--raw", raw, *own_graph(tmp_path), "--dataset=shop", "--k-core=1"]
+    command += ["--out", tmp_path / "shop", "--min-triples=1", "--overwrite"]
+    assert main(list(map(str, command))) == 0
+    before = contents(tmp_path / "shop")
+    for path in (tmp_path / "kg", tmp_path / "link"):
+        path.write_text(path.read_text().replace(word, f'"{word}"'))
+    capsys.readouterr()
+    assert main(list(map(str, command))) == 2
+    assert "begins with a quotation mark, which RecBole would take" in capsys.readouterr().err
+    assert contents(tmp_path / "shop") == before
 
 
 def test_wrong_folders_and_names(raw, tmp_path, capsys):

@@ -211,14 +211,27 @@ def _parse(path: Path, first_line: int, text: bytes, names: list[str], layout: T
         )
     except pl.exceptions.PolarsError as error:
         _explain(path, first_line, text, names, required, layout)
-        raise UserError(f"{path} cannot be parsed: {error}; correct the file.") from error
-    is_blank = pl.all_horizontal(pl.all().is_null())
-    filled = frame.filter(~is_blank) if frame[names[0]].null_count() else frame
+        if not layout.quoted:
+            raise UserError(f"{path} cannot be parsed: {error}; correct the file.") from error
+        # Python's reader takes a quote within a field as it is, such as 27" for inches.
+        rows = [fields for _, fields in _rows_of(path, first_line, text, layout)]
+        frame = _frame_of(rows, names)
+    filled, first = frame, frame[names[0]]
+    if first.null_count() or any(first.str.starts_with(blank).any() for blank in " \t"):
+        empty = pl.all().is_null() | (pl.all().str.strip_chars() == "")
+        filled = frame.filter(~pl.all_horizontal(empty))
     if sum(filled[name].null_count() for name in required) or filled[_OVERFLOW].count():
         _explain(path, first_line, text, names, required, layout)
     wanted = [name for name in names if not name.startswith("\0")]
     blank = frame.height - filled.height
     return Block(path, first_line, text, filled.select(wanted), blank, layout)
+
+
+def _frame_of(rows: list[list[str]], names: list[str]) -> pl.DataFrame:
+    """Rows of as many fields as there are names, as Polars reads them."""
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+    there = frame.select(pl.when(pl.col(name) != "").then(name) for name in names)
+    return there.with_columns(pl.lit(None, pl.String).alias(_OVERFLOW))
 
 
 def _explain(
@@ -258,8 +271,9 @@ def _rows_of(path: Path, first_line: int, text: bytes, layout: TextFormat) -> _R
 
 def _plain_rows(path: Path, first_line: int, lines: Iterator[str], separator: str) -> _Rows:
     for number, line in enumerate(lines, first_line):
-        if line.strip():
-            yield number, line.split(separator)
+        fields = line.split(separator)
+        if any(map(str.strip, fields)):
+            yield number, fields
 
 
 def _quoted_rows(path: Path, first_line: int, lines: Iterator[str], separator: str) -> _Rows:
@@ -267,7 +281,7 @@ def _quoted_rows(path: Path, first_line: int, lines: Iterator[str], separator: s
     number = first_line
     try:
         for fields in reader:
-            if "".join(fields).strip() or len(fields) > 1:
+            if any(map(str.strip, fields)):
                 yield number, fields
             number = first_line + reader.line_num
     except csv.Error as error:

@@ -36,8 +36,11 @@ DATE_FORMATS = (
 _SAMPLE = 1000
 """Values that are tried with every form before the whole block is with those that fit."""
 
-_OF_DIGITS = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+_OF_DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 """Dates that look like numbers, by how many digits they have."""
+
+_NO_FRACTION = r"\.0+$"
+"""What a spreadsheet or pandas adds to such a number."""
 
 _FIRST_YEAR, _LAST_YEAR = 1900, 2100
 """Years of dates; "1/3/24" is not one of the year 24, nor 20240301 a number of seconds."""
@@ -76,6 +79,8 @@ class TimestampReader:
                 which number is the month.
         """
         values = block.frame["timestamp"].str.strip_chars()
+        if self.form in (None, *_OF_DIGITS.values()):
+            values = _without_fraction(values)
         if self.form is None and len(values):
             self.form = _form_of(values)
             self._check_month_and_day(block, values, self.form)
@@ -131,13 +136,20 @@ def unit_of(times: np.ndarray) -> str:
     return unit
 
 
+def _without_fraction(values: pl.Series) -> pl.Series:
+    """Numbers that may be dates without ``.0``; others as they are."""
+    whole = values.str.replace(_NO_FRACTION, "")
+    return whole if any(_all_of_digits(whole, digits) for digits in _OF_DIGITS) else values
+
+
+def _all_of_digits(values: pl.Series, digits: int) -> bool:
+    return bool(values.str.contains(rf"^\d{{{digits}}}$").all())
+
+
 def _form_of(values: pl.Series) -> str:
     numbers = values.cast(pl.Float64, strict=False)
     for digits, form in _OF_DIGITS.items():
-        if (
-            values.str.contains(rf"^\d{{{digits}}}$").all()
-            and not _convert(values, form).null_count()
-        ):
+        if _all_of_digits(values, digits) and not _convert(values, form).null_count():
             return form
     if len(numbers) and numbers.null_count() < len(numbers):
         return unit_of(numbers.drop_nulls().to_numpy())
