@@ -25,6 +25,7 @@ from ksr_recbole.errors import UserError
 from tests.toy import toy_values
 
 N_ITEMS = 40
+from tests.raw_samples import write
 
 
 def rows() -> list[dict[str, str]]:
@@ -106,6 +107,23 @@ def test_every_number_is_in_its_range(tmp_path):
     for item, _, _, name in items.facts.iter_rows():
         low, high = (float(each) for each in name.removeprefix("price ").split(" to "))
         assert low <= 3 + int(item) * 1.5 <= high
+
+
+@pytest.mark.parametrize(
+    ("numbers", "evenly"),
+    [
+        ([0.0] * 90 + [0.5 + k for k in range(15)], "about as many different numbers each"),
+        ([52.500011 + k * 1e-8 for k in range(40)], "about as many items each"),
+    ],
+)
+def test_ranges_tell_numbers_apart(tmp_path, numbers, evenly):
+    """Where most items have one number, and where all are close to each other."""
+    lines = ["item_id,discount", *(f"{k},{number!r}" for k, number in enumerate(numbers))]
+    path = write(tmp_path / "i.csv", lines)
+    items = read_items(path, ItemColumns(attributes=("discount",)))
+    names = dict(items.facts.select("item_id", "name").iter_rows())
+    assert len(set(names.values())) == 5 and names["0"] != names[str(len(numbers) - 1)]
+    assert f"numbers cut into 5 ranges with {evenly}" in "\n".join(items.notes)
 
 
 def test_what_is_whole_is_left_as_it_is(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from dataset_atomic.raw.timestamps import DATE_FORMATS
+from ksr_recbole.text import counted
 
 SEPARATORS = ("|", ";", ",")
 """What separates the elements of a list, the first that occurs in a column."""
@@ -139,11 +140,20 @@ def _of_numbers(
     if len(np.unique(values)) <= FEW_NUMBERS:
         return texts, "numbers, few of them, as they are"
     edges = _edges(values, ranges)
-    labels = [f"{name} {_plain(a)} to {_plain(b)}" for a, b in pairwise(edges)]
+    evenly = "about as many items each"
+    if len(edges) <= 2:  # most items have one and the same
+        edges, evenly = _edges(np.unique(values), ranges), "about as many different numbers each"
+    labels = _labels(name, edges, digits=6)
+    if len(set(labels)) < len(labels):
+        labels = _labels(name, edges, digits=15)
     which = np.searchsorted(edges[1:-1], numbers.fill_null(0.0).to_numpy(), side="right")
     cut = pl.Series([labels[k] for k in which]).to_frame("label")
     known = cut.select(pl.when(numbers.is_not_null()).then("label"))["label"]
-    return known, f"numbers cut into {len(labels)} ranges with about as many items each"
+    return known, f"numbers cut into {counted(len(labels), 'range')} with {evenly}"
+
+
+def _labels(name: str, edges: np.ndarray, digits: int) -> list[str]:
+    return [f"{name} {_plain(a, digits)} to {_plain(b, digits)}" for a, b in pairwise(edges)]
 
 
 def _edges(values: np.ndarray, ranges: int) -> np.ndarray:
@@ -158,8 +168,9 @@ def _edges(values: np.ndarray, ranges: int) -> np.ndarray:
     return edges
 
 
-def _plain(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:g}"
+def _plain(value: float, digits: int) -> str:
+    whole = value == round(value) and abs(value) < 1e15
+    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
 
 
 def _years(texts: pl.Series) -> pl.Series:
