@@ -22,10 +22,10 @@ from dataset_atomic.raw.stream import TextFormat, read_table
 from dataset_atomic.raw.triples import scan_triples
 from dataset_atomic.raw.typed import read_typed
 from ksr_recbole.errors import UserError
+from tests.raw_samples import write
 from tests.toy import toy_values
 
 N_ITEMS = 40
-from tests.raw_samples import write
 
 
 def rows() -> list[dict[str, str]]:
