@@ -57,7 +57,7 @@ class WeightAverage:
         self.values: dict[str, Tensor] = {}
         if decay is not None:
             self._average = get_ema_multi_avg_fn(decay)
-            for optimizer in optimizers:
+            for optimizer in {id(each): each for each in optimizers}.values():  # each once
                 optimizer.register_step_post_hook(lambda *_: self._update())
 
     def _update(self) -> None:
