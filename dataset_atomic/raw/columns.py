@@ -137,12 +137,13 @@ def _of_numbers(
     is_year = whole_numbers and values.min() >= _YEARS[0] and values.max() <= _YEARS[1]
     if is_year and _IS_YEAR.search(name):
         return numbers.cast(pl.Int64).cast(pl.String), "years"
-    if len(np.unique(values)) <= FEW_NUMBERS:
+    different = np.unique(values)
+    if len(different) <= FEW_NUMBERS:
         return texts, "numbers, few of them, as they are"
     edges = _edges(values, ranges)
     evenly = "about as many items each"
     if len(edges) <= 2:  # most items have one and the same
-        edges, evenly = _edges(np.unique(values), ranges), "about as many different numbers each"
+        edges, evenly = _edges(different, ranges), "about as many different numbers each"
     labels = _labels(name, edges, digits=6)
     if len(set(labels)) < len(labels):
         labels = _labels(name, edges, digits=15)

@@ -216,10 +216,12 @@ class Wording:
                 different.append(fact)
             else:
                 same.add(fact)
-        reasons = [self._reason(int(self.found.rows[rows[0]]), fact) for fact in different]
+        if not different:
+            return ()
+        of = int(self.found.rows[rows[0]])
         # Once more, because a reason of several facts weighs more than the first of them.
-        reasons.sort(key=lambda each: -max(each.weight, 0.0) * each.rarity)
-        return tuple(reasons[:MOST])
+        different.sort(key=lambda fact: -max(self._weight(fact, of), 0.0) * fact.rarity)
+        return tuple(self._reason(of, fact) for fact in different[:MOST])
 
     def _weight(self, fact: _Fact, row: int) -> float:
         """What speaks for the item: the parts of what it names, or each of its items once."""
