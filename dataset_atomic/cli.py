@@ -79,13 +79,13 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_convert(commands.add_parser("convert", help="write the atomic files of a dataset"))
     command = commands.add_parser("describe", help="say what a folder of atomic files holds")
-    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("folder", type=Path, metavar="DIR", help="has NAME.inter")
     _add_layout(command, _LAYOUT)
     command.set_defaults(run=_describe)
     command = commands.add_parser("fetch", help="download the public raw files of a dataset")
     command.add_argument("name", metavar="NAME", help=", ".join([*SOURCES, "freebase"]))
-    command.add_argument("--raw", type=Path, metavar="DIR", help="where to (default raw/NAME)")
-    command.add_argument("--link", action="store_true", help="KB4Rec's links too, for Freebase")
+    command.add_argument("--raw", type=Path, metavar="DIR", help="where to put them (raw/NAME)")
+    command.add_argument("--link", action="store_true", help="also KB4Rec's links to Freebase")
     command.set_defaults(run=_fetch)
     return parser
 
@@ -112,14 +112,14 @@ def _add_filters(command: Parser) -> None:
     """What is left out."""
     rules = command.add_argument_group("filtering (defaults are the paper's)")
     add = rules.add_argument
-    add("--k-core", type=int, metavar="K", help="10; amazon-book 3")
-    few = "of a relation; default: 0.1 %% of the triples, 5,000 (the paper's) at most"
+    add("--k-core", type=int, metavar="K", help="least interactions (10; amazon-book 3)")
+    few = "for each relation (0.1 %% of the triples, at most the paper's 5,000)"
     add("--min-triples", type=int, metavar="N", help=few)
     add("--hops", type=int, default=1, metavar="N", help="steps from the linked entities (1)")
     add("--drop-repeats", action="store_true", help="keep a user's first use of an item only")
-    add("--first-year", type=int, metavar="YEAR", help="ml-20m: 2005")
-    add("--last-year", type=int, metavar="YEAR", help="ml-20m: 2015")
-    add("--last-days", type=int, metavar="N", help="before the last timestamp; lfm-1b: 365")
+    add("--first-year", type=int, metavar="YEAR", help="the first kept (ml-20m: 2005)")
+    add("--last-year", type=int, metavar="YEAR", help="the last kept (ml-20m: 2015)")
+    add("--last-days", type=int, metavar="N", help="keep only the last N days (lfm-1b: 365)")
 
 
 def _add_table(command: Parser) -> None:
@@ -127,10 +127,10 @@ def _add_table(command: Parser) -> None:
     table = command.add_argument_group("csv only: --raw is the file of interactions")
     add = table.add_argument
     add("--dataset", metavar="NAME", help="name of the dataset")
-    add("--user", metavar="COLUMN")
-    add("--item", metavar="COLUMN")
-    add("--time", metavar="COLUMN")
-    add("--rating", metavar="COLUMN", help="kept if given")
+    add("--user", metavar="COLUMN", help="column of user ids (user_id)")
+    add("--item", metavar="COLUMN", help="column of item ids (item_id)")
+    add("--time", metavar="COLUMN", help="column of times (timestamp)")
+    add("--rating", metavar="COLUMN", help="column of ratings (none)")
     add("--time-format", metavar="FORMAT", help="how times are written, as %%d/%%m/%%Y %%H:%%M")
     add(
         "--separator",
@@ -148,10 +148,10 @@ def _add_items(command: Parser) -> None:
     add(
         "--attributes",
         metavar="A,B,...",
-        help="its columns that describe items (all)",
+        help="columns that describe items (all)",
     )
-    add("--items-id", metavar="COLUMN", help="its column of ids (that of --item)")
-    add("--title", metavar="COLUMN", help="its column of titles (one called title or name)")
+    add("--items-id", metavar="COLUMN", help="column of ids (as --item)")
+    add("--title", metavar="COLUMN", help="column of titles (title or name)")
     add(
         "--whole",
         metavar="A,B,...",

@@ -241,7 +241,7 @@ def _check_complete(response: requests.Response, part: Path, url: str) -> None:
     if size != str(part.stat().st_size):
         part.unlink()
         raise UserError(
-            f"{part} is longer than {url}, so it was another file; it was removed, fetch it again."
+            f"{part} was longer than {url}, so it was another file and was removed; fetch again."
         )
 
 
@@ -274,7 +274,7 @@ def _save(response: requests.Response, part: Path, name: str, url: str, max_byte
         raise UserError(f"{url} broke off ({_reason(error)}); run it again to resume.") from error
     except OSError as error:
         raise UserError(
-            f"Cannot write {part}: {error.strerror}; make room and run it again."
+            f"Cannot write {part}: {error.strerror}; make room and try again."
         ) from error
     if total is not None and part.stat().st_size < total:
         raise UserError(f"{url} broke off; run it again to resume.")

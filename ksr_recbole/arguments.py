@@ -142,7 +142,7 @@ class Parser(argparse.ArgumentParser):
         """
         if found := _MISSING.match(message):
             raise UserError(f"The argument {found[1]} needs a value; write it as {found[1]}=VALUE.")
-        raise UserError(f"{message[0].upper()}{message[1:]}; `{self.prog} --help` says what fits.")
+        raise UserError(f"{message[0].upper()}{message[1:]}; see `{self.prog} --help`.")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """The options; ``values`` holds the config keys, ``words`` all that was given.

@@ -171,7 +171,7 @@ def _check_vectors(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Sequ
         raise DamagedFileError(f"it holds {_told(found)} instead of {_told(wanted)}")
     for name, array in arrays.items():
         if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise DamagedFileError(f"its {name} are no finite numbers in float32")
+            raise DamagedFileError(f"its {name} are not finite in float32")
 
 
 def _told(shapes: Mapping[str, tuple[int, ...]]) -> str:

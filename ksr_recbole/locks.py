@@ -66,7 +66,7 @@ def _acquired(target: Path) -> FileLock | None:
             logger.info(f"Waiting for another process, which holds {target}")
             lock.acquire()
     except NotImplementedError:
-        logger.warning(f"No file locks in {target.parent}: commands side by side may collide there")
+        logger.warning(f"No file locks in {target.parent}: do not run two commands there at once")
         return None
     except OSError as error:
         raise cannot_write(target, error) from error

@@ -179,7 +179,7 @@ def _check_class(name: str, model: object) -> None:
     if not (isinstance(model, type) and issubclass(model, AbstractRecommender)):
         raise UserError(
             f"The model {name} must be a class of recommenders, as `class Mine(KSR)` makes one; "
-            f"{shown(repr(model))} is none."
+            f"{shown(repr(model))} is not."
         )
     declared = getattr(model, "Options", None)
     if declared is None:

@@ -213,7 +213,7 @@ def test_of_someone_new_rum_has_the_memory_alone(toy_folder, tmp_path, name):
     trained = Trained(toy_folder, name)
     rec = Recommender.load(trained.save(tmp_path / "model"))
     for nobody in ([], rec.start()):
-        with pytest.raises(UserError, match="Query 2 is of someone new"):
+        with pytest.raises(UserError, match="Query 2 has neither"):
             rec.recommend_batch(["u1", nobody])
     trained.model.user_embedding.weight.data[0] = 0
     expected = trained.scores(0, ["i1", "i5"])
@@ -284,7 +284,7 @@ def test_another_manifest_is_one_sentence(directory, tmp_path):
 
     cases = {
         "has format 99": changed(format=99),
-        "not that of a model": changed(kind="cake"),
+        "not a model's manifest": changed(kind="cake"),
         "holds no JSON object": "[]",
         "is damaged": "{",
         "it has no digest": json.dumps(manifest),

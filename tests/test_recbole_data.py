@@ -718,7 +718,7 @@ def test_vectors_that_do_not_fit_are_one_sentence(folder):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"preload_weight": {"ent_id": "ent_emb"}}, "only one kind is given"),
+        ({"preload_weight": {"ent_id": "ent_emb"}}, "relation vectors is given"),
         ({"preload_weight": {"ent_id": "vector"}}, "names the columns ent_id and vector"),
         ({"additional_feat_suffix": ["gone"]}, "toy.gone does not exist"),
         ({"additional_feat_suffix": None}, "none is named"),

@@ -63,7 +63,7 @@ def make(folder: Path) -> list[str]:
     relation = pl.col("relation_id")
     kg = kg.filter(pl.any_horizontal(relation.str.starts_with(p) for p in _DBPEDIA)).unique()
     if unnamed := set(kg["relation_id"]) - _RELATIONS.keys():
-        raise UserError(f"{folder}/ml-1m.kg has {min(unnamed)}; give it a name in {__file__}.")
+        raise UserError(f"{folder}/ml-1m.kg has relation {min(unnamed)}; name it in {__file__}.")
     link = link.filter(pl.col("entity_id").is_in(kg["head_id"].unique().implode()))
     kg = kg.filter(pl.col("head_id").is_in(link["entity_id"].implode()))
     ends = pl.concat([kg["head_id"], kg["tail_id"].rename("head_id")]).unique()

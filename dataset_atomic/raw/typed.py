@@ -104,7 +104,7 @@ def _read_json(path: Path) -> pl.DataFrame:
         blocks.append(block)
     text = b"".join(blocks)
     if not text.strip():
-        raise UserError(f"{path} is empty; expected an object of JSON in every line.")
+        raise UserError(f"{path} is empty; expected a JSON object in every line.")
     try:
         return pl.read_ndjson(text, infer_schema_length=None)
     except (pl.exceptions.PolarsError, ValueError):
@@ -117,7 +117,7 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
         found = _parsed(path, text, 1)
         strange = next((k for k, each in enumerate(found) if not isinstance(each, dict)), None)
         if strange is not None:
-            raise UserError(f"{path}: element {strange + 1} of the list is no object of JSON.")
+            raise UserError(f"{path}: element {strange + 1} of the list is not a JSON object.")
         return found
     lines = ((k, line) for k, line in enumerate(text.split("\n"), 1) if line.strip())
     return [_object(path, line, number) for number, line in lines]

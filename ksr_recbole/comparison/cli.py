@@ -79,7 +79,7 @@ def parser() -> Parser:
         help="also write the tables for targets that occur rarely, sometimes and often in "
         "training")  # fmt: skip
     add("--pack", nargs="?", const="True", metavar="True", take=switched_on, default=False,
-        help="only put the finished runs of the dataset into one small file")  # fmt: skip
+        help="run nothing; put the dataset's finished runs into one small file")  # fmt: skip
     return result
 
 

@@ -239,9 +239,7 @@ def _array(file: zipfile.ZipFile, name: str, described: Mapping, done: Arrays) -
     first, users = done[base], done[_users(name)]
     fits = all([*each.shape] == shape and each.dtype.kind in "ui" for each in (first, users))
     if not fits:
-        raise DamagedFileError(
-            f"{name!a} needs ranks of the same positives, and has those of others"
-        )
+        raise DamagedFileError(f"{name!a} needs ranks of the same positives")
     if first.min(initial=1) < 0 or users.min(initial=0) < 0:
         raise DamagedFileError(f"{name!a} needs ranks or users that begin below 0")
     differences = _from_bytes(_member(file, about["member"], n * 4), np.dtype("<u4"), shape)

@@ -436,7 +436,7 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         if not isinstance(key, str):
-            raise UserError(f"The config key {shown(key)} is no text.")
+            raise UserError(f"The config key {shown(key)} is not a string.")
         head, _, tail = key.partition(".")
         if not tail:
             nested = merged(nested, {head: value})
@@ -444,8 +444,8 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
         whole = nested.get(head) or {}
         if not isinstance(whole, dict):
             raise UserError(
-                f"Config key {shown(head)} is given as {shown(whole)} and, as {shown(key)}, in "
-                "parts; give one of them."
+                f"Config key {shown(head)} is given whole ({shown(whole)}) and in parts "
+                f"({shown(key)}); give one of the two."
             )
         of_parts = _InParts if isinstance(whole, _InParts) or head not in nested else dict
         nested[head] = of_parts({**whole, tail: value})

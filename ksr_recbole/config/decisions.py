@@ -59,11 +59,11 @@ DECISIONS: dict[str, Decision] = {
         # What runs where
         "model dataset config_files": "what is run, and with which files",
         "gpu_id use_gpu device": "where it is computed",
-        "seed reproducibility": "the same numbers again",
+        "seed reproducibility": "the same results again",
         "state show_progress": "what is logged, and whether bars are shown",
         "data_path": "the folder above the dataset's; by default dataset_atomic/",
         "checkpoint_dir": "where models are kept",
-        "log_wandb wandb_project": "RecBole's trainer logs to Weights & Biases, if it is installed",
+        "log_wandb wandb_project": "the trainer logs to Weights & Biases, which must be installed",
         "nproc world_size ip port": "several processes: docs/distributed.md",
         # Training
         "epochs train_batch_size learner learning_rate weight_decay clip_grad_norm shuffle":
@@ -94,7 +94,7 @@ DECISIONS: dict[str, Decision] = {
         "alias_of_entity_id alias_of_relation_id alias_of_item_id":
             "which ids a column of preload_weight, or of a file in pretrain_path, holds; other "
             "columns get no ids",
-        "kg_reverse_r": "every triple the other way round too",
+        "kg_reverse_r": "adds the reverse of every triple",
         # Filters
         "rm_dup_inter val_interval filter_inter_by_user_or_item user_inter_num_interval "
         "item_inter_num_interval entity_kg_num_interval relation_kg_num_interval":
@@ -104,7 +104,7 @@ DECISIONS: dict[str, Decision] = {
         "repeatable": "what a user had is never a candidate, and a target is ranked even if it "
             "repeats; Recommender.recommend has exclude_history=False",
         "seq_len": "columns with sequences are not read; .inter has one interaction in a row",
-        "threshold": "every interaction is a positive one; leave out others with val_interval",
+        "threshold": "every interaction is a positive; leave out others with val_interval",
         "normalize_field normalize_all": _SCALED,
         "discretization numerical_features": "no model here reads numbers of users or items",
         "unused_col": "models read ids and times only, whatever else is loaded",

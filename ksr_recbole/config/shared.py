@@ -90,7 +90,7 @@ class RunOptions(Options):
     data_cache_dir: str | None = declared("cache", MAYBE_PATH)
     """Folder of loaded datasets, found again by the content of their files; ~ for none."""
     pretrain_dir: str = declared("pretrained", PATH)
-    """Folder of the pretraining cache."""
+    """Folder where pretrained vectors are kept for later runs."""
     pretrain_path: str | None = declared(None, MAYBE_PATH)
     """Folder of given vectors: <dataset>.ent, .rel and/or .bpr; what is missing is trained."""
     pretrain_export_path: str | None = declared(None, MAYBE_PATH)
@@ -128,7 +128,7 @@ class ProcessOptions(Options):
     ip: str = declared("localhost", checks.text)
     """Address or name of the machine that starts process 0, which listens only there."""
     port: int | None = whole(None, 1, below=65536, optional=True)
-    """Where it listens; by default a free port, with several machines 5678."""
+    """Port of process 0: by default a free one, or 5678 with several machines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +155,9 @@ class TaskOptions(Options):
     metrics: list[str] = declared(["MAP", "MRR", "Hit", "NDCG"], checks.texts)
     """MAP and MRR over the whole list, Hit and NDCG at topk."""
     topk: list[int] = declared([10], checks.topk)
-    """Cut-offs."""
+    """Lengths k of the top lists for Hit and NDCG."""
     valid_metric: str = declared("MRR", checks.text)
-    """Selects the best epoch, on validation."""
+    """Metric on validation that chooses the best epoch."""
     eval_batch_size: int = whole(256, 1)
     """Users (of sessions: positives) evaluated at a time."""
     metric_decimal_place: int = whole(4, 0, below=16)
@@ -253,8 +253,8 @@ class TrainingOptions(Options):
     clip_grad_norm: dict[str, Any] | None = declared(None, CLIPPING)
     """Arguments of torch.nn.utils.clip_grad_norm_, as in RecBole."""
     ema_decay: float | None = real(None, 0, below=1, optional=True)
-    """Validate, test and keep an exponential moving average of the weights: the share of itself it
-    keeps at each step of the optimizer, for example 0.996. ~: the weights themselves."""
+    """Decay of an exponential moving average of the weights, for each step, for example 0.996.
+    The average is validated, tested and saved. ~: no averaging."""
     matmul_precision: str | None = choice(None, "highest", "high", "medium")
     """highest, high or medium, as torch.set_float32_matmul_precision, for the products in training;
     highest also for those in validation and test;
@@ -265,7 +265,7 @@ class TrainingOptions(Options):
     train_kg_step: int | None = whole(0, optional=True)
     """Epochs of TransE on the KG after those of recommendation; needs freeze_kg: False."""
     epochs: int = whole(200, 1)
-    """At most."""
+    """Most passes over the training data."""
     stopping_step: int = whole(5, 0)
     """Stop once more than this many validations in a row were not better, as in RecBole."""
     eval_step: int = whole(1, -(2**31))
@@ -354,7 +354,7 @@ class FPMCOptions(BPROptions):
     """FPMC (Rendle et al., WWW 2010)."""
 
     loss_type: str = choice("BPR", "BPR")
-    """RecBole's FPMC knows this one."""
+    """The only loss of RecBole's FPMC."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ class RecBoleViews(WithSequences):
         """
         vectors = getattr(self.pretrained, _VECTORS.get(field, ""), None)
         if vectors is None:
-            raise UserError(f"There are no vectors for {field}; give them with preload_weight.")
+            raise UserError(f"No vectors are given for {field}; give them with preload_weight.")
         if field == "rel_id":
             return vectors
         return vectors[self.item_entities]  # type: ignore[attr-defined]

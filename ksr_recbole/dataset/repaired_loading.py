@@ -32,7 +32,7 @@ class RepairedLoading:
     """Mixin over a RecBole dataset that fills missing values whatever pandas is installed.
 
     RecBole fills them by ``feat[field].fillna(..., inplace=True)``, which pandas 3 carries out
-    on a copy: nothing is filled, and no error tells.
+    on a copy: nothing is filled, and there is no error.
     """
 
     if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides

@@ -243,7 +243,7 @@ class WithSequences(_Dataset):
         if len(set(names)) < len(names):
             raise UserError(
                 f"Config key benchmark_filename is {shown(names)}; it must name three different "
-                "files, since nobody may train on, or choose by, what is tested."
+                "files, since test data must not be used in training or validation."
             )
         return np.repeat(np.arange(len(names)), self.file_size_list)
 
@@ -284,8 +284,8 @@ class WithSequences(_Dataset):
             raise UserError(
                 f"Config key eval_args has split {given['split']} and order {given['order']}; "
                 f"under the paper's protocol, in which {self.config['model']} runs here, they are "
-                "{'LS': 'valid_and_test'} and 'TO', so leave them out (benchmark_filename gives "
-                "another split)."
+                "{'LS': 'valid_and_test'} and 'TO', so leave them out (for another split use "
+                "benchmark_filename)."
             )
         if self.config["task"] != "next-session":
             return leave_one_out(self.sequences)

@@ -155,7 +155,7 @@ def _cause(
         return ProcessEndedError(
             meeting.await_post()
             or f"Process {rank} of {hosts.world_size} lost its connection to another one; see "
-            "what the command that started that one printed."
+            "the output of the command that started the other one."
         )
     how = failure.signal_name or f"exit status {exit_code}"
     more = f"; continue with --resume={reports.checkpoint}" if reports.checkpoint else ""

@@ -92,7 +92,7 @@ class Meeting:
                 self._store = _in_time(lambda: connect(self.address, self.port))
             except dist.DistError as error:
                 raise UserError(
-                    f"What answers at {hosts.ip} port {hosts.port} (config keys ip and port) is "
+                    f"The program at {hosts.ip} port {hosts.port} (config keys ip and port) is "
                     "not the command that starts process 0, or it has ended; check which "
                     "program uses this port."
                 ) from error
@@ -120,7 +120,7 @@ class Meeting:
         if size != str(hosts.world_size):
             raise UserError(
                 f"Config key world_size is {hosts.world_size}, but another machine of this run "
-                f"said {_shown(size)} first; give the same on all machines."
+                f"has {_shown(size)}; give the same on all machines."
             )
         card = "".join(map(_hash, self._tokens.values()))
         for rank in range(hosts.offset, hosts.offset + hosts.nproc):
@@ -307,7 +307,7 @@ def _listen(hosts: Hosts) -> socket.socket:
                 "machine's own addresses, on all machines."
             ) from error
         raise UserError(
-            f"Port {port} (config key port) cannot be listened on: {error.strerror}; "
+            f"Cannot listen on port {port} (config key port): {error.strerror}; "
             "choose another with --port=N, the same on all machines."
         ) from error
 

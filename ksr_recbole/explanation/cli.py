@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--html", metavar="FILE", help="write a page to explore")
     add("--png", metavar="FILE", help="write a picture like the paper's Fig. 5")
     add("--json", metavar="FILE", nargs="?", const=_STDOUT,
-        help="print only JSON, or write it to FILE")  # fmt: skip
+        help="write JSON to FILE; without FILE print JSON only")  # fmt: skip
     return run_command(_run, parser, arguments)
 
 

@@ -112,7 +112,7 @@ class Reason:
         entity: the value entity's id.
         value: its name.
         attention: the attention on the attributes, among those that the item has.
-        weight: what speaks for the item by it, see :attr:`Explanation.split`.
+        weight: how much it raises the score, see :attr:`Explanation.split`.
         rarity: ``log(items / items that have the value)``.
         n_items: how many items have the value.
         chosen: the items of the history that have it, the latest first; not the recommended one.
@@ -157,8 +157,8 @@ class Recommendation:
         reasons: the model's own, by weight and rarity: values with at least 1 % of all that
             speaks for the item.
         common: of these, the values that more than a fifth of all items have.
-        shared: what the item shares with the history though it does not speak for it: not the
-            model's reasons.
+        shared: values shared with the history that do not raise the score: no reasons of the
+            model.
     """
 
     rank: int

@@ -117,7 +117,7 @@ class SharedFacts:
             ``float64 [P]``.
         weight: what speaks for the item by it, ``float64 [P]``, see :meth:`Candidates.weights`.
         times: how often the history has the fact, without the row's item, ``int64 [P]``.
-        by_model: whether that is a reason of the model's, ``bool [P]``.
+        by_model: whether it is a reason of the model, ``bool [P]``.
         common: whether more than a fifth of the items have the value, ``bool [P]``.
     """
 

@@ -20,9 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(SCRIPT, description=about, keys="instead of the checkpoint's")
     add = parser.add_argument
     add("--output", metavar="DIR",
-        help="where to write; a model directory that is there already is replaced")  # fmt: skip
+        help="where to write; replaces a model directory that is already there")  # fmt: skip
     add("--checkpoint", metavar="FILE",
-        help="by default the newest one of --model and --dataset in checkpoint_dir")  # fmt: skip
+        help="default: the newest one of --model and --dataset in checkpoint_dir")  # fmt: skip
     parser.add_names(files=False)
     return run_command(_run, parser, arguments)
 

@@ -147,7 +147,7 @@ def _check_histories(histories: Histories, n_users: int, n_items: int) -> None:
     if (starts < 0).any() or (starts > lengths).any():
         raise DamagedFileError("a history begins after its end")
     if len(items) and not (items.min() >= 1 and items.max() < n_items):
-        raise DamagedFileError("the histories have items that there are no tokens of")
+        raise DamagedFileError("the histories have items without tokens")
 
 
 def _check_names(
@@ -171,7 +171,7 @@ def _check_names(
     for kind, ids in rows.items():
         least = 0 if kind == "attribute" else 1
         if len(ids) and not (ids.min() >= least and ids.max() < sizes[kind]):
-            raise DamagedFileError(f"the facts have an {kind} that there is no name of")
+            raise DamagedFileError(f"the facts have an {kind} without a name")
 
 
 def _check_finite(value: Any, name: str, depth: int = 0) -> None:

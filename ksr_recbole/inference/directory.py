@@ -173,7 +173,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a model directory: {MANIFEST} is missing.")
     manifest = _object(path, read_regular(path, _SMALL))
     if manifest.get("kind") != KIND:
-        raise UserError(f"{path} is not that of a model; save the model again.")
+        raise UserError(f"{path} is not a model's manifest; save the model again.")
     if manifest.get("format") != FORMAT:
         raise UserError(
             f"The model directory {folder} has format {ascii(manifest.get('format'))[:40]}, and "

@@ -110,7 +110,7 @@ class Recommender:
     Users known from training are named by their token (a string); the model directory knows
     all their interactions, the ones held out for validation and test included.  Everyone else
     is a list of item tokens, the oldest first.  RUM has learned an embedding for known users
-    only; for others its memory speaks alone.
+    only; for others it scores by its memory alone.
 
     Args:
         saved: what a model directory holds; see :meth:`load`.
@@ -522,8 +522,8 @@ class Recommender:
         for number, (state, _) in enumerate(readings):
             if state.user == 0 and len(state.seen.all()) == 0:
                 raise UserError(
-                    f"Query {number + 1} is of someone new without any item, of whom "
-                    f"{self.model_name} knows nothing; give a user token or at least one item."
+                    f"Query {number + 1} has neither a known user nor an item, so "
+                    f"{self.model_name} cannot score; give a user token or at least one item."
                 )
 
     def _check_state(self, state: UserState) -> None:

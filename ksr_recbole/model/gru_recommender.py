@@ -40,7 +40,7 @@ class GRUOptions(SequenceOptions):
     kb_input: bool = flag(False)
     """The GRU's input is q_i and e_i, as in GRU_F; the paper's is q_i alone (Eq. 1)."""
     score_mlp_layers: int = whole(0, 0, below=65)
-    """User and item side of Eq. 10; 0: plain inner product, as Eq. 2."""
+    """Layers of each MLP of Eq. 10; 0: plain inner product, as Eq. 2."""
     dropout_prob: float = real(0.3, 0, below=1)
     """Dropout on the GRU's input; the paper has none."""
 

@@ -61,14 +61,14 @@ class KSROptions(GRUOptions):
     """Items after which a value's weight in an exact slot has fallen to 1/e, for each time scale;
     0: it never falls. ~: 3, 20, 100 and 0."""
     memory_fit: str | None = choice(None, "training", "validation")
-    """training: the weights with which an exact memory is read train with the model; validation:
-    the model trains without it, and they are fitted on validation then. ~: training."""
+    """How the read weights of an exact memory are found. training: with the model; validation:
+    fitted on validation, after the model has trained without memory. ~: training."""
     project_entities: bool = flag(False)
     """Learned projection of e_i before the write, as in the authors' released code."""
     memory_backend: Backend = choice("auto", *BACKENDS)
     """auto, numba (CPU), triton (GPU) or torch (plain); all compute the same."""
     query_mlp_layers: int = whole(1, 1, below=65)
-    """From h_t to the query (Sec. 4.2.1)."""
+    """Layers of the MLP from h_t to the query (Sec. 4.2.1)."""
 
     def check(self) -> None:
         """Refuse a memory without vectors, and a shared one whose vectors change.

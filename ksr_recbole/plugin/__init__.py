@@ -19,7 +19,7 @@ _active: Hooks | None = None
 
 
 def register(trust_checkpoint: bool = False) -> None:
-    """Make this package's models available to RecBole under their names; twice is once.
+    """Make this package's models available to RecBole under their names; once is enough.
 
     From then on ``run_recbole(model="KSR", dataset="ml-100k")``, ``objective_function``,
     ``load_data_and_model`` and everything else of RecBole that takes a model's name work with

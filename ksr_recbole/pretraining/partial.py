@@ -77,9 +77,9 @@ def _check_state(
 ) -> None:
     epoch = state.get("epoch")
     if epoch is None or epoch.shape or epoch.dtype != np.int64 or not 0 < epoch < 1 << 30:
-        raise DamagedFileError("it does not say after which epoch it was kept")
+        raise DamagedFileError("it does not say which epoch it is from")
     found = {name: (array.dtype, array.shape) for name, array in state.items() if name != "epoch"}
     if found != dict(wanted(int(epoch))):
-        raise DamagedFileError("it is not the state of such a training")
+        raise DamagedFileError("it is the state of another kind of training")
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in state.values()):
         raise DamagedFileError("it holds numbers that are not finite")

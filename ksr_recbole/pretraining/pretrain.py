@@ -92,7 +92,7 @@ def _given_kb(config: Any, dataset: KGSequenceDataset) -> dict[str, Path]:
     if len(given) == 1:
         (path,) = given.values()
         raise UserError(
-            f"Of the vectors of entities and of relations only one kind is given ({path}); give "
+            f"Only one of entity vectors and relation vectors is given ({path}); give "
             "both or neither, with pretrain_path or with preload_weight."
         )
     return given
@@ -413,8 +413,8 @@ def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors)
     """Write atomic files for RecBole's KSR and GRU4RecKG, which key entities by their items."""
     if vectors.items is None or vectors.entities is None or vectors.relations is None:
         raise UserError(
-            f"Config key pretrain_export_path asks for the vectors to be written, but "
-            f"{config['model']} starts from none or from one kind only; run KSR for that."
+            f"Config key pretrain_export_path cannot be used with {config['model']}, which "
+            "starts from no vectors or from one kind only; run KSR instead."
         )
     folder, name = Path(config["pretrain_export_path"]), dataset.dataset_name
     items = _item_tokens(dataset)

@@ -68,7 +68,7 @@ def _init_logger(config: Any) -> None:
     except OSError as error:
         raise UserError(
             f"The folder ./log of RecBole's log files cannot be written ({error.strerror}); start "
-            "the command in a folder that can."
+            "the command in a folder that you may write to."
         ) from error
     finally:
         recbole_logger.get_local_time = before

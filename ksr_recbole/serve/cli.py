@@ -72,7 +72,7 @@ def _run(given: Namespace) -> int:
         if not local:
             print("Everyone who reaches this address can ask for any user's recommendations.")
         if not service.explains:
-            print("This model directory gives no reasons: no KSR, or one whose memory is unread.")
+            print("This model gives no reasons: it is no KSR, or its memory has weights of 0.")
         config = uvicorn.Config(
             app, log_level="warning", server_header=False, backlog=4096,
             timeout_graceful_shutdown=_SECONDS_TO_END,

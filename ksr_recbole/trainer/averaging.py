@@ -23,8 +23,8 @@ def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 def changed_by_training(model: nn.Module) -> dict[str, Tensor]:
     """What training may change of a model's ``state_dict``: all but what is frozen or constant.
 
-    So it has buffers that a user's own model adds, such as running means, and a weight under each
-    of its names.
+    It includes buffers of a user's own model, such as running means, and a shared weight under
+    each of its names.
     """
     constant: frozenset[str] = getattr(model, "CONSTANT_BUFFERS", frozenset())
     return {

@@ -158,7 +158,7 @@ def _content_of(data: bytes) -> dict[str, Any]:
     for part in _WITH_TENSORS & content.keys():
         content[part] = _with_tensors(content[part], tensors, used)
     if unused := tensors.keys() - used:
-        raise DamagedFileError(f"it has tensors too many, such as {ascii(min(unused))[:80]}")
+        raise DamagedFileError(f"it has extra tensors, such as {ascii(min(unused))[:80]}")
     return content
 
 
@@ -188,13 +188,13 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
     check_shape(content, _SHAPE)
     for found, wanted in ((content, _SHAPE), (content["last"], _SHAPE["last"])):
         if extra := found.keys() - wanted.keys():  # type: ignore[attr-defined]
-            raise DamagedFileError(f"it has a part too many, {ascii(min(extra))[:80]}")
+            raise DamagedFileError(f"it has an extra part, {ascii(min(extra))[:80]}")
     if not content["state_dict"]:
         raise DamagedFileError("its state_dict is empty")
     if content["best_epoch"] > content["epoch"]:
-        raise DamagedFileError("its best_epoch comes after its epoch")
+        raise DamagedFileError("its best_epoch is greater than its epoch")
     if content["best_valid_score"] != content["best_valid_score"]:
-        raise DamagedFileError("its best_valid_score is no number")
+        raise DamagedFileError("its best_valid_score is not a number")
     last = content["last"]
     for name, weights in (
         ("state_dict", content["state_dict"]),

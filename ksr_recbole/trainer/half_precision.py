@@ -15,7 +15,7 @@ class HalfPrecision(TorchFunctionMode):
     """Inside the block, sees whether an operation gives numbers in half precision.
 
     Attributes:
-        used: it has been so.
+        used: whether one has.
     """
 
     def __init__(self) -> None:

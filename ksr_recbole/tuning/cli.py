@@ -38,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--early_stop", metavar="N", take=count_of,
         help="stop after N trials without a better one")  # fmt: skip
     add("--jobs", metavar="N", take=count_of, default=1,
-        help="trials run at a time (1); they share the cores")  # fmt: skip
+        help="trials at the same time (default: 1); they share the cores")  # fmt: skip
     add("--tool", metavar="NAME", default="Hyperopt",
         help="Hyperopt (the default), or Ray: trials side by side, on a cluster too")  # fmt: skip
     add("--retry_failed", nargs="?", const="True", metavar="True", take=switched_on, default=False,
-        help="repeat trials that failed")  # fmt: skip
+        help="run failed trials again")  # fmt: skip
     add("--output_file", metavar="FILE", take=path_of,
         help="the table, instead of <model>-<dataset>-<task>-tuning.md")  # fmt: skip
     add("--display_file", metavar="F.png", take=path_of,
