@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from ksr_recbole.comparison import cli, packed, store
 from ksr_recbole.comparison.moving_cells import pack
 from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.digests import sealed
 from ksr_recbole.errors import DamagedFileError, UserError
 from tests.benchmark_fakes import run_result
 
@@ -154,6 +157,27 @@ def test_a_damaged_cell_is_not_packed(tmp_path):
     with pytest.raises(UserError, match="cannot be packed"):
         pack(store)
     assert not store.pack_file.exists() and store.load(OTHER) is not None
+
+
+@pytest.mark.parametrize(
+    "dtype", ["M8[s/0]", "m8[s/0]", "i8,i8", "(2,)u1", "u1\n", "=u1", "O", "U1", "f1", "", "\ud800"]
+)
+def test_a_type_that_is_never_written_is_not_shown_to_numpy(dtype, tmp_path):
+    """Of the first one NumPy's reader divides by 0, which ends the process."""
+    path = tmp_path / "p.zip"
+    packed.pack_bytes(path, {"x": ({}, {"full/test/users": np.zeros(9, np.uint8)})})
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    line = json.loads(lzma.decompress(members[packed._LINES]))
+    del line["sha256"]
+    line["arrays"]["full/test/users"]["dtype"] = dtype
+    members[packed._LINES] = lzma.compress(json.dumps(sealed(line)).encode())
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    packed._lines_of.cache_clear()
+    with pytest.raises(DamagedFileError, match="is no type of numbers"):
+        packed.read_packed(path, "x")
 
 
 def test_members_that_unpack_to_more_than_they_say(tmp_path):
