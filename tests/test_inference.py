@@ -31,6 +31,7 @@ from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.inference import recommender as recommender_module
 from ksr_recbole.inference.content import _check_tokens
 from ksr_recbole.inference.directory import FILES, MANIFEST
+from ksr_recbole.model.sequence_recommender import SequenceState
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.trainer import checkpoint
@@ -213,12 +214,50 @@ def test_of_someone_new_rum_has_the_memory_alone(toy_folder, tmp_path, name):
     trained = Trained(toy_folder, name)
     rec = Recommender.load(trained.save(tmp_path / "model"))
     for nobody in ([], rec.start()):
-        with pytest.raises(UserError, match="Query 2 has neither"):
+        with pytest.raises(UserError, match=f"Query 2 has neither a user whom {name} has learned"):
             rec.recommend_batch(["u1", nobody])
     trained.model.user_embedding.weight.data[0] = 0
     expected = trained.scores(0, ["i1", "i5"])
     same(everything(rec, ["i1", "i5"]), expected)
     same(everything(rec, rec.update(rec.start(["i1"]), "i5")), expected)
+
+
+def test_of_someone_new_without_an_item_nothing_arbitrary_is_recommended(case, tmp_path):
+    """A start state that gives all items one score has no order, whatever the model is called."""
+    rec = Recommender.load(case.save(tmp_path / "model"))
+    blank = SequenceState(*(part.clone() for part in rec._blank))
+    with torch.no_grad():
+        scores = rec._scores(torch.zeros(1, dtype=torch.long), blank)[0, 1:]
+    for nobody in ([], (), np.array([], str), rec.start()):
+        if len(scores.unique()) > 1:
+            assert len(rec.recommend(nobody, 60)) == 60
+            continue
+        assert rec.model_name in ("GRU", "GRU++-paper", "GRU_F-paper", "RUM_I", "RUM_F")
+        with pytest.raises(UserError, match="Query 2 has neither .* so all items have the same sc"):
+            rec.recommend_batch(["u1", nobody])
+        assert rec.recommend(rec.update(rec.start(), "i3"), 5)
+
+
+def test_what_a_caller_does_with_vectors_changes_no_recommendation(case, tmp_path):
+    rec = Recommender.load(case.save(tmp_path / "model"))
+    before = rec.recommend("u1", 5)
+    if rec.model.INNER_PRODUCT:
+        for vectors in (rec.item_vectors()[1], rec.user_vectors(["u1"]), rec.user_vector("u1")):
+            vectors[...] = 0
+    state = rec.start(["i1"])
+    state.seen.all()[...] = 3
+    with pytest.raises(ValueError, match="read-only"):
+        rec.popularity[0] = 9
+    assert rec.recommend("u1", 5) == before and rec.n_seen(state) == 1
+    assert rec.recommend(state, 5) == rec.recommend(["i1"], 5)
+
+
+def test_an_array_of_items_is_a_history(rec):
+    items = rec.items[:3]
+    for dtype in (str, object):
+        assert rec.recommend(np.array(items, dtype), 4) == rec.recommend(items, 4)
+    rows = np.array([rec.items[:3], rec.items[3:6]])
+    assert rec.recommend_batch(rows, 4) == rec.recommend_batch(rows.tolist(), 4)
 
 
 # The directory ------------------------------------------------------------------------------
@@ -431,6 +470,27 @@ def test_bad_questions_are_one_sentence(rec, toy_folder, tmp_path):
         "items is 5; give a list": lambda: rec.explain("u1", items=5),
         "exclude_history is 'no'": lambda: rec.recommend("u1", exclude_history="no"),
         r"There is no user '\\x1b\[31m'": lambda: rec.recommend("\x1b[31m"),
+        "Cannot recommend to b''": lambda: rec.recommend(b""),
+        r"Cannot recommend to range\(0, 0\)": lambda: rec.recommend(range(0)),
+        "Cannot recommend to <memory": lambda: rec.recommend(memoryview(b"")),
+        r"Cannot recommend to array\(5": lambda: rec.recommend(np.array(5)),
+        r"Cannot recommend to array\(\[1": lambda: rec.recommend(np.array([1, 2])),
+        r"Cannot recommend to array\(\[b": lambda: rec.recommend(np.array([b"i1"])),
+        r"Cannot recommend to array\(\[\[": lambda: rec.recommend(np.array([["i1"], ["i2"]])),
+        "There is no item None": lambda: rec.recommend(np.array(["i1", None])),
+        r"queries is array\('u1'": lambda: rec.recommend_batch(np.array("u1")),
+        "queries is range": lambda: rec.recommend_batch(range(0)),
+        "items is range": lambda: rec.explain("u1", items=range(0)),
+        "k is -5": lambda: rec.explain("u1", k=-5, items=["i1"]),
+        "titles is 'yes'": lambda: rec.recommend("u1", titles="yes"),
+        "The file of vectors is 123": lambda: rec.export_vectors(123),
+        "The file of vectors is None": lambda: rec.export_vectors(None),
+        "The file of vectors is b'x.npz'": lambda: rec.export_vectors(b"x.npz"),
+        "The file of vectors is .*; give its path": lambda: rec.export_vectors("a\0.npz"),
+        "The model directory is 1;": lambda: save_model("x.pth", 1),
+        "The model directory is x\0": lambda: save_model("x.pth", "x\0"),
+        "The checkpoint is None": lambda: save_model(None, tmp_path / "new"),
+        "The checkpoint is 1;": lambda: save_model(1, tmp_path / "new"),
         "The model directory is None": lambda: Recommender.load(None),
         "The model directory is b'x'": lambda: Recommender.load(b"x"),
         "The model directory is ": lambda: Recommender.load("a\0b"),

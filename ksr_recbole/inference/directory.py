@@ -114,10 +114,19 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _folder_of(directory: object) -> Path:
-    path = os.fspath(directory) if isinstance(directory, os.PathLike) else directory
+def path_of(given: object, what: str = "model directory") -> Path:
+    """A path that a caller gave.
+
+    Args:
+        given: a text or a path.
+        what: what is there, for the sentence.
+
+    Raises:
+        UserError: it is neither, or none that a system can have.
+    """
+    path = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(path, str) or "\0" in path:
-        raise UserError(f"The model directory is {shown(directory)}; give its path, as text.")
+        raise UserError(f"The {what} is {shown(given)}; give its path, as text.")
     return Path(path)
 
 
@@ -128,7 +137,7 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
         UserError: there is none, it is of another format, or a file is missing or altered, or
             holds what a model cannot have.
     """
-    folder = _folder_of(directory)
+    folder = path_of(directory)
     finish_steps(Path(os.path.realpath(folder)).parent)  # Path.resolve stops at some links
     try:
         manifest = _read_manifest(folder)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ from ksr_recbole.explanation.trace import History, Trace
 from ksr_recbole.files import replacing
 from ksr_recbole.inference.building import build
 from ksr_recbole.inference.content import SavedModel
-from ksr_recbole.inference.directory import read_directory
+from ksr_recbole.inference.directory import path_of, read_directory
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
 
@@ -91,8 +90,9 @@ class UserState:
     of: str = field(repr=False)
 
 
-Query = str | Sequence[str] | UserState
-"""Whom to recommend to: a user token, a history of item tokens, or a state."""
+Query = str | Sequence[str] | np.ndarray | UserState
+"""Whom to recommend to: a user token, a history of item tokens (an array of texts ``[T]`` too), or
+a state."""
 
 
 class _Reading(NamedTuple):
@@ -162,8 +162,13 @@ class Recommender:
 
     @cached_property
     def popularity(self) -> np.ndarray:
-        """How often each item occurs in the histories, ``int64 [n]``, in the order of items."""
-        return np.bincount(self._histories.items, minlength=len(self._item_tokens))[1:]
+        """How often each item occurs in the histories, ``int64 [n]``, in the order of items.
+
+        It is kept, so it cannot be changed; take a copy to do so.
+        """
+        counts = np.bincount(self._histories.items, minlength=len(self._item_tokens))[1:]
+        counts.flags.writeable = False
+        return counts
 
     @property
     def can_explain(self) -> bool:
@@ -197,8 +202,8 @@ class Recommender:
         """The ``k`` items with the highest scores, the best first.
 
         Args:
-            user_or_items: a user token, a list of item tokens (the oldest first; none is
-                allowed, except by RUM), or a state.
+            user_or_items: a user token, a list or an array of item tokens (the oldest first), or
+                a state.  No item is allowed where the model's start state tells items apart.
             k: how many; fewer are given where fewer are left.
             exclude_history: leave out items of the history.
             titles: give items by their titles instead of their tokens.
@@ -210,6 +215,7 @@ class Recommender:
             UserError: an unknown user or item, ``k`` is not positive, or nothing is known of
                 the user that the model could use.
         """
+        _check_switch("titles", titles)
         found = self.recommend_batch([user_or_items], k, exclude_history)[0]
         return [(self.titles[item], score) for item, score in found] if titles else found
 
@@ -222,8 +228,7 @@ class Recommender:
         Raises:
             UserError: see :meth:`recommend`.
         """
-        if not _is_count(k, 1):
-            raise UserError(f"k is {k!r}; it must be a positive whole number of items.")
+        _check_k(k)
         _check_switch("exclude_history", exclude_history)
         _check_listed("queries", queries)
         readings = [self._reading(query) for query in queries]
@@ -294,6 +299,7 @@ class Recommender:
         knowledge = self._knowledge
         assert isinstance(self.model, KSR)
         check_read(self.model)
+        _check_k(k)
         _check_count("steps", steps, 0)
         _check_count("top", top, 1)
         _check_switch("exclude_history", exclude_history)
@@ -420,7 +426,8 @@ class Recommender:
             UserError: the model's score is no inner product.
         """
         self._check_inner_product()
-        return self.items, self._vectors[1:].float().cpu().numpy()
+        # A copy: the vectors themselves give every score, and a caller may normalise these.
+        return self.items, self._vectors[1:].float().cpu().numpy().copy()
 
     def user_vector(self, user_or_items: Query) -> np.ndarray:
         """The user side of Eq. 10, ``float32 [d]``.
@@ -459,7 +466,8 @@ class Recommender:
             UserError: another ending, the file cannot be written, or the model's score is no
                 inner product.
         """
-        suffix = Path(path).suffix
+        path = path_of(path, "file of vectors")
+        suffix = path.suffix
         if suffix not in (".npz", ".safetensors"):
             raise UserError(f"Vectors are written as .npz or .safetensors; {path} ends in neither.")
         items, item_vectors = self.item_vectors()
@@ -496,9 +504,9 @@ class Recommender:
                 )
             items, start = self._histories.of(user), self._histories.starts[user]
             return _Reading(self._state(user, self._blank, Seen(items)), items[start:])
-        if not isinstance(query, Sequence):
+        if not _is_list(query) or (isinstance(query, np.ndarray) and not _holds_texts(query)):
             raise UserError(
-                f"Cannot recommend to {query!r}; give a user token (a string), a list of item "
+                f"Cannot recommend to {shown(query)}; give a user token (a string), a list of item "
                 "tokens, or a state."
             )
         items = self._item_ids(query)
@@ -515,15 +523,27 @@ class Recommender:
                 "model was trained with; leave it out, or train again with it."
             ) from error
 
+    @cached_property
+    @torch.no_grad()
+    def _start_tells_items_apart(self) -> bool:
+        """Whether items have different scores for someone new; RUM's and GRU's are all 0."""
+        users = torch.zeros(1, dtype=torch.long, device=self.device)
+        scores = self._scores(users, self._blank)[0, 1:]
+        return len(scores) == 1 or bool((scores != scores[0]).any())
+
     def _check_something_known(self, readings: Sequence[_Reading]) -> None:
-        """RUM's score of every item is 0 for someone new who has no item yet."""
-        if not hasattr(self.model, "user_embedding"):
+        """Refuse queries whose items would all have one score, so that any order is as good."""
+        if self._start_tells_items_apart:
             return
+        learned = hasattr(self.model, "user_embedding")
         for number, (state, _) in enumerate(readings):
-            if state.user == 0 and len(state.seen.all()) == 0:
+            seen = state.seen
+            nothing_read = seen.before is None and len(seen.items) <= self._unread(state)
+            if nothing_read and not (learned and state.user):
                 raise UserError(
-                    f"Query {number + 1} has neither a known user nor an item, so "
-                    f"{self.model_name} cannot score; give a user token or at least one item."
+                    f"Query {number + 1} has neither a user whom {self.model_name} has learned nor "
+                    "an item that it reads, so all items have the same score; give a user token or "
+                    "at least one item."
                 )
 
     def _check_state(self, state: UserState) -> None:
@@ -544,9 +564,14 @@ class Recommender:
         return users, memory
 
 
+def _check_k(k: object) -> None:
+    if not _is_count(k, 1):
+        raise UserError(f"k is {shown(k)}; it must be a positive whole number of items.")
+
+
 def _check_count(name: str, count: object, least: int) -> None:
     if not _is_count(count, least):
-        raise UserError(f"{name} is {count!r}; it must be a whole number from {least} up.")
+        raise UserError(f"{name} is {shown(count)}; it must be a whole number from {least} up.")
 
 
 def _is_count(count: object, least: int) -> bool:
@@ -558,8 +583,21 @@ def _check_listed(name: str, given: object) -> None:
     """Refuse what is no list: one string, which Python reads as its letters, and what ends."""
     if isinstance(given, str):
         raise UserError(f"{name} is {given!r}; give a list, such as [{given!r}].")
-    if isinstance(given, bytes | UserState) or not isinstance(given, Sequence | np.ndarray):
+    if not _is_list(given):
         raise UserError(f"{name} is {shown(given)}; give a list.")
+
+
+def _is_list(given: object) -> bool:
+    """Whether it is a list or an array, not what Python merely reads as one: texts and ranges."""
+    if isinstance(given, np.ndarray):
+        return given.ndim > 0
+    others = str | bytes | bytearray | memoryview | range
+    return isinstance(given, Sequence) and not isinstance(given, others)
+
+
+def _holds_texts(array: np.ndarray) -> bool:
+    """Whether it is one row that can be of texts; each is looked up later."""
+    return array.ndim == 1 and array.dtype.kind in "UOT"
 
 
 def _check_switch(name: str, given: object) -> None:

@@ -16,7 +16,7 @@ from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.labels import item_titles
 from ksr_recbole.inference.building import build, sequence_model, settings_of
 from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
-from ksr_recbole.inference.directory import check_replaceable, write_directory
+from ksr_recbole.inference.directory import check_replaceable, path_of, write_directory
 from ksr_recbole.quick_start.restore import config_of, dataset_of, warn_of_idle
 from ksr_recbole.trainer import checkpoint
 
@@ -44,10 +44,11 @@ def save_model(
         UserError: the checkpoint or the data cannot be used, the model is none of this
             package's, or the directory holds something else or cannot be written.
     """
-    check_replaceable(directory)
+    check_replaceable(path_of(directory))
     path = result_or_checkpoint
     if isinstance(path, Mapping):
         path = _checkpoint_of(path)
+    path = path_of(path, "checkpoint")
     saved = _saved_model(path, config_dict or {})
     try:
         check_saved(saved)
