@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.resources import files
 
 import pytest
 import requests
@@ -17,7 +19,7 @@ from ksr_recbole.__main__ import main
 from ksr_recbole.errors import UserError
 from ksr_recbole.serve import cli
 from ksr_recbole.serve.service import Forgotten, Service, States, _bytes_of
-from ksr_recbole.text import clean_line
+from ksr_recbole.text import clean, clean_line
 from tests.test_explanation import CHROMIUM
 from tests.test_inference import Trained
 from tests.toy import write_toy
@@ -42,6 +44,12 @@ def rec(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(rec):
     """The address of a service in another thread."""
+    with served(rec) as address:
+        yield address
+
+
+@contextmanager
+def served(rec):
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     app = make_app(Service(rec), cli.HOSTS)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
@@ -96,6 +104,30 @@ def test_items_are_found_by_words_without_accents(url):
     assert [each["id"] for each in found] == ["i7"]
     assert len(requests.get(f"{url}/items", {"limit": 3}, timeout=60).json()) == 3
     assert requests.get(f"{url}/items", {"q": "none such"}, timeout=60).json() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("items?foo=1", "The address has a parameter foo, which is unknown; /openapi.json"),
+        ("items?limit=3&limit=4", "The address gives limit more than once"),
+        ("items?q=a&Q=b", "a parameter Q, which is unknown"),
+        ("items?%1b%5b31m", r"a parameter \x1b[31m, which is unknown"),
+        ("items?=", "a parameter (empty), which is unknown"),
+    ],
+)
+def test_a_parameter_that_nothing_reads_is_refused(url, path, said):
+    answer = requests.get(f"{url}/{path}", timeout=60)
+    assert answer.status_code == 422 and said in answer.json()["detail"], answer.text
+
+
+@pytest.mark.parametrize("path", ["recommend", "recommend/batch", "update", "explain"])
+def test_a_parameter_next_to_a_body_is_refused(url, path):
+    body = {"queries": []} if "batch" in path else {"items": []}
+    answer = requests.post(f"{url}/{path}?k=3", json=body, timeout=60)
+    assert answer.status_code == 422 and "a parameter k, which is unknown" in answer.text
+    assert requests.post(f"{url}/{path}?", json=body, timeout=60).status_code == 200
+    assert requests.get(f"{url}/?from=elsewhere", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -352,6 +384,37 @@ def test_typing_choosing_and_stepping_back(url):
             expect(cards).to_have_count(0)  # those of another history would be wrong here
             expect(view.locator("#status")).to_contain_text("does not answer")
             view.close()
+        browser.close()
+
+
+def test_the_page_shows_the_hidden_characters_that_a_terminal_does():
+    page = (files("ksr_recbole.serve") / "try.html").read_text(encoding="utf-8")
+    [letters] = re.findall(r"const HIDDEN = /(\[.*\])/gu;", page)
+    hidden = re.compile(re.sub(r"\\u\{(\w+)\}", lambda found: chr(int(found[1], 16)), letters))
+    wrong = [n for n in range(0x110000) if bool(hidden.search(chr(n))) != (clean(chr(n)) != chr(n))]
+    assert wrong == []
+
+
+def test_the_page_of_a_model_that_knows_nothing_of_somebody_new(tmp_path):
+    """It asks for a title, and shows no error before there is one."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    folder = write_toy(tmp_path, n_items=40)
+    gru = Recommender.load(Trained(folder, "GRU").save(tmp_path / "model"))
+    with served(gru) as url, playwright.sync_playwright() as started:
+        flags = ["--no-sandbox", "--disable-background-networking"]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+        view = browser.new_page()
+        cards, status = view.locator("ol.cards > li"), view.locator("#status")
+        with view.expect_response("**/recommend") as answer:
+            view.goto(url)
+        assert answer.value.status == 400
+        playwright.expect(status).to_have_text("")
+        view.keyboard.type("i7")
+        view.keyboard.press("Enter")
+        playwright.expect(cards).to_have_count(10)
+        playwright.expect(status).to_have_text("")
         browser.close()
 
 

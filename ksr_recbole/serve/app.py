@@ -7,7 +7,7 @@ import json
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -203,6 +203,23 @@ def _invalid(_: Request, error: Any) -> JSONResponse:
     return _problem(422, f"{where}: {reason}; /openapi.json says what is expected.")
 
 
+def _known_parameters(request: Request) -> None:
+    """Refuse what an address asks for and nothing reads, as unknown entries of a body are.
+
+    Links to the page may have more, which other sites add to them.
+    """
+    route = request.scope["route"]
+    if not route.include_in_schema:
+        return
+    known = {each.alias for each in route.dependant.query_params}
+    found = [name for name, _ in request.query_params.multi_items()]
+    for name in found:
+        if name not in known:
+            raise HTTPException(422, f"The address has a parameter {shown(name)}, which is unknown")
+        if found.count(name) > 1:
+            raise HTTPException(422, f"The address gives {name} more than once; give it once")
+
+
 def _no_such(_: Request, error: Any) -> JSONResponse:
     told = f"{error.detail}; /openapi.json lists what can be asked for."
     answer = _problem(error.status_code, told)
@@ -222,6 +239,7 @@ def make_app(service: Service, hosts: list[str] | None = None) -> FastAPI:
     # The pages of FastAPI's own documentation would be loaded from elsewhere.
     app = FastAPI(
         title="KSR for RecBole", version=own_version(), docs_url=None, redoc_url=None,
+        dependencies=[Depends(_known_parameters)],
         responses=wrong,  # type: ignore[arg-type]  # FastAPI's type is wider than a dict may be
     )  # fmt: skip
     app.add_middleware(LimitedBody)
