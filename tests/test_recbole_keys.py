@@ -552,5 +552,7 @@ def test_a_checkpoint_holds_for_a_machine_without_its_gpu(toy_folder):
     given = {"device": "cuda", "gpu_id": "0", "use_gpu": True, "log_wandb": True}
     content = {"model": "KSR", "dataset": "toy", "settings": {}}
     content["given"] = {"data_path": str(toy_folder), "wandb_project": "mine", **given}
-    config = restore.config_of(content)
-    assert config["device"].type == "cpu" and not config["log_wandb"]
+    for settings in ({}, given, {"nproc": 3, "ip": "10.0.0.1", "world_size": 2, "kg": "a.kg"}):
+        config = restore.config_of({**content, "settings": settings})
+        assert config["device"].type == "cpu" and not config["log_wandb"]
+        assert (config["nproc"], config["world_size"]) == (1, -1)

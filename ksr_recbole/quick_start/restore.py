@@ -28,10 +28,12 @@ from ksr_recbole.trainer.trainer import MAY_DIFFER
 _NOT_AGAIN = frozenset(
     {"model", "dataset", "resume", "pretrain_export_path", "memory_backend", "num_threads"}
     | {"device", "gpu_id", "use_gpu", "log_wandb", "wandb_project"}
+    | {"checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir", "config_files"}
+    | {"save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"}
     | {*PROCESS_KEYS, *GRAPH_KEYS}
 )
 """Settings of the run that wrote a checkpoint that do not hold for a run that reads it, perhaps on
-another machine."""
+another machine: among them all folders to write into, for a checkpoint may be a stranger's."""
 
 _READ_AGAIN = frozenset(
     {key for key in SETTINGS if key not in DECISIONS or DECISIONS[key].fate is Fate.HONOURED}
@@ -68,10 +70,15 @@ def config_of(content: Mapping[str, Any], values: Mapping[str, Any] | None = Non
             f"A checkpoint belongs to the graph that it was trained with; leave {min(of_graph)} "
             "out."
         )
-    wanted = known_keys() - _NOT_AGAIN
-    given = {key: value for key, value in content["given"].items() if key in wanted}
-    merged = {**given, **content["settings"], **literals(values or {}, TEXTS)}
+    known = known_keys()
+    given = {key: value for key, value in _of_any_run(content["given"]).items() if key in known}
+    merged = {**given, **_of_any_run(content["settings"]), **literals(values or {}, TEXTS)}
     return Config(content["model"], content["dataset"], None, merged, words=False)
+
+
+def _of_any_run(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that hold for a run that reads a checkpoint too."""
+    return {key: value for key, value in values.items() if key not in _NOT_AGAIN}
 
 
 def warn_of_idle(config: Config, values: Mapping[str, Any], read: Collection[str] = ()) -> None:
@@ -114,7 +121,7 @@ def dataset_of(
     """
     dataset = open_dataset(config)
     dataset.build()
-    keys = _compared(config) | content["settings"].keys()
+    keys = _compared(config) | _of_any_run(content["settings"]).keys()
     settings = {key: checkpoint.plain(config[key]) for key in keys}
     checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)
     return dataset
