@@ -426,6 +426,7 @@ def test_a_reason_of_several_values_stands_where_all_of_them_put_it():
 def test_values_in_words(labels, said):
     assert phrase_of(labels, "{Ann} B") == said
     assert phrase_of(["price"], "price 10 to 20") == "price 10 to 20"
+    assert phrase_of(["a{}b"], "V") == "a{}b: V"
 
 
 def test_sentences_and_labels():

@@ -324,6 +324,16 @@ def test_the_newest_checkpoint_is_of_the_dataset_asked_for(tmp_path):
     assert "small" in checkpoint.newest(tmp_path, "KSR", "book-small", "").name
 
 
+def test_a_link_to_nothing_is_no_checkpoint(tmp_path):
+    link = tmp_path / "KSR-book-Jan-01-2026_10-00-00.pth"
+    link.symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"There is no checkpoint KSR-book-\*"):
+        checkpoint.newest(tmp_path, "KSR", "book", "")
+    path = checkpoint.path_of_new(tmp_path, "KSR", "book")
+    path.write_text("")
+    assert checkpoint.newest(tmp_path, "KSR", "book", "") == path
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("task", "next-item"), ("session_length", 7_200), ("matmul_precision", "medium")],

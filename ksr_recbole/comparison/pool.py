@@ -263,8 +263,10 @@ def _run(job: Job) -> str | None:
 
 def _train(job: Job, folder: Path) -> str | None:
     """Train the cell, from its checkpoint if there is one; return what a user should know."""
-    checkpoints = sorted(folder.glob("*.pth"), key=lambda path: path.stat().st_mtime_ns)
-    resume = str(checkpoints[-1]) if checkpoints else None
+    from ksr_recbole.trainer import checkpoint  # late, as in _call
+
+    newest = checkpoint.latest(folder.glob("*.pth"))
+    resume = None if newest is None else str(newest)
     warning = None
     start = time.perf_counter()
     try:

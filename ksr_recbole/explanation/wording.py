@@ -53,7 +53,8 @@ def phrase_of(labels: Sequence[str], value: str) -> str:
         return f"{value} ({', '.join(labels)})"
     if value.startswith(f"{labels[0]} "):  # "price 10 to 20"
         return value
-    return _PHRASES.get(labels[0], f"{labels[0]}: {{}}").replace("{}", value)
+    phrase = _PHRASES.get(labels[0])
+    return f"{labels[0]}: {value}" if phrase is None else phrase.replace("{}", value)
 
 
 def sentence_of(phrase: str, chosen: Sequence[Chosen], named: Sequence[Chosen]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,16 @@ def newest(folder: str | os.PathLike[str], model: str, dataset: str, otherwise: 
     """
     # The time is part of the pattern, since "ml" must not find a checkpoint of "ml-100k".
     name = glob.escape(f"{model}-{dataset}")
-    found = sorted(
-        Path(folder).glob(f"{name}-???-??-????_*.pth"), key=lambda path: path.stat().st_mtime_ns
-    )
-    if not found:
+    found = latest(Path(folder).glob(f"{name}-???-??-????_*.pth"))
+    if found is None:
         raise UserError(f"There is no checkpoint {model}-{dataset}-*.pth in {folder}; {otherwise}.")
-    return found[-1]
+    return found
+
+
+def latest(paths: Iterable[Path]) -> Path | None:
+    """The file that was written last, if there is one; links to nothing are none."""
+    times: dict[Path, int] = {}
+    for path in paths:
+        with suppress(OSError):  # such a link, or removed since it was listed
+            times[path] = path.stat().st_mtime_ns
+    return max(times, key=lambda path: times[path], default=None)
