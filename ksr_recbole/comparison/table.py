@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,6 +12,7 @@ import numpy as np
 from ksr_recbole.comparison.results import Row, Summary, spread
 from ksr_recbole.comparison.significance import ALPHA
 from ksr_recbole.comparison.store import METRICS
+from ksr_recbole.text import clean_line
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,28 @@ def number(value: Value) -> str:
     return f"{value.mean:.4f}{deviation}"
 
 
+_MARKUP = re.compile(
+    r"[\\`*~]"
+    r"|(?<!\w)_|_(?!\w)"  # inside of a word it is none
+    r"|\](?=[(\[:])"  # a link's, a picture's or a definition's; not that of a list of numbers
+    r"|<(?=\S)|(?<=\S)>"  # a tag's; not that of "p < 0.01"
+    r"|&(?=#?\w+;)"
+)
+"""What GitHub's Markdown does not show as it is, in a text that is no Markdown."""
+
+
+def in_markdown(text: str) -> str:
+    """A text, which may be foreign, as one line of GitHub's Markdown that shows it as it is."""
+    return _MARKUP.sub(r"\\\g<0>", clean_line(text))
+
+
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown; the best figures are bold."""
     # Not tabulate: it pads columns, so that stored tables would change, and has no rules inside.
 
     def shown(value: Value | str) -> str:
         if isinstance(value, str):
-            return value
+            return in_markdown(value)
         text = number(value)
         return (f"**{text}**" if value.best else text) + ("†" if value.dagger else "")
 
@@ -157,19 +174,20 @@ def to_markdown(table: Table) -> str:
         return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
     width = len(table.columns) + 1
-    lines = [f"### {table.caption}", "", row(["", *table.columns]), "|---" * width + "|"]
+    head = row(["", *map(in_markdown, table.columns)])
+    lines = [f"### {in_markdown(table.caption)}", "", head, "|---" * width + "|"]
     for line in table.lines:
         # Markdown has no rules inside a table; an empty row parts as well.
         lines += [row([""] * width)] if line.rule_above else []
         texts = _line_texts(line, shown, len(table.columns))
-        lines.append(row([line.label, *texts]))
-    return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
+        lines.append(row([in_markdown(line.label), *texts]))
+    return "\n".join([*lines, "", *(f"{in_markdown(note)}  " for note in table.notes)]) + "\n"
 
 
 def _line_texts(line: Line, shown: Callable[[Value | str], str], columns: int) -> list[str]:
     if line.error is None:
         return [shown(value) for value in line.cells]
-    return [f"failed: {line.error}"] + [""] * (columns - 1)
+    return [shown(f"failed: {line.error}")] + [""] * (columns - 1)
 
 
 def to_latex(table: Table) -> str:
@@ -190,7 +208,7 @@ def to_latex(table: Table) -> str:
         texts = [shown(value) for value in line.cells]
         if line.error is not None:
             texts = [rf"\multicolumn{{{columns}}}{{l}}{{failed: {_escaped(line.error)}}}"]
-        body.append(" & ".join([_escaped(line.label), *texts]) + r" \\")
+        body.append(" & ".join([_first(line.label), *texts]) + r" \\")
     head = " & ".join(["", *map(_escaped, table.columns)]).lstrip() + r" \\"
     notes = [rf"\par\footnotesize {_escaped(note)}" for note in table.notes]
     return "\n".join(
@@ -223,4 +241,10 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in clean_line(text))
+
+
+def _first(text: str) -> str:
+    """A row's first text; the end of the row before would take ``[`` or ``*`` as its option."""
+    escaped = _escaped(text)
+    return f"{{}}{escaped}" if escaped.lstrip().startswith(("[", "*")) else escaped

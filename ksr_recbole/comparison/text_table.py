@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from ksr_recbole.comparison.table import Table, Value, number
-from ksr_recbole.text import columns_of, wrapped
+from ksr_recbole.text import cleaned, columns_of, wrapped
 
 _NARROWEST = 20
 """Characters that a column of sentences has in any case."""
@@ -26,6 +26,7 @@ def to_text(table: Table, width: int | None = None) -> str:
         width: characters of a line; columns that do not fit stand below, and sentences are
             broken.  ``None`` leaves them as they are.
     """
+    table = cleaned(table)
     lines = [line for block in _Text(table, width).blocks() for line in ("", *block)]
     notes = [wrapped(note, width) for note in table.notes]
     return "\n".join([wrapped(table.caption, width), *lines, "", *notes]) + "\n"
