@@ -20,6 +20,7 @@ from dataset_atomic.atomic_files import (
     READ_BY_RECBOLE,
     check_atomic_file,
     columns_of,
+    is_atomic_name,
     is_utf8,
     open_as_utf8,
 )
@@ -125,7 +126,7 @@ def write_atomic_files(
     targets = [atomic_path(folder, name, suffix) for suffix in tables]
     old = [atomic_path(folder, name, suffix) for suffix in stale]
     removed = [path for path in old if path.is_file() or path.is_symlink()]
-    with replacing(*targets, removed=removed, check=check) as temporaries:
+    with replacing(*targets, removed=removed, check=check, owned=is_atomic_name) as temporaries:
         for temporary, table in zip(temporaries, tables.values(), strict=True):
             _write(temporary, table, layout)
 

@@ -57,6 +57,11 @@ _NON_DIGIT_WEIGHT[ord("0") : ord("9") + 1] = 0
 _NON_DIGIT_WEIGHT[ord(".")] = 1
 
 
+def is_atomic_name(name: str) -> bool:
+    """Whether a name is of a file that a conversion may write, of whatever dataset."""
+    return name.endswith(tuple(f".{suffix}" for suffix in SUFFIXES))
+
+
 class _Recoded:
     """A file of another encoding, read as UTF-8."""
 
@@ -120,7 +125,7 @@ def steady_dataset(
     """
     names = [f"{name}.{suffix}" for suffix in SUFFIXES]
     names += [f"{name}.{part}.inter" for part in parts]
-    with steady(folder, names) as check:
+    with steady(folder, names, lambda file: file.startswith(f"{name}.")) as check:
         for path in map(Path(folder).joinpath, names):
             if os.path.lexists(path):
                 with _explained(path):

@@ -12,7 +12,7 @@ import polars as pl
 
 from dataset_atomic import film_graph
 from dataset_atomic.atomic import RECBOLES, AtomicTable, write_atomic_files
-from dataset_atomic.atomic_files import SUFFIXES
+from dataset_atomic.atomic_files import SUFFIXES, is_atomic_name
 from dataset_atomic.filtering import (
     Funnel,
     LinkedData,
@@ -37,7 +37,7 @@ from dataset_atomic.raw.triples import TRIPLE, NameSpool, Scan, scan_triples
 from dataset_atomic.sources import FACT, SOURCES, Source, find_in, movie_facts
 from dataset_atomic.table1 import Table1, describe_table1
 from ksr_recbole.errors import UserError, cannot_write
-from ksr_recbole.one_step import finish_steps, only_leftovers, temporary_folder
+from ksr_recbole.one_step import finish_steps, no_name, only_leftovers, temporary_folder
 from ksr_recbole.text import counted
 
 LINK_TYPES = {"item_id": "token", "entity_id": "token"}
@@ -421,7 +421,7 @@ def _spool_folder(out_dir: Path) -> Iterator[Path]:
     parent = next(path for path in (out_dir, *out_dir.absolute().parents) if path.is_dir())
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(temporary_folder(parent))
+            folder = stack.enter_context(temporary_folder(parent, no_name))
         except OSError as error:
             raise cannot_write(out_dir, error) from error
         yield folder
@@ -436,7 +436,7 @@ def ensure_free(out_dir: str | os.PathLike[str], options: Options) -> None:
     folder = Path(out_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder with --out=FOLDER.")
-    finish_steps(folder)
+    finish_steps(folder, is_atomic_name)
     if folder.is_dir() and not options.overwrite and not only_leftovers(folder):
         raise UserError(
             f"The folder {folder} is not empty; add --overwrite to replace the dataset in it, or "

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from dataset_atomic.atomic import RECBOLES, atomic_path, scan_atomic
-from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.atomic_files import is_atomic_name, steady_dataset
 from dataset_atomic.layout import Layout
 from dataset_atomic.raw.interactions import DAY
 from dataset_atomic.raw.timestamps import UNITS, unit_of
@@ -49,7 +49,7 @@ def describe(folder: Path, layout: Layout = RECBOLES) -> list[str]:
             f"Config key benchmark_filename is {shown(list(layout.files))}; it must name different "
             "files, so name each of them once."
         )
-    finish_steps(folder)
+    finish_steps(folder, is_atomic_name)
     name = name_of(folder, layout)
     with steady_dataset(folder, name, layout.files):
         row = describe_table1(folder, name, layout=layout)

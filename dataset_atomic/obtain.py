@@ -13,7 +13,6 @@ from dataset_atomic.fetch import Unreachable, check_of, fetch_archive
 from dataset_atomic.sources import SOURCES, Source, find_in
 from ksr_recbole.errors import UserError
 from ksr_recbole.invocation import TRAIN
-from ksr_recbole.one_step import finish_steps
 from ksr_recbole.paths import DATASETS
 
 
@@ -90,7 +89,7 @@ def _ratings_in(source: Source, folder: Path) -> bool:
     if not folder.is_dir():
         return False
     for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-        finish_steps(place)  # of a command that was killed
+        source.finish_unpacking(place)  # of a command that was killed
     # What a conversion left has lost interactions to the links of that graph.
     is_raw = not (folder / f"{source.name}.relation").exists()
     recboles = (f"{source.name}.inter",) if is_raw else ()

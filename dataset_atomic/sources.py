@@ -5,6 +5,7 @@ Nothing raw is in this repository; :attr:`Source.licence` says what the owners a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,7 +102,7 @@ class Source:
         if not folder.is_dir():
             raise UserError(f"The raw folder {folder} does not exist; give it with --raw=FOLDER.")
         for where in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-            finish_steps(where)  # of a `fetch` that was killed
+            self.finish_unpacking(where)  # of a `fetch` that was killed
         if found := find_in(folder, self.ratings):
             return found, self.layout
         found = find_in(folder, (f"{self.name}.inter",))
@@ -112,6 +113,17 @@ class Source:
                 f"files of {self.name}: {self.download}."
             )
         return found, INTER
+
+    def finish_unpacking(self, folder: Path) -> None:
+        """Do what a killed command left to do in a folder of raw files.
+
+        An archive has files of any name, which are unpacked where there are none of these names.
+
+        Raises:
+            UserError: it cannot be done.
+        """
+        known = (*self.ratings, self.link)
+        finish_steps(folder, lambda name: name in known or not os.path.lexists(folder / name))
 
     def item_table(self, folder: Path) -> AtomicTable | None:
         """The ``.item`` table of the raw folder, or RecBole's own; ``None`` without files."""

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from ksr_recbole.errors import UserError, cannot_write, shown
 from ksr_recbole.one_step import (
+    Owned,
     check_place,
+    no_name,
     nothing_to_check,
     replace_all,
     replace_folder,
@@ -148,6 +150,7 @@ def replacing(
     *targets: str | os.PathLike[str],
     removed: Sequence[Path] = (),
     check: Callable[[], None] = nothing_to_check,
+    owned: Owned = no_name,
 ) -> Iterator[tuple[Path, ...]]:
     """Yield one temporary path per target and move them all to their places at the end.
 
@@ -161,24 +164,32 @@ def replacing(
         removed: files in folders of the targets that go in the same step.
         check: called right before the step, when no other process can take one in that folder;
             raises to give up.
+        owned: names, besides the targets and those removed, that commands of this kind replace
+            or remove in the same folder; steps with others are not finished before.
 
     Raises:
-        UserError: a folder cannot be created or written, or the disk is full.
+        UserError: a folder cannot be created or written, or the disk is full; a killed command
+            left a step on one of the files and on others.
     """
     finals = tuple(Path(target) for target in targets)
     folders: dict[Path, Path] = {}
+
+    def mine(parent: Path) -> Owned:
+        names = {path.name for path in (*finals, *removed) if path.parent == parent}
+        return lambda name: name in names or owned(name)
+
     with ExitStack() as stack:
         try:
             for final in finals:
                 check_place(final)
             for parent in dict.fromkeys(final.parent for final in finals):
                 parent.mkdir(parents=True, exist_ok=True)
-                folders[parent] = stack.enter_context(temporary_folder(parent))
+                folders[parent] = stack.enter_context(temporary_folder(parent, mine(parent)))
             yield tuple(folders[final.parent] / final.name for final in finals)
             for parent, folder in folders.items():
                 names = [final.name for final in finals if final.parent == parent]
                 others = [path.name for path in removed if path.parent == parent]
-                replace_all(folder, names, others, check)
+                replace_all(folder, names, others, check, owned)
         except OSError as error:
             raise _cannot_write(finals[0], folders, error) from error
 
@@ -200,7 +211,7 @@ def replacing_folder(
     with ExitStack() as stack:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            folder = stack.enter_context(temporary_folder(final.parent))
+            folder = stack.enter_context(temporary_folder(final.parent, final.name.__eq__))
             folders[final.parent] = folder
             (folder / final.name).mkdir()
             yield folder / final.name

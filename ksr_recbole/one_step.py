@@ -5,6 +5,9 @@ and holds a lock in it for as long as it lives: a folder whose lock is free is o
 One rename is one step.  Of several, a journal in that folder says first what is to be renamed
 and removed.  Until the journal is there nothing has changed.  From then on, the next process,
 reader or writer, does what is left of it.
+
+A journal may also be a stranger's, in a folder that was downloaded.  So each reader and writer says
+which names are its own, and a journal with others is left alone.
 """
 
 from __future__ import annotations
@@ -19,12 +22,20 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
+from logging import getLogger
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import lock_if_free, locked
+
+T = TypeVar("T")
+
+Owned = Callable[[str], bool]
+"""Whether a name in a folder is one that a reader or writer may replace and remove there."""
 
 _NAME = re.compile(r"\.[0-9a-f]{16}\.ksr-tmp")
 _LOCK, _JOURNAL, _ASIDE = "ksr-lock", "ksr-journal.json", "ksr-aside"
@@ -36,20 +47,32 @@ _LONGEST_JOURNAL, _LONGEST_NAME = 1 << 20, 255
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 """Of Linux' ``renameat2``."""
 
+_READINGS = 5
+"""How often files that are replaced while they are read are read again."""
+
 
 def nothing_to_check() -> None:
     """No condition on a step."""
 
 
+def no_name(name: str) -> bool:
+    """No name is owned."""
+    return False
+
+
 @contextmanager
-def temporary_folder(parent: Path) -> Iterator[Path]:
+def temporary_folder(parent: Path, owned: Owned) -> Iterator[Path]:
     """An empty folder in ``parent``, gone at the end; those of dead processes go first.
+
+    Args:
+        parent: where.
+        owned: names of steps to be finished, as for :func:`finish_steps`.
 
     Raises:
         OSError: it cannot be made.
         UserError: what a killed process left cannot be mended.
     """
-    remove_leftovers(parent)
+    remove_leftovers(parent, owned)
     folder, lock = _made(parent)
     try:
         yield folder
@@ -81,6 +104,7 @@ def replace_all(
     names: Sequence[str],
     removed: Sequence[str] = (),
     check: Callable[[], None] = nothing_to_check,
+    owned: Owned = no_name,
 ) -> None:
     """Move files of a temporary folder to their places next to it, in one step.
 
@@ -89,19 +113,23 @@ def replace_all(
         names: its files, which have the names that they get.
         removed: names of files next to it that go in the same step.
         check: called when no other process can take such a step any more; raises to give up.
+        owned: names, besides these, of steps to be finished before.
 
     Raises:
         OSError: a file is missing or cannot be moved.
+        UserError: a step that may not be finished here has one of the files.
     """
-    parent = folder.parent
+    parent, mine = folder.parent, {*names, *removed}
     for name in names:
         check_place(parent / name)
         _sync(folder / name)
     if len(names) == 1 and not removed and check is nothing_to_check:
+        _check_apart(parent, mine)
         os.replace(folder / names[0], parent / names[0])
     else:
         with locked(parent / _COMMIT_LOCK):
-            _finish_all(parent)
+            _finish_all(parent, lambda name: name in mine or owned(name))
+            _check_apart(parent, mine)
             check()
             _commit(folder, names, removed)
     _sync(parent)
@@ -117,12 +145,14 @@ def replace_folder(folder: Path, name: str, check: Callable[[], None] = nothing_
 
     Raises:
         OSError: it cannot be moved.
+        UserError: a step that may not be finished here has it.
     """
     new, final = folder / name, folder.parent / name
     for path in sorted(new.rglob("*")):
         _sync(path)
     with locked(folder.parent / _COMMIT_LOCK):
-        _finish_all(folder.parent)
+        _finish_all(folder.parent, name.__eq__)
+        _check_apart(folder.parent, {name})
         check()
         if not os.path.lexists(final):
             os.replace(new, final)
@@ -131,20 +161,26 @@ def replace_folder(folder: Path, name: str, check: Callable[[], None] = nothing_
     _sync(folder.parent)
 
 
-def finish_steps(folder: str | os.PathLike[str]) -> None:
+def finish_steps(folder: str | os.PathLike[str], owned: Owned) -> None:
     """Do what killed processes left to do in a folder; every reader of several files comes first.
 
-    A step that another process is taking right now is waited for.
+    A step that another process is taking right now is waited for.  One that would replace or
+    remove what is not the reader's is left alone, with a warning.
+
+    Args:
+        folder: the folder.
+        owned: which names in it are the reader's.
 
     Raises:
         UserError: it cannot be done.
     """
     parent = Path(folder)
-    if not _journals(parent):
-        return
     try:
+        # Looked at before the lock, which a check within a step holds already.
+        if not any(_may_finish(each, owned) for each in _journals(parent)):
+            return
         with locked(parent / _COMMIT_LOCK):
-            _finish_all(parent)
+            _finish_all(parent, owned)
     except (OSError, UserError) as error:
         raise UserError(
             f"A command was stopped while it replaced files in {parent}, and its work cannot be "
@@ -153,15 +189,22 @@ def finish_steps(folder: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def steady(folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[Callable[[], None]]:
+def steady(
+    folder: str | os.PathLike[str], names: Sequence[str], owned: Owned
+) -> Iterator[Callable[[], None]]:
     """Refuse what is read inside the block if one of some files of a folder changed meanwhile.
 
     The block gets a function that looks at once, for what must be known before something is kept.
 
+    Args:
+        folder: the folder.
+        names: of the files.
+        owned: as for :func:`finish_steps`.
+
     Raises:
         UserError: one did, so that old and new files may have been read together.
     """
-    finish_steps(folder)
+    finish_steps(folder, owned)
     before = {name: _identity(Path(folder) / name) for name in names}
 
     def check() -> None:
@@ -174,6 +217,33 @@ def steady(folder: str | os.PathLike[str], names: Sequence[str]) -> Iterator[Cal
 
     yield check
     check()
+
+
+def read_steadily(paths: Sequence[Path], read: Callable[[], T]) -> T:
+    """What is read of files, or of a folder, once nobody replaces them while it is read.
+
+    Args:
+        paths: the files, or the folder.
+        read: reads them; called again, a few times, if one was replaced meanwhile.
+
+    Raises:
+        UserError: one was replaced each time.
+        Exception: what ``read`` raises of files that stay.
+    """
+    for _ in range(_READINGS):
+        before = [_identity(path) for path in paths]
+        try:
+            found = read()
+        except Exception:  # of old and new files together anything may be wrong
+            if before == [_identity(path) for path in paths]:
+                raise
+        else:
+            if before == [_identity(path) for path in paths]:
+                return found
+    raise UserError(
+        f"{paths[0]} was replaced each of the {_READINGS} times that it was read; wait until it is "
+        "not written any more, and run the command again."
+    )
 
 
 def identity(path: str | os.PathLike[str]) -> tuple[int, int, int]:
@@ -194,9 +264,17 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
         return None
 
 
-def remove_leftovers(parent: Path) -> None:
-    """Finish the steps and remove the temporary files of dead processes in a folder."""
-    finish_steps(parent)
+def remove_leftovers(parent: Path, owned: Owned) -> None:
+    """Finish the steps and remove the temporary files of dead processes in a folder.
+
+    Args:
+        parent: the folder.
+        owned: as for :func:`finish_steps`.
+
+    Raises:
+        UserError: a step cannot be finished.
+    """
+    finish_steps(parent, owned)
     for folder in _temporary_folders(parent):
         with suppress(OSError, NotImplementedError):  # another user's, or already gone
             lock = lock_if_free(folder / _LOCK)
@@ -262,11 +340,61 @@ def _commit(folder: Path, names: Sequence[str], removed: Sequence[str]) -> None:
         raise
 
 
-def _finish_all(parent: Path) -> None:
-    """Finish every step of a dead process; only with the lock, which the living hold."""
+def _finish_all(parent: Path, owned: Owned) -> None:
+    """Finish the steps of dead processes; only with the lock, which the living hold."""
     for folder in _journals(parent):
-        _finish(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        if _may_finish(folder, owned):
+            _finish(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _may_finish(folder: Path, owned: Owned) -> bool:
+    """Whether all that a step has still to do is with names that are owned; else a warning."""
+    others = sorted(name for name in _left_to_do(folder) if not owned(name))
+    if others and _is_left(folder):
+        _warn(folder, tuple(others))
+    return not others
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether no living process holds a temporary folder."""
+    try:
+        lock = lock_if_free(folder / _LOCK)
+    except (OSError, NotImplementedError):  # another user's, or nothing here can be locked
+        return True
+    if lock is not None:
+        lock.release()
+    return lock is not None
+
+
+@lru_cache(maxsize=64)
+def _warn(folder: Path, names: tuple[str, ...]) -> None:
+    """Once for a folder: cells are read by the thousand."""
+    getLogger(__name__).warning(
+        f"{folder} holds a step that nobody finished and that would replace or remove "
+        f"{shown(', '.join(names))}. These files do not belong to what is used here, so they are "
+        "left alone. Delete that folder unless a command of yours was stopped there; then run it "
+        "again."
+    )
+
+
+def _left_to_do(folder: Path) -> set[str]:
+    """The names in a journal that finishing its step would still replace or remove."""
+    names, removed = _read_journal(folder / _JOURNAL)
+    return {name for name in names if os.path.lexists(folder / name)} | {
+        name for name in removed if os.path.lexists(folder.parent / name)
+    }
+
+
+def _check_apart(parent: Path, mine: set[str]) -> None:
+    """Refuse files that a step which was left alone would take back later."""
+    for folder in _journals(parent):
+        both = sorted(mine & _left_to_do(folder))
+        if both and _is_left(folder):
+            raise UserError(
+                f"{folder} holds a step that nobody finished, on {parent / both[0]} among other "
+                "files; delete that folder, or run the command again that was stopped there."
+            )
 
 
 def _finish(folder: Path) -> None:

@@ -32,6 +32,7 @@ from ksr_recbole.comparison import moving_cells, runner, store
 from ksr_recbole.comparison.cli import main as benchmark
 from ksr_recbole.comparison.plan import Request, make_plan
 from ksr_recbole.comparison.pool import Job, Report
+from ksr_recbole.comparison.report import is_report
 from ksr_recbole.comparison.studies import table3
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.config import Config
@@ -131,7 +132,7 @@ class Automatic(Kind):
         assert "interactions" in atomic_data.prepare_atomic_files(config)
 
     def read(self, folder: Path) -> Any:
-        one_step.finish_steps(folder / "out" / "ml-100k")
+        one_step.finish_steps(folder / "out" / "ml-100k", lambda n: n.startswith("ml-100k."))
         return _digest(folder / "out") if any(folder.glob("out/*/*.inter")) else "nothing"
 
 
@@ -281,7 +282,7 @@ class Comparison(Kind):
             assert benchmark(self._words(folder)) == 0
 
     def read(self, folder: Path) -> Any:
-        one_step.finish_steps(folder / "results")
+        one_step.finish_steps(folder / "results", lambda name: is_report(name, "toy"))
         for file in folder.rglob("cells/*.json"):
             read_record(file)
         table, *more = sorted((folder / "results").glob("toy-table3.*")) or [None]
@@ -320,7 +321,9 @@ class Tuning(Kind):
             observer.ended(job, Report())
 
     def read(self, folder: Path) -> Any:
-        one_step.finish_steps(folder / "results")
+        one_step.finish_steps(
+            folder / "results", lambda n: n.startswith("GRU-toy-next-item-tuning.")
+        )
         for file in folder.rglob("cells/*.json"):
             read_record(file)
         found = sorted((folder / "results").glob("GRU-toy-next-item-tuning.*"))
@@ -349,7 +352,7 @@ class Pretraining(Kind):
         return pretrained_vectors(config, dataset)
 
     def read(self, folder: Path) -> Any:
-        one_step.finish_steps(folder / "out")
+        one_step.finish_steps(folder / "out", lambda name: name.startswith("toy."))
         kept = len(list((folder / "pretrained").glob("*.safetensors")))
         exported = sorted((folder / "out").glob("toy.*"))
         assert len(exported) in (0, 4), exported
@@ -414,7 +417,7 @@ class Fetch(Kind):
     def read(self, folder: Path) -> Any:
         raw = folder / "raw"
         for place in (raw, raw / "ml-1m"):
-            one_step.finish_steps(place)
+            fetch.SOURCES["ml-1m"].finish_unpacking(place)
         unpacked = [name for name in self.members if (raw / "ml-1m" / name).exists()]
         assert len(unpacked) in (0, 3), unpacked
         if not (unpacked and (raw / "ml2fb.txt").exists()):

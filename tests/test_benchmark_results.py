@@ -12,10 +12,12 @@ import pytest
 from scipy.stats import ttest_rel
 
 from ksr_recbole.comparison import by_frequency, report, text_table
+from ksr_recbole.comparison import store as store_module
 from ksr_recbole.comparison.figures import draw
+from ksr_recbole.comparison.report import markdown_document
 from ksr_recbole.comparison.results import Row, check_candidates, summarise
 from ksr_recbole.comparison.significance import PerUser, compare, mean_over_seeds
-from ksr_recbole.comparison.store import Failed
+from ksr_recbole.comparison.store import Cell, Failed, Store, arrays_of, ranks_of
 from ksr_recbole.comparison.studies import STUDIES, Study, table3
 from ksr_recbole.comparison.table import (
     Line,
@@ -27,12 +29,54 @@ from ksr_recbole.comparison.table import (
 )
 from ksr_recbole.comparison.text_table import as_printed, to_text
 from ksr_recbole.comparison.trials import by_mrr, rank_trials, seconds_of
-from ksr_recbole.errors import UserError
-from tests.benchmark_fakes import MODES, finished
+from ksr_recbole.errors import DamagedFileError, UserError
+from tests.benchmark_fakes import MODES, finished, run_result
 
 
 def per_user(*values: float) -> PerUser:
     return PerUser(np.arange(1, len(values) + 1), np.array(values, dtype=float))
+
+
+# Cells ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("users", "ranks", "possible"),
+    [
+        ([1, 1, 1, 1], [1, 1, 1, 1], False),
+        ([2, 1, 2], [7, 7, 7], False),
+        ([1, 2, 3], [1, 1, 1], True),
+        ([0, 0, 2**30 - 1, 2**30 - 1], [1, 2**30 - 1, 1, 2**30 - 1], True),
+        ([0, 0], [2**30 - 1, 2**30 - 1], False),
+    ],
+)
+def test_two_items_of_a_user_are_not_at_one_place(users, ranks, possible):
+    """Their MAP would be above 1."""
+    arrays = arrays_of({("full", "test"): (np.array(users), np.array(ranks))}, {})
+    if possible:
+        assert [each.tolist() for each in ranks_of(arrays, "full", "test")] == [users, ranks]
+        return
+    with pytest.raises(DamagedFileError, match="have two of a user at one place"):
+        ranks_of(arrays, "full", "test")
+
+
+def test_a_cell_that_is_saved_again_while_it_is_read(tmp_path, monkeypatch, caplog):
+    """Its two files are read one after the other, both of the old cell or both of the new."""
+    store, cell = Store(tmp_path), Cell("KSR", "toy", "next-item", 1, {}, "ab" * 32)
+    results = [run_result({"test": [rank, 2], "valid": [1, 2]}) for rank in (1, 3)]
+    store.save(cell, results[0], 1.0, False)
+    read, left = store_module.read_arrays, [1]
+
+    def saved_again(path, key):
+        if left:
+            left.clear()
+            store.save(cell, results[1], 2.0, False)
+        return read(path, key)
+
+    monkeypatch.setattr(store_module, "read_arrays", saved_again)
+    found = store.load(cell)
+    assert found.record["wall_seconds"] == 2 and caplog.text == ""
+    assert found.ranks["full", "test"][1].tolist() == [3, 2]
 
 
 # Significance ---------------------------------------------------------------------------------
@@ -376,6 +420,50 @@ def test_latex_snapshot():
         r"\par\footnotesize $\dagger$ KSR is better.",
         r"\end{table}",
     ]
+
+
+FOREIGN = Table(
+    "a\nb <b>",
+    ("*x*",),
+    (
+        Line("[1] `c` _d_ GRU_F |", ("![p](q) &lt; p < 0.1 \x1b[31m",)),
+        Line("*", error="e\\| [r]: s ~~t~~ reg_weights [0.01, 0.01]"),
+        Line(" [2pt]", ("",), rule_above=True),
+    ),
+    ("<img src=x onerror=alert(1)> \u202e & a->b",),
+)
+
+
+def test_foreign_text_in_markdown_is_shown_as_it_is():
+    assert markdown_document("toy: <i>1 user\n# x", [FOREIGN]).splitlines() == [
+        r"toy: \<i\>1 user\\n# x",
+        "",
+        r"### a\\nb \<b\>",
+        "",
+        r"|  | \*x\* |",
+        "|---|---|",
+        r"| [1] \`c\` \_d\_ GRU_F \| | ![p\](q) \&lt; p < 0.1 \\x1b[31m |",
+        r"| \* | failed: e\\\| [r\]: s \~\~t\~\~ reg_weights [0.01, 0.01] |",
+        "|  |  |",
+        "|  [2pt] |  |",
+        "",
+        r"\<img src=x onerror=alert(1)\> \\u202e & a-\>b  ",
+    ]
+
+
+def test_foreign_text_in_latex_is_no_option_of_a_row():
+    lines = to_latex(FOREIGN).splitlines()
+    assert lines[2] == r"\caption{a\textbackslash{}nb $<$b$>$}"
+    assert lines[7].startswith(
+        r"{}[1] `c` \_d\_ GRU\_F | & ![p](q) \&lt; p $<$ 0.1 \textbackslash{}x1b["
+    )
+    assert lines[8].startswith(r"{}* & \multicolumn{1}{l}{failed: e\textbackslash{}| [r]: ")
+    assert lines[10] == r"{} [2pt] &  \\" and r"\textbackslash{}u202e \& a-$>$b" in lines[-2]
+
+
+def test_foreign_text_in_a_table_of_text_stays_in_its_line():
+    told = to_text(FOREIGN)
+    assert "a\\nb <b>\n" in told and "\x1b" not in told and "\u202e" not in told
 
 
 def test_a_single_seed_has_no_deviation():

@@ -6,13 +6,24 @@ import hashlib
 import logging
 import os
 import socket
+from contextlib import suppress
+from functools import partial
 from importlib import invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
 
+import polars as pl
 import pytest
 from filelock import FileLock, Timeout
 
+from dataset_atomic.atomic import AtomicTable, write_atomic_files
+from dataset_atomic.atomic_files import steady_dataset
+from dataset_atomic.convert import Options, ensure_free
+from dataset_atomic.describe import describe
+from dataset_atomic.sources import SOURCES
+from ksr_recbole import one_step
+from ksr_recbole.comparison.moving_cells import pack
+from ksr_recbole.comparison.store import Cell, Store
 from ksr_recbole.digests import of_file
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import (
@@ -25,8 +36,9 @@ from ksr_recbole.files import (
 )
 from ksr_recbole.inference.directory import read_directory
 from ksr_recbole.locks import locked
-from ksr_recbole.one_step import finish_steps, steady
+from ksr_recbole.one_step import finish_steps, no_name, read_steadily, steady
 from ksr_recbole.paths import is_installed
+from ksr_recbole.pretraining import pretrain
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
@@ -162,7 +174,7 @@ def test_the_next_reader_finishes_a_step(tmp_path: Path) -> None:
     for name in ("a", "gone"):
         (tmp_path / name).write_text("old")
     left_by_a_dead_process(tmp_path, '{"names": ["b", "a"], "removed": ["gone"]}')
-    finish_steps(tmp_path)
+    finish_steps(tmp_path, {"a", "b", "gone"}.__contains__)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new a"}
 
 
@@ -172,9 +184,9 @@ def test_a_journal_of_another_user_in_a_shared_folder_does_nothing(tmp_path, mon
     tmp_path.chmod(0o1777)
     with monkeypatch.context() as other:
         other.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
-        finish_steps(tmp_path)
+        finish_steps(tmp_path, "a".__eq__)
     assert left.exists() and not (tmp_path / "a").exists()
-    finish_steps(tmp_path)
+    finish_steps(tmp_path, "a".__eq__)
     assert not left.exists() and (tmp_path / "a").read_text() == "new a"
 
 
@@ -187,10 +199,123 @@ ODD_JOURNALS = (
 @pytest.mark.parametrize("journal", ODD_JOURNALS)
 def test_a_journal_that_makes_no_sense_is_one_sentence(tmp_path: Path, journal: str) -> None:
     left = left_by_a_dead_process(tmp_path, journal)
-    for work in (lambda: finish_steps(tmp_path), lambda: replacing(tmp_path / "a").__enter__()):
+    finish, write = partial(finish_steps, tmp_path, "a".__eq__), replacing(tmp_path / "a").__enter__
+    for work in (finish, write):
         with pytest.raises(UserError, match=r"is damaged .*; delete the folder"):
             work()
     assert left.exists() and not (tmp_path / "a").exists()
+
+
+STRANGERS = (
+    '{"names": [], "removed": ["other.txt"]}',
+    '{"names": ["a"], "removed": ["other.txt"]}',
+    '{"names": ["a", "other.txt"], "removed": []}',
+)
+
+
+@pytest.mark.parametrize("journal", STRANGERS)
+def test_a_step_with_files_of_others_is_left_alone(tmp_path: Path, journal: str, caplog) -> None:
+    """A folder that was downloaded may have one, which no command here has begun."""
+    one_step._warn.cache_clear()
+    left = left_by_a_dead_process(tmp_path, journal)
+    (left / "other.txt").write_text("new")
+    before = {"a": "old", "other.txt": "precious", "x": "old"}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    for _ in range(2):
+        finish_steps(tmp_path, "a".__eq__)
+        with steady(tmp_path, ["a"], "a".__eq__):
+            pass
+        with replacing(tmp_path / "x") as (temporary,):
+            temporary.write_text("old")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path != left} == before
+    assert left.exists() and str(left) in caplog.text and "other.txt" in caplog.text
+    assert caplog.text.count("that nobody finished") == 1 + ('"a"' in journal)
+    if '"a"' in journal:  # it would take back later what is written now
+        for targets in (("a",), ("a", "b")):
+            refused = pytest.raises(UserError, match=r"a step that nobody finished, on .*/a among")
+            with refused, replacing(*map(tmp_path.joinpath, targets)) as temporaries:
+                [path.write_text("newer") for path in temporaries]
+    finish_steps(tmp_path, {"a", "other.txt"}.__contains__)
+    assert not left.exists()
+
+
+def test_what_a_step_has_done_already_is_no_matter(tmp_path: Path) -> None:
+    left = left_by_a_dead_process(tmp_path, '{"names": ["done", "a"], "removed": ["gone"]}')
+    (tmp_path / "done").write_text("new")
+    finish_steps(tmp_path, "a".__eq__)
+    assert not left.exists() and (tmp_path / "a").read_text() == "new a"
+
+
+def test_a_step_of_the_living_is_not_called_unfinished(tmp_path: Path, caplog) -> None:
+    one_step._warn.cache_clear()
+    with replacing(tmp_path / "x", tmp_path / "y") as temporaries:
+        [path.write_text("1") for path in temporaries]
+        journal = temporaries[0].parent / "ksr-journal.json"
+        journal.write_text('{"names": ["x", "y"], "removed": []}')
+        finish_steps(tmp_path, no_name)
+        with replacing(tmp_path / "x") as (other,):
+            other.write_text("2")
+        journal.unlink()
+    assert caplog.text == "" and (tmp_path / "x").read_text() == "1"
+
+
+@pytest.mark.parametrize("journal", STRANGERS)
+def test_no_reader_or_writer_removes_files_next_to_its_own(tmp_path: Path, journal: str) -> None:
+    """Whatever the folder is for."""
+    config = {"dataset": "toy", "pretrain_path": str(tmp_path)}
+    table = AtomicTable(pl.DataFrame({"item_id": ["a"]}), {"item_id": "token"})
+    cell = Cell("KSR", "toy", "next-item", 1, {}, "ab" * 32)
+    store = Store(tmp_path)
+    cells = store.result_file(cell).parent
+    work = {
+        tmp_path / "models": lambda here: read_directory(here / "model"),
+        tmp_path / "vectors": lambda here: pretrain._given(
+            {**config, "pretrain_path": here}, "ent"
+        ),
+        tmp_path / "raw": lambda here: SOURCES["ml-1m"].ratings_file(here),
+        tmp_path / "toy": lambda here: describe(here),
+        tmp_path / "out": lambda here: ensure_free(here, Options()),
+        tmp_path / "files": lambda here: steady_dataset(here, "toy").__enter__(),
+        tmp_path / "written": lambda here: write_atomic_files(here, "toy", {"item": table}),
+        tmp_path / "saved": lambda here: replacing_folder(here / "model").__enter__(),
+        cells: lambda _: (store.load(cell), pack(store)),
+    }
+    for here, read in work.items():
+        here.mkdir()
+        left = left_by_a_dead_process(here, journal)
+        (left / "other.txt").write_text("new")
+        (here / "other.txt").write_text("precious")
+        with suppress(UserError):
+            read(here)
+        assert (here / "other.txt").read_text() == "precious" and left.exists(), here
+        assert not (here / "a").exists()
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        path.write_text("1")
+    times: list[int] = []
+
+    def read(most: int) -> list[str]:
+        times.append(1)
+        first = paths[0].read_text()
+        if len(times) <= most:
+            with replacing(*paths) as temporaries:
+                [path.write_text("2" * len(times)) for path in temporaries]
+        found = [first, paths[1].read_text()]
+        if len(set(found)) > 1:
+            raise ValueError("mixed")
+        return found
+
+    assert read_steadily(paths, lambda: read(2)) == ["22", "22"] and len(times) == 3
+    times.clear()
+    with pytest.raises(UserError, match="a was replaced each of the 5 times"):
+        read_steadily(paths, lambda: read(9))
+    paths[1].write_text("another")
+    with pytest.raises(ValueError, match="mixed"):
+        read_steadily(paths, lambda: read(0))
 
 
 def test_a_folder_is_not_written_over_a_link_to_itself(tmp_path: Path) -> None:
@@ -211,11 +336,11 @@ def test_devices_are_not_replaced() -> None:
 
 def test_files_replaced_while_they_are_read_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with steady(tmp_path, ["a", "b"]):
+    with steady(tmp_path, ["a", "b"], no_name):
         (tmp_path / "c").write_text("another")
     refused = pytest.raises(UserError, match="a was replaced while")
-    with refused, steady(tmp_path, ["a", "b"]), replacing(tmp_path / "a") as (temporary,):
-        temporary.write_text("new")
+    with refused, steady(tmp_path, ["a", "b"], no_name), replacing(tmp_path / "a") as (new,):
+        new.write_text("new")
 
 
 def test_a_folder_that_is_named_like_a_package_is_no_package(tmp_path, monkeypatch):

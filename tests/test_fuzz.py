@@ -374,7 +374,7 @@ def test_journals(tmp_path, fuzz):
             (step / name).write_text("new")
         journal = mutated(rng, content)
         (step / "ksr-journal.json").write_bytes(journal)
-        found = outcome(lambda: finish_steps(folder))
+        found = outcome(lambda: finish_steps(folder, lambda _: True))
         assert outside.read_text() == "outside"
         assert {path.name for path in base.iterdir()} == {"data", "evil"}
         if found.refused is None:
@@ -400,7 +400,10 @@ def test_journals_that_are_no_files(tmp_path, kind):
         journal.mkdir()
     else:
         journal.symlink_to("/dev/zero")
-    assert "ksr-journal.json is damaged" in outcome(lambda: finish_steps(tmp_path)).refused
+    assert (
+        "ksr-journal.json is damaged"
+        in outcome(lambda: finish_steps(tmp_path, lambda _: True)).refused
+    )
 
 
 # Whole datasets -------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from ksr_recbole.__main__ import main
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import DamagedFileError, UserError
+from ksr_recbole.inference import directory as directory_module
 from ksr_recbole.inference import recommender as recommender_module
 from ksr_recbole.inference.content import _check_tokens
 from ksr_recbole.inference.directory import FILES, MANIFEST
@@ -233,7 +234,7 @@ def test_of_someone_new_without_an_item_nothing_arbitrary_is_recommended(case, t
             assert len(rec.recommend(nobody, 60)) == 60
             continue
         assert rec.model_name in ("GRU", "GRU++-paper", "GRU_F-paper", "RUM_I", "RUM_F")
-        with pytest.raises(UserError, match="Query 2 has neither .* so all items have the same sc"):
+        with pytest.raises(UserError, match=r"Query 2 has neither .* all items have the same"):
             rec.recommend_batch(["u1", nobody])
         assert rec.recommend(rec.update(rec.start(), "i3"), 5)
 
@@ -391,6 +392,61 @@ def test_what_only_has_the_names_of_a_model_directory_is_not_replaced(
 def test_users_without_tokens_or_with_the_same_are_told_apart(tokens, said):
     with pytest.raises(DamagedFileError, match=said):
         _check_tokens({"user": tokens, "item": ["[PAD]", "i"]}, {})
+
+
+@pytest.mark.parametrize("name", ["KSR", "GRU"])
+def test_what_could_not_be_loaded_again_is_not_saved(toy_folder, tmp_path, name):
+    """Whatever is saved is loaded: texts have the same limits both times."""
+    file, place = toy_folder / "toy" / "toy.item", tmp_path / "model"
+    trained = Trained(toy_folder, name)
+    for letters in (30_000, 15_000):
+        rows = [f"i{k}\t{'word ' * (letters // 5)}{k}" for k in range(1, 61)]
+        file.write_text("\n".join(["item_id:token\tmovie_title:token_seq", *rows]) + "\n")
+        if letters == 30_000:
+            with pytest.raises(UserError, match=r"is not saved: its names.json would have 1,80"):
+                trained.save(place)
+            assert not place.exists() and not list(tmp_path.glob(".*"))
+        else:
+            trained.save(place)
+            assert len(Recommender.load(place).titles["i1"]) > letters - 10
+
+
+def test_a_directory_that_is_replaced_while_it_is_loaded(toy_folder, tmp_path, monkeypatch):
+    """Its files are opened one by one: all of them are of the old model or all of the new."""
+    place = Trained(toy_folder).save(tmp_path / "model")
+    gru = directory_module.read_directory(Trained(toy_folder, "GRU").save(tmp_path / "gru"))
+    read, left = directory_module._read_manifest, [1]
+
+    def replaced(folder):
+        found = read(folder)
+        if left[0] > 0:
+            left[0] -= 1
+            directory_module.write_directory(place, gru)
+        return found
+
+    monkeypatch.setattr(directory_module, "_read_manifest", replaced)
+    for exchange in (True, False):
+        monkeypatch.setattr(one_step, "_exchanged", one_step._exchanged if exchange else no_way)
+        left[0] = 1
+        assert Recommender.load(place).model_name == "GRU"
+    left[0] = 99
+    with pytest.raises(UserError, match=r"model was replaced each of the 5 times"):
+        Recommender.load(place)
+
+
+def no_way(*_) -> bool:
+    """A system that cannot exchange two folders."""
+    return False
+
+
+def test_loading_a_model_removes_nothing_next_to_it(directory):
+    """A model that was downloaded may have a step of a stranger next to it."""
+    left = directory.parent / ".0123456789abcdef.ksr-tmp"
+    left.mkdir()
+    (left / "ksr-journal.json").write_text('{"names": [], "removed": ["other.txt"]}')
+    (directory.parent / "other.txt").write_text("precious")
+    assert Recommender.load(directory).recommend("u1", 1)
+    assert (directory.parent / "other.txt").read_text() == "precious" and left.exists()
 
 
 def test_a_full_disk_leaves_what_was_there(trained, directory, tmp_path, monkeypatch):
@@ -686,6 +742,22 @@ def test_a_model_directory_with_a_name_too_long_is_one_sentence(trained):
         Recommender.load("x" * 300)
     with pytest.raises(UserError, match=r"Cannot write .*x{50}"):
         trained.save("x" * 300)
+
+
+@pytest.mark.parametrize("part", ["given", "settings"])
+@pytest.mark.parametrize("key", ["data_cache_dir", "checkpoint_dir", "results_dir", "pretrain_dir",
+                                 "pretrain_export_path", "dataset_save_path"])  # fmt: skip
+def test_a_checkpoint_does_not_say_where_files_are_written(toy_folder, tmp_path, key, part):
+    """It may be a stranger's; who reads it says so, or the usual folders are taken."""
+    trained = Trained(toy_folder, "GRU")
+    content = checkpoint.load(trained.checkpoint)
+    content[part][key] = str(tmp_path / "elsewhere")
+    checkpoint.save(tmp_path / "other.pth", content)
+    assert Recommender.load(save_model(tmp_path / "other.pth", tmp_path / "model"))
+    assert not (tmp_path / "elsewhere").exists() and list(tmp_path.glob("cache/*"))
+    own = tmp_path / "mine"
+    save_model(tmp_path / "other.pth", tmp_path / "model", {"data_cache_dir": str(own)})
+    assert list(own.iterdir())
 
 
 def test_models_of_recbole_are_refused(toy_folder, tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.comparison import packed
-from ksr_recbole.comparison.store import Cell, Store, arrays_of
+from ksr_recbole.comparison.store import Cell, Store, arrays_of, is_of_cells
 from ksr_recbole.digests import sealed
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.files import replacing
@@ -36,7 +36,7 @@ def pack(store: Store) -> str:
             cannot be written.
     """
     folder = store.pack_file.parent
-    finish_steps(folder)
+    finish_steps(folder, is_of_cells)
     if not folder.is_dir():
         raise UserError(f"There are no finished cells in {folder}; run the comparison first.")
     with locked(store.folder / ".pack.lock"):
@@ -56,7 +56,9 @@ def pack(store: Store) -> str:
             if [identity(path) for path in gone] != before:
                 raise UserError(f"A cell in {folder} changed while it was packed; pack again.")
 
-        with replacing(store.pack_file, removed=gone, check=check) as (temporary,):
+        with replacing(store.pack_file, removed=gone, check=check, owned=is_of_cells) as (
+            temporary,
+        ):
             packed.pack_bytes(temporary, cells)
             _compare(temporary, cells)
     dropped = sum(number for _, number in new.values())

@@ -19,7 +19,7 @@ from ksr_recbole.comparison.store import (
     of_consequence,
     without_places,
 )
-from ksr_recbole.comparison.table import Table, table_of, to_latex, to_markdown
+from ksr_recbole.comparison.table import Table, in_markdown, table_of, to_latex, to_markdown
 from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_text, replacing
@@ -67,6 +67,11 @@ def paths_for(
     return [folder / f"{stem}.{suffix}" for suffix in suffixes]
 
 
+def is_report(name: str, dataset: str) -> bool:
+    """Whether a name in the folder of results is of a study's files (:func:`paths_for`)."""
+    return name.startswith(f"{dataset}-") and name.endswith((".md", ".tex", ".json", ".png"))
+
+
 def _gives_way(document: Path, wanted: Mapping[str, Any], rows: Sequence[Row]) -> bool:
     """Whether nothing is lost if what was ``wanted`` is written over a study's JSON file."""
     failed = {
@@ -103,7 +108,7 @@ def _finished_in(document: Mapping[str, Any]) -> set[Position]:
 
 def markdown_document(table1: str, tables: Sequence[Table]) -> str:
     """Tables below the dataset's line of Table 1."""
-    return "\n".join([table1, "", *map(to_markdown, tables)])
+    return "\n".join([in_markdown(table1), "", *map(to_markdown, tables)])
 
 
 def as_json(plan: Plan, rows: Sequence[Row], summaries: Sequence[Summary]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ksr_recbole.comparison.by_frequency import report_by_frequency
 from ksr_recbole.comparison.live import observing
 from ksr_recbole.comparison.plan import Plan, Request, make_plan
 from ksr_recbole.comparison.pool import Job, run_jobs
-from ksr_recbole.comparison.report import report
+from ksr_recbole.comparison.report import is_report, report
 from ksr_recbole.comparison.results import collect_rows
 from ksr_recbole.comparison.store import Failed, Finished
 from ksr_recbole.files import ensure_writable
@@ -39,7 +39,7 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
     write = resolve_name(own) if own else report
     # Where a table goes depends on those that are there.
     with locked(request.results_dir / ".tables.lock"):
-        finish_steps(request.results_dir)
+        finish_steps(request.results_dir, lambda name: is_report(name, request.dataset))
         text, paths = write(plan, rows)
         if request.by_frequency:
             more, files = report_by_frequency(plan, rows)

@@ -29,7 +29,7 @@ from ksr_recbole.evaluation.metrics import per_user_metrics
 from ksr_recbole.files import replacing
 from ksr_recbole.locks import locked_if_free
 from ksr_recbole.names import first_name
-from ksr_recbole.one_step import finish_steps
+from ksr_recbole.one_step import finish_steps, read_steadily
 from ksr_recbole.records import (
     Each,
     Either,
@@ -263,6 +263,11 @@ class Failed:
     seconds: float = 0.0
 
 
+def is_of_cells(name: str) -> bool:
+    """Whether a name in the folder of finished cells is one that is written there."""
+    return name == packed.FILE or name.endswith((".json", ".safetensors"))
+
+
 @dataclass(frozen=True)
 class Store:
     """The benchmark's folder of one dataset.
@@ -359,7 +364,8 @@ class Store:
         }
         record = {**about, "wall_seconds": wall_seconds, "resumed": resumed, "result": result}
         # A reader looks for the JSON file first, so the ranks are moved first.
-        with replacing(self.ranks_file(cell), self.result_file(cell)) as (ranks_file, result_file):
+        files = self.ranks_file(cell), self.result_file(cell)
+        with replacing(*files, owned=is_of_cells) as (ranks_file, result_file):
             ranks_file.write_bytes(array_bytes(cell.key, arrays, about))
             result_file.write_text(record_text(record), encoding="utf-8")
 
@@ -372,13 +378,10 @@ class Store:
             UserError: a command was killed while it wrote cells, and this cannot be mended.
         """
         path = self.result_file(cell)
-        finish_steps(path.parent)
+        finish_steps(path.parent, is_of_cells)
         try:
-            record = read_record(path)
-            _check_record(record, cell)
-            if cell.measure not in (None, record.get("measure")):
-                return None
-            return _finished(record, read_arrays(self.ranks_file(cell), cell.key))
+            # Another process may save the cell again between the two files.
+            return read_steadily([path, self.ranks_file(cell)], lambda: self._load_single(cell))
         except FileNotFoundError:
             return self._load_packed(cell)
         except OSError as error:
@@ -389,6 +392,19 @@ class Store:
             reason = str(error)
         logger.warning(f"Running {cell.name} again, its files cannot be used: {reason}.")
         return None
+
+    def _load_single(self, cell: Cell) -> Finished | None:
+        """As :meth:`load`, of the files that a cell has of its own.
+
+        Raises:
+            OSError: there are none, or they cannot be read.
+            DamagedFileError: they are damaged.
+        """
+        record = read_record(self.result_file(cell))
+        _check_record(record, cell)
+        if cell.measure not in (None, record.get("measure")):
+            return None
+        return _finished(record, read_arrays(self.ranks_file(cell), cell.key))
 
     def _load_packed(self, cell: Cell) -> Finished | None:
         """As :meth:`load`, of a cell without files of its own."""
@@ -570,6 +586,8 @@ def ranks_of(
         raise DamagedFileError(f"its ranks of {name} begin below 1")
     if max(users.max(), ranks.max()) >= _MOST_RANKED:
         raise DamagedFileError(f"its ranks of {name} go beyond {_MOST_RANKED:,}")
+    if len(np.unique(users * _MOST_RANKED + ranks)) < len(ranks):
+        raise DamagedFileError(f"its ranks of {name} have two of a user at one place")
     return users, ranks
 
 

@@ -23,7 +23,7 @@ from ksr_recbole import digests
 from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.files import read_regular, replacing_folder
 from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
-from ksr_recbole.one_step import finish_steps
+from ksr_recbole.one_step import finish_steps, read_steadily
 from ksr_recbole.records import Each, check_shape, parse_object
 
 FORMAT = 3
@@ -82,7 +82,8 @@ def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Pat
     """Write a model directory in one step; one that is there already is replaced.
 
     Raises:
-        UserError: the place holds something else, or cannot be written.
+        UserError: the place holds something else, or cannot be written; texts are so long that
+            the directory could not be read again.
     """
     check_replaceable(directory)
     histories, facts = (
@@ -106,7 +107,29 @@ def write_directory(directory: str | os.PathLike[str], saved: SavedModel) -> Pat
             "sha256": {name: digests.of_file(folder / name) for name in FILES},
         }
         _write_json(folder / MANIFEST, digests.sealed(manifest, _DIGEST))
+        _check_sizes(folder, saved)
     return Path(directory)
+
+
+def _check_sizes(folder: Path, saved: SavedModel) -> None:
+    """Refuse files that would be too large to be read again.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name, limit in _limits(saved.weights, saved.histories).items():
+        if (size := (folder / name).stat().st_size) > limit:
+            raise UserError(
+                f"The model is not saved: its {name} would have {size:,} bytes, and at most "
+                f"{limit:,} are read for so many users, items and entities. Shorten the tokens, "
+                "titles and names in the dataset's files, and save the model again."
+            )
+
+
+def _limits(weights: Mapping[str, Tensor], histories: Histories) -> dict[str, int]:
+    """The most bytes of each file of texts, by name."""
+    longest = _most_bytes_of_tokens(weights, histories)
+    return {MANIFEST: _SMALL, CONFIG: _SMALL, TOKENS: longest, NAMES: longest}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -138,23 +161,29 @@ def read_directory(directory: str | os.PathLike[str]) -> SavedModel:
             holds what a model cannot have.
     """
     folder = path_of(directory)
-    finish_steps(Path(os.path.realpath(folder)).parent)  # Path.resolve stops at some links
+    place = Path(os.path.realpath(folder))  # Path.resolve stops at some links
+    finish_steps(place.parent, place.name.__eq__)
+    # Another process may put a new directory there while its files are opened, one by one.
+    return read_steadily([folder], lambda: _read(folder))
+
+
+def _read(folder: Path) -> SavedModel:
+    """As :func:`read_directory`, of a directory that stays where it is."""
     try:
         manifest = _read_manifest(folder)
         wanted = manifest["sha256"]
         settings = _read_json(folder / CONFIG, wanted, _SMALL)
         weights = _tensors(folder / WEIGHTS, wanted)
         histories = _read_histories(folder / HISTORIES, wanted)
-        longest = _most_bytes_of_tokens(weights, histories)
-        tokens = _read_json(folder / TOKENS, wanted, longest)
+        limits = _limits(weights, histories)
         saved = SavedModel(
             model=manifest["model"],
             about={k: manifest[k] for k in manifest.keys() - _NOT_ABOUT},
             settings=settings,
-            tokens=tokens,
+            tokens=_read_json(folder / TOKENS, wanted, limits[TOKENS]),
             weights=weights,
             histories=histories,
-            names=_read_json(folder / NAMES, wanted, longest),
+            names=_read_json(folder / NAMES, wanted, limits[NAMES]),
             facts=_read_facts(folder / FACTS, wanted),
             digest=digests.of_values(wanted),
         )

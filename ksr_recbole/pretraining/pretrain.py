@@ -337,7 +337,7 @@ def _given(config: Any, suffix: str) -> Path | None:
         return None
     if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise UserError(f"The folder {folder} (pretrain_path) does not exist.")
-    finish_steps(folder)
+    finish_steps(folder, lambda name: name.startswith(f"{config['dataset']}."))
     files = [Path(folder) / f"{config['dataset']}.{each}" for each in GIVEN_VECTORS]
     if not any(map(os.path.lexists, files)):
         names = ", ".join(file.name for file in files)

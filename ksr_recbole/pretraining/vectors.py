@@ -202,7 +202,8 @@ def write_vectors(
         UserError: a file cannot be written.
     """
     paths = [folder / f"{name}.{suffix}" for suffix in tables]
-    with replacing(*paths, _digests_of(paths[0])) as (*files, record_file):
+    targets = [*paths, _digests_of(paths[0])]
+    with replacing(*targets, owned=lambda n: n.startswith(f"{name}.")) as (*files, record_file):
         for file, table in zip(files, tables.values(), strict=True):
             _write(file, table, layout)
         digests = {path.name: of_file(file) for path, file in zip(paths, files, strict=True)}

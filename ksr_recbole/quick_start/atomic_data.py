@@ -49,7 +49,7 @@ def prepare_atomic_files(config: Any) -> str:
         UserError: an unknown dataset, or one whose files are not where they are looked for.
     """
     name, folder = config["dataset"], Path(config["data_path"])
-    remove_leftovers(folder)
+    remove_leftovers(folder, lambda file: file.startswith(f"{name}."))
     layout, own = Layout.of(config), getattr(config, "own_graph", None)
     if own is not None:
         _check_made_here(name)

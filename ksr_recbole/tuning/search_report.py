@@ -74,7 +74,11 @@ def report(plan: Plan, tried: Sequence[Tried]) -> tuple[str, list[Path]]:
     if best is None:
         stale = [plan.file("png"), plan.file("yaml")]  # never one that a user has named
         del paths["png"], paths["yaml"]
-    with replacing(*paths.values(), removed=stale) as temporaries:
+
+    def owned(name: str) -> bool:
+        return name.startswith(plan.file("").name)
+
+    with replacing(*paths.values(), removed=stale, owned=owned) as temporaries:
         files = dict(zip(paths, temporaries, strict=True))
         files["md"].write_text(
             markdown_document(used_table1(plan, [t.row for t in trials]), [table]), encoding="utf-8"
