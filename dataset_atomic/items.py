@@ -22,6 +22,7 @@ from dataset_atomic.raw.stream import TextFormat, first_line, header_fields, rea
 from dataset_atomic.raw.typed import is_typed, read_typed, texts_of, with_whole_ids
 from dataset_atomic.sources import FACT
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import counted
 
 _TITLES = frozenset({"title", "name"})
 _ITEMS = frozenset({"item", "product", "article", "movie", "film", "track", "song", "book", "game"})
@@ -165,8 +166,8 @@ def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> N
             known = ", ".join(shown(each, 30) for each in names[:20])
             raise UserError(
                 f"{path} has no column '{shown(name)}'; its columns are: {known}. Correct the "
-                "header, or give the separator with --separator, the column of ids with --items-id "
-                "and others with --attributes."
+                "header, or give the separator with --separator (one for both tables), the column "
+                "of ids with --items-id and others with --attributes."
             )
 
 
@@ -194,8 +195,9 @@ def _check_ids(path: Path, ids: pl.Series) -> None:
     if again.any():
         example, n = ids.filter(again)[0], int(again.sum())
         raise UserError(
-            f"{path}: {n:,} rows have the id of an earlier row, such as '{shown(example)}'; keep "
-            "one row for each item (several values of a column can stand in it as a list, a|b)."
+            f"{path}: an earlier row has the id of {counted(n, 'row')}, such as "
+            f"'{shown(example)}'; keep one row for each item (several values of a column can "
+            "stand in it as a list, a|b)."
         )
 
 

@@ -272,7 +272,7 @@ def test_bad_tables(tmp_path):
     assert "no column 'colour'" in complaint(path, item="id", attributes=("colour",))
     assert "is not an attribute" in complaint(path, item="id", whole=("colour",))
     write_csv(path, [{"item_id": "1", "brand": "a"}] * 3)
-    assert "2 rows have the id of an earlier row, such as '1'" in complaint(path)
+    assert "an earlier row has the id of 2 rows, such as '1'" in complaint(path)
     write_csv(path, [{"item_id": f"{k}", "sku": f"s{k}"} for k in range(3)])
     assert "No column" in complaint(path) and "every value is different" in complaint(path)
     path.write_text("item_id,brand\n1,a\n2,a,b\n")

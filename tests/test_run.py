@@ -365,7 +365,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
         _, said = process.communicate()
     assert process.returncode == 130, said
     go_on = shlex.split(said.splitlines()[-1].partition("Continue with: ")[2])
-    assert shutil.which(go_on[0]) == sys.executable
+    assert Path(str(shutil.which(go_on[0]))).parent == Path(sys.executable).parent
     assert go_on[1] == str(ROOT / "run_recbole.py")  # works in this folder too
     assert go_on[-1].startswith("--resume=")
 

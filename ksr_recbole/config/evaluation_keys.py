@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from recbole.utils import ModelType
 
 from ksr_recbole.choices import choose_from
 from ksr_recbole.errors import UserError, shown
@@ -60,6 +61,26 @@ def parse_mode(text: str) -> EvalMode:
             "or full."
         )
     return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0), calibrated=name != given)
+
+
+def check_recboles_mode(text: str) -> None:
+    """Refuse a mode that RecBole's own evaluation does not have.
+
+    Raises:
+        UserError: anything but ``full``, ``labeled``, ``uniN`` and ``popN`` with N above 0.
+    """
+    if not re.fullmatch(r"full|labeled|(?:uni|pop)[1-9][0-9]{0,8}", str(text)):
+        raise UserError(
+            f"Config key eval_args.mode is {shown(repr(text))}; RecBole's own evaluation has full, "
+            "labeled, and uniN and popN with a number N of negatives per positive."
+        )
+
+
+def puts_in_order(config: Any) -> bool:
+    """Whether RecBole's own evaluation, or the model's histories, need the times' order."""
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    in_order = sequential or config["eval_args"]["order"] == "TO"
+    return in_order and not config["benchmark_filename"]
 
 
 def canonical_mode(text: str) -> str:

@@ -120,6 +120,7 @@ class WithFunnel:
     """
 
     funnel: DataFunnel
+    of_sequences = False
 
     if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
         config: Any
@@ -167,13 +168,15 @@ class WithFunnel:
         """What must be left out of interactions that the user split."""
 
     def _data_filtering(self) -> None:
-        """As RecBole's, but until no rule leaves out anything more, and in the file's order."""
+        """As RecBole's, in the file's order; for ours until no rule leaves out anything more."""
         self._filter_nan_user_or_item()
         self._remove_duplication()
         self._filter_by_field_value()
         before = None
         while before != (before := self._sizes()):
             self._filter_once()
+            if not self.of_sequences:
+                break
         self._reset_index()
 
     def _sizes(self) -> list[int]:
@@ -201,9 +204,14 @@ class WithFunnel:
             self.inter_feat = self.inter_feat[~repeated.sort_index()]
 
     def _filter_by_field_value(self) -> None:
+        wanted = self.config["val_interval"] or {}
+        if wanted:  # what never was in .user or .item is not left out for a value
+            self._filter_inter_by_user_or_item()
         with self._counted("value outside val_interval"):
-            for field, wanted in (self.config["val_interval"] or {}).items():
-                self._filter_field(field, wanted)
+            for field, values in wanted.items():
+                self._filter_field(field, values)
+            if wanted and self.config["filter_inter_by_user_or_item"]:
+                self._keep_known_inter()
 
     def _filter_field(self, field: str, wanted: Any) -> None:
         """Keep the rows whose ``field`` is in an interval, or among some tokens."""
@@ -247,8 +255,11 @@ class WithFunnel:
         if not self.config["filter_inter_by_user_or_item"]:
             return
         with self._counted("not in .user or .item: filter_inter_by_user_or_item"):
-            for feat, field in self._side_feats():
-                self.inter_feat = self.inter_feat[self.inter_feat[field].isin(feat[field])]
+            self._keep_known_inter()
+
+    def _keep_known_inter(self) -> None:
+        for feat, column in self._side_feats():
+            self.inter_feat = self.inter_feat[self.inter_feat[column].isin(feat[column])]
 
     def _side_feats(self) -> Iterator[tuple[Any, str]]:
         sides = ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field))

@@ -21,6 +21,7 @@ from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.tokens import TokenIds, found_in, joint_codes
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import counted
 
 NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""
@@ -44,6 +45,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
     kg_feat: Any
     item2entity: dict[str, str]
     entity2item: dict[str, str]
+    _n_links: int  # lines of the file of links
 
     def _from_scratch(self) -> None:
         """Load the atomic files, or what was made of the same files with the same settings."""
@@ -59,7 +61,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         cache, kind = ArrayCache(folder), f"{self.dataset_name}-data"
         try:
-            parts = loading.cache_parts(self.config, self.dataset_name, self.time_is_needed)
+            parts = loading.cache_parts(self.config, self.dataset_name, self.of_sequences)
         except OSError:  # a file is missing or unreadable; loading says which in a sentence
             super()._from_scratch()
             return
@@ -81,6 +83,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         except DamagedFileError as error:
             getLogger(__name__).warning(f"Making {path} again: {error}.")
             return False
+        self._n_links = self.funnel.links[0]
         loading.warn_of_absent_columns(self.config, self.dataset_name)
         return True
 
@@ -102,20 +105,39 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         check_present(self.config, self.dataset_name, "kg", "link")
         super()._load_data(token, dataset_path)
 
+    def _load_link(self, token: str, dataset_path: str) -> tuple[dict[str, str], dict[str, str]]:
+        """As RecBole's, but of several entities of an item the first counts, as in ``convert``."""
+        frame = self._load_feat(str(Path(dataset_path, f"{token}.link")), "link")
+        assert frame is not None  # a file of links is always read
+        repeated = frame.duplicated(self.iid_field).to_numpy()
+        self._n_links = len(frame)
+        if repeated.any():
+            example = shown(frame[self.iid_field].iloc[int(repeated.argmax())])
+            getLogger().warning(
+                f"{token}.link has {counted(int(repeated.sum()), 'line')} of an item that an "
+                f"earlier line links, such as {example}; the first line of an item counts."
+            )
+        first = frame[~repeated]
+        item2entity = dict(zip(first[self.iid_field], first[self.entity_field], strict=True))
+        return item2entity, _first_items(item2entity)
+
     def _data_filtering(self) -> None:
-        n_links, n_triples = len(self.item2entity), len(self.kg_feat)
+        n_triples = len(self.kg_feat)
         self.funnel.triples = (n_triples, n_triples)
         super()._data_filtering()
-        self.funnel.links = (n_links, len(self.item2entity))
+        self.funnel.links = (self._n_links, len(self.item2entity))
 
     def _filter_given_files(self) -> None:
-        n_links, sizes = len(self.item2entity), self.file_size_list
+        sizes = self.file_size_list
         self.funnel.triples = (len(self.kg_feat), len(self.kg_feat))
-        self._filter_kg_by_triple_num()
-        self._filter_link()
+        if self.of_sequences:  # RecBole filters nothing then
+            self._filter_kg_by_triple_num()
+            self._filter_link()
+        else:
+            self._keep_valid_links()
         part = np.repeat(np.arange(len(sizes)), sizes)[self.inter_feat.index.to_numpy()]
         self._reset_index()
-        self.funnel.links = (n_links, len(self.item2entity))
+        self.funnel.links = (self._n_links, len(self.item2entity))
         self.file_size_list = np.bincount(part, minlength=len(sizes)).tolist()
 
     def _filter_by_field_value(self) -> None:
@@ -123,8 +145,12 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         self._filter_kg_by_triple_num()  # as in RecBole, of the triples that are left
 
     def _filter_once(self) -> None:
-        self._filter_link()
-        super()._filter_once()
+        if self.of_sequences:
+            self._filter_link()
+            super()._filter_once()
+        else:  # RecBole's order, once
+            super()._filter_once()
+            self._filter_link()
 
     def _reset_index(self) -> None:
         if len(self.inter_feat) == 0:
@@ -171,6 +197,15 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         self.kg_feat = self.kg_feat[kept]
 
     def _filter_link(self) -> None:
+        """Keep valid links, and the interactions and items that have one."""
+        self._keep_valid_links()
+        linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
+        with self._counted(NO_LINK):
+            self.inter_feat = self.inter_feat[linked]
+        if self.item_feat is not None:  # no item without a link gets an id
+            self.item_feat = self.item_feat[self.item_feat[self.iid_field].isin(self.item2entity)]
+
+    def _keep_valid_links(self) -> None:
         """Keep links between an item with interactions and an entity with triples.
 
         Unlike RecBole's, an entity stays linked as long as one of its items does, and an item
@@ -184,14 +219,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             for item, entity in self.item2entity.items()
             if item in items and entity in entities
         }
-        self.entity2item = {}
-        for item, entity in self.item2entity.items():
-            self.entity2item.setdefault(entity, item)
-        linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
-        with self._counted(NO_LINK):
-            self.inter_feat = self.inter_feat[linked]
-        if self.item_feat is not None:  # no item without a link gets an id
-            self.item_feat = self.item_feat[self.item_feat[self.iid_field].isin(self.item2entity)]
+        self.entity2item = _first_items(self.item2entity)
 
     def _remap(self, remap_list: list[tuple[Any, str, FeatureType]]) -> None:
         """As RecBole's, without an object of NumPy for every token."""
@@ -251,6 +279,14 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             self.field2id_token[field] = tokens
             for feat in self.field2feats(field):
                 feat[field] = _column(id_map[feat[field].to_numpy()], feat)
+
+
+def _first_items(item2entity: Mapping[str, str]) -> dict[str, str]:
+    """The first item of every linked entity."""
+    first: dict[str, str] = {}
+    for item, entity in item2entity.items():
+        first.setdefault(entity, item)
+    return first
 
 
 def _column(numbers: np.ndarray, feat: pd.DataFrame) -> pd.Series:

@@ -26,6 +26,7 @@ from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import DamagedFileError, compact, widened
+from ksr_recbole.config.evaluation_keys import puts_in_order
 from ksr_recbole.dataset.funnel import DataFunnel
 from ksr_recbole.dataset.tokens import as_categoricals
 from ksr_recbole.errors import UserError, shown
@@ -41,7 +42,7 @@ SETTINGS = (
 )
 """Config keys that decide what RecBole makes of the atomic files."""
 
-_FORMAT = 4
+_FORMAT = 5
 _FRAMES = ("inter_feat", "kg_feat")
 _FEATURE_FIELDS = ("field2type", "field2source", "field2seqlen", "field2bucketnum")
 
@@ -143,6 +144,21 @@ def order_of(times: pl.Series) -> np.ndarray | None:
     return np.argsort(whole.to_numpy(), kind="stable")
 
 
+def order_in_float32(times: np.ndarray) -> np.ndarray | None:
+    """The order of times that ``float32`` cannot tell apart, ``int64 [n]``.
+
+    Args:
+        times: ``float64 [n]``.
+
+    Returns:
+        ``None`` if it tells all different times apart; equal times keep their order.
+    """
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+    lost = (ordered[1:] != ordered[:-1]) & (np.diff(ordered.astype(np.float32)) == 0)
+    return order if lost.any() else None
+
+
 def _without_quotes(text: pl.Series) -> pl.Series:
     if not text.str.starts_with('"').any():  # a tenth of the time of the pattern
         return text
@@ -212,8 +228,8 @@ class AtomicReading:
     looks at, are read in any case.
     """
 
-    time_is_needed = False
-    """Whether ``.inter`` must have times."""
+    of_sequences = False
+    """Whether it is one of ours, to which some of RecBole's settings mean nothing."""
 
     if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
         config: Any
@@ -224,6 +240,11 @@ class AtomicReading:
         field2type: dict[str, FeatureType]
         field2seqlen: dict[str, int]
         field2bucketnum: dict[str, int]
+
+    @property
+    def time_is_needed(self) -> bool:
+        """Whether ``.inter`` must have times."""
+        return self.of_sequences or puts_in_order(self.config)
 
     def _needed(self, suffix: str) -> dict[str, str]:
         """Columns without which the file is of no use, with their types."""
@@ -248,10 +269,8 @@ class AtomicReading:
             return None
         needed = self._needed(suffix)
         types = check_atomic_file(filepath, needed, layout.separator, layout.encoding)
-        # A time that is not needed is still what rows are put into order by.
-        also = [*needed, *([self.time_field] if suffix == "inter" and self.time_field else [])]
         asked.warn_of_absent(self.config, types, Path(filepath).name)
-        columns = asked.columns(types, needed, also, Path(filepath).name)
+        columns = asked.columns(types, needed, Path(filepath).name)
         if not columns:
             return None
         wanted = {name: types[name] for name in columns}
@@ -265,11 +284,17 @@ class AtomicReading:
         return frame
 
     def _in_order(self, frame: pd.DataFrame, path: str, layout: Layout) -> pd.DataFrame:
-        """Rows as in the file, or in the order of times that floats would not keep."""
+        """Rows as in the file, or in the order of times that floats would not keep.
+
+        RecBole makes ``float32`` of times before it sorts by them, which cannot tell seconds of
+        the same two minutes apart.  Its sort is stable, so rows that are in order stay so.
+        """
         times = frame[self.time_field]
-        if not max(times.max(), -times.min()) >= _EXACT:
-            return frame
-        order = order_of(_texts(path, [str(self.time_field)], layout).to_series())
+        order = None
+        if max(times.max(), -times.min()) >= _EXACT:
+            order = order_of(_texts(path, [str(self.time_field)], layout).to_series())
+        elif self.time_is_needed and not self.of_sequences:
+            order = order_in_float32(times.to_numpy())
         return frame if order is None else frame.iloc[order].reset_index(drop=True)
 
     def _note_fields(self, frame: pd.DataFrame, source: Any, types: Mapping[str, str]) -> None:
@@ -301,14 +326,12 @@ class Asked:
         load: the columns of ``load_col``; all of them if ``None``.
         unload: the columns of ``unload_col``.
         used: columns that a filter of the configuration looks at.
-        ids: whether the ids are needed, though no column is asked for.
     """
 
     suffix: str
     load: tuple[str, ...] | None
     unload: tuple[str, ...]
     used: tuple[str, ...]
-    ids: bool
 
     @classmethod
     def of(cls, config: Any, suffix: str) -> Asked:
@@ -328,26 +351,22 @@ class Asked:
             )
         used = tuple(config["val_interval"] or {})
         if suffix not in ("user", "item"):
-            return cls(suffix, load, unload, (*used, *(config["threshold"] or {})), False)
-        if load == () and used:  # what the interactions have is looked at there alone
-            elsewhere = _columns_of_inter(config)
-            used = tuple(name for name in used if name not in elsewhere)
-        # As in RecBole: without a word in load_col the file is not there.
-        named = load_col is None or suffix in load_col
-        ids = named and bool(config["filter_inter_by_user_or_item"])
-        return cls(suffix, load, unload, used, ids)
+            return cls(suffix, load, unload, (*used, *(config["threshold"] or {})))
+        if used:  # what the interactions have is looked at elsewhere only if it is loaded there
+            of_inter = _columns_of_inter(config)
+            used = tuple(name for name in used if name not in of_inter)
+        return cls(suffix, load, unload, used)
 
     @property
     def nothing(self) -> bool:
-        """Whether the file need not be looked at."""
-        needed = self.suffix in ("inter", "kg", "link") or self.ids or self.used
+        """Whether the file need not be looked at: as in RecBole, without a column to load."""
+        needed = self.suffix in ("inter", "kg", "link") or self.used
         return self.load == () and not needed
 
     def columns(
         self,
         types: Mapping[str, str],
         needed: Iterable[str],
-        also: Iterable[str],
         file: str,
     ) -> list[str]:
         """The columns to read of a file, in the file's order.
@@ -355,24 +374,23 @@ class Asked:
         Args:
             types: all columns of the file.
             needed: columns without which the file is of no use.
-            also: what is read in any case where the file has it.
             file: the file's name, for the sentences.
 
         Raises:
-            UserError: ``unload_col`` names a needed column.
+            UserError: ``unload_col`` names a column that is needed, or that a filter looks at.
         """
-        if lost := sorted(set(self.unload) & set(needed)):
+        used = set(self.used) & set(types)
+        if lost := sorted(set(self.unload) & {*needed, *used}):
             raise UserError(
-                f"Config key unload_col leaves out {lost[0]} of {file}, which is needed; take it "
-                "off the list."
+                f"Config key unload_col leaves out {shown(lost[0])} of {file}, which is needed; "
+                "take it off the list."
             )
         asked = set(types if self.load is None else self.load) - set(self.unload)
-        used = set(self.used) & set(types)
-        if self.load == () and self.suffix in ("user", "item") and not (self.ids or used):
+        if self.load == () and self.suffix in ("user", "item") and not used:
             return []
-        if added := sorted(set(also) & set(types) - asked) if self.load else []:
+        if added := sorted({*needed} & set(types) - asked) if self.load else []:
             getLogger().info(f"Read from {file} too, since it is needed: {', '.join(added)}.")
-        wanted = asked | used | set(also)
+        wanted = asked | used | set(needed)
         return [name for name in types if name in wanted]
 
     def warn_of_absent(self, config: Any, types: Mapping[str, str], file: str) -> None:
@@ -433,7 +451,7 @@ def cache_parts(config: Any, name: str, of_sequences: bool) -> dict[str, Any]:
             files[suffix] = digests.of_file_once(path)
     settings = {key: repr(config[key]) for key in SETTINGS}
     parts = {"format": _FORMAT, "files": files, "settings": settings}
-    return parts if of_sequences else {**parts, "of": "RecBole"}
+    return parts if of_sequences else {**parts, "of": "RecBole", "order": puts_in_order(config)}
 
 
 def is_plain(dataset: Any) -> bool:

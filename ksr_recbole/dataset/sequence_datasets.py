@@ -44,6 +44,7 @@ from ksr_recbole.dataset.sequences import (
 from ksr_recbole.distributed.sharding import rows_of
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import needs_kg
+from ksr_recbole.text import counted
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset as _Dataset
@@ -68,7 +69,7 @@ class WithSequences(_Dataset):
     """
 
     phase: Phase = "train"
-    time_is_needed = True
+    of_sequences = True
     sequences: UserSequences
     split: Split
     funnel: DataFunnel
@@ -270,11 +271,15 @@ class WithSequences(_Dataset):
             lost = np.flatnonzero((end > start) & (before == 0))
             if len(lost):
                 user = self.field2id_token[self.uid_field][lost[0]]
+                after = "".join(
+                    f" once {counted(counts.interactions, 'interaction')} are left out ({why})"
+                    for why, counts in self.funnel.dropped.items()
+                )
                 raise UserError(
-                    f"{self.dataset_name}.{file}.inter has {len(lost):,} users without any "
-                    f"interaction in the files before it (benchmark_filename: {', '.join(names)}), "
-                    f"such as {shown(str(user))}; the models need a history, so add some or remove "
-                    "these users."
+                    f"{self.dataset_name}.{file}.inter has {counted(len(lost), 'user')} without "
+                    f"any interaction in the files before it{after} (benchmark_filename: "
+                    f"{', '.join(names)}), such as {shown(str(user))}; the models need a history, "
+                    "so add some or remove these users."
                 )
         return split
 
