@@ -579,3 +579,9 @@ def test_what_is_no_file_is_answered(directory, trained, tmp_path, special, caps
         file.rmdir() if special is _folder else file.unlink()
         file.write_bytes(data)
     assert answers(directory)
+
+
+def test_a_number_that_json_has_no_word_for_is_null(tmp_path):
+    write_record(tmp_path / "record.json", {"of": [1.5, np.inf], "loss": np.float64("nan")})
+    assert "NaN" not in (tmp_path / "record.json").read_text()
+    assert read_record(tmp_path / "record.json") == {"of": [1.5, None], "loss": None}

@@ -6,7 +6,7 @@ A finished one is a JSON file and the ranks it was computed from, or a part of a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -198,7 +198,7 @@ class Finished:
         return self.record["result"]
 
     def metrics(
-        self, mode: str, phase: str, names: Iterable[str] = METRICS.values()
+        self, mode: str, phase: str, names: Collection[str] = METRICS.values()
     ) -> dict[str, float]:
         """Metrics by RecBole's name, those of Table 3 unless others are wanted.
 
@@ -206,10 +206,9 @@ class Finished:
             UserError: the cell has no such metric, which only a changed one lacks.
         """
         values = self.every_metric(mode, phase)
-        wanted = list(names)
-        if missing := [name for name in wanted if name not in values]:
+        if missing := [name for name in names if name not in values]:
             raise self.damaged(f"no {missing[0]} of {mode}, {phase}")
-        return {name: values[name] for name in wanted}
+        return {name: values[name] for name in names}
 
     def every_metric(self, mode: str, phase: str) -> Mapping[str, float]:
         """All metrics that were computed.
@@ -261,6 +260,10 @@ class Failed:
 
     error: str
     seconds: float = 0.0
+
+
+Outcome = Finished | Failed
+"""What became of a cell."""
 
 
 @dataclass(frozen=True)
@@ -406,7 +409,7 @@ class Store:
             logger.warning(f"Running {cell.name} again, as packed it cannot be used: {error}.")
             return None
 
-    def outcome(self, cell: Cell, error: str | None) -> Finished | Failed:
+    def outcome(self, cell: Cell, error: str | None) -> Outcome:
         """How a cell's run ended.
 
         Args:

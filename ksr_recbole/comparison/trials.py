@@ -7,7 +7,6 @@ former's study and report.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,9 @@ from ksr_recbole.choices import nearest
 from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.report import (
     about,
-    markdown_document,
     metric_as_json,
     paths_for,
-    used_table1,
+    write_tables,
 )
 from ksr_recbole.comparison.results import Row, spread
 from ksr_recbole.comparison.store import METRICS
@@ -269,13 +267,10 @@ def report_tuning(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
         table = trial_table(trials, layout)
         files = paths_for(plan, f"{TUNING}-{task}", ("md", "json"), of_task)
         with replacing(*files) as (markdown, document):
-            markdown.write_text(
-                markdown_document(used_table1(plan, rows), [table]), encoding="utf-8"
-            )
             content = {**about(plan, rows), "task": task, "mode": mode, "phase": "valid"}
             content["selected_by"] = _SELECTED_BY
             content["trials"] = [_as_json(trial, mode) for trial in trials]
-            document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            write_tables(markdown, document, [table], content)
         tables.append(table)
         paths += files
     return as_printed(tables), paths

@@ -24,7 +24,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.files import check_suffix, ensure_writable, ensure_writable_file
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
-from ksr_recbole.trainer.checkpoint import plain
+from ksr_recbole.records import as_json_values
 from ksr_recbole.tuning.draws import ALGORITHMS
 from ksr_recbole.tuning.space import Range, read_space
 
@@ -241,7 +241,7 @@ def make_plan(request: Request) -> Plan:
         mode=config["eval_args"]["mode"]["valid"],
         bigger=config["valid_metric_bigger"],
         results_dir=Path(config["results_dir"]),
-        given=plain(config.external_config_dict),
+        given=as_json_values(config.external_config_dict),
         digests=file_digests(config),
     )
 
