@@ -27,7 +27,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
 
 from ksr_recbole import digests
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.cells import Cell
+from ksr_recbole.comparison.store import Store
 
 RESULTS = Path(__file__).with_name("results")
 MEASURED = Path(__file__).with_name("measured")

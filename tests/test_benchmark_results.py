@@ -25,7 +25,8 @@ from ksr_recbole.comparison.table import (
     to_markdown,
 )
 from ksr_recbole.comparison.text_table import as_printed, to_text
-from ksr_recbole.comparison.trials import by_mrr, rank_trials, seconds_of
+from ksr_recbole.comparison.trial_files import by_mrr
+from ksr_recbole.comparison.trials import rank_trials, seconds_of
 from ksr_recbole.errors import UserError
 from tests.benchmark_fakes import MODES, finished
 

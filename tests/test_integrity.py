@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from ksr_recbole import Recommender, digests, save_model
 from ksr_recbole.__main__ import main
 from ksr_recbole.cache import read_arrays, write_arrays
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.cells import Cell
+from ksr_recbole.comparison.store import Store
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.pool import Job, Report
-from ksr_recbole.comparison.store import Cell, Failed, Outcome, Store
+from ksr_recbole.comparison.store import Failed, Outcome, Store
 from ksr_recbole.comparison.studies import Setting
-from ksr_recbole.comparison.trials import describe
+from ksr_recbole.comparison.trials import describe, short
 from ksr_recbole.files import open_regular
 from ksr_recbole.text import below, clean_line, columns_of, terminal, without_colour, wrapped
 
@@ -314,11 +315,6 @@ class TrialLines:
             for number, (cell, began) in self._running.items()
         ]
         self._live.update(_plain_lines(lines))
-
-
-def short(value: Any) -> str:
-    """A setting's value in a few letters."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 _STYLES: Mapping[str, str] = {

@@ -9,15 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ksr_recbole.comparison.cells import environment_without_places, of_consequence, without_places
 from ksr_recbole.comparison.figures import draw
 from ksr_recbole.comparison.plan import Plan, Position
 from ksr_recbole.comparison.results import Row, Summary, spread, summarise
-from ksr_recbole.comparison.store import (
-    Failed,
-    environment_without_places,
-    of_consequence,
-    without_places,
-)
+from ksr_recbole.comparison.store import Failed
 from ksr_recbole.comparison.table import Table, table_of, to_latex, to_markdown
 from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.errors import DamagedFileError

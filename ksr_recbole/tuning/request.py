@@ -11,10 +11,11 @@ from typing import Any
 
 from ksr_recbole import registry
 from ksr_recbole.choices import choose_from
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.plan import cell_of
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.store import Store
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial, rank_trials
 from ksr_recbole.config import Config

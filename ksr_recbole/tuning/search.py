@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole import digests
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.live import TrialLines
 from ksr_recbole.comparison.pool import Job, Report, run_jobs
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Cell, Failed, Finished, Outcome
+from ksr_recbole.comparison.store import Failed, Finished, Outcome
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial
 from ksr_recbole.errors import UserError, one_line

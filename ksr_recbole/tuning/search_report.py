@@ -12,12 +12,19 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ksr_recbole.comparison.live import short
+from ksr_recbole.comparison.cells import environment_without_places
 from ksr_recbole.comparison.report import used_table1, write_tables
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Failed, Outcome, environment_without_places
+from ksr_recbole.comparison.store import Failed, Outcome
 from ksr_recbole.comparison.text_table import as_printed
-from ksr_recbole.comparison.trials import Trial, TrialTable, describe, seconds_of, trial_table
+from ksr_recbole.comparison.trials import (
+    Trial,
+    TrialTable,
+    describe,
+    seconds_of,
+    short,
+    trial_table,
+)
 from ksr_recbole.config.config import nest
 from ksr_recbole.drawing import HIGHLIGHT, new_figure, plain_text
 from ksr_recbole.files import replacing
