@@ -27,7 +27,7 @@ from ksr_recbole.interpretability.method_tables import (
     short_table,
 )
 from ksr_recbole.interpretability.methods import OWN, Explained, Method
-from ksr_recbole.interpretability.value_level import METRICS
+from ksr_recbole.interpretability.value_level import RANKING_MEASURES
 
 
 def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
@@ -112,7 +112,7 @@ def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
         if method.name == OWN["attention"]:
             named |= {key: method.over_attributes(key) for key in ("largest", "mean_weight")}
     else:
-        metrics = list(METRICS)
+        metrics = list(RANKING_MEASURES)
         for mean in ("macro", "micro"):
             named[mean] = {m: metric_as_json(method.overall(mean, m)) for m in metrics}
         named["attributes"] = {

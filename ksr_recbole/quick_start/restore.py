@@ -42,7 +42,7 @@ _READ_AGAIN = frozenset(
 """Keys that reading a checkpoint's data, or computing with its model, takes from a user."""
 
 
-PLACES = ("gpu_id", "use_gpu", "device")
+DEVICE_KEYS = ("gpu_id", "use_gpu", "device")
 """Keys that say where a model computes."""
 
 
