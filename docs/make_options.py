@@ -35,7 +35,7 @@ COMMENT_AT = 32
 """Column of the comments in YAML files, if the value leaves room."""
 
 SHARED = (
-    *shared.FOR_ALL,
+    *shared.SHARED_OPTIONS,
     shared.PretrainingOptions,
     shared.TrainingOptions,
     shared.SampleOptions,

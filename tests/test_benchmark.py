@@ -17,13 +17,14 @@ import pytest
 
 from ksr_recbole.cache import read_arrays
 from ksr_recbole.comparison import by_frequency, cli, pool, runner
+from ksr_recbole.comparison.cells import Cell, cell_key
 from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.live import LiveTable, last_epoch
 from ksr_recbole.comparison.plan import Plan, Request, make_plan
 from ksr_recbole.comparison.report import about
-from ksr_recbole.comparison.store import Cell, Failed, Store, cell_key
+from ksr_recbole.comparison.store import Failed, Store
 from ksr_recbole.comparison.studies import STUDIES, table3
-from ksr_recbole.comparison.trials import tuning_study
+from ksr_recbole.comparison.trial_files import tuning_study
 from ksr_recbole.config import Config, keys
 from ksr_recbole.errors import UserError
 from ksr_recbole.locks import locked

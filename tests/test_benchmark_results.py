@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +25,8 @@ from ksr_recbole.comparison.table import (
     to_markdown,
 )
 from ksr_recbole.comparison.text_table import as_printed, to_text
-from ksr_recbole.comparison.trials import by_mrr, rank_trials, seconds_of
+from ksr_recbole.comparison.trial_files import by_mrr
+from ksr_recbole.comparison.trials import rank_trials, seconds_of
 from ksr_recbole.errors import UserError
 from tests.benchmark_fakes import MODES, finished
 
@@ -195,11 +195,11 @@ def test_seconds_of_a_trial_are_those_of_runs_that_were_not_interrupted():
 
 def test_a_table_counts_the_data_that_were_used():
     [setting] = table3(("KSR",)).settings
-    plan = SimpleNamespace(table1="toy: 9 interactions", request=SimpleNamespace(dataset="toy"))
+    of_files = "toy: 9 interactions"
     used = finished([1, 2], table1="former name: 7 interactions")
     rows = [Row(setting, "t", {2020: Failed("why")}), Row(setting, "t", {2020: used})]
-    assert report.used_table1(plan, rows) == "toy: 7 interactions"
-    assert report.used_table1(plan, rows[:1]) == "toy: 9 interactions"
+    assert report.used_table1("toy", of_files, rows) == "toy: 7 interactions"
+    assert report.used_table1("toy", of_files, rows[:1]) == of_files
 
 
 @pytest.mark.parametrize("key", ["cells", "values", "rows", "tasks", "seeds", "study"])

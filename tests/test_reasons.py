@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ksr_recbole.explanation import reasons as reasons_module
-from ksr_recbole.explanation.explain import Asked, explain, recommendations_of
+from ksr_recbole.explanation.explain import AskedItems, explain, recommendations_of
 from ksr_recbole.explanation.influence import LOOKED_BACK, influence, influences
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Chosen, Item
@@ -289,7 +289,7 @@ class State:
 
 
 def reasons_in_words(knowledge, adds, history, item):
-    model, asked = Told(knowledge, adds), Asked(np.array([item]), np.array([1.0]))
+    model, asked = Told(knowledge, adds), AskedItems(np.array([item]), np.array([1.0]))
     (told,) = recommendations_of(model, knowledge, np.array(history), State(), asked)
     return told
 

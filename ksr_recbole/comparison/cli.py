@@ -189,7 +189,7 @@ def _rows_of(study: Study, models: Sequence[str]) -> Study:
 
 
 def _tuning(models: str | None, task: str | None, dataset: str) -> Study:
-    from ksr_recbole.comparison.trials import tuning_study
+    from ksr_recbole.comparison.trial_files import tuning_study
     from ksr_recbole.config import keys
 
     tasks = ("next-item",) if task is None else _tasks(task)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
-from ksr_recbole.comparison.store import PLACES
+from ksr_recbole.comparison.cells import PATH_KEYS
 from ksr_recbole.config.shared import GIVEN_VECTORS
 from ksr_recbole.dataset.loading import Asked
 
@@ -45,7 +45,7 @@ def _files(config: Any) -> Iterator[tuple[str, Path]]:
         for suffix in GIVEN_VECTORS:
             yield suffix, Path(config["pretrain_path"]) / f"{dataset}.{suffix}"
     # RecBole's NAIS reads a file where others have a folder of vectors.
-    of_models = {key for key in config.internal_config_dict if key.endswith("_path")} - PLACES
+    of_models = {key for key in config.internal_config_dict if key.endswith("_path")} - PATH_KEYS
     for key in sorted({*of_models, "pretrain_path"}):
         if isinstance(value := config[key], str) and value:
             yield key, Path(value)

@@ -380,8 +380,7 @@ class Config(RecBoleConfig):
     def _check_recboles_metrics(self) -> None:
         """Refuse a selecting metric that RecBole would miss after the first epoch."""
         final = self.final_config_dict
-        names = [str(name).lower() for name in final["metrics"]]
-        cuts = final["topk"] if isinstance(final["topk"], list) else [final["topk"]]
+        names, cuts = [str(name).lower() for name in final["metrics"]], final["topk"]
         known = [
             each
             for name in names
@@ -432,8 +431,6 @@ def _reason_of(error: Exception) -> str:
 
 def _listed(modes: Any) -> Any:
     """Modes as a list; on the command line they can be written as ``full,uni50pop50``."""
-    if isinstance(modes, tuple):
-        return list(modes)
     if not isinstance(modes, str):
         return modes
     names = (name.strip(" '\"") for name in modes.strip("[] ").split(","))

@@ -13,7 +13,7 @@ from recbole.utils import ModelType
 from ksr_recbole.choices import choose_from
 from ksr_recbole.errors import UserError, shown
 
-METRICS = ("map", "mrr", "hit", "ndcg", "recall", "precision")
+KNOWN_METRICS = ("map", "mrr", "hit", "ndcg", "recall", "precision")
 """Known metrics by RecBole's name; :mod:`ksr_recbole.evaluation.metrics` computes them."""
 
 WHOLE_LIST_METRICS = ("map", "mrr")
@@ -122,10 +122,10 @@ def parse_metrics(names: Sequence[str] | str) -> list[str]:
     given = names.split(",") if isinstance(names, str) else names
     parsed = [str(name).strip().lower() for name in given]
     for name in parsed:
-        if name not in METRICS:
+        if name not in KNOWN_METRICS:
             raise UserError(
                 f"metrics: '{shown(name)}' is not a ranking metric known here"
-                f"{choose_from(name, METRICS, 'the metrics are')}"
+                f"{choose_from(name, KNOWN_METRICS, 'the metrics are')}"
             )
     return list(dict.fromkeys(parsed))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -24,6 +24,7 @@ from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole import digests
 from ksr_recbole.choices import nearest
+from ksr_recbole.compat import recbole_stops
 from ksr_recbole.config.options import refused
 from ksr_recbole.config.shared import DataOptions
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
@@ -506,25 +507,18 @@ def no_graph(config: Any) -> UserError:
     )
 
 
-@contextmanager
-def data_keys_named(config: Any) -> Iterator[None]:
+def data_keys_named(config: Any) -> AbstractContextManager[None]:
     """Where RecBole stops on the data, say why, and which keys of the data were given.
 
     Raises:
-        UserError: in place of RecBole's error.
+        UserError: inside, in place of RecBole's error.
     """
-    try:
-        yield
-    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
-        on_data = {*dataset_arguments, "eval_args", "train_neg_sample_args"}
-        given = sorted(set(config.external_config_dict) & on_data)
-        told = shown(f"{type(error).__name__}: {error}", 200)
-        if not given:
-            raise UserError(
-                f"RecBole cannot use the dataset {config['dataset']} for {config['model']} "
-                f"({told}); correct its files, or choose another model."
-            ) from error
-        raise UserError(
-            f"The dataset {config['dataset']} cannot be loaded with the values of "
-            f"{', '.join(given)} ({told}); correct or leave out what does not fit its files."
-        ) from error
+    on_data = {*dataset_arguments, "eval_args", "train_neg_sample_args"}
+    return recbole_stops(
+        (ValueError, TypeError, LookupError, AttributeError, NotImplementedError),
+        lambda: sorted(set(config.external_config_dict) & on_data),
+        f"RecBole cannot use the dataset {config['dataset']} for {config['model']} "
+        "({error}); correct its files, or choose another model.",
+        f"The dataset {config['dataset']} cannot be loaded with the values of "
+        "{keys} ({error}); correct or leave out what does not fit its files.",
+    )

@@ -18,6 +18,7 @@ from ksr_recbole.inference.building import build, sequence_model, settings_of
 from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
 from ksr_recbole.inference.directory import check_replaceable, write_directory
 from ksr_recbole.quick_start.restore import config_of, dataset_of, warn_of_idle
+from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 
 
@@ -86,7 +87,7 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
             "data": content["data"],
             "best_epoch": content["best_epoch"],
         },
-        settings=checkpoint.plain(settings),
+        settings=as_json_values(settings),
         tokens=tokens,
         weights=weights,
         histories=_histories(dataset),

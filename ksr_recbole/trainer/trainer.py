@@ -42,6 +42,7 @@ from ksr_recbole.evaluation.popularity import (
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
+from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
 from ksr_recbole.trainer.checkpoint_file import numpy_state
@@ -89,9 +90,9 @@ class ProtocolTrainer(Trainer):
         optimizers = [each for each in vars(self).values() if isinstance(each, Optimizer)]
         self._average = WeightAverage(model, optimizers, config["ema_decay"])
         self._fingerprint = fingerprint
-        self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
+        self._settings = {k: as_json_values(config[k]) for k in sorted(keys - MAY_DIFFER)}
         folder = str(Path(config["data_path"]).resolve().parent)
-        self._given = checkpoint.plain({**config.external_config_dict, "data_path": folder})
+        self._given = as_json_values({**config.external_config_dict, "data_path": folder})
         self.saved_model_file = str(
             checkpoint.path_of_new(self.checkpoint_dir, config["model"], config["dataset"])
         )
@@ -386,7 +387,7 @@ class ProtocolTrainer(Trainer):
             "best_epoch": self.best_epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
-            "best_valid_result": checkpoint.plain(self.best_valid_result),
+            "best_valid_result": as_json_values(self.best_valid_result),
             "finished": self.finished,
             "state_dict": self._best_state or state,
             "last": {

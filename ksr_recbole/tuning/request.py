@@ -11,10 +11,11 @@ from typing import Any
 
 from ksr_recbole import registry
 from ksr_recbole.choices import choose_from
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.plan import cell_of
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.store import Store
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial, rank_trials
 from ksr_recbole.config import Config
@@ -24,7 +25,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.files import check_suffix, ensure_writable, ensure_writable_file
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
-from ksr_recbole.trainer.checkpoint import plain
+from ksr_recbole.records import as_json_values
 from ksr_recbole.tuning.draws import ALGORITHMS
 from ksr_recbole.tuning.space import Range, read_space
 
@@ -241,7 +242,7 @@ def make_plan(request: Request) -> Plan:
         mode=config["eval_args"]["mode"]["valid"],
         bigger=config["valid_metric_bigger"],
         results_dir=Path(config["results_dir"]),
-        given=plain(config.external_config_dict),
+        given=as_json_values(config.external_config_dict),
         digests=file_digests(config),
     )
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole.choices import choose_from
-from ksr_recbole.comparison.store import NO_PART_OF_THE_KEY
+from ksr_recbole.comparison.cells import NO_PART_OF_THE_KEY
 from ksr_recbole.config.decisions import FILTERS
-from ksr_recbole.config.keys import TEXTS, check_keys
-from ksr_recbole.config.kinds import FIELDS
+from ksr_recbole.config.keys import FIELDS, TEXTS, check_keys
 from ksr_recbole.config.literals import LONGEST_FILE, literal, literals
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
