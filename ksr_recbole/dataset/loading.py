@@ -24,6 +24,7 @@ from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 from dataset_atomic.atomic import RECBOLES, atomic_path, read_ids, scan_checked
 from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
+from dataset_atomic.lines import EXACT, MISSING, first_true
 from ksr_recbole import digests
 from ksr_recbole.cache import DamagedFileError, compact, widened
 from ksr_recbole.dataset.funnel import DataFunnel
@@ -44,13 +45,6 @@ SETTINGS = (
 _FORMAT = 4
 _FRAMES = ("inter_feat", "kg_feat")
 _FEATURE_FIELDS = ("field2type", "field2source", "field2seqlen", "field2bucketnum")
-
-
-_MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "#n/a", "-")
-"""How people write that a number is not there, in lower case."""
-
-_EXACT = 2**53
-"""Whole numbers from here on are not told apart as floats."""
 
 
 def read_columns(
@@ -138,7 +132,7 @@ def order_of(times: pl.Series) -> np.ndarray | None:
         ``None`` if floats tell them apart; equal times keep their order.
     """
     whole = times.str.strip_chars().cast(pl.Int64, strict=False)
-    if whole.null_count() or not (whole.abs() > _EXACT).any():
+    if whole.null_count() or not (whole.abs() > EXACT).any():
         return None
     return np.argsort(whole.to_numpy(), kind="stable")
 
@@ -161,7 +155,7 @@ def _numbers(text: pl.Series, path: str | os.PathLike[str], name: str) -> np.nda
     for row in odd:  # "+5", which Python reads, and what stands for a missing number
         word = text[int(row)]
         try:
-            values[row] = np.nan if word.lower() in _MISSING else float(word)
+            values[row] = np.nan if word.lower() in MISSING else float(word)
         except ValueError:
             raise UserError(
                 f"{path}, line {row + 2}: {shown(repr(word))} in column {name!r} is not a number; "
@@ -186,8 +180,7 @@ def _sequences(
     flat, row = flat.filter(real), row[real.to_numpy()]
     if kind == "float_seq":
         numbers = flat.cast(pl.Float64, strict=False)
-        if numbers.null_count():
-            first = int(numbers.is_null().arg_max() or 0)
+        if (first := first_true(numbers.is_null())) is not None:
             raise UserError(
                 f"{path}, line {row[first] + 2}: {shown(repr(flat[first]))} in column {name!r} is "
                 f"not a number; numbers stand there with {separator!r} (seq_separator) between."
@@ -267,7 +260,7 @@ class AtomicReading:
     def _in_order(self, frame: pd.DataFrame, path: str, layout: Layout) -> pd.DataFrame:
         """Rows as in the file, or in the order of times that floats would not keep."""
         times = frame[self.time_field]
-        if not max(times.max(), -times.min()) >= _EXACT:
+        if not max(times.max(), -times.min()) >= EXACT:
             return frame
         order = order_of(_texts(path, [str(self.time_field)], layout).to_series())
         return frame if order is None else frame.iloc[order].reset_index(drop=True)
