@@ -16,17 +16,18 @@ from dataset_atomic.atomic_files import PADDING, steady_dataset
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache, DamagedFileError
-from ksr_recbole.dataset import loading
+from ksr_recbole.dataset import stored
 from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
+from ksr_recbole.dataset.loading import AtomicReading, warn_of_absent_columns
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
-from ksr_recbole.dataset.tokens import TokenIds, found_in, joint_codes
+from ksr_recbole.dataset.tokens import TokenIds, first_items, found_in, joint_codes
 from ksr_recbole.errors import UserError, shown
 
 NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""
 
 
-class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, KnowledgeBasedDataset):
+class LinkedDataset(RepairedLoading, WithFunnel, AtomicReading, KnowledgeBasedDataset):
     """RecBole's knowledge-based dataset with checked files and many-to-one links.
 
     RecBole's item-entity map is one to one and gives a linked item and its entity one id.
@@ -59,7 +60,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         cache, kind = ArrayCache(folder), f"{self.dataset_name}-data"
         try:
-            parts = loading.cache_parts(self.config, self.dataset_name, self.time_is_needed)
+            parts = stored.cache_parts(self.config, self.dataset_name, self.time_is_needed)
         except OSError:  # a file is missing or unreadable; loading says which in a sentence
             super()._from_scratch()
             return
@@ -68,20 +69,20 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         if arrays is not None and self._restored(arrays, cache.path(kind, key)):
             return
         super()._from_scratch()
-        if loading.is_plain(self):
+        if stored.is_plain(self):
             check()  # or other files' content would be kept under the key of those before
-            cache.keep_data(kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
+            cache.keep_data(kind, key, stored.to_arrays(self), {"settings": parts["settings"]})
 
     def _restored(self, arrays: Mapping[str, np.ndarray], path: Path) -> bool:
         """Whether the arrays of a cache file are those of a dataset, which this then holds."""
         self._get_preset()
         self._get_field_from_config()
         try:
-            loading.restore(self, arrays, self.time_is_needed)
+            stored.restore(self, arrays, self.time_is_needed)
         except DamagedFileError as error:
             getLogger(__name__).warning(f"Making {path} again: {error}.")
             return False
-        loading.warn_of_absent_columns(self.config, self.dataset_name)
+        warn_of_absent_columns(self.config, self.dataset_name)
         return True
 
     def _get_preset(self) -> None:
@@ -184,9 +185,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             for item, entity in self.item2entity.items()
             if item in items and entity in entities
         }
-        self.entity2item = {}
-        for item, entity in self.item2entity.items():
-            self.entity2item.setdefault(entity, item)
+        self.entity2item = first_items(self.item2entity)
         linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
         with self._counted(NO_LINK):
             self.inter_feat = self.inter_feat[linked]
