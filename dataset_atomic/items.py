@@ -15,7 +15,7 @@ import polars as pl
 
 from dataset_atomic.atomic import AtomicTable, too_long
 from dataset_atomic.atomic_files import LONGEST_ID
-from dataset_atomic.lines import check_text
+from dataset_atomic.lines import check_text, check_whole, first_true
 from dataset_atomic.raw.columns import cleaned, values_of
 from dataset_atomic.raw.interactions import NO_ID
 from dataset_atomic.raw.stream import TextFormat, first_line, header_fields, read_table
@@ -52,8 +52,7 @@ class ItemColumns:
     ranges: int = 5
 
     def __post_init__(self) -> None:
-        if not 2 <= self.ranges <= 100:
-            raise UserError(f"`ranges` is {self.ranges}; expected a whole number from 2 to 100.")
+        check_whole("ranges", self.ranges, 2, 100)
 
 
 @dataclass(frozen=True)
@@ -174,18 +173,14 @@ def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> N
 def _check_ids(path: Path, ids: pl.Series) -> None:
     if ids.is_empty():
         raise UserError(f"{path} has no rows; expected an item in each.")
-    if ids.null_count():
-        row = int(ids.is_null().arg_max() or 0)
+    if (row := first_true(ids.is_null())) is not None:
         raise UserError(f"{path}: item {row + 1} of the table has no id; fill it in.")
-    bad = ids.str.contains(NO_ID)
-    if bad.any():
-        row = int(bad.arg_max() or 0)
+    if (row := first_true(ids.str.contains(NO_ID))) is not None:
         raise UserError(
             f"{path}: the id {shown(repr(ids[row]))} of item {row + 1} of the table holds a tab, a "
             "double quote or a line end, which RecBole's atomic files cannot; rename it."
         )
-    if (long := too_long(_PREFIX + ids)).any():
-        row = int(long.arg_max() or 0)
+    if (row := first_true(too_long(_PREFIX + ids))) is not None:
         most = LONGEST_ID - len(_PREFIX)
         raise UserError(
             f"{path}: the id {shown(repr(ids[row]))} of item {row + 1} of the table has "

@@ -229,6 +229,11 @@ def path_of(text: str, option: str) -> Path:
     return Path(text)
 
 
+def listed(text: str) -> list[str]:
+    """The names in a list with commas, without blanks around them, and no empty one."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
 def file_list(text: str) -> list[str]:
     """The files of ``--config_files="a.yaml b.yaml"``.
 

@@ -63,7 +63,8 @@ def random_sequences(seed: int, n_users: int, n_items: int, longest: int) -> Use
 def session_split(sequences: UserSequences) -> Split:
     """Several targets per user: a third of the sequence each for validation and test."""
     lengths = sequences.lengths
-    return Split(train_end=lengths - 2 * (lengths // 3), valid_end=lengths - lengths // 3, name="s")
+    third = lengths // 3
+    return Split(lengths - 2 * third, lengths - third, "s", np.zeros_like(lengths))
 
 
 class TableScorer:
@@ -114,7 +115,7 @@ def test_many_items_are_ranked_for_few_users_at_a_time(monkeypatch):
 
 def test_targets_are_each_user_s_different_held_out_items_in_time_order() -> None:
     sequences = sequences_of([1, 2, 5, 3, 5, 5], [4], [2, 1], n_items=6)
-    split = Split(np.array([0, 1, 1, 1]), np.array([0, 2, 1, 1]), "s")
+    split = Split(np.array([0, 1, 1, 1]), np.array([0, 2, 1, 1]), "s", np.zeros(4, np.int64))
     users, items = phase_targets(sequences, split, "test")
     assert users.tolist() == [1, 1, 3]
     assert items.tolist() == [5, 3, 1]
@@ -231,8 +232,9 @@ def test_draws_follow_the_weights_exactly(monkeypatch, proposals) -> None:
     n = 40_000
     sequences = sequences_of(*teachers, *([[5, 5]] * n), n_items=6)  # 5: all held out
     teacher = np.arange(sequences.n_users) <= len(teachers)
+    lengths = sequences.lengths
     split = Split(
-        np.where(teacher, sequences.lengths, 0), np.where(teacher, sequences.lengths, 1), "s"
+        np.where(teacher, lengths, 0), np.where(teacher, lengths, 1), "s", np.zeros_like(lengths)
     )
     drawn = draw_candidates(sequences, split, "test", 3, n_uniform=1, n_popular=2)
     assert len(drawn.users) == n

@@ -18,7 +18,7 @@ from dataset_atomic.held import holding
 from dataset_atomic.ids import numbered
 from dataset_atomic.table1 import describe_table1
 from ksr_recbole.config import Config
-from ksr_recbole.dataset import loading
+from ksr_recbole.dataset import loading, stored
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.repaired_loading import strings_as_objects
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
@@ -117,7 +117,7 @@ def test_a_column_of_sequences_is_loaded_and_not_cached(dataset_class, toy_confi
 
 def test_ranges_of_numbers_are_other_content(toy_config):
     def settings(**values: Any) -> dict[str, str]:
-        return loading.cache_parts(toy_config(**values), "toy", False)["settings"]
+        return stored.cache_parts(toy_config(**values), "toy", False)["settings"]
 
     plain = settings()
     other = settings(numerical_features=["x"], discretization={"x": {"method": "LD"}})

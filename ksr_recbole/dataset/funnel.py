@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from recbole.utils import FeatureType
 
 from dataset_atomic.layout import Layout
 from ksr_recbole.config.literals import literal
+from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.tokens import joint_codes, n_distinct
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.text import counted
@@ -112,7 +113,7 @@ class DataFunnel:
         return f"{told}."
 
 
-class WithFunnel:
+class WithFunnel(DatasetMixin):
     """Mixin over a RecBole dataset that counts what each of RecBole's filters leaves out.
 
     Attributes:
@@ -121,23 +122,6 @@ class WithFunnel:
 
     funnel: DataFunnel
     of_sequences = False
-
-    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
-        config: Any
-        inter_feat: Any
-        user_feat: Any
-        item_feat: Any
-        uid_field: str
-        iid_field: str
-        time_field: str
-        feat_name_list: list[str]
-        field2type: dict[str, FeatureType]
-        dataset_name: str
-        benchmark_filename_list: list[str] | None
-
-        def _build_feat_name_list(self) -> list[str]: ...
-        def _parse_intervals_str(self, text: str | None) -> Any: ...
-        def _within_intervals(self, numbers: np.ndarray, intervals: Any) -> Any: ...
 
     def _counts(self) -> Counts:
         return Counts.of(self.inter_feat, self.uid_field, self.iid_field)
@@ -154,7 +138,7 @@ class WithFunnel:
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         check_present(self.config, token, "inter")
-        super()._load_data(token, dataset_path)  # type: ignore[misc]
+        super()._load_data(token, dataset_path)
 
     def _data_processing(self) -> None:
         counts = self._counts()
@@ -162,7 +146,7 @@ class WithFunnel:
         if self.benchmark_filename_list is not None:  # RecBole filters nothing then
             self.feat_name_list = self._build_feat_name_list()
             self._filter_given_files()
-        super()._data_processing()  # type: ignore[misc]
+        super()._data_processing()
 
     def _filter_given_files(self) -> None:
         """What must be left out of interactions that the user split."""
@@ -189,7 +173,7 @@ class WithFunnel:
 
     def _filter_nan_user_or_item(self) -> None:
         with self._counted("no user or no item"):
-            super()._filter_nan_user_or_item()  # type: ignore[misc]
+            super()._filter_nan_user_or_item()
 
     def _remove_duplication(self) -> None:
         """As RecBole's, which leaves the rows in the order of an unstable sort by time."""

@@ -16,10 +16,11 @@ from dataset_atomic.atomic_files import PADDING, steady_dataset
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache, DamagedFileError
-from ksr_recbole.dataset import loading
+from ksr_recbole.dataset import stored
 from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
+from ksr_recbole.dataset.loading import AtomicReading, warn_of_absent_columns
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
-from ksr_recbole.dataset.tokens import TokenIds, found_in, joint_codes
+from ksr_recbole.dataset.tokens import TokenIds, first_items, found_in, joint_codes
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.text import counted
 
@@ -27,7 +28,7 @@ NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""
 
 
-class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, KnowledgeBasedDataset):
+class LinkedDataset(RepairedLoading, WithFunnel, AtomicReading, KnowledgeBasedDataset):
     """RecBole's knowledge-based dataset with checked files and many-to-one links.
 
     RecBole's item-entity map is one to one and gives a linked item and its entity one id.
@@ -61,7 +62,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         cache, kind = ArrayCache(folder), f"{self.dataset_name}-data"
         try:
-            parts = loading.cache_parts(self.config, self.dataset_name, self.of_sequences)
+            parts = stored.cache_parts(self.config, self.dataset_name, self.of_sequences)
         except OSError:  # a file is missing or unreadable; loading says which in a sentence
             super()._from_scratch()
             return
@@ -70,21 +71,21 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         if arrays is not None and self._restored(arrays, cache.path(kind, key)):
             return
         super()._from_scratch()
-        if loading.is_plain(self):
+        if stored.is_plain(self):
             check()  # or other files' content would be kept under the key of those before
-            cache.keep_data(kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
+            cache.keep_data(kind, key, stored.to_arrays(self), {"settings": parts["settings"]})
 
     def _restored(self, arrays: Mapping[str, np.ndarray], path: Path) -> bool:
         """Whether the arrays of a cache file are those of a dataset, which this then holds."""
         self._get_preset()
         self._get_field_from_config()
         try:
-            loading.restore(self, arrays, self.time_is_needed)
+            stored.restore(self, arrays, self.time_is_needed)
         except DamagedFileError as error:
             getLogger(__name__).warning(f"Making {path} again: {error}.")
             return False
         self._n_links = self.funnel.links[0]
-        loading.warn_of_absent_columns(self.config, self.dataset_name)
+        warn_of_absent_columns(self.config, self.dataset_name)
         return True
 
     def _get_preset(self) -> None:
@@ -119,7 +120,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             )
         first = frame[~repeated]
         item2entity = dict(zip(first[self.iid_field], first[self.entity_field], strict=True))
-        return item2entity, _first_items(item2entity)
+        return item2entity, first_items(item2entity)
 
     def _data_filtering(self) -> None:
         n_triples = len(self.kg_feat)
@@ -219,7 +220,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             for item, entity in self.item2entity.items()
             if item in items and entity in entities
         }
-        self.entity2item = _first_items(self.item2entity)
+        self.entity2item = first_items(self.item2entity)
 
     def _remap(self, remap_list: list[tuple[Any, str, FeatureType]]) -> None:
         """As RecBole's, without an object of NumPy for every token."""
@@ -279,14 +280,6 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             self.field2id_token[field] = tokens
             for feat in self.field2feats(field):
                 feat[field] = _column(id_map[feat[field].to_numpy()], feat)
-
-
-def _first_items(item2entity: Mapping[str, str]) -> dict[str, str]:
-    """The first item of every linked entity."""
-    first: dict[str, str] = {}
-    for item, entity in item2entity.items():
-        first.setdefault(entity, item)
-    return first
 
 
 def _column(numbers: np.ndarray, feat: pd.DataFrame) -> pd.Series:

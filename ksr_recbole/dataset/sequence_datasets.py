@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from recbole.utils import dataset_arguments
 from dataset_atomic.atomic_files import columns_of, steady_dataset
 from dataset_atomic.attributes import attribute_relations, repeated_relations
 from dataset_atomic.layout import Layout
+from dataset_atomic.raw.interactions import DAY
 from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole import digests
@@ -31,6 +32,7 @@ from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.item_values import ItemValues
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import AtomicReading
+from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.sequences import (
@@ -47,13 +49,8 @@ from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import needs_kg
 from ksr_recbole.text import counted
 
-if TYPE_CHECKING:
-    from recbole.data.dataset import Dataset as _Dataset
-else:
-    _Dataset = object
 
-
-class WithSequences(_Dataset):
+class WithSequences(DatasetMixin):
     """Mixin over a RecBole dataset: sequences instead of prefixes.
 
     RecBole loads, filters and maps ids.  This class adds, once built,
@@ -75,24 +72,6 @@ class WithSequences(_Dataset):
     split: Split
     funnel: DataFunnel
     pretrained: PretrainedVectors | None = None
-
-    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
-        config: Any
-        inter_feat: Any
-        dataset_name: str
-        uid_field: str
-        iid_field: str
-        time_field: str
-        user_num: int
-        item_num: int
-        field2id_token: dict[str, np.ndarray]
-        benchmark_filename_list: list[str] | None
-        alias: dict[str, np.ndarray]
-        file_size_list: list[int]
-
-        def copy(self, new_inter_feat: Any) -> WithSequences: ...
-
-        def _change_feat_format(self) -> None: ...
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         if self.benchmark_filename_list is not None:
@@ -125,7 +104,7 @@ class WithSequences(_Dataset):
 
     def _filter_given_files(self) -> None:
         self._count_unused_items()
-        super()._filter_given_files()  # type: ignore[misc]
+        super()._filter_given_files()
         self._keep_used_sides()
 
     def _count_unused_items(self) -> None:
@@ -315,14 +294,14 @@ class WithSequences(_Dataset):
                     "times. Sessions need the original times. Leave the key out, or use "
                     "--task=next-item."
                 )
-        times, day = self.sequences.timestamps, 86_400
+        times = self.sequences.timestamps
         first, last = float(times.min()), float(times.max())
         where = f"The times of {self.dataset_name} ({self.time_field}, {first:.10g} to {last:.10g})"
         unit = unit_of(times)
-        if unit != "seconds" and length == day:
+        if unit != "seconds" and length == DAY:
             raise UserError(
                 f"{where} cannot be seconds since 1970. They look like {unit}: give "
-                f"--session_length={day * UNITS[unit]} for days, or convert the times."
+                f"--session_length={DAY * UNITS[unit]} for days, or convert the times."
             )
         if last - first < length:
             raise UserError(

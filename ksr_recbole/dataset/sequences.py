@@ -165,17 +165,13 @@ class Split:
         train_end: ``int64 [n_users]``.
         valid_end: ``int64 [n_users]``.
         name: short name of the task, part of cache keys (``"next-item"``).
-        train_start: ``int64 [n_users]``, zeros by default.
+        train_start: ``int64 [n_users]``, zeros unless ``train_ratio`` is given.
     """
 
     train_end: np.ndarray
     valid_end: np.ndarray
     name: str
-    train_start: np.ndarray = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.train_start is None:
-            object.__setattr__(self, "train_start", np.zeros_like(self.train_end))
+    train_start: np.ndarray
 
     def history_end(self, phase: Phase) -> np.ndarray:
         """Position up to which the model may read in ``phase``, ``int64 [n_users]``."""
@@ -233,7 +229,7 @@ def split_of_parts(users: np.ndarray, parts: np.ndarray, n_users: int) -> Split:
     """
     train_end = np.bincount(users[parts == 0], minlength=n_users)
     valid_end = train_end + np.bincount(users[parts == 1], minlength=n_users)
-    return Split(train_end, valid_end, GIVEN_FILES)
+    return Split(train_end, valid_end, GIVEN_FILES, np.zeros_like(train_end))
 
 
 def leave_one_out(sequences: UserSequences) -> Split:
@@ -245,7 +241,7 @@ def leave_one_out(sequences: UserSequences) -> Split:
     lengths = sequences.lengths
     valid_end = np.where(lengths >= 2, lengths - 1, lengths)
     train_end = np.where(lengths >= 3, lengths - 2, valid_end)
-    return Split(train_end, valid_end, "next-item")
+    return Split(train_end, valid_end, "next-item", np.zeros_like(train_end))
 
 
 def leave_one_session_out(sequences: UserSequences, session_length: float) -> Split:
@@ -276,4 +272,4 @@ def leave_one_session_out(sequences: UserSequences, session_length: float) -> Sp
 
     valid_end = start_of(1)
     train_end = np.where(n_sessions > 2, start_of(2), valid_end)
-    return Split(train_end, valid_end, "next-session")
+    return Split(train_end, valid_end, "next-session", np.zeros_like(train_end))

@@ -181,9 +181,8 @@ class Recommender:
         saved = self._saved
         with_memory(type(self.model), self.model_name)
         assert isinstance(self.model, KSR)
-        facts = saved.facts.items, saved.facts.attributes, saved.facts.entities
         attributes = self.model.attributes.cpu().numpy()
-        return Knowledge.of_facts(facts, saved.tokens, saved.names, attributes)
+        return Knowledge.of_facts(saved.facts, saved.tokens, saved.names, attributes)
 
     # Recommending ---------------------------------------------------------------------------
 
