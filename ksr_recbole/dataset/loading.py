@@ -203,7 +203,7 @@ class AtomicReading(DatasetMixin):
 
     def _needed(self, suffix: str) -> dict[str, str]:
         """Columns without which the file is of no use, with their types."""
-        names: list[str | None] = {
+        names: list[str] = {
             "inter": [self.uid_field, self.iid_field],
             "user": [self.uid_field],
             "item": [self.iid_field],
