@@ -114,12 +114,7 @@ def test_tables_by_how_often_targets_occur_in_training(command, toy_folder, fake
         for mode in fakes.MODES
     ]
     rank = {row["label"]: row["metrics"]["mrr"]["mean"] for row in tables[0]["rows"]}
-    drawn = {  # as the stand-in for a run draws test ranks, after those of validation
-        name: np.random.default_rng([2020, *map(ord, name)]).integers(1, high, (2, fakes.N_USERS))[
-            1
-        ]
-        for name, high in (("GRU", 12), ("KSR", 5))
-    }
+    drawn = {name: fakes.ranks_of(name, {"seed": 2020})["test"] for name in ("GRU", "KSR")}
     assert rank == pytest.approx({n: np.mean(1 / r[counts <= 5]) for n, r in drawn.items()})
     shown = (toy_folder / "results" / "toy-table3-by-frequency.md").read_text()
     assert "toy, next-item, test, full, 6 to 20 training interactions (104 of 200 targets)" in shown
@@ -376,16 +371,27 @@ def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.parametrize("best", [0, 1])
 def test_tuning_chooses_on_validation_and_hides_the_test(
-    command, toy_folder, faked, trials, capsys
+    command, toy_folder, faked, trials, capsys, monkeypatch, best
 ):
+    """On validation the one trial of each model is the better, in the test the other."""
+
+    def drawn(model: str, values: dict) -> dict[str, np.ndarray]:
+        first = values["learning_rate"] == 0.1
+        rng = np.random.default_rng([values["seed"], first, *map(ord, model)])
+        highest = {"valid": 20, "test": 200} if first == (best == 0) else {"valid": 200, "test": 20}
+        return {phase: rng.integers(1, high, fakes.N_USERS) for phase, high in highest.items()}
+
+    monkeypatch.setattr(fakes, "ranks_of", drawn)
     assert cli.main([*command, "--study=tuning", "--seeds=2", "--task=next-session"]) == 0
     found = results(toy_folder, "toy-tuning-next-session")
     assert found["phase"] == "valid" and found["selected_by"] == "mrr"
     assert [trial["model"] for trial in found["trials"]] == ["BPR", "BPR", "KSR", "KSR"]
     for first, second in (found["trials"][:2], found["trials"][2:]):
         assert first["chosen"] and not second["chosen"]
-        assert first["metrics"]["mrr"]["mean"] >= second["metrics"]["mrr"]["mean"]
+        assert first["label"] == f"{first['model']} {best + 1}"
+        assert first["metrics"]["mrr"]["mean"] > second["metrics"]["mrr"]["mean"]
     text = (toy_folder / "results" / "toy-tuning-next-session.md").read_text()
     assert "(chosen)" in text and "learning_rate 0.1, dropout_prob 0.2" in text
     tested = [

@@ -18,8 +18,10 @@ from dataset_atomic.describe import describe
 from dataset_atomic.filtering import (
     Funnel,
     LinkedData,
+    core_of,
     default_min_triples,
     filter_to_fixed_point,
+    largest_core,
     relation_table,
 )
 from dataset_atomic.ml_100k import (
@@ -403,6 +405,15 @@ def test_the_threshold_for_relations_is_scaled_down_only():
     assert default_min_triples(63_000_000) == 5_000
     assert default_min_triples(91_631) == 91
     assert default_min_triples(10) == 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 7])
+def test_the_largest_core_is_the_last_that_is_not_empty(k):
+    """Every one of ``k`` users has each of ``k`` items, and there is somebody else."""
+    pairs = [(f"u{u}", f"i{i}") for u in range(k) for i in range(k)] + [("v", "i0")]
+    inter = frame("user_id item_id", pairs)
+    assert largest_core(inter) == k
+    assert core_of(inter, k + 1).is_empty()
 
 
 def test_a_funnel_reads_well():

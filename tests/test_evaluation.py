@@ -20,6 +20,7 @@ from ksr_recbole.evaluation import evaluator
 from ksr_recbole.evaluation.candidates import (
     CandidateSets,
     draw_candidates,
+    fitting_counts,
     phase_targets,
     training_popularity,
 )
@@ -269,6 +270,27 @@ def test_all_items_left_can_be_drawn_but_not_more() -> None:
         draw_candidates(sequences, split, "test", 0, n_uniform=3, n_popular=3)
 
 
+def test_a_small_catalogue_divides_what_is_left_as_it_was_asked_for() -> None:
+    sequences = sequences_of([1, 2, 3], [1, 2, 4], n_items=9)
+    split = leave_one_out(sequences)
+    assert fitting_counts(sequences, split, "test", (6, 2)) == (4, 1)  # 5 of 8
+    assert fitting_counts(sequences, split, "test", (3, 2)) == (3, 2)
+
+
+def test_a_catalogue_of_twice_as_many_items_as_are_wanted_is_not_small() -> None:
+    sequences = sequences_of([1, 2, 3, 4, 5], n_items=9)
+    split = leave_one_out(sequences)
+    with pytest.raises(UserError, match="3 of 8 are without an interaction, and 4 negatives"):
+        fitting_counts(sequences, split, "test", (2, 2))
+    assert fitting_counts(sequences, split, "test", (3, 2)) == (2, 1)
+
+
+def test_one_item_that_is_left_is_too_few() -> None:
+    sequences = sequences_of([1, 2, 3, 4, 5], n_items=7)
+    with pytest.raises(UserError, match="all but one of the 6 items"):
+        fitting_counts(sequences, leave_one_out(sequences), "test", (2, 2))
+
+
 def test_without_targets_there_are_no_rows() -> None:
     sequences = sequences_of([1], [2], n_items=4)
     drawn = draw_candidates(
@@ -309,6 +331,12 @@ def test_joint_list_by_hand() -> None:
     )
     # sorted: 0.9+, 0.7, 0.5 (item 2), 0.5+ (row 0), 0.5+ (row 3), 0.1
     assert ranks.tolist() == [4, 2, 1, 5]
+
+
+def test_a_negative_of_several_rows_stands_where_its_highest_score_puts_it() -> None:
+    scores = np.array([[0.45], [0.55]])
+    found = joint_ranks(np.array([1, 1]), np.array([0.5, 0.4]), np.array([[7], [7]]), scores)
+    assert found.tolist() == [2, 3]
 
 
 @st.composite

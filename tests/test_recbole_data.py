@@ -136,6 +136,15 @@ def test_links_that_are_missing_are_left_out_of_every_part(folder):
     assert "without a link" in views[0].funnel.line()
 
 
+def test_an_item_whose_entity_is_only_a_tail_is_linked(folder):
+    kept = [row for row in rows_of(folder, "kg") if row[0] != "e5"]
+    assert any(row[2] == "e5" for row in kept) and ["i6", "e5"] in rows_of(folder, "link")
+    write_rows(folder, kept, "kg")
+    dataset = dataset_of(folder)
+    assert "i6" in dataset.field2id_token["item_id"]
+    assert dataset.funnel.dropped == {}
+
+
 def test_a_user_without_a_history_is_one_sentence(folder):
     parts = split_by_hand(folder)
     header = ["user_id:token", "item_id:token", "timestamp:float"]
@@ -341,19 +350,29 @@ def test_filters_and_links_lead_to_one_fixed_point(folder):
     assert dataset.funnel.read.interactions - lost == len(left)
 
 
-@pytest.mark.parametrize("keep", ["first", "last"])
-def test_repeats_are_left_out_and_ties_keep_the_files_order(folder, keep):
+@pytest.mark.parametrize(("keep", "kept"), [("first", "1"), ("last", "9")])
+def test_of_repeats_the_first_or_last_in_time_is_kept_and_ties_keep_the_files_order(
+    folder, keep, kept
+):
     header, *rows = rows_of(folder)
-    times = [[user, item, "5"] for user, item, _ in rows]
-    write_rows(folder, [header, *times, *times])
+    early, late = ([[user, item, time] for user, item, _ in rows] for time in ("1", "9"))
+    write_rows(folder, [header, *late, *early])
     expected: dict[str, list[str]] = {}
-    for user, item, _ in times:
+    for user, item, _ in rows:
         expected.setdefault(user, []).append(item)
     dataset = dataset_of(folder, rm_dup_inter=keep)
+    assert set(dataset.sequences.timestamps.tolist()) == {float(kept)}
     assert sequences_of(dataset) == expected
     assert dataset.funnel.dropped["the same user and item again: rm_dup_inter"].interactions == len(
         rows
     )
+
+
+def test_an_open_interval_leaves_out_who_occurs_once(folder):
+    header, *rows = rows_of(folder)
+    write_rows(folder, [header, *rows, ["once", "i5", "7"]])
+    assert "once" in sequences_of(dataset_of(folder, user_inter_num_interval="[1,inf)"))
+    assert "once" not in sequences_of(dataset_of(folder, user_inter_num_interval="(1,inf)"))
 
 
 def test_a_filter_reads_the_column_it_looks_at(folder):
@@ -441,6 +460,21 @@ def test_triples_are_filtered_by_value_before_they_are_counted(folder):
     assert f"used {kept:,} of {len(rows):,} triples" in dataset.funnel.line()
     with pytest.raises(UserError, match=r"has val_interval.year: '?\[9,9\]'?, so widen"):
         load_dataset(config_of(folder, val_interval={"year": "[9,9]"}))
+
+
+def test_both_ends_of_a_triple_must_occur_often_enough_among_those_left(folder):
+    header, *rows = rows_of(folder, "kg")
+    left = rows = [*rows, ["e5", "film.genre", "once"], ["once", "film.genre", "never"]]
+    write_rows(folder, [header, *rows], "kg")
+    while True:
+        ends = [row[0] for row in left] + [row[2] for row in left]
+        kept = [row for row in left if min(ends.count(row[0]), ends.count(row[2])) >= 2]
+        if len(kept) == len(left):
+            break
+        left = kept
+    dataset = dataset_of(folder, entity_kg_num_interval="[2,inf)")
+    assert 0 < len(left) < len(rows) - 2
+    assert dataset.funnel.triples == (len(rows), len(left)) == (len(rows), len(dataset.kg_feat))
 
 
 def test_items_beyond_an_upper_bound_get_no_id(folder):
@@ -708,6 +742,15 @@ def test_times_that_make_no_sessions_are_one_sentence(folder, scale, start, told
     retimed(folder, scale=scale, start=start, step=90 if start else 1)
     with pytest.raises(UserError, match=told):
         dataset_of(folder, task="next-session")
+
+
+def test_times_as_far_apart_as_a_session_is_long_are_two_sessions(folder):
+    retimed(folder, scale=1)
+    length = len(rows_of(folder)) - 2  # from the first to the last
+    dataset = dataset_of(folder, task="next-session", session_length=length)
+    assert dataset.sequences.timestamps.max() == length
+    with pytest.raises(UserError, match="all within one session"):
+        dataset_of(folder, task="next-session", session_length=length + 1)
 
 
 def test_milliseconds_have_sessions_of_milliseconds(folder):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from datetime import datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -30,6 +31,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.logs import logging_of
+from ksr_recbole.quick_start.prepare import load_data, make_trainer
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
 from tests import forked
@@ -260,6 +262,19 @@ def test_a_run_that_was_killed_when_it_had_stopped_early_is_finished(toy_folder)
     again = toy_run(toy_folder, epochs=30, stopping_step=0, resume=path)
     assert again["epochs_trained"] == first["epochs_trained"]
     assert again["metrics"] == first["metrics"]
+
+
+def test_early_stopping_is_resumed_where_it_was(toy_folder):
+    values = toy_values(toy_folder, item_init="random", stopping_step=1, epochs=9)
+    config = Config("GRU", "toy", None, values)
+    dataset = load_data(config).dataset
+    for worse, finished in ((1, False), (2, True)):  # it stops after more than stopping_step
+        trainer = make_trainer(config, dataset)
+        trainer.best_epoch, trainer.cur_step = 0, worse
+        trainer._write(2)
+        resumed = make_trainer(config, dataset)
+        resumed.resume_checkpoint(trainer.saved_model_file)
+        assert (resumed.finished, resumed.cur_step, resumed.start_epoch) == (finished, worse, 3)
 
 
 def test_other_modes_can_be_reported_of_a_finished_run(toy_folder):
@@ -701,6 +716,15 @@ def test_numbers_in_results_are_not_rounded(toy_folder):
     metrics = toy_run(toy_folder)["test_result"]
     assert any(round(value, 4) != value for value in metrics.values())
     assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_epochs_are_chosen_by_the_exact_score_and_shown_rounded(toy_folder, monkeypatch):
+    values = toy_values(toy_folder, item_init="random", metric_decimal_place=2)
+    config = Config("GRU", "toy", None, values)
+    trainer = make_trainer(config, load_data(config).dataset)
+    found = OrderedDict({trainer.valid_metric: 0.12345})
+    monkeypatch.setattr(trainer, "evaluate", lambda *given, **named: found)
+    assert trainer._valid_epoch(None) == (0.12345, {trainer.valid_metric: 0.12})
 
 
 def test_half_precision_through_recboles_key_trains(toy_folder):

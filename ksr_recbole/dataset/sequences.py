@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from ksr_recbole.text import counted
+
 Phase = Literal["train", "valid", "test"]
 EvalPhase = Literal["valid", "test"]
 
@@ -200,12 +202,15 @@ class Split:
         users = sequences.lengths > 0
         ends = (self.train_start, self.train_end, self.valid_end, sequences.lengths)
         sizes = [end - start for start, end in pairwise(ends)]
-        train, valid, test = (f"{n.sum():,} interactions of {(n > 0).sum():,} users" for n in sizes)
+        train, valid, test = (
+            f"{counted(int(n.sum()), 'interaction')} of {counted(int((n > 0).sum()), 'user')}"
+            for n in sizes
+        )
         told = f"Split ({self.name}): {train} in training, {valid} in validation, {test} in test"
         if early := int(self.train_start.sum()):
             told += f", {early:,} left out by train_ratio"
         if short := int((users & (sizes[2] == 0)).sum()):
-            told += f"; {short:,} users have too few to be tested"
+            told += f"; {counted(short, 'user has', 'users have')} too few to be tested"
         return f"{told}."
 
     def keep_latest(self, ratio: float) -> Split:
