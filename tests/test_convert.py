@@ -18,7 +18,7 @@ from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
 from dataset_atomic.convert import read_names
 from dataset_atomic.layout import KEYS
-from dataset_atomic.raw.interactions import DAY, Period, _recent, read_interactions
+from dataset_atomic.raw.interactions import DAY, Period, read_interactions
 from dataset_atomic.raw.iris import expand, shorten
 from dataset_atomic.raw.links import read_links
 from dataset_atomic.raw.stream import TextFormat, read_blocks, read_table
@@ -404,10 +404,15 @@ def test_period_repeats_and_links(tmp_path, capsys):
     )
 
 
-def test_the_last_days_end_with_the_last_time_and_begin_after_so_many_days():
-    times = pl.DataFrame({"timestamp": pl.Series([0, 1, DAY, DAY * 2]) * 10**6})
-    left = _recent(times, Period(last_days=2), 2 * DAY * 10**6, 10**6)
-    assert (left["timestamp"] // 10**6).to_list() == [1, DAY, 2 * DAY]
+def test_the_last_days_end_with_the_last_time_and_begin_after_so_many_days(tmp_path):
+    start = 1_600_000_000
+    times = [start + after for after in (0, 1, DAY, 2 * DAY)]
+    path = tmp_path / "ratings.csv"
+    path.write_text("user_id,item_id,timestamp\n" + "".join(f"u,i,{time}\n" for time in times))
+    columns = {name: name for name in ("user_id", "item_id", "timestamp")}
+    layout = TextFormat(columns, ",", quoted=True, header=True)
+    left = read_interactions(path, layout, pl.Series(["i"]), Period(last_days=2)).frame
+    assert left["timestamp"].cast(pl.Float64).to_list() == times[1:]
 
 
 def test_years_hold_their_first_second_and_not_that_of_the_next_year():

@@ -141,7 +141,7 @@ def test_train_ratio_keeps_the_latest_training_interactions(toy_config):
 
 def test_a_share_that_is_a_whole_number_is_not_rounded_up():
     assert 100 * 0.55 > 55
-    split = Split(np.array([0, 100]), np.array([0, 101]), "x").keep_latest(0.55)
+    split = Split(np.array([0, 100]), np.array([0, 101]), "x", np.zeros(2, int)).keep_latest(0.55)
     assert split.train_start.tolist() == [0, 45]
 
 
