@@ -19,7 +19,7 @@ from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.shared import TrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
-from ksr_recbole.distributed.gradients import SummedGradients
+from ksr_recbole.distributed.gradients import SummedGradients, check_same_buffers
 from ksr_recbole.distributed.group import from_main, tell_parent, this_process
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import (
@@ -561,6 +561,12 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
         rows = update_rows_alone(self.config, self.model)
         optimizer = super()._build_optimizer(**given)
         return with_rows(optimizer) if rows else optimizer
+
+    def _train_epoch(self, *given: Any, **named: Any) -> Any:
+        loss = super()._train_epoch(*given, **named)
+        trained = self._trained_state().items()
+        check_same_buffers({n: v for n, v in trained if not isinstance(v, torch.nn.Parameter)})
+        return loss
 
     def _begin_epoch(self, train_data: TrainLoader, epoch: int) -> None:
         if (memory := fitted_later(self.model)) is not None:
