@@ -84,8 +84,9 @@ def run(
         ``best_valid_result``, ``test_result``); for models under the paper's protocol also
         everything in the result file, its path as ``result_file``, and as ``eval_results`` by
         mode and phase the :class:`~ksr_recbole.evaluation.evaluator.EvalResult` with every
-        positive's rank, and a user's id as ``example_user``.  With a ``measure`` its JSON values
-        stand under ``measures``, in the file too, and its arrays under ``measured_arrays``.
+        positive's rank, a user's id as ``example_user``, and under ``longer`` the config values
+        with which the training would continue.  With a ``measure`` its JSON values stand under
+        ``measures``, in the file too, and its arrays under ``measured_arrays``.
 
     Raises:
         UserError: anything the user can mend.
@@ -157,29 +158,30 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     with stages("pretraining"):
         vectors = find_vectors(config, dataset)
     trainer = _trainer_of(config, dataset, train_data, vectors, ours)
-    if resume is not None:
-        trainer.resume_checkpoint(resume)
-    if saved:
-        group.tell_parent("checkpoint", group.from_main(lambda: trainer.saved_model_file))
-    with nullcontext() if ours else options_named(config):
-        with stages("training"):
-            trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
-        with stages("test"):
-            evaluated, weights = _evaluate_best(trainer, saved, modes, valid_data, test_data)
-        log_evaluated(trainer, evaluated, test_data.mode)
-    measures, arrays = _measured(measure, stages, trainer, test_data)
-    result = {
-        **_of_data(config, dataset),
-        **_scores(config, trainer, evaluated),
-        **weights,
-        **({"memory_fit": trainer.memory_fit.report()} if trainer.memory_fit else {}),
-        **measures,
-        **_of_the_run(config, vectors, stages),
-        "checkpoint": trainer.saved_model_file if saved else None,
-    }
-    result = group.from_main(lambda: _leave(config, result))
+    with trainer.naming_checkpoint(saved):
+        if resume is not None:
+            trainer.resume_checkpoint(resume)
+        with nullcontext() if ours else options_named(config):
+            with stages("training"):
+                progress = config["show_progress"]
+                trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+            with stages("test"):
+                evaluated, weights = _evaluate_best(trainer, saved, modes, valid_data, test_data)
+            log_evaluated(trainer, evaluated, test_data.mode)
+        measures, arrays = _measured(measure, stages, trainer, test_data)
+        result = {
+            **_of_data(config, dataset),
+            **_scores(config, trainer, evaluated),
+            **weights,
+            **({"memory_fit": trainer.memory_fit.report()} if trainer.memory_fit else {}),
+            **measures,
+            **_of_the_run(config, vectors, stages),
+            "checkpoint": trainer.saved_model_file if saved else None,
+        }
+        result = group.from_main(lambda: _leave(config, result))
     user = dataset.field2id_token[dataset.uid_field][1]
-    return {**result, **arrays, "eval_results": evaluated, "example_user": str(user)}
+    more = {"eval_results": evaluated, "example_user": str(user), "longer": trainer.longer()}
+    return {**result, **arrays, **more}
 
 
 def _trainer_of(

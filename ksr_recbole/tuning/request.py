@@ -307,17 +307,37 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _check_ranges(request: Request, ranges: tuple[Range, ...], config: Config) -> None:
-    """Refuse ranges of what is fixed, or of what the model does not have."""
+    """Refuse ranges of what is fixed or has a range, or of what the model does not have."""
     fixed = list(names_of(config.external_config_dict))
-    for each in ranges:
+    for place, each in enumerate(ranges):
         key = each.name.split(".")[0]
         if any(_overlap(each.name, name) for name in fixed):
             raise UserError(
                 f"The config key {each.name} is given for every trial, but {request.params_file} "
                 "has a range for it; leave one of them out."
             )
+        for other in ranges[:place]:
+            if _overlap(each.name, other.name):
+                raise UserError(
+                    f"{request.params_file} has ranges for {other.name} and {each.name}, of which "
+                    "one is a part of the other; leave one of them out."
+                )
+        _check_validates(request, each)
         if key not in config:
             raise UserError(
                 f"{request.params_file} has a range for {each.name}, which {request.model} does "
                 "not have, so that all its values would be the same; leave it out."
             )
+
+
+def _check_validates(request: Request, searched: Range) -> None:
+    """Refuse a range of ``eval_step`` in which there are trials without a validation."""
+    if searched.name != "eval_step":
+        return
+    least = 0 if searched.kind == "loguniform" else 1  # its bounds are logarithms
+    values = searched.values if searched.kind == "choice" else searched.values[:1]
+    if any(isinstance(value, int | float) and value < least for value in values):
+        raise UserError(
+            f"{request.params_file} has a range for eval_step with less than 1, which is no "
+            "validation at all, but trials are chosen by it; give 1 or more."
+        )
