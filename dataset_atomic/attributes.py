@@ -11,6 +11,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+ITEM_SHARE = 0.1
+"""Share of a relation's triples with items as heads from which it is one of the items'."""
+
 SAME_FACTS = 0.9
 """Share of the pairs of two relations, of either, from which both state the same facts."""
 
@@ -95,13 +98,12 @@ def attribute_relations(
     tails: np.ndarray,
     n_relations: int,
     item_entities: np.ndarray,
-    min_item_share: float = 0.1,
 ) -> np.ndarray:
     """The attributes A of the memory: the relations whose heads are items.
 
     Let ``n(r)`` be the number of ``r``'s triples with an item as head.  ``r`` is an attribute if
 
-    1. ``n(r) >= 1`` and ``n(r)`` is at least ``min_item_share`` of ``r``'s triples, and
+    1. ``n(r) >= 1`` and ``n(r)`` is at least :data:`ITEM_SHARE` of ``r``'s triples, and
     2. it is not the reverse side of a pair: if ``r`` has a reverse ``r' != r``, ``n(r)`` is at
        least :data:`REVERSE_SIDE_RATIO` times ``n(r')``.
 
@@ -114,7 +116,6 @@ def attribute_relations(
         tails: its tail entity, ``int [n_triples]``.
         n_relations: number of relation ids.
         item_entities: entity ids that are linked to items, in any order, ``int [n_items]``.
-        min_item_share: see above.
 
     Returns:
         Relation ids in ascending order, ``int64 [A]``; empty if no relation leaves an item,
@@ -123,7 +124,7 @@ def attribute_relations(
     is_item_head = np.isin(heads, item_entities)
     n_triples = np.bincount(relations, minlength=n_relations)
     n_item_heads = np.bincount(relations[is_item_head], minlength=n_relations)
-    leaves_items = (n_item_heads > 0) & (n_item_heads >= min_item_share * n_triples)
+    leaves_items = (n_item_heads > 0) & (n_item_heads >= ITEM_SHARE * n_triples)
 
     # A relation without a reverse is compared with itself, which it always survives.
     reverse = reverse_relations(heads, relations, tails, n_relations)

@@ -29,7 +29,7 @@ from dataset_atomic.raw.links import Links
 from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.raw.timestamps import TimestampReader
 from dataset_atomic.sources import KB4REC_LICENCE, SOURCES
-from ksr_recbole.arguments import Parser
+from ksr_recbole.arguments import Parser, listed
 from ksr_recbole.cli import run_command
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.invocation import command_words, typed
@@ -257,6 +257,34 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
     check_name(given.dataset, "dataset")
     out = given.out or DATASETS / given.dataset
     ensure_free(out, options)
+    layout = _text_format(given)
+    if given.items is not None and given.link and not given.kg:
+        raise UserError(
+            f"--link={shown(str(given.link))} says which entity of a graph an item is; give the "
+            "graph with --kg=PATH, or leave --link out: --items makes a graph of its own."
+        )
+    items, graph = _items(given, layout.separator), Graph.given(given.kg or [], options.names)
+    if items is None or given.kg or given.link:
+        links = find_links(given.dataset, given.link, given.kg or [])
+    else:
+        links = Links(items.link, items.link.height, 0, 0)
+    clock = TimestampReader(given.time_format, "--time-format")
+    linked, period = links.frame["item_id"], options.period or Period()
+    inter = read_interactions(given.raw, layout, linked, period, clock)
+    material = material_of(given.dataset, inter, links, {} if items is None else items.side)
+    if items is not None:
+        notes = (*material.notes, *items.notes)
+        material = replace(material, facts=items.facts, names=items.names, notes=notes)
+        graph = graph.with_part(f"the columns of {given.items.name}")
+    return convert(material, graph, out, options)
+
+
+def _text_format(given: argparse.Namespace) -> TextFormat:
+    """How the file of interactions is to be read.
+
+    Raises:
+        UserError: a column is named twice or not at all, or the separator is not one.
+    """
     meanings = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
     named = {key: raw for key in meanings if (raw := getattr(given, key))}
     wanted = {raw: meanings[key] for key, raw in named.items()}
@@ -280,26 +308,7 @@ def _convert_csv(given: argparse.Namespace, options: Options) -> ConversionRepor
                     f"--columns={shown(given.columns)} names the column {shown(repr(raw))} {how}; "
                     "name it once."
                 )
-    layout = TextFormat(columns, separator, quoted=True, header=not given.columns)
-    if given.items is not None and given.link and not given.kg:
-        raise UserError(
-            f"--link={shown(str(given.link))} says which entity of a graph an item is; give the "
-            "graph with --kg=PATH, or leave --link out: --items makes a graph of its own."
-        )
-    items, graph = _items(given, separator), Graph.given(given.kg or [], options.names)
-    if items is None or given.kg or given.link:
-        links = find_links(given.dataset, given.link, given.kg or [])
-    else:
-        links = Links(items.link, items.link.height, 0, 0)
-    clock = TimestampReader(given.time_format, "--time-format")
-    linked, period = links.frame["item_id"], options.period or Period()
-    inter = read_interactions(given.raw, layout, linked, period, clock)
-    material = material_of(given.dataset, inter, links, {} if items is None else items.side)
-    if items is not None:
-        notes = (*material.notes, *items.notes)
-        material = replace(material, facts=items.facts, names=items.names, notes=notes)
-        graph = graph.with_part(f"the columns of {given.items.name}")
-    return convert(material, graph, out, options)
+    return TextFormat(columns, separator, quoted=True, header=not given.columns)
 
 
 def _items(given: argparse.Namespace, separator: str) -> Items | None:
@@ -309,10 +318,7 @@ def _items(given: argparse.Namespace, separator: str) -> Items | None:
             told = used[0].replace("_", "-")
             raise UserError(f"--{told} is about a table of items; give it with --items=FILE.")
         return None
-    attributes, whole = (
-        tuple(name.strip() for name in text.split(",") if name.strip())
-        for text in (given.attributes, given.whole)
-    )
+    attributes, whole = (tuple(listed(text)) for text in (given.attributes, given.whole))
     item = given.items_id or given.item
     columns = ItemColumns(item, attributes, given.title, whole, given.ranges)
     return read_items(given.items, columns, separator)

@@ -24,6 +24,7 @@ from dataset_atomic.filtering import (
     relation_table,
 )
 from dataset_atomic.layout import Layout
+from dataset_atomic.lines import check_whole
 from dataset_atomic.raw.interactions import (
     WITHOUT_ENTITY,
     Interactions,
@@ -79,9 +80,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for key, most in MOST.items():
-            value = getattr(self, key)
-            if value is not None and not 1 <= value <= most:
-                raise UserError(f"`{key}` is {value}; expected a whole number from 1 to {most:,}.")
+            check_whole(key, getattr(self, key), 1, most)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ import polars as pl
 
 from dataset_atomic.atomic import AtomicTable, too_long
 from dataset_atomic.atomic_files import LONGEST_ID
-from dataset_atomic.lines import check_text
+from dataset_atomic.lines import check_text, check_whole, first_true
 from dataset_atomic.raw.columns import cleaned, values_of
 from dataset_atomic.raw.interactions import NO_ID
 from dataset_atomic.raw.stream import TextFormat, first_line, header_fields, read_table
 from dataset_atomic.raw.typed import is_typed, read_typed, texts_of, with_whole_ids
 from dataset_atomic.sources import FACT
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import counted
 
 _TITLES = frozenset({"title", "name"})
 _ITEMS = frozenset({"item", "product", "article", "movie", "film", "track", "song", "book", "game"})
@@ -51,8 +52,7 @@ class ItemColumns:
     ranges: int = 5
 
     def __post_init__(self) -> None:
-        if not 2 <= self.ranges <= 100:
-            raise UserError(f"`ranges` is {self.ranges}; expected a whole number from 2 to 100.")
+        check_whole("ranges", self.ranges, 2, 100)
 
 
 @dataclass(frozen=True)
@@ -165,26 +165,22 @@ def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> N
             known = ", ".join(shown(each, 30) for each in names[:20])
             raise UserError(
                 f"{path} has no column '{shown(name)}'; its columns are: {known}. Correct the "
-                "header, or give the separator with --separator, the column of ids with --items-id "
-                "and others with --attributes."
+                "header, or give the separator with --separator (one for both tables), the column "
+                "of ids with --items-id and others with --attributes."
             )
 
 
 def _check_ids(path: Path, ids: pl.Series) -> None:
     if ids.is_empty():
         raise UserError(f"{path} has no rows; expected an item in each.")
-    if ids.null_count():
-        row = int(ids.is_null().arg_max() or 0)
+    if (row := first_true(ids.is_null())) is not None:
         raise UserError(f"{path}: item {row + 1} of the table has no id; fill it in.")
-    bad = ids.str.contains(NO_ID)
-    if bad.any():
-        row = int(bad.arg_max() or 0)
+    if (row := first_true(ids.str.contains(NO_ID))) is not None:
         raise UserError(
             f"{path}: the id {shown(repr(ids[row]))} of item {row + 1} of the table holds a tab, a "
             "double quote or a line end, which RecBole's atomic files cannot; rename it."
         )
-    if (long := too_long(_PREFIX + ids)).any():
-        row = int(long.arg_max() or 0)
+    if (row := first_true(too_long(_PREFIX + ids))) is not None:
         most = LONGEST_ID - len(_PREFIX)
         raise UserError(
             f"{path}: the id {shown(repr(ids[row]))} of item {row + 1} of the table has "
@@ -194,8 +190,9 @@ def _check_ids(path: Path, ids: pl.Series) -> None:
     if again.any():
         example, n = ids.filter(again)[0], int(again.sum())
         raise UserError(
-            f"{path}: {n:,} rows have the id of an earlier row, such as '{shown(example)}'; keep "
-            "one row for each item (several values of a column can stand in it as a list, a|b)."
+            f"{path}: an earlier row has the id of {counted(n, 'row')}, such as "
+            f"'{shown(example)}'; keep one row for each item (several values of a column can "
+            "stand in it as a list, a|b)."
         )
 
 

@@ -1,4 +1,4 @@
-"""What all readers of text files share: blocks of whole lines, and sentences on a wrong line.
+"""What all readers share: blocks of whole lines, what is no number, and what is wrong where.
 
 A file is read in blocks of whole lines, so that memory does not grow with it; ``.gz`` files are
 unpacked on the way.  A thread reads ahead of raw files while a block is looked at.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 import numpy as np
+import polars as pl
 
 from ksr_recbole.bars import Bar
 from ksr_recbole.errors import UserError
@@ -26,6 +27,12 @@ BLOCK_BYTES = 1 << 24
 
 PROGRESS_BYTES = 1 << 26
 """Files smaller than this are read without a progress bar."""
+
+MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>", "#n/a", "-"})
+"""How people and other programs write that a number is not there, in lower case."""
+
+EXACT = 2**53
+"""Whole numbers below this are the same as floats; from here on some are not told apart."""
 
 _LONGEST_LINE = 1 << 26
 
@@ -205,6 +212,22 @@ def check_text(path: Path, begin: bytes) -> None:
     for magic, told in _OTHER_KINDS.items():
         if begin.startswith(magic):
             raise UserError(f"{path} is not a text file. It is {told}.")
+
+
+def first_true(mask: pl.Series) -> int | None:
+    """The first row where a mask (``pl.Boolean``; null is not true) is true, if there is one."""
+    row = mask.arg_max() if mask.any() else None
+    return None if row is None else int(row)
+
+
+def check_whole(name: str, value: int | None, least: int, most: int) -> None:
+    """Refuse an option that is given and out of its range.
+
+    Raises:
+        UserError: the value is not a number from ``least`` to ``most``.
+    """
+    if value is not None and not least <= value <= most:
+        raise UserError(f"`{name}` is {value}; expected a whole number from {least} to {most:,}.")
 
 
 def empty_column(path: Path, line: int, name: str) -> UserError:

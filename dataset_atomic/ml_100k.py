@@ -69,7 +69,6 @@ def convert_ml_100k(
     raw: Path | None = None,
     link: Path | None = None,
     kg: list[Path] | None = None,
-    source_dir: str | os.PathLike[str] | None = None,
 ) -> ConversionReport:
     """Write ml-100k as the paper prepares its datasets (Sec. 5.1).
 
@@ -84,7 +83,6 @@ def convert_ml_100k(
         raw: a folder with ``u.data`` and ``u.item``; by default the wheel's atomic files.
         link: a link file by MovieLens ids, such as ``ml2fb.txt``; by default the graph's.
         kg: the knowledge graph; by default the one that goes with the name.
-        source_dir: folder with the five atomic files; by default that in the RecBole wheel.
 
     Raises:
         UserError: a source file is missing or malformed, nothing is left, or the folder is not
@@ -92,7 +90,7 @@ def convert_ml_100k(
     """
     options = options or Options()
     ensure_free(out_dir, options)
-    folder = Path(source_dir) if source_dir is not None else bundled_folder()
+    folder = bundled_folder()
     graph, pairs = _graph_and_link(name, folder, link, kg, options.names)
     if raw is None:
         ratings, layout = atomic_path(folder, NAME, "inter"), INTER

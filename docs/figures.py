@@ -27,7 +27,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
 
 from ksr_recbole import digests
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.cells import TABLE3_METRICS, Cell
+from ksr_recbole.comparison.store import Store
 
 RESULTS = Path(__file__).with_name("results")
 MEASURED = Path(__file__).with_name("measured")
@@ -44,7 +45,7 @@ LOOKS = {
     "dark": {"ink": "#e6edf3", "faint": "#3d444d", "blue": "#56B4E9"},
 }
 
-METRICS = {"map": "MAP", "mrr": "MRR", "hit@10": "Hit@10", "ndcg@10": "NDCG@10"}
+METRICS = {key: name for name, key in TABLE3_METRICS.items()}
 
 PAPER = {  # Table 3, ml-1m: MAP, MRR, Hit@10, NDCG@10 of next-item and of next-session
     "BPR": ((0.178, 0.178, 0.396, 0.211), (0.171, 0.231, 0.472, 0.210)),

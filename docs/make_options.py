@@ -26,17 +26,16 @@ from ksr_recbole.config import shared
 from ksr_recbole.config.keys import model_options
 from ksr_recbole.config.kinds import options_of
 from ksr_recbole.config.options import Options
+from ksr_recbole.paths import CHECKOUT, CONFIGS
 from ksr_recbole.registry import MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs"
-PAGE = ROOT / "docs" / "options.md"
+PAGE = Path(__file__).resolve().with_name("options.md")
 BEGIN, END = "<!-- made by docs/make_options.py -->\n", "<!-- end -->\n"
 COMMENT_AT = 32
 """Column of the comments in YAML files, if the value leaves room."""
 
 SHARED = (
-    *shared.FOR_ALL,
+    *shared.SHARED_OPTIONS,
     shared.PretrainingOptions,
     shared.TrainingOptions,
     shared.SampleOptions,
@@ -167,7 +166,7 @@ def main(arguments: list[str]) -> int:
     for path in changed:
         if "--check" not in arguments:
             path.write_text(wanted[path], encoding="utf-8")
-        print(path.relative_to(ROOT))
+        print(path.relative_to(CHECKOUT))
     return 1 if changed and "--check" in arguments else 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
 
 from ksr_recbole.comparison.significance import LEAST_P
+from ksr_recbole.text import markdown_row
 
 DOCS = Path(__file__).resolve().parent
 STORED = DOCS / "measured" / "reasons.json"
@@ -72,8 +73,8 @@ def table(entries: list[dict[str, Any]]) -> str:
     columns = [cells_of(entry) for entry in entries]
     heads = [f"{e['model']}, {MUSIC.get(e['dataset'], e['dataset'])}" for e in entries]
     rows = [[row, *(column[row] for column in columns)] for row in columns[0]]
-    head = f"| | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|\n"
-    return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    head = f"| {markdown_row(heads)}\n{'|---' * (len(heads) + 1)}|\n"  # none above the names
+    return head + "".join(f"{markdown_row(row)}\n" for row in rows)
 
 
 def page(text: str, entries: list[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ksr_recbole.config.decisions import DECISIONS, Fate
+from ksr_recbole.text import markdown_row
 
 
 def page() -> str:
@@ -26,7 +27,7 @@ def page() -> str:
         for key, decision in DECISIONS.items():
             if decision.fate is fate:
                 by_note.setdefault(decision.note, []).append(f"`{key}`")
-        lines += [f"| {', '.join(keys)} | {note} |" for note, keys in by_note.items()]
+        lines += [markdown_row([", ".join(keys), note]) for note, keys in by_note.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -21,8 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
 
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.live import LiveTable
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.store import Store
 
 DOCS = Path(__file__).resolve().parent
 PICTURES = DOCS / "pictures"

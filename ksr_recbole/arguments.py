@@ -17,7 +17,7 @@ from typing import Any
 from ksr_recbole.choices import closest, nearest
 from ksr_recbole.errors import UnknownKeyError, UserError, shown
 from ksr_recbole.invocation import called_by
-from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.paths import CHECKOUT, version_of
 from ksr_recbole.text import wrapped
 
 FILES = "--config_files"
@@ -229,6 +229,11 @@ def path_of(text: str, option: str) -> Path:
     return Path(text)
 
 
+def listed(text: str) -> list[str]:
+    """The names in a list with commas, without blanks around them, and no empty one."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
 def file_list(text: str) -> list[str]:
     """The files of ``--config_files="a.yaml b.yaml"``.
 
@@ -272,17 +277,9 @@ def without(arguments: Sequence[str], *keys: str) -> list[str]:
 
 def version_line() -> str:
     """The versions a report of a fault needs."""
-    found = {}
-    for name in ("recbole", "torch"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
+    recbole, torch = (version_of(name) or "not installed" for name in ("recbole", "torch"))
     python = platform.python_version()
-    return (
-        f"ksr-recbole {own_version()} (RecBole {found['recbole']}, PyTorch {found['torch']}, "
-        f"Python {python})"
-    )
+    return f"ksr-recbole {own_version()} (RecBole {recbole}, PyTorch {torch}, Python {python})"
 
 
 def own_version() -> str:

@@ -46,7 +46,7 @@ def array_bytes(key: str, arrays: Mapping[str, np.ndarray], meta: Any) -> bytes:
         meta: what a reader may want to know about them (JSON values).
     """
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    header = {"key": key, "meta": json.dumps(meta, default=digests.plain, sort_keys=True)}
+    header = {"key": key, "meta": json.dumps(meta, default=digests.json_default, sort_keys=True)}
     return to_safetensors(arrays, {**header, digests.OWN: digests.of_arrays(arrays, header)})
 
 

@@ -82,9 +82,9 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         return command()
 
     def how_to_resume(interruption: KeyboardInterrupt) -> str:
-        again = without(arguments, "resume")
-        if file := getattr(interruption, "checkpoint", None):
-            again.append(f"--resume={file}")
+        again = list(arguments)  # a given checkpoint stays the one to resume from, unless
+        if file := getattr(interruption, "checkpoint", None):  # there is a newer one
+            again = [*without(arguments, "resume"), f"--resume={file}"]
         same = typed([*same_command(script), *again])
         return f"Interrupted; what was finished is kept. Continue with: {same}"
 
@@ -250,9 +250,8 @@ def next_commands(result: Mapping[str, Any], arguments: Sequence[str]) -> list[s
     if result["model"] in own_models():
         directory = Path(checkpoint).with_suffix("")
         commands.append([*command_words("export"), of_it, f"--output={directory}"])
-    reached = result["epochs_trained"] >= result["config"]["epochs"]
-    key = "epochs" if reached else "stopping_step"
-    longer = f"--{key}={max(1, 2 * result['config'][key])}"
-    again = without(arguments, "resume", key)
-    commands.append([*same_command(SCRIPT), *again, longer, f"--resume={checkpoint}"])
+    if longer := result["longer"]:
+        again = without(arguments, "resume", *longer)
+        keys = [f"--{key}={value}" for key, value in longer.items()]
+        commands.append([*same_command(SCRIPT), *again, *keys, f"--resume={checkpoint}"])
     return [typed(words) for words in commands]

@@ -15,11 +15,11 @@ import os
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
-from importlib import import_module, metadata
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from packaging.specifiers import SpecifierSet
 from ksr_recbole import digests
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular
-from ksr_recbole.paths import CHECKOUT, is_installed, name_of_new
+from ksr_recbole.paths import CHECKOUT, is_installed, name_of_new, version_of
 
 WANTED_PYTHON = SpecifierSet(">=3.11,<3.15")
 
@@ -81,7 +81,7 @@ def check_versions() -> None:
             "environment with one of Python 3.11 to 3.14."
         )
     for package, wanted in WANTED.items():
-        found = _version_of(package)
+        found = version_of(package)
         if found is None or not wanted.contains(found, prereleases=True):
             have = f"{package} {found} was found" if found else f"{package} is not installed"
             raise UserError(
@@ -89,17 +89,39 @@ def check_versions() -> None:
                 "virtual environment."
             )
     for package in RECBOLE_NEEDS:
-        if _version_of(package) is None:
+        if version_of(package) is None:
             raise UserError(
                 f"{package} is not installed, but RecBole imports it; run `pip install {package}`."
             )
 
 
-def _version_of(package: str) -> str | None:
+@contextmanager
+def recbole_stops(
+    errors: type[Exception] | tuple[type[Exception], ...],
+    given_of: Callable[[], list[str]],
+    without: str,
+    with_keys: str,
+) -> Iterator[None]:
+    """A block in which RecBole may stop on what nobody has checked.
+
+    Args:
+        errors: what it may raise.
+        given_of: which of the config keys that may be the cause were given.
+        without: the sentence if there are none; ``{error}`` in it is RecBole's error.
+        with_keys: the sentence if there are; ``{keys}`` in it are these.
+
+    Raises:
+        UserError: in place of RecBole's error; one that is raised inside is passed on.
+    """
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+        yield
+    except UserError:
+        raise
+    except errors as error:
+        given = given_of()
+        sentence = with_keys.replace("{keys}", ", ".join(given)) if given else without
+        told = shown(f"{type(error).__name__}: {error}", 200)
+        raise UserError(sentence.replace("{error}", told)) from error
 
 
 def _cure(package: str) -> str:

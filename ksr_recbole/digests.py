@@ -68,7 +68,7 @@ def of_values(parts: Mapping[str, Any]) -> str:
     Raises:
         TypeError: there is something else in it.
     """
-    text = json.dumps(dict(parts), default=plain, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(dict(parts), default=json_default, sort_keys=True, separators=(",", ":"))
     return of_bytes(text.encode())
 
 
@@ -77,7 +77,7 @@ def of_arrays(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> st
     return of_values({"arrays": dict(arrays), "header": dict(header)})
 
 
-def plain(value: Any) -> Any:
+def json_default(value: Any) -> Any:
     """What JSON has no word for, in its words.
 
     Raises:
@@ -98,9 +98,9 @@ def plain(value: Any) -> Any:
 
 def sealed(record: Mapping[str, Any], entry: str = OWN) -> dict[str, Any]:
     """A record as JSON will give it back, with its digest as the last entry."""
-    plain = json.loads(json.dumps({**record}))
-    plain.pop(entry, None)
-    return {**plain, entry: of_values(plain)}
+    values = json.loads(json.dumps({**record}))
+    values.pop(entry, None)
+    return {**values, entry: of_values(values)}
 
 
 def unsealed(record: Mapping[str, Any], entry: str = OWN) -> dict[str, Any]:

@@ -8,18 +8,22 @@ from typing import Any
 from ksr_recbole.errors import UserError, shown
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
-_seen = {"by the user": os.environ.get(_VARIABLE)}  # RecBole's configuration writes the variable
+_visible: str | None = os.environ.get(_VARIABLE)
+"""The variable as this process found it; RecBole's configuration writes it."""
+_first: str | None = None
+"""The GPU that this process computes on, once it does."""
 
 
 def of_the_user() -> str | None:
     """``CUDA_VISIBLE_DEVICES`` as this process found it; ``None`` if it was not set."""
-    return _seen["by the user"]
+    return _visible
 
 
 def begin_with(visible: str | None) -> None:
     """Make this process one that found ``visible``, such as what :func:`of_the_user` is where it
     was started."""
-    _seen["by the user"] = visible
+    global _visible
+    _visible = visible
     if visible is None:
         os.environ.pop(_VARIABLE, None)
     else:
@@ -39,12 +43,14 @@ def check_first(gpu_id: str) -> None:
     Raises:
         UserError: it is another one than before.
     """
+    global _first
     first = ids_in(gpu_id)[0]
-    before = _seen.setdefault("first", first)
-    if first != before:
+    if _first is None:
+        _first = first
+    if first != _first:
         raise UserError(
             f"Config key gpu_id is {shown(gpu_id)}, but this process computes on GPU "
-            f"{shown(before)} since its first run; start another process for other GPUs."
+            f"{shown(_first)} since its first run; start another process for other GPUs."
         )
 
 

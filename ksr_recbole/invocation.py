@@ -53,9 +53,14 @@ def _found(words: list[str]) -> list[str]:
     return ["env", f"PYTHONPATH={CHECKOUT}", *words]
 
 
+def _program(path: str) -> tuple[Path, Path]:
+    """The environment and the program of a Python: there python and python3 are the same."""
+    return Path(path).parent, Path(path).resolve()
+
+
 def typed(words: Sequence[str]) -> str:
     """A command to be pasted: quoted, and by the Python that runs now if it is not ``python``."""
-    python = "python"
-    if shutil.which(python) != sys.executable:
+    python, found = "python", shutil.which("python")
+    if found is None or _program(found) != _program(sys.executable):
         python = sys.executable.removeprefix(f"{Path.cwd()}{os.sep}")
     return shlex.join([python if word == "python" else word for word in words])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def is_installed(package: str) -> bool:
     """
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
+
+
+def version_of(package: str) -> str | None:
+    """The version that is installed of a package, ``None`` where there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def name_of_new(prefix: str) -> str:

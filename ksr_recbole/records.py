@@ -14,6 +14,34 @@ from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import SMALL, read_text, replacing
 
 
+def as_json_values(value: Any) -> Any:
+    """``value`` as JSON would hold it; what JSON does not know becomes its string."""
+    if isinstance(value, dict):
+        return {str(k): as_json_values(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json_values(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def json_text(values: Any) -> str:
+    """JSON values as the text of a file, which ends with a line break.
+
+    A number that is not finite is ``null`` in it, since JSON has no word for one.  A config value
+    of a model of RecBole can be such a number, and a run must not fail at its end because of it.
+    """
+    return json.dumps(_null_for_nan(values), indent=2, allow_nan=False) + "\n"
+
+
+def _null_for_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _null_for_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_null_for_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Write JSON values and their digest in one step.
 
@@ -26,7 +54,8 @@ def write_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Non
 
 def record_text(record: Mapping[str, Any]) -> str:
     """JSON values with their digest, as the text of a file."""
-    return json.dumps(sealed(record), indent=2) + "\n"
+    # The digest is of what will be read, so a number that is not finite is null before it is made.
+    return json_text(sealed(_null_for_nan(record)))
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:

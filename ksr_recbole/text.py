@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TextIO, TypeVar
@@ -76,6 +76,11 @@ def counted(number: int, noun: str, several: str = "") -> str:
 def without_colour(text: str) -> str:
     """Text without the colour codes that RecBole puts into its messages."""
     return _COLOUR.sub("", text)
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """A row of a table in Markdown, in which a ``|`` inside a cell does not end it."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 class CleanStream:

@@ -57,16 +57,28 @@ def run_result(
     }
 
 
-def finished(ranks: Sequence[int], resumed: bool = False, **more: Any) -> Finished:
-    """A finished cell with these test ranks; on validation every rank is one worse."""
+def finished(
+    ranks: Sequence[int],
+    resumed: bool = False,
+    valid: Sequence[int] | None = None,
+    **more: Any,
+) -> Finished:
+    """A finished cell with these test ranks; unless given, those on validation are one worse."""
     ranks = np.asarray(ranks)
-    result = run_result({"test": ranks, "valid": ranks + 1}, **more)
+    result = run_result({"test": ranks, "valid": ranks + 1 if valid is None else valid}, **more)
     pairs = {
         (mode, phase): (each.users, each.ranks)
         for mode, phases in result.pop("eval_results").items()
         for phase, each in phases.items()
     }
     return Finished({"wall_seconds": 5.0, "resumed": resumed, "result": result}, pairs)
+
+
+def ranks_of(model: str, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Ranks of each phase, drawn by model and seed, those of KSR the best."""
+    rng = np.random.default_rng([values["seed"], *map(ord, model)])
+    highest = 5 if model == "KSR" else 12
+    return {phase: rng.integers(1, highest, N_USERS) for phase in ("valid", "test")}
 
 
 def fake_run(
@@ -76,7 +88,7 @@ def fake_run(
     config_dict: dict[str, Any],
     measure: Any = None,
 ) -> dict[str, Any]:
-    """Ranks drawn by model and seed, those of KSR the best; misbehaves where told to."""
+    """Ranks as :func:`ranks_of` has them; misbehaves where told to."""
     assert measure is None, "nothing is trained here that could be measured"
     how = dict(pair.split("=") for pair in os.environ.get(MISBEHAVE, "").split(",") if pair)
     folder = Path(config_dict["checkpoint_dir"])
@@ -94,12 +106,10 @@ def fake_run(
         time.sleep(600)
     if action == "damaged" and config_dict["resume"]:
         raise UnusableCheckpointError(f"Checkpoint {config_dict['resume']} is damaged.")
-    rng = np.random.default_rng([config_dict["seed"], *map(ord, model)])
-    highest = 5 if model == "KSR" else 12
-    ranks = {phase: rng.integers(1, highest, N_USERS) for phase in ("valid", "test")}
     candidates = f"{config_dict['task']}, {config_dict['seed']}"
     if action == "differ":
         candidates = "others"
+    ranks = ranks_of(model, config_dict)
     return run_result(ranks, candidates, model=model, checkpoint=str(folder / "model.pth"))
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from dataset_atomic import fetch
 from dataset_atomic.cli import main as dataset_atomic
 from ksr_recbole import Recommender, cache, digests, one_step, save_model
-from ksr_recbole.comparison import moving_cells, runner, store
+from ksr_recbole.comparison import cells, moving_cells, runner, store
 from ksr_recbole.comparison.cli import main as benchmark
 from ksr_recbole.comparison.plan import Request, make_plan
 from ksr_recbole.comparison.pool import Job, Report
@@ -222,7 +222,7 @@ class Cell(Kind):
 class CellOver(Kind):
     """A cell over a finished one without a measure; the results are drawn, not trained."""
 
-    cell = store.Cell("KSR", "toy", "next-item", 1, {}, "ab" * 32)
+    cell = cells.Cell("KSR", "toy", "next-item", 1, {}, "ab" * 32)
 
     def _save(self, folder: Path, **more: Any) -> None:
         found = run_result({"test": [1, 3, 2], "valid": [2, 4, 9]}, **more)

@@ -14,6 +14,7 @@ from recbole.data.interaction import Interaction
 from ksr_recbole.dataset.dataloader import CHUNK_START
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+from ksr_recbole.model.gru_recommender import GRU
 from ksr_recbole.model.ksr import KSR
 from tests.reference import Layer, ReferenceParameters
 
@@ -147,3 +148,29 @@ def match_terms(model: Any, state: Any, items: torch.Tensor) -> torch.Tensor:
             for column in memory.columns[memory.starts[item] : memory.starts[item + 1]].tolist():
                 terms[user, place, memory.attributes[column]] += counts[user, column]
     return terms
+
+
+class Counting(GRU):
+    """A GRU with a buffer that every process changes in the same way."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.register_buffer("a_count", torch.zeros((), dtype=torch.int64))
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        """The loss, counted."""
+        self.a_count += 1
+        return super().calculate_loss(interaction)
+
+
+class Averaging(Counting):
+    """A GRU with a running mean of the users in its share of a batch."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        """The loss, whose users are averaged."""
+        self.mean.mul_(0.5).add_(0.5 * interaction[self.USER_ID].float().mean())
+        return super().calculate_loss(interaction)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset_atomic import attributes
 from dataset_atomic.attributes import attribute_relations, repeated_relations, reverse_relations
 
 
@@ -131,11 +132,12 @@ def test_a_symmetric_relation_between_items_is_an_attribute():
 
 
 @pytest.mark.parametrize(("n_items", "expected"), [(1, [0]), (0, [])])
-def test_the_share_of_item_heads(n_items, expected):
+def test_the_share_of_item_heads(n_items, expected, monkeypatch):
     triples = [(item, 0, 200) for item in range(n_items)]
     triples += [(100 + k, 0, 200) for k in range(10 - n_items)]
     assert attribute_relations(*columns(triples), 1, ITEMS).tolist() == expected
-    assert attribute_relations(*columns(triples), 1, ITEMS, min_item_share=0.2).tolist() == []
+    monkeypatch.setattr(attributes, "ITEM_SHARE", 0.2)
+    assert attribute_relations(*columns(triples), 1, ITEMS).tolist() == []
 
 
 def test_no_attribute_is_an_empty_array():

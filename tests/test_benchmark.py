@@ -17,13 +17,14 @@ import pytest
 
 from ksr_recbole.cache import read_arrays
 from ksr_recbole.comparison import by_frequency, cli, pool, runner
+from ksr_recbole.comparison.cells import Cell, cell_key
 from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.live import LiveTable, last_epoch
 from ksr_recbole.comparison.plan import Plan, Request, make_plan
 from ksr_recbole.comparison.report import about
-from ksr_recbole.comparison.store import Cell, Failed, Store, cell_key
+from ksr_recbole.comparison.store import Failed, Store
 from ksr_recbole.comparison.studies import STUDIES, table3
-from ksr_recbole.comparison.trials import tuning_study
+from ksr_recbole.comparison.trial_files import tuning_study
 from ksr_recbole.config import Config, keys
 from ksr_recbole.errors import UserError
 from ksr_recbole.locks import locked
@@ -113,12 +114,7 @@ def test_tables_by_how_often_targets_occur_in_training(command, toy_folder, fake
         for mode in fakes.MODES
     ]
     rank = {row["label"]: row["metrics"]["mrr"]["mean"] for row in tables[0]["rows"]}
-    drawn = {  # as the stand-in for a run draws test ranks, after those of validation
-        name: np.random.default_rng([2020, *map(ord, name)]).integers(1, high, (2, fakes.N_USERS))[
-            1
-        ]
-        for name, high in (("GRU", 12), ("KSR", 5))
-    }
+    drawn = {name: fakes.ranks_of(name, {"seed": 2020})["test"] for name in ("GRU", "KSR")}
     assert rank == pytest.approx({n: np.mean(1 / r[counts <= 5]) for n, r in drawn.items()})
     shown = (toy_folder / "results" / "toy-table3-by-frequency.md").read_text()
     assert "toy, next-item, test, full, 6 to 20 training interactions (104 of 200 targets)" in shown
@@ -375,16 +371,27 @@ def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.parametrize("best", [0, 1])
 def test_tuning_chooses_on_validation_and_hides_the_test(
-    command, toy_folder, faked, trials, capsys
+    command, toy_folder, faked, trials, capsys, monkeypatch, best
 ):
+    """On validation the one trial of each model is the better, in the test the other."""
+
+    def drawn(model: str, values: dict) -> dict[str, np.ndarray]:
+        first = values["learning_rate"] == 0.1
+        rng = np.random.default_rng([values["seed"], first, *map(ord, model)])
+        highest = {"valid": 20, "test": 200} if first == (best == 0) else {"valid": 200, "test": 20}
+        return {phase: rng.integers(1, high, fakes.N_USERS) for phase, high in highest.items()}
+
+    monkeypatch.setattr(fakes, "ranks_of", drawn)
     assert cli.main([*command, "--study=tuning", "--seeds=2", "--task=next-session"]) == 0
     found = results(toy_folder, "toy-tuning-next-session")
     assert found["phase"] == "valid" and found["selected_by"] == "mrr"
     assert [trial["model"] for trial in found["trials"]] == ["BPR", "BPR", "KSR", "KSR"]
     for first, second in (found["trials"][:2], found["trials"][2:]):
         assert first["chosen"] and not second["chosen"]
-        assert first["metrics"]["mrr"]["mean"] >= second["metrics"]["mrr"]["mean"]
+        assert first["label"] == f"{first['model']} {best + 1}"
+        assert first["metrics"]["mrr"]["mean"] > second["metrics"]["mrr"]["mean"]
     text = (toy_folder / "results" / "toy-tuning-next-session.md").read_text()
     assert "(chosen)" in text and "learning_rate 0.1, dropout_prob 0.2" in text
     tested = [
@@ -649,21 +656,13 @@ def test_whatever_file_a_run_reads_is_part_of_its_key(model, values, file, toy_f
     assert [name for name in one if one[name] != other[name]] != []
 
 
-@pytest.mark.parametrize("filtered", [True, False])
-def test_items_that_leave_out_interactions_are_part_of_the_key(filtered, toy_folder):
-    """RecBole leaves out what is not in ``.item``; with every item there it changes nothing."""
-
-    def found() -> set[str]:
-        values = toy_values(
-            toy_folder, filter_inter_by_user_or_item=filtered, load_col={"item": []}
-        )
-        return set(file_digests(Config("KSR", "toy", None, values)))
-
+@pytest.mark.parametrize(("columns", "read"), [([], False), (["item_id"], True)])
+def test_items_that_are_read_are_part_of_the_key(columns, read, toy_folder):
+    """They may leave out interactions."""
     path = toy_folder / "toy" / "toy.item"
-    for n_items, leaves_out in ((60, False), (50, True)):
-        rows = [f"i{item}" for item in range(1, n_items + 1)]
-        path.write_text("\n".join(["item_id:token", *rows]) + "\n")
-        assert ("item" in found()) is (leaves_out and filtered)
+    path.write_text("item_id:token\ni1\n")
+    values = toy_values(toy_folder, load_col={"item": columns})
+    assert ("item" in file_digests(Config("KSR", "toy", None, values))) is read
 
 
 @pytest.mark.parametrize("model", ["KSR", "GRU", "SASRec", "Pop"])

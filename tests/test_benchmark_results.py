@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +12,12 @@ from scipy.stats import ttest_rel
 
 from ksr_recbole.comparison import by_frequency, report, text_table
 from ksr_recbole.comparison import store as store_module
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.figures import draw
 from ksr_recbole.comparison.report import markdown_document
 from ksr_recbole.comparison.results import Row, check_candidates, summarise
-from ksr_recbole.comparison.significance import PerUser, compare, mean_over_seeds
-from ksr_recbole.comparison.store import Cell, Failed, Store, arrays_of, ranks_of
+from ksr_recbole.comparison.significance import Comparison, PerUser, compare, mean_over_seeds
+from ksr_recbole.comparison.store import Failed, Store, arrays_of, ranks_of
 from ksr_recbole.comparison.studies import STUDIES, Study, table3
 from ksr_recbole.comparison.table import (
     Line,
@@ -28,7 +28,8 @@ from ksr_recbole.comparison.table import (
     to_markdown,
 )
 from ksr_recbole.comparison.text_table import as_printed, to_text
-from ksr_recbole.comparison.trials import by_mrr, rank_trials, seconds_of
+from ksr_recbole.comparison.trial_files import by_mrr
+from ksr_recbole.comparison.trials import rank_trials, seconds_of
 from ksr_recbole.errors import DamagedFileError, UserError
 from tests.benchmark_fakes import MODES, finished, run_result
 
@@ -115,6 +116,11 @@ def test_only_a_better_method_improves():
     assert worse.p_value < 0.01 and not worse.is_improvement
 
 
+def test_a_p_value_of_alpha_itself_is_not_below_it():
+    assert not Comparison(0.1, 0.01).is_improvement
+    assert Comparison(0.1, 0.0099).is_improvement
+
+
 def test_users_are_averaged_over_seeds_and_must_be_the_same():
     mean = mean_over_seeds([per_user(1.0, 0.0), per_user(0.5, 0.5)])
     assert mean.values.tolist() == [0.75, 0.25]
@@ -191,6 +197,16 @@ def test_seconds_of_interrupted_runs_do_not_count():
     assert row.training()["seconds_to_best_epoch"] is None
 
 
+def test_seconds_to_the_best_epoch_count_that_epoch():
+    row = Row(table3(("KSR",)).settings[0], "a", {1: finished(GOOD)})
+    assert row.training()["seconds_to_best_epoch"] == 4.0 * (3 + 1) / 8  # it counts from 0
+
+
+def test_the_error_of_a_row_is_its_first():
+    cells = {1: finished(GOOD), 2: Failed("first"), 3: Failed("second")}
+    assert Row(table3(("KSR",)).settings[0], "a", cells).error == "first"
+
+
 def test_a_cell_of_some_targets_has_their_metrics_alone():
     """Of a user with several targets the others leave the list, and those behind move up."""
     users, ranks = np.array([1, 1, 1, 2, 3]), np.array([4, 1, 2, 3, 1])
@@ -213,17 +229,26 @@ def test_every_target_is_in_one_of_the_frequencies():
 
 
 def test_trials_are_ranked_by_validation():
-    study = Study("tuning", "", table3(("BPR", "KSR")).settings)
-    rows = rows_of(study, {"BPR": [POOR]})
-    rows += rows_of(study, {"BPR": [GOOD], "KSR": [POOR]})
+    """The test would rank those of BPR the other way round."""
+    bpr, ksr = table3(("BPR", "KSR")).settings
+    rows = [
+        Row(setting, "next-item", {2020: cell})
+        for setting, cell in (
+            (bpr, finished(GOOD, valid=POOR)), (ksr, Failed("it fell over")),
+            (bpr, finished(POOR, valid=GOOD)), (ksr, finished(POOR, valid=FAIR)),
+        )
+    ]  # fmt: skip
     found = rank_trials(rows, by_mrr("full"))
-    assert [(t.row.setting.model, t.chosen) for t in found] == [
-        ("BPR", True),
-        ("BPR", False),
-        ("KSR", True),
-        ("KSR", False),
-    ]
-    assert found[0].score > found[1].score and found[3].score is None
+    assert [t.row for t in found] == [rows[2], rows[0], rows[3], rows[1]]
+    assert [t.chosen for t in found] == [True, False, True, False]
+    assert [t.score for t in found] == [0.875, pytest.approx(0.45), 0.75, None]
+
+
+def test_of_trials_whose_score_is_a_loss_the_smallest_is_chosen():
+    [setting] = table3(("KSR",)).settings
+    rows = [Row(setting, str(loss), {1: finished(GOOD)}) for loss in (0.5, 0.25)]
+    found = rank_trials(rows, lambda row: float(row.task), bigger=False)
+    assert [(t.score, t.chosen) for t in found] == [(0.25, True), (0.5, False)]
 
 
 def test_seconds_of_a_trial_are_those_of_runs_that_were_not_interrupted():
@@ -239,11 +264,11 @@ def test_seconds_of_a_trial_are_those_of_runs_that_were_not_interrupted():
 
 def test_a_table_counts_the_data_that_were_used():
     [setting] = table3(("KSR",)).settings
-    plan = SimpleNamespace(table1="toy: 9 interactions", request=SimpleNamespace(dataset="toy"))
+    of_files = "toy: 9 interactions"
     used = finished([1, 2], table1="former name: 7 interactions")
     rows = [Row(setting, "t", {2020: Failed("why")}), Row(setting, "t", {2020: used})]
-    assert report.used_table1(plan, rows) == "toy: 7 interactions"
-    assert report.used_table1(plan, rows[:1]) == "toy: 9 interactions"
+    assert report.used_table1("toy", of_files, rows) == "toy: 7 interactions"
+    assert report.used_table1("toy", of_files, rows[:1]) == of_files
 
 
 @pytest.mark.parametrize("key", ["cells", "values", "rows", "tasks", "seeds", "study"])
@@ -306,6 +331,13 @@ def test_the_table_of_a_summary():
     assert not ksr.cells[1].dagger and paper.cells[2] == Value(1.0, 0.0, best=True)
     assert last.label == "improvement" and last.cells[1] == f"{100 * (0.8125 / 0.45 - 1):+.2f} %"
     assert len(table.notes) == 3
+
+
+def test_a_figure_next_to_the_best_is_not_the_best():
+    """MRRs differ by 0.0005."""
+    rows = rows_of(study := table3(("BPR", "KSR")), {"BPR": [[1000] * 40], "KSR": [[667] * 40]})
+    bpr, ksr, _ = table_of(summarise(study, rows, "next-item", "full"), "toy").lines
+    assert ksr.cells[1].best and not bpr.cells[1].best
 
 
 SHOWN = Table(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 import numpy as np
@@ -76,16 +76,16 @@ def test_pins_that_contradict_each_other_are_found(tmp_path: Path) -> None:
 
 
 def test_a_package_that_recbole_needs_is_named_with_what_to_type(monkeypatch) -> None:
-    real = compat.metadata.version
+    real = metadata.version
     for package in (*compat.RECBOLE_NEEDS, "recbole"):
 
         def version(name: str, gone: str = package) -> str:
             if name == gone:
-                raise compat.metadata.PackageNotFoundError(name)
+                raise metadata.PackageNotFoundError(name)
             return real(name)
 
         with monkeypatch.context() as patch:
-            patch.setattr(compat.metadata, "version", version)
+            patch.setattr(metadata, "version", version)
             with pytest.raises(UserError, match=rf"^{package} is not installed.*`pip install "):
                 compat.check_versions()
 

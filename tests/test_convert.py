@@ -18,7 +18,7 @@ from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
 from dataset_atomic.convert import read_names
 from dataset_atomic.layout import KEYS
-from dataset_atomic.raw.interactions import Period, read_interactions
+from dataset_atomic.raw.interactions import DAY, Period, read_interactions
 from dataset_atomic.raw.iris import expand, shorten
 from dataset_atomic.raw.links import read_links
 from dataset_atomic.raw.stream import TextFormat, read_blocks, read_table
@@ -402,6 +402,24 @@ def test_period_repeats_and_links(tmp_path, capsys):
     assert sorted(kept) == sorted(
         [last, *(t for _, _, t in expected_inter() if t > last - 6 * 86_400)]
     )
+
+
+def test_the_last_days_end_with_the_last_time_and_begin_after_so_many_days(tmp_path):
+    start = 1_600_000_000
+    times = [start + after for after in (0, 1, DAY, 2 * DAY)]
+    path = tmp_path / "ratings.csv"
+    path.write_text("user_id,item_id,timestamp\n" + "".join(f"u,i,{time}\n" for time in times))
+    columns = {name: name for name in ("user_id", "item_id", "timestamp")}
+    layout = TextFormat(columns, ",", quoted=True, header=True)
+    left = read_interactions(path, layout, pl.Series(["i"]), Period(last_days=2)).frame
+    assert left["timestamp"].cast(pl.Float64).to_list() == times[1:]
+
+
+def test_years_hold_their_first_second_and_not_that_of_the_next_year():
+    first, after = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp()) for y in (2005, 2016))
+    seconds = pl.Series([first - 1, first, after - 1, after])
+    inside = Period(first_year=2005, last_year=2015).mask(seconds)
+    assert inside.to_list() == [False, True, True, False]
 
 
 @pytest.mark.parametrize(

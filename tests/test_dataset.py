@@ -17,6 +17,7 @@ from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.negatives import NegativeSampler
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.dataset.sequences import (
+    Split,
     UserSequences,
     leave_one_out,
     leave_one_session_out,
@@ -85,17 +86,40 @@ def timed(*users: list[float]) -> UserSequences:
     ],
 )
 def test_the_last_session_is_the_test(hours, train_end, valid_end):
-    for sequences in (timed(hours), timed([1, 30], hours, [5, 50, 500])):
-        split = leave_one_session_out(sequences, 86_400)
-        user = 1 if sequences.n_users == 2 else 2
-        assert (split.train_end[user], split.valid_end[user]) == (train_end, valid_end)
-        assert split.train_end[0] == split.valid_end[0] == 0  # padding
+    alone = leave_one_session_out(timed(hours), 86_400)
+    assert (alone.train_end.tolist(), alone.valid_end.tolist()) == ([0, train_end], [0, valid_end])
+    split = leave_one_session_out(timed([1, 30], hours, [5, 50, 500]), 86_400)
+    assert split.train_end.tolist() == [0, 1, train_end, 1]
+    assert split.valid_end.tolist() == [0, 1, valid_end, 2]
     assert split.name == "next-session"
+
+
+def test_a_day_on_which_one_user_ends_and_the_next_begins_is_a_session_of_each():
+    split = leave_one_session_out(timed([1, 25], [26, 49], [50]), 86_400)
+    assert split.train_end.tolist() == [0, 1, 1, 1]
+    assert split.valid_end.tolist() == [0, 1, 1, 1]
+
+
+def test_the_line_of_a_split_counts_users_without_padding():
+    sequences = sequences_of([1], [2], [1, 2], [1, 2, 3])
+    assert leave_one_out(sequences).line(sequences) == (
+        "Split (next-item): 4 interactions of 4 users in training, 1 interaction of 1 user in "
+        "validation, 2 interactions of 2 users in test; 2 users have too few to be tested."
+    )
+    sequences = sequences_of([1], [1, 2, 3])
+    assert leave_one_out(sequences).line(sequences).endswith("; 1 user has too few to be tested.")
 
 
 def test_a_session_can_be_of_any_length():
     split = leave_one_session_out(timed([0, 1, 2, 3, 4, 5]), 2 * 3600)
     assert (split.train_end[1], split.valid_end[1]) == (2, 4)
+
+
+KEPT = {
+    4: 2, 5: 2, 6: 3, 7: 3, 8: 4, 9: 4, 10: 4, 11: 5, 12: 5, 13: 6, 14: 6, 15: 6, 16: 7, 17: 7,
+    18: 8, 19: 8, 20: 8, 21: 9, 22: 9,
+}  # fmt: skip
+"""Of so many training interactions so many are at least 40 %."""
 
 
 def test_train_ratio_keeps_the_latest_training_interactions(toy_config):
@@ -106,13 +130,19 @@ def test_train_ratio_keeps_the_latest_training_interactions(toy_config):
     split, lengths = part.split, part.sequences.lengths
     kept = split.train_end - split.train_start
     assert np.array_equal(split.train_end, whole.split.train_end)
-    assert np.array_equal(kept[1:], np.ceil(whole.split.train_end[1:] * 0.4 - 1e-9))
-    assert len(train.inter_feat) == kept.sum() and kept[1:].min() >= 1
+    assert kept[1:].tolist() == [KEPT[n] for n in whole.split.train_end[1:].tolist()]
+    assert len(train.inter_feat) == kept.sum()
     assert len(valid.inter_feat) + len(test.inter_feat) == (lengths - split.train_end).sum()
     drawn = [
         draw_candidates(d.sequences, d.split, "test", 7, 5, 5).fingerprint for d in (whole, part)
     ]
     assert drawn[0] == drawn[1]
+
+
+def test_a_share_that_is_a_whole_number_is_not_rounded_up():
+    assert 100 * 0.55 > 55
+    split = Split(np.array([0, 100]), np.array([0, 101]), "x", np.zeros(2, int)).keep_latest(0.55)
+    assert split.train_start.tolist() == [0, 45]
 
 
 def test_nothing_left_out_by_train_ratio_is_read(toy_config):
@@ -176,6 +206,14 @@ def test_dataset_keeps_every_interaction_once_and_in_order(toy_dataset, toy_fold
         mine.sort(key=lambda t: int(t[2]))  # stable, as required of ties
         begin, end = toy_dataset.sequences.offsets[user_id[user] :][:2]
         assert toy_dataset.sequences.items[begin:end].tolist() == [item_id[t[1]] for t in mine]
+
+
+def test_training_items_of_all_users_are_in_the_order_of_time(toy_dataset):
+    sequences = toy_dataset.sequences
+    indices, _ = toy_dataset.split.training_interactions(sequences)
+    by_time = sorted(indices.tolist(), key=lambda k: sequences.timestamps[k])
+    assert toy_dataset.training_items().tolist() == sequences.items[by_time].tolist()
+    assert by_time != indices.tolist()
 
 
 def test_views_hold_the_interactions_of_their_phase(toy_config):

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_atomic import atomic
+from dataset_atomic import atomic, ml_100k
 from dataset_atomic.atomic import AtomicTable, read_atomic, write_atomic_files
 from dataset_atomic.convert import Options
 from dataset_atomic.describe import describe
 from dataset_atomic.filtering import (
     Funnel,
     LinkedData,
+    core_of,
     default_min_triples,
     filter_to_fixed_point,
+    largest_core,
     relation_table,
 )
 from dataset_atomic.ml_100k import (
@@ -212,16 +214,17 @@ def test_an_interrupted_conversion_leaves_the_old_files(tmp_path, monkeypatch, i
 
 
 @pytest.fixture
-def source(tmp_path):
-    """A copy of the source files to damage."""
+def source(tmp_path, monkeypatch):
+    """A copy of the source files to damage, which is what is converted."""
     folder = tmp_path / "source"
     shutil.copytree(bundled_folder(), folder)
+    monkeypatch.setattr(ml_100k, "bundled_folder", lambda: folder)
     return folder
 
 
-def complaint(folder, out_dir, **options) -> str:
+def complaint(out_dir, **options) -> str:
     with pytest.raises(UserError) as raised:
-        convert_ml_100k(out_dir, FREEBASE, source_dir=folder, options=Options(**options))
+        convert_ml_100k(out_dir, FREEBASE, options=Options(**options))
     assert not out_dir.exists()
     return str(raised.value)
 
@@ -236,10 +239,10 @@ def replace_line(path, number: int, text: str) -> None:
 def test_a_missing_or_empty_source_file(source, tmp_path, suffix):
     path = source / f"ml-100k.{suffix}"
     path.write_text("")
-    sentence = complaint(source, tmp_path / "out")
+    sentence = complaint(tmp_path / "out")
     assert str(path) in sentence and "is empty" in sentence
     path.unlink()
-    sentence = complaint(source, tmp_path / "out")
+    sentence = complaint(tmp_path / "out")
     assert str(path) in sentence and "does not exist" in sentence
 
 
@@ -261,30 +264,30 @@ def test_a_missing_or_empty_source_file(source, tmp_path, suffix):
 def test_a_malformed_source_file(source, tmp_path, suffix, line, text, expected):
     path = source / f"ml-100k.{suffix}"
     replace_line(path, line, text)
-    sentence = complaint(source, tmp_path / "out")
+    sentence = complaint(tmp_path / "out")
     assert f"{path}, line {line}:" in sentence and expected in sentence
 
 
 def test_windows_line_ends_change_nothing(source, tmp_path, converted):
     for path in source.iterdir():
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    convert_ml_100k(tmp_path / "out", FREEBASE, source_dir=source)
+    convert_ml_100k(tmp_path / "out", FREEBASE)
     assert contents(tmp_path / "out") == contents(converted[0])
 
 
-def test_nothing_left(source, tmp_path):
-    sentence = complaint(source, tmp_path / "out", k_core=10_000)
+def test_nothing_left(tmp_path):
+    sentence = complaint(tmp_path / "out", k_core=10_000)
     assert "No linked item" in sentence and "k_core=10000" in sentence
     least = int(sentence.partition("--k-core=")[2].split()[0])
-    assert complaint(source, tmp_path / "out", k_core=least + 1).endswith(sentence[-25:])
-    sentence = complaint(source, tmp_path / "out", min_triples=10**6)
+    assert complaint(tmp_path / "out", k_core=least + 1).endswith(sentence[-25:])
+    sentence = complaint(tmp_path / "out", min_triples=10**6)
     assert "'m.0dyb1'" in sentence  # an example of the links
     assert "No linked item" in sentence and "min_triples=1000000" in sentence
 
 
-def test_bad_options(source, tmp_path):
-    assert "`k_core` is 0" in complaint(source, tmp_path / "out", k_core=0)
-    assert "`min_triples` is -1" in complaint(source, tmp_path / "out", min_triples=-1)
+def test_bad_options(tmp_path):
+    assert "`k_core` is 0" in complaint(tmp_path / "out", k_core=0)
+    assert "`min_triples` is -1" in complaint(tmp_path / "out", min_triples=-1)
 
 
 def test_no_attribute_left(source, tmp_path):
@@ -292,7 +295,7 @@ def test_no_attribute_left(source, tmp_path):
     path = source / "ml-100k.kg"
     header, *lines = path.read_text().splitlines()
     path.write_text("\n".join([header, *(x for x in lines if "film.film." not in x)]) + "\n")
-    assert "no attribute" in complaint(source, tmp_path / "out")
+    assert "no attribute" in complaint(tmp_path / "out")
 
 
 def test_a_target_that_cannot_be_written(tmp_path):
@@ -402,6 +405,15 @@ def test_the_threshold_for_relations_is_scaled_down_only():
     assert default_min_triples(63_000_000) == 5_000
     assert default_min_triples(91_631) == 91
     assert default_min_triples(10) == 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 7])
+def test_the_largest_core_is_the_last_that_is_not_empty(k):
+    """Every one of ``k`` users has each of ``k`` items, and there is somebody else."""
+    pairs = [(f"u{u}", f"i{i}") for u in range(k) for i in range(k)] + [("v", "i0")]
+    inter = frame("user_id item_id", pairs)
+    assert largest_core(inter) == k
+    assert core_of(inter, k + 1).is_empty()
 
 
 def test_a_funnel_reads_well():

@@ -40,7 +40,7 @@ from ksr_recbole.quick_start.process_keys import read_hosts
 from ksr_recbole.registry import model_class
 from ksr_recbole.trainer import checkpoint
 from tests import distributed_work, forked
-from tests.models import random_vectors
+from tests.models import Averaging, Counting, random_vectors
 from tests.test_run import ROOT, failure, toy_command
 from tests.toy import toy_values, write_toy
 
@@ -272,6 +272,24 @@ def test_only_the_main_process_leaves_files(both):
         assert list((base / name).rglob("KSR-toy-*"))
         assert not list((base / name).rglob("KSR-[0-9]*"))  # as the other's would be named
     assert json.loads(Path(two["result_file"]).read_text())["metrics"] == two["metrics"]
+
+
+@pytest.mark.parametrize("model", [Counting, Averaging])
+def test_a_buffer_of_which_each_process_has_its_own_is_refused(
+    toy_folder, monkeypatch, quick_processes, model
+):
+    entry = registry.Entry(model, based_on="GRU++", needs_kg=False)
+    monkeypatch.setitem(registry.MODELS, "Mine", entry)
+    values = toy_values(toy_folder, epochs=1, dropout_prob=0.0)
+    alone = run("Mine", "toy", None, values)
+    if model is Averaging:
+        with pytest.raises(UserError, match=r"buffer mean of the model .* one process"):
+            run("Mine", "toy", None, values, nproc=2)
+    else:
+        together = run("Mine", "toy", None, values, nproc=2)
+        assert together["best_valid_score"] == pytest.approx(alone["best_valid_score"], abs=1e-6)
+        last = [checkpoint.load(r["checkpoint"])["state_dict"] for r in (alone, together)]
+        assert last[0]["a_count"] == last[1]["a_count"] > 0
 
 
 # What processes tell each other -------------------------------------------------------------
@@ -681,4 +699,4 @@ def test_a_port_in_use(capsys, toy_folder):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         error = failure(capsys, [*toy_command(toy_folder), "--nproc=2", f"--port={port}"])
-    assert f"Port {port}" in error and "in use" in error and "--port=N" in error
+    assert f"port {port}" in error and "in use" in error and "--port=N" in error

@@ -20,6 +20,7 @@ from ksr_recbole.evaluation import evaluator
 from ksr_recbole.evaluation.candidates import (
     CandidateSets,
     draw_candidates,
+    fitting_counts,
     phase_targets,
     training_popularity,
 )
@@ -63,7 +64,8 @@ def random_sequences(seed: int, n_users: int, n_items: int, longest: int) -> Use
 def session_split(sequences: UserSequences) -> Split:
     """Several targets per user: a third of the sequence each for validation and test."""
     lengths = sequences.lengths
-    return Split(train_end=lengths - 2 * (lengths // 3), valid_end=lengths - lengths // 3, name="s")
+    third = lengths // 3
+    return Split(lengths - 2 * third, lengths - third, "s", np.zeros_like(lengths))
 
 
 class TableScorer:
@@ -114,7 +116,7 @@ def test_many_items_are_ranked_for_few_users_at_a_time(monkeypatch):
 
 def test_targets_are_each_user_s_different_held_out_items_in_time_order() -> None:
     sequences = sequences_of([1, 2, 5, 3, 5, 5], [4], [2, 1], n_items=6)
-    split = Split(np.array([0, 1, 1, 1]), np.array([0, 2, 1, 1]), "s")
+    split = Split(np.array([0, 1, 1, 1]), np.array([0, 2, 1, 1]), "s", np.zeros(4, np.int64))
     users, items = phase_targets(sequences, split, "test")
     assert users.tolist() == [1, 1, 3]
     assert items.tolist() == [5, 3, 1]
@@ -231,8 +233,9 @@ def test_draws_follow_the_weights_exactly(monkeypatch, proposals) -> None:
     n = 40_000
     sequences = sequences_of(*teachers, *([[5, 5]] * n), n_items=6)  # 5: all held out
     teacher = np.arange(sequences.n_users) <= len(teachers)
+    lengths = sequences.lengths
     split = Split(
-        np.where(teacher, sequences.lengths, 0), np.where(teacher, sequences.lengths, 1), "s"
+        np.where(teacher, lengths, 0), np.where(teacher, lengths, 1), "s", np.zeros_like(lengths)
     )
     drawn = draw_candidates(sequences, split, "test", 3, n_uniform=1, n_popular=2)
     assert len(drawn.users) == n
@@ -265,6 +268,27 @@ def test_all_items_left_can_be_drawn_but_not_more() -> None:
     assert sorted(drawn.negatives[0].tolist()) == [4, 5, 6, 7, 8]
     with pytest.raises(UserError, match=r"User number 1 .* few items left: 5 of 8 .* and 6 "):
         draw_candidates(sequences, split, "test", 0, n_uniform=3, n_popular=3)
+
+
+def test_a_small_catalogue_divides_what_is_left_as_it_was_asked_for() -> None:
+    sequences = sequences_of([1, 2, 3], [1, 2, 4], n_items=9)
+    split = leave_one_out(sequences)
+    assert fitting_counts(sequences, split, "test", (6, 2)) == (4, 1)  # 5 of 8
+    assert fitting_counts(sequences, split, "test", (3, 2)) == (3, 2)
+
+
+def test_a_catalogue_of_twice_as_many_items_as_are_wanted_is_not_small() -> None:
+    sequences = sequences_of([1, 2, 3, 4, 5], n_items=9)
+    split = leave_one_out(sequences)
+    with pytest.raises(UserError, match="3 of 8 are without an interaction, and 4 negatives"):
+        fitting_counts(sequences, split, "test", (2, 2))
+    assert fitting_counts(sequences, split, "test", (3, 2)) == (2, 1)
+
+
+def test_one_item_that_is_left_is_too_few() -> None:
+    sequences = sequences_of([1, 2, 3, 4, 5], n_items=7)
+    with pytest.raises(UserError, match="all but one of the 6 items"):
+        fitting_counts(sequences, leave_one_out(sequences), "test", (2, 2))
 
 
 def test_without_targets_there_are_no_rows() -> None:
@@ -307,6 +331,12 @@ def test_joint_list_by_hand() -> None:
     )
     # sorted: 0.9+, 0.7, 0.5 (item 2), 0.5+ (row 0), 0.5+ (row 3), 0.1
     assert ranks.tolist() == [4, 2, 1, 5]
+
+
+def test_a_negative_of_several_rows_stands_where_its_highest_score_puts_it() -> None:
+    scores = np.array([[0.45], [0.55]])
+    found = joint_ranks(np.array([1, 1]), np.array([0.5, 0.4]), np.array([[7], [7]]), scores)
+    assert found.tolist() == [2, 3]
 
 
 @st.composite

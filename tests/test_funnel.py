@@ -120,6 +120,18 @@ def test_a_loaded_cache_says_the_same(folder, tmp_path):
     assert first == DataFunnel.from_json(json.loads(json.dumps(vars(first), default=vars)))
 
 
+def test_triples_left_out_are_no_complete_use_and_a_warning(folder, tmp_path, caplog):
+    with (folder / "toy" / "toy.kg").open("a") as file:
+        file.write("e5\tfilm.rare\tx\n")
+    with caplog.at_level(logging.INFO):
+        funnel = _dataset(folder, tmp_path, relation_kg_num_interval="[2,inf)").funnel
+    n = len(_rows(folder, "kg"))
+    assert funnel.read == funnel.kept and funnel.triples == (n, n - 1) and not funnel.complete
+    (record,) = [r for r in caplog.records if r.message.startswith("Used: all")]
+    assert record.levelno == logging.WARNING
+    assert f"used {n - 1:,} of {n:,} triples" in record.message
+
+
 def test_an_interval_that_leaves_no_triple_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=r"entity_kg_num_interval: \[1000,inf\)"):
         _dataset(folder, tmp_path, entity_kg_num_interval="[1000,inf)")

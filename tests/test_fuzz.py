@@ -37,12 +37,14 @@ from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.raw.triples import scan_triples
 from ksr_recbole.cache import read_arrays, write_arrays
 from ksr_recbole.comparison import packed
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.live import TrialLines
 from ksr_recbole.comparison.pool import Report
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Cell, Finished, Store
+from ksr_recbole.comparison.store import Finished, Store
 from ksr_recbole.comparison.studies import Setting
-from ksr_recbole.comparison.trials import by_mrr, rank_trials, read_trials
+from ksr_recbole.comparison.trial_files import by_mrr, read_trials
+from ksr_recbole.comparison.trials import rank_trials
 from ksr_recbole.config import Config
 from ksr_recbole.config.decisions import FILTERS
 from ksr_recbole.config.keys import TEXTS, known_keys, read_for_all

@@ -91,7 +91,8 @@ def two_gpus(monkeypatch):
     """A machine with GPUs, in a process that has used none."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "kept by this fixture")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(gpus, "_seen", {"by the user": None})
+    monkeypatch.setattr(gpus, "_visible", None)
+    monkeypatch.setattr(gpus, "_first", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 

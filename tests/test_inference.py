@@ -210,6 +210,23 @@ def test_only_what_train_ratio_left_is_read_and_all_is_excluded(toy_folder, tmp_
         trained.save(tmp_path / "other", train_ratio=1.0)
 
 
+def test_what_a_state_has_seen_is_in_the_order_of_time_and_counted(rec):
+    state = rec.start(["i3", "i9"])
+    size = state.seen.nbytes()
+    for item in ("i5", "i7"):
+        state = rec.update(state, item)
+    tokens = [rec._item_tokens[item] for item in state.seen.all()]
+    assert tokens == ["i3", "i9", "i5", "i7"]
+    assert [each.id for each in rec.explain(state, 1, steps=0).history] == tokens
+    assert state.seen.nbytes() >= size + 2 * 8
+
+
+def test_popularity_is_that_of_each_item(rec, trained):
+    sequences = trained.dataset.sequences
+    counts = np.bincount(sequences.items, minlength=sequences.n_items)
+    assert rec.popularity.tolist() == [counts[trained.tokens.index(item)] for item in rec.items]
+
+
 @pytest.mark.parametrize("name", ["RUM_I", "RUM_F"])
 def test_of_someone_new_rum_has_the_memory_alone(toy_folder, tmp_path, name):
     trained = Trained(toy_folder, name)
@@ -619,6 +636,16 @@ def test_a_user_a_list_and_a_state_are_explained_alike_and_as_from_the_dataset(t
     (one,) = rec.explain("u2", items=["i9"]).recommendations
     everything = dict(rec.recommend("u2", len(rec.items), exclude_history=False))
     assert one.item.id == "i9" and one.score == pytest.approx(everything["i9"], rel=1e-4)
+
+
+def test_what_train_ratio_left_out_is_no_history_of_an_explanation(toy_folder, tmp_path):
+    trained = Trained(toy_folder, train_ratio=0.5)
+    rec = Recommender.load(trained.save(tmp_path / "model"))
+    start = int(trained.dataset.split.train_start[1])
+    told = rec.explain("u0", 3, steps=2)
+    assert start > 0 and [item.id for item in told.history] == trained.history(1, start)
+    wanted = ksr_recbole.explain(trained.model, trained.dataset, "u0", steps=2, recommendations=3)
+    assert told.history == wanted.history and told.n_interactions == wanted.n_interactions
 
 
 @pytest.mark.parametrize("exclude_history", [True, False])

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from ksr_recbole import Recommender, digests, save_model
 from ksr_recbole.__main__ import main
 from ksr_recbole.cache import read_arrays, write_arrays
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.cells import Cell
+from ksr_recbole.comparison.store import Store
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import load_dataset
 from ksr_recbole.errors import DamagedFileError, UnusableCheckpointError, UserError
@@ -579,3 +580,9 @@ def test_what_is_no_file_is_answered(directory, trained, tmp_path, special, caps
         file.rmdir() if special is _folder else file.unlink()
         file.write_bytes(data)
     assert answers(directory)
+
+
+def test_a_number_that_json_has_no_word_for_is_null(tmp_path):
+    write_record(tmp_path / "record.json", {"of": [1.5, np.inf], "loss": np.float64("nan")})
+    assert "NaN" not in (tmp_path / "record.json").read_text()
+    assert read_record(tmp_path / "record.json") == {"of": [1.5, None], "loss": None}

@@ -37,7 +37,7 @@ from ksr_recbole.interpretability.method_tables import (
 )
 from ksr_recbole.interpretability.methods import OWN, Explained
 from ksr_recbole.interpretability.study_report import as_json
-from ksr_recbole.interpretability.value_level import METRICS, RANKINGS, TiedRanks
+from ksr_recbole.interpretability.value_level import RANKING_MEASURES, RANKINGS, TiedRanks
 from ksr_recbole.quick_start import run
 from tests import benchmark_fakes as fakes
 from tests.models import make_model
@@ -194,7 +194,7 @@ class Loops:
                         scores = {e: self.scores(ranking, a, e, values, history) for e in entities}
                     means = [self.item(scores, has[i]) for i in tests if has[i]]
                     means = [mean for mean in means if mean]
-                    for metric in METRICS:
+                    for metric in RANKING_MEASURES:
                         if means:
                             name = metric
                             if ranking == "random" and not metric.startswith("expected"):
@@ -208,7 +208,7 @@ class Loops:
         false = [entity for entity in scores if entity not in true]
         if not false:
             return None
-        found = {metric: [] for metric in METRICS}
+        found = {metric: [] for metric in RANKING_MEASURES}
         for entity in true:
             better = sum(scores[e] > scores[entity] for e in false)
             equal = sum(scores[e] == scores[entity] for e in false)
@@ -259,7 +259,7 @@ def test_the_measures_are_those_of_plain_loops(toy_folder, exact_config, monkeyp
     assert list(told["values"]["left_out"]) == ["film.studio"]
     ranked = [a for a, name in enumerate(loops.names) if name != "film.studio"]
     for ranking in RANKINGS:
-        for metric in METRICS:
+        for metric in RANKING_MEASURES:
             by_attribute = {a: expected[ranking, metric, a] for a in ranked}
             for a, of_users in by_attribute.items():
                 figures = told["values"]["attributes"][loops.names[a]]
@@ -319,7 +319,7 @@ def test_value_vectors_that_are_the_true_entities_are_always_right(
     vectors = model.entity_vectors(torch.from_numpy(ids))
     monkeypatch.setattr(model, "value_matrices", lambda state: vectors)
     told, _ = measured(config, toy_dataset, model)
-    assert told["values"]["overall"]["memory"]["macro"] == dict.fromkeys(METRICS, 1.0)
+    assert told["values"]["overall"]["memory"]["macro"] == dict.fromkeys(RANKING_MEASURES, 1.0)
     monkeypatch.setattr(model, "value_matrices", lambda state: vectors * 0 + 1e6)
     told, _ = measured(config, toy_dataset, model)
     assert told["values"]["overall"]["memory"]["macro"]["mrr"] < 0.9

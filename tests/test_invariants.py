@@ -106,7 +106,7 @@ def test_users_whose_memories_are_large_are_scored_in_parts(model, monkeypatch):
         np.arange(LENGTHS.sum(), dtype=float), 4, model.n_items,
     )  # fmt: skip
     ends = sequences.lengths
-    split = Split(train_end=ends, valid_end=ends, name="all")
+    split = Split(ends, ends, "all", np.zeros_like(ends))
     scorer = ModelScorer(model, config, sequences, split)
     users, items = USERS.numpy(), torch.tensor([[1, 2], [9, 9], [5, 6]])
 

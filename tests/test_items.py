@@ -272,7 +272,7 @@ def test_bad_tables(tmp_path):
     assert "no column 'colour'" in complaint(path, item="id", attributes=("colour",))
     assert "is not an attribute" in complaint(path, item="id", whole=("colour",))
     write_csv(path, [{"item_id": "1", "brand": "a"}] * 3)
-    assert "2 rows have the id of an earlier row, such as '1'" in complaint(path)
+    assert "an earlier row has the id of 2 rows, such as '1'" in complaint(path)
     write_csv(path, [{"item_id": f"{k}", "sku": f"s{k}"} for k in range(3)])
     assert "No column" in complaint(path) and "every value is different" in complaint(path)
     path.write_text("item_id,brand\n1,a\n2,a,b\n")
@@ -403,6 +403,10 @@ def test_what_other_programs_write_for_lists_and_for_nothing(tmp_path):
     assert len(values) == 20
     assert column(tmp_path, ["2001-02-03", "NULL", "2001-03-04"])[0] == ["2001", "2001"]
     assert column(tmp_path, ["NA", "NA", "EU", "EU"])[0] == ["NA", "NA", "EU", "EU"]
+    values, note = column(tmp_path, [*map(str, range(20)), "na", "none", "<NA>"])
+    assert "x: numbers cut into 5 ranges" in note and "; 3 such as NA are none" in note
+    values, note = column(tmp_path, ["38", "39", "38", "-", "-"])  # a size for all, perhaps
+    assert values.count("-") == 2 and "none" not in note
 
 
 def test_numbers_of_tables_with_types(tmp_path):

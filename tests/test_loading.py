@@ -17,7 +17,8 @@ from dataset_atomic.atomic_files import check_atomic_file
 from dataset_atomic.held import holding
 from dataset_atomic.ids import numbered
 from dataset_atomic.table1 import describe_table1
-from ksr_recbole.dataset import loading
+from ksr_recbole.config import Config
+from ksr_recbole.dataset import loading, stored
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.repaired_loading import strings_as_objects
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
@@ -25,6 +26,7 @@ from ksr_recbole.dataset.tokens import TokenIds, as_categoricals, joint_codes
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import atomic_data
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
+from tests.toy import toy_values
 
 TYPES = {"user_id": "token", "timestamp": "float"}
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -115,7 +117,7 @@ def test_a_column_of_sequences_is_loaded_and_not_cached(dataset_class, toy_confi
 
 def test_ranges_of_numbers_are_other_content(toy_config):
     def settings(**values: Any) -> dict[str, str]:
-        return loading.cache_parts(toy_config(**values), "toy", False)["settings"]
+        return stored.cache_parts(toy_config(**values), "toy", False)["settings"]
 
     plain = settings()
     other = settings(numerical_features=["x"], discretization={"x": {"method": "LD"}})
@@ -357,9 +359,11 @@ def test_interactions_without_times_are_kept_where_no_time_is_needed(
     path = toy_folder / "toy" / "toy.inter"
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     path.write_text("".join("\t".join(row[:2]) + "\n" for row in rows))
-    first = content(LinkedDataset(toy_config()))
+    values = toy_values(toy_folder, eval_args={"mode": "full"})
+    config = Config("KGAT", "toy", None, values)
+    first = content(LinkedDataset(config))
     monkeypatch.setattr(LinkedDataset, "_load_data", refuse)
-    assert content(LinkedDataset(toy_config())) == first
+    assert content(LinkedDataset(config)) == first
     assert not caplog.text
 
 

@@ -15,8 +15,8 @@ from scipy.special import log_softmax
 
 from ksr_recbole import Recommender, save_model
 from ksr_recbole.cli import next_commands
+from ksr_recbole.comparison.cells import cell_key
 from ksr_recbole.comparison.cli import main as benchmark
-from ksr_recbole.comparison.store import cell_key
 from ksr_recbole.config.shared import WITHOUT_A_VALUE
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.candidates import CandidateSets

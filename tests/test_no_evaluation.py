@@ -23,7 +23,7 @@ from recbole.trainer import HyperTuning
 import ksr_recbole
 from ksr_recbole import compat, registry
 from ksr_recbole.cli import main as recbole_command
-from ksr_recbole.comparison.trials import read_trials
+from ksr_recbole.comparison.trial_files import read_trials
 from ksr_recbole.config import Config
 from ksr_recbole.config.literals import intervals, literal, literals, read_yaml
 from ksr_recbole.errors import UserError

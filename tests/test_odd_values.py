@@ -38,7 +38,7 @@ from ksr_recbole.pretraining import kge
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS, read_hosts
-from ksr_recbole.quick_start.run import _options_named
+from ksr_recbole.quick_start.recbole_run import options_named
 from ksr_recbole.registry import MODELS, model_class
 from ksr_recbole.trainer.trainer import check_options
 from ksr_recbole.tuning.cli import main as tune
@@ -295,7 +295,7 @@ def test_a_model_of_recboles_that_stops_without_options():
     config = MagicMock(external_config_dict={"model": "NCL"})
     with (
         pytest.raises(UserError, match=r"stopped on .*\(RuntimeError: 60 < 1000\)"),
-        _options_named(config),
+        options_named(config),
     ):
         raise RuntimeError("60 < 1000")
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from recbole.utils import early_stopping
 
-from ksr_recbole.config import Config, shared
+from ksr_recbole.config import Config, checks, shared
 from ksr_recbole.config.keys import model_options
 from ksr_recbole.config.kinds import checked, options_of
-from ksr_recbole.config.options import Value, real
+from ksr_recbole.config.options import AboveZero, Value, real
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.gru_recommender import GRUOptions
 from ksr_recbole.model.ksr import KSR, KSROptions
@@ -131,6 +131,33 @@ def test_options_are_checked_however_they_are_made(options, values, told):
         with pytest.raises(UserError) as error:
             make()
         assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (Value(int, 1, 5), (1, 4), (0, 5)),
+        (Value(float, 0, 1), (0, 0.999), (-1e-9, 1, 1.0)),
+        (AboveZero(1), (1e-9, 1, 1.0), (0, 1.001)),
+        (checks.within(0, 1), (0, 1, 1.0), (-1e-9, 1.001)),
+        (checks.topk, (1, 100_000), (0, 100_001)),
+    ],
+    ids=["whole", "real", "above zero", "within", "topk"],
+)
+def test_bounds_of_numbers_belong_to_them_as_they_say(check, good, bad):
+    for value in good:
+        assert check("key", value) in (value, [value])
+    for value in bad:
+        with pytest.raises(UserError, match="Config key key is"):
+            check("key", value)
+
+
+def test_stopping_step_may_be_0_and_what_tilde_stands_for():
+    assert shared.TrainingOptions(stopping_step=0).stopping_step == 0
+    options = shared.SampleOptions()
+    assert (options.sample_size(10_000), options.popularity, options.calibration) == (
+        512, 0.5, 0.75,
+    )  # fmt: skip
 
 
 def test_options_never_change():

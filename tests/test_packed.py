@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from ksr_recbole.comparison import cli, packed, store
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.moving_cells import pack
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.store import Store
 from ksr_recbole.digests import sealed
 from ksr_recbole.errors import DamagedFileError, UserError
 from tests.benchmark_fakes import run_result

@@ -12,7 +12,11 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import EvalMode, evaluated_modes, parse_mode
 from ksr_recbole.dataset.sequences import leave_one_out
 from ksr_recbole.errors import UserError
-from ksr_recbole.evaluation.candidates import draw_candidates, training_popularity
+from ksr_recbole.evaluation.candidates import (
+    draw_candidates,
+    fewest_negatives,
+    training_popularity,
+)
 from ksr_recbole.evaluation.popularity import (
     WithPopularity,
     fitted_weight,
@@ -125,6 +129,16 @@ def test_another_seed_draws_another_sample_of_all_items(toy_folder):
         return make_trainer(config, data.dataset)._to_fit_on(data.valid, "full").negatives
 
     assert np.array_equal(drawn(1), drawn(1)) and not np.array_equal(drawn(1), drawn(2))
+
+
+def test_as_many_uniform_candidates_as_every_user_has_stand_for_all_items(toy_folder, monkeypatch):
+    config = Config("GRU", "toy", None, toy_values(toy_folder, item_init="random"))
+    data = load_data(config)
+    trainer, dataset = make_trainer(config, data.dataset), data.dataset
+    fewest = fewest_negatives(dataset.sequences, dataset.split, "valid")
+    assert trainer._to_fit_on(data.valid, "full").negatives.shape[1] == fewest < 100
+    monkeypatch.setattr("ksr_recbole.trainer.trainer.UNIFORM", 7)
+    assert trainer._to_fit_on(data.valid, "full").negatives.shape[1] == 7
 
 
 def test_modes_with_popularity():

@@ -207,6 +207,11 @@ def test_as_many_others_at_the_nearest_positions():
         assert set(np.flatnonzero(chosen[row]).tolist()) == (wanted or set())
 
 
+def test_a_row_of_which_half_is_named_has_as_many_others():
+    named = np.array([[True, True, False, False]])
+    assert _others(named, np.ones_like(named)).tolist() == [[False, False, True, True]]
+
+
 def test_pairs_and_common_values(toy_dataset):
     told = paired(np.array([1.0, 2, 4]), np.array([0.0, 1, 1]))
     assert (told["first"], told["second"], told["users"]) == (7 / 3, 2 / 3, 3)

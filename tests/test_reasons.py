@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ksr_recbole.explanation import reasons as reasons_module
-from ksr_recbole.explanation.explain import Asked, explain, recommendations_of
+from ksr_recbole.explanation.explain import AskedItems, explain, recommendations_of
 from ksr_recbole.explanation.influence import LOOKED_BACK, influence, influences
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Chosen, Item
@@ -20,6 +20,7 @@ from ksr_recbole.explanation.trace import History
 from ksr_recbole.explanation.wording import (
     NOT_THE_MODELS,
     _once,
+    often_chosen,
     phrase_of,
     plain_label,
     sentence_of,
@@ -266,6 +267,26 @@ def knowledge_of(*facts: tuple[str, str, list[int]], n: int = 30) -> Knowledge:
     return Knowledge(values, items, titles, names, names, attributes)
 
 
+def test_rarity_and_coverage_are_of_the_items_without_padding():
+    knowledge = knowledge_of(("genre", "Romance", [1, 2, 3]), ("label", "All", [*range(1, 31)]))
+    assert knowledge.rarity.tolist() == pytest.approx([np.log(10), 0])
+    assert knowledge.coverage.tolist() == [0.1, 1]
+
+
+def test_an_attribute_of_just_a_tenth_of_the_items_is_shown():
+    knowledge = knowledge_of(
+        ("actor", "A", [1, 2, 3]), ("genre", "B", [4, 5]), ("label", "C", [*range(1, 31)])
+    )
+    attention = among_covered(knowledge, np.array([0.25, 0.5, 0.25]))
+    assert attention.tolist() == pytest.approx([0.5, 0, 0.5])
+
+
+def test_what_was_chosen_once_is_not_often():
+    knowledge = knowledge_of(("actor", "Meg Ryan", [1, 2]), ("director", "Ann", [2, 3]))
+    found = often_chosen(knowledge, np.array([1, 2]))
+    assert [often.phrase for often in found] == ["with Meg Ryan"]
+
+
 class Told:
     """A model that says what each fact adds to the score of an item that has it."""
 
@@ -289,7 +310,7 @@ class State:
 
 
 def reasons_in_words(knowledge, adds, history, item):
-    model, asked = Told(knowledge, adds), Asked(np.array([item]), np.array([1.0]))
+    model, asked = Told(knowledge, adds), AskedItems(np.array([item]), np.array([1.0]))
     (told,) = recommendations_of(model, knowledge, np.array(history), State(), asked)
     return told
 
@@ -315,13 +336,21 @@ def test_the_same_fact_from_two_relations_is_one_reason():
     assert told.sentence == "Nora Ephron (director, writer), like Film 3 and Film 2."
 
 
+@pytest.mark.parametrize(("n_with", "common"), [(6, False), (7, True)])
+def test_a_value_of_a_fifth_of_the_items_is_not_common_yet(n_with, common):
+    knowledge = knowledge_of(("genre", "Romance", [9, *range(1, n_with)]), n=30)
+    told = reasons_in_words(knowledge, [1.0], [1], 9)
+    assert (bool(told.common), bool(told.reasons)) == (common, not common)
+
+
 def test_only_the_latest_items_of_a_long_history_are_left_out_in_turn(toy_config, toy_dataset):
-    model = make_model(toy_config(), toy_dataset).float().eval()
-    items = torch.tensor([[3, *[5, 7] * (LOOKED_BACK // 2)]])
+    model = make_model(toy_config(), toy_dataset).eval()
+    items = torch.tensor([[8, 3, *[5, 7] * (LOOKED_BACK // 2)]])
+    items[0, 2] = 4  # the first of the latest
     lengths, candidates = torch.tensor([items.shape[1]]), torch.tensor([[2, 9]])
     with torch.no_grad():
         lost = influences(model, items, lengths, candidates, model.n_items).toarray()
-    assert not lost[:, 3].any() and lost[:, 5].all() and lost[:, 7].all()
+    assert not lost[:, [8, 3]].any() and lost[:, [4, 5, 7]].all()
 
 
 @pytest.fixture

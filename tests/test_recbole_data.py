@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dataset_atomic.cli import main
 from ksr_recbole.config import Config
 from ksr_recbole.config.literals import literals
 from ksr_recbole.dataset.dataloader import data_preparation
+from ksr_recbole.dataset.linked_dataset import NO_LINK
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.dataset.recbole_views import load_views
 from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
@@ -38,6 +40,14 @@ def dataset_of(folder: Path, model: str = "KSR-paper", **values: Any) -> WithSeq
     dataset = load_dataset(config_of(folder, model, **values))
     dataset.build()
     return dataset
+
+
+RANDOM_ORDER = {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "mode": "full"}}
+IN_ORDER = {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}
+NO_NEGATIVES: dict[str, dict[str, Any]] = {
+    "SASRec": {"train_neg_sample_args": None},
+    "LightGCN": {},
+}
 
 
 def rows_of(folder: Path, suffix: str = "inter") -> list[list[str]]:
@@ -126,11 +136,20 @@ def test_links_that_are_missing_are_left_out_of_every_part(folder):
     assert "without a link" in views[0].funnel.line()
 
 
+def test_an_item_whose_entity_is_only_a_tail_is_linked(folder):
+    kept = [row for row in rows_of(folder, "kg") if row[0] != "e5"]
+    assert any(row[2] == "e5" for row in kept) and ["i6", "e5"] in rows_of(folder, "link")
+    write_rows(folder, kept, "kg")
+    dataset = dataset_of(folder)
+    assert "i6" in dataset.field2id_token["item_id"]
+    assert dataset.funnel.dropped == {}
+
+
 def test_a_user_without_a_history_is_one_sentence(folder):
     parts = split_by_hand(folder)
     header = ["user_id:token", "item_id:token", "timestamp:float"]
     write_rows(folder, [header, *parts["judge"], ["new", "i5", "7"]], "judge.inter")
-    with pytest.raises(UserError, match=r"toy.judge.inter has 1 users without .* such as new"):
+    with pytest.raises(UserError, match=r"toy.judge.inter has 1 user without .* such as new"):
         dataset_of(folder, benchmark_filename=PARTS)
 
 
@@ -331,19 +350,29 @@ def test_filters_and_links_lead_to_one_fixed_point(folder):
     assert dataset.funnel.read.interactions - lost == len(left)
 
 
-@pytest.mark.parametrize("keep", ["first", "last"])
-def test_repeats_are_left_out_and_ties_keep_the_files_order(folder, keep):
+@pytest.mark.parametrize(("keep", "kept"), [("first", "1"), ("last", "9")])
+def test_of_repeats_the_first_or_last_in_time_is_kept_and_ties_keep_the_files_order(
+    folder, keep, kept
+):
     header, *rows = rows_of(folder)
-    times = [[user, item, "5"] for user, item, _ in rows]
-    write_rows(folder, [header, *times, *times])
+    early, late = ([[user, item, time] for user, item, _ in rows] for time in ("1", "9"))
+    write_rows(folder, [header, *late, *early])
     expected: dict[str, list[str]] = {}
-    for user, item, _ in times:
+    for user, item, _ in rows:
         expected.setdefault(user, []).append(item)
     dataset = dataset_of(folder, rm_dup_inter=keep)
+    assert set(dataset.sequences.timestamps.tolist()) == {float(kept)}
     assert sequences_of(dataset) == expected
     assert dataset.funnel.dropped["the same user and item again: rm_dup_inter"].interactions == len(
         rows
     )
+
+
+def test_an_open_interval_leaves_out_who_occurs_once(folder):
+    header, *rows = rows_of(folder)
+    write_rows(folder, [header, *rows, ["once", "i5", "7"]])
+    assert "once" in sequences_of(dataset_of(folder, user_inter_num_interval="[1,inf)"))
+    assert "once" not in sequences_of(dataset_of(folder, user_inter_num_interval="(1,inf)"))
 
 
 def test_a_filter_reads_the_column_it_looks_at(folder):
@@ -433,6 +462,21 @@ def test_triples_are_filtered_by_value_before_they_are_counted(folder):
         load_dataset(config_of(folder, val_interval={"year": "[9,9]"}))
 
 
+def test_both_ends_of_a_triple_must_occur_often_enough_among_those_left(folder):
+    header, *rows = rows_of(folder, "kg")
+    left = rows = [*rows, ["e5", "film.genre", "once"], ["once", "film.genre", "never"]]
+    write_rows(folder, [header, *rows], "kg")
+    while True:
+        ends = [row[0] for row in left] + [row[2] for row in left]
+        kept = [row for row in left if min(ends.count(row[0]), ends.count(row[2])) >= 2]
+        if len(kept) == len(left):
+            break
+        left = kept
+    dataset = dataset_of(folder, entity_kg_num_interval="[2,inf)")
+    assert 0 < len(left) < len(rows) - 2
+    assert dataset.funnel.triples == (len(rows), len(left)) == (len(rows), len(dataset.kg_feat))
+
+
 def test_items_beyond_an_upper_bound_get_no_id(folder):
     header, *rows = rows_of(folder)
     counts = {row[1]: [each[1] for each in rows].count(row[1]) for row in rows}
@@ -450,8 +494,203 @@ def test_times_may_be_tokens_for_recboles_own_models(folder):
     header, *rows = rows_of(folder)
     write_rows(folder, [[*header[:2], "timestamp:token"], *rows])
     columns = {"inter": ["user_id", "item_id", "timestamp"]}
-    dataset = recbole_dataset(config_of(folder, "BPR", load_col=columns))
+    dataset = recbole_dataset(config_of(folder, "LightGCN", load_col=columns, **RANDOM_ORDER))
     assert len(dataset.inter_feat) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [
+        ("", "line 3: column 'timestamp' is empty"),
+        ("nan", "line 3: 'nan' in column 'timestamp' is not a finite number"),
+        ("inf", "line 3: 'inf' in column 'timestamp' is not a finite number"),
+        (None, "column 'timestamp' has type 'token'"),
+    ],
+)
+@pytest.mark.parametrize("model", [*NO_NEGATIVES])
+def test_times_that_put_rows_in_order_must_be_numbers(folder, model, time, told):
+    header, *rows = rows_of(folder)
+    if time is None:
+        header[2] = "timestamp:token"
+    else:
+        rows[1][2] = time
+    write_rows(folder, [header, *rows])
+    with pytest.raises(UserError, match=told):
+        recbole_dataset(config_of(folder, model, **IN_ORDER, **NO_NEGATIVES[model]))
+
+
+@pytest.mark.parametrize("unit", [1, 2**53])
+def test_recboles_own_models_have_the_order_of_close_times(folder, unit):
+    """Seconds that are the same in ``float32``, which RecBole sorts by."""
+    header, *rows = rows_of(folder)
+    users = sorted({user for user, _, _ in rows})
+    items = sorted({item for _, item, _ in rows})[:5]
+    start = 978_300_000 if unit == 1 else 2**54
+    assert np.float32(start) == np.float32(start + 4)
+    made = [[user, items[k], str(start + k)] for user in users for k in (3, 0, 4, 2, 1)]
+    write_rows(folder, [header, *made])
+    for model, values in NO_NEGATIVES.items():
+        dataset = recbole_dataset(config_of(folder, model, **IN_ORDER, **values))
+        test = dataset.build()[2]
+        tokens = dataset.id2token("item_id", test.inter_feat["item_id"].numpy())
+        assert tokens.tolist() == [items[4]] * len(users)
+
+
+def test_rows_in_no_order_are_as_in_the_file(folder):
+    rows = rows_of(folder)[1:]
+    config = config_of(folder, "LightGCN", load_col=None, **RANDOM_ORDER)
+    dataset = recbole_dataset(config)
+    found = dataset.id2token("item_id", dataset.inter_feat["item_id"].to_numpy())
+    assert found.tolist() == [item for _, item, _ in rows]
+
+
+@pytest.mark.parametrize("load_col", [None, {"inter": ["user_id", "item_id"]}])
+def test_times_that_are_not_needed_are_columns_as_others(folder, load_col):
+    unload = {"inter": ["timestamp"]} if load_col is None else None
+    values = {"load_col": load_col, "unload_col": unload, **RANDOM_ORDER}
+    assert "timestamp" not in recbole_dataset(config_of(folder, "LightGCN", **values)).inter_feat
+    with pytest.raises(UserError, match=r"unload_col leaves out timestamp of toy\.inter"):
+        columns = {"load_col": None, "unload_col": {"inter": ["timestamp"]}}
+        recbole_dataset(config_of(folder, "LightGCN", **columns, **IN_ORDER))
+
+
+def test_of_several_entities_of_an_item_the_first_line_counts(folder, caplog):
+    entities = {entity for _, entity in rows_of(folder, "link")[1:]}
+    config = config_of(folder)
+    before = load_dataset(config)
+    with (folder / "toy" / "toy.link").open("a") as file:
+        file.write("i3\te9\ni3\te10\n")
+    assert {"e2", "e9", "e10"} <= entities
+    dataset = load_dataset(config_of(folder))
+    assert dataset.item2entity == before.item2entity
+    assert "toy.link has 2 lines of an item that an earlier line links, such as i3" in caplog.text
+    n_links = len(before.item2entity)
+    assert dataset.funnel.links == (n_links + 2, n_links)
+    assert f"used {n_links} of {n_links + 2} links" in dataset.funnel.line()
+
+
+def rated(folder: Path) -> dict[str, float]:
+    """Give every interaction a rating, and half of the items another; the items' ratings."""
+    header, *rows = rows_of(folder)
+    stars = ["rating:float", *(str(1 + k % 5) for k in range(len(rows)))]
+    write_rows(folder, [[*row, star] for row, star in zip([header, *rows], stars, strict=True)])
+    items = sorted({item for _, item, _ in rows})
+    ratings = {item: float(1 + k % 5) for k, item in enumerate(items)}
+    table = [["item_id:token", "rating:float"], *([i, str(r)] for i, r in ratings.items())]
+    write_rows(folder, table, "item")
+    return ratings
+
+
+@pytest.mark.parametrize(
+    ("columns", "both"),
+    [
+        ({}, False),
+        ({"load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]}}, False),
+        ({"load_col": None, "unload_col": {"item": ["rating"]}}, False),
+        ({"load_col": None}, True),
+    ],
+)
+def test_a_filter_looks_at_a_column_of_items_only_where_it_is_loaded(folder, columns, both):
+    ratings = rated(folder)
+    rows = rows_of(folder)[1:]
+    kept = [row for row in rows if float(row[3]) >= 3 and (not both or ratings[row[1]] >= 3)]
+    for model in ("GRU", "LightGCN"):
+        more = IN_ORDER if model == "LightGCN" else {}
+        config = config_of(folder, model, val_interval={"rating": "[3,inf)"}, **columns, **more)
+        load = load_dataset if model == "GRU" else recbole_dataset
+        assert load(config).funnel.kept.interactions == len(kept)
+
+
+def test_a_column_that_a_filter_looks_at_cannot_be_unloaded(folder):
+    rated(folder)
+    values = {"load_col": None, "unload_col": {"inter": ["rating"]}}
+    with pytest.raises(UserError, match=r"unload_col leaves out rating of toy\.inter"):
+        load_dataset(config_of(folder, "GRU", val_interval={"rating": "[3,inf)"}, **values))
+
+
+@pytest.mark.parametrize("suffix", ["user", "item"])
+@pytest.mark.parametrize("model", ["KSR", "LightGCN"])
+def test_a_file_of_which_no_column_is_loaded_leaves_out_nothing(folder, model, suffix):
+    rows = rows_of(folder)[1:]
+    one = rows[0][0 if suffix == "user" else 1]
+    write_rows(folder, [[f"{suffix}_id:token"], [one]], suffix)
+    inter = ["user_id", "item_id", "timestamp"]
+    for columns, n in (([], len(rows)), ([f"{suffix}_id"], sum(one in row for row in rows))):
+        load_col = {
+            "inter": inter, "kg": "*", "link": "*", suffix: columns
+        }  # fmt: skip
+        more = IN_ORDER if model == "LightGCN" else {}
+        config = config_of(folder, model, load_col=load_col, **more)
+        load = load_dataset if model == "KSR" else recbole_dataset
+        assert load(config).funnel.kept.interactions == n
+
+
+def test_what_a_value_of_an_item_leaves_out_is_not_said_to_be_missing(folder):
+    ratings = rated(folder)
+    write_rows(folder, [row[:3] for row in rows_of(folder)])
+    gone = sorted(ratings)[0]
+    table = [row for row in rows_of(folder, "item") if row[0] != gone]
+    write_rows(folder, table, "item")
+    columns = {"load_col": None, "val_interval": {"rating": "[3,inf)"}}
+    dropped = load_dataset(config_of(folder, "GRU", **columns)).funnel.dropped
+    rows = rows_of(folder)[1:]
+    assert {why.split(":")[0]: counts.interactions for why, counts in dropped.items()} == {
+        "not in .user or .item": sum(item == gone for _, item, _ in rows),
+        "value outside val_interval": sum(
+            item != gone and ratings[item] < 3 for _, item, _ in rows
+        ),
+    }
+
+
+def test_recboles_knowledge_models_filter_links_once_and_last(folder):
+    """As RecBole does: who then has too few interactions stays."""
+    links = rows_of(folder, "link")
+    write_rows(folder, [*links[:31]], "link")
+    values = {"user_inter_num_interval": "[9,inf)", **RANDOM_ORDER}
+    rows = rows_of(folder)[1:]
+    counts = Counter(user for user, _, _ in rows)
+    linked = {item for item, _ in links[1:31]}
+    kept = [row for row in rows if counts[row[0]] >= 9 and row[1] in linked]
+    dataset = recbole_dataset(config_of(folder, "KGAT", **values))
+    assert dataset.funnel.kept.interactions == len(kept)
+    assert min(Counter(user for user, _, _ in kept).values()) < 9
+
+
+def test_recboles_knowledge_models_have_all_rows_of_given_files(folder):
+    parts = split_by_hand(folder)
+    write_rows(folder, rows_of(folder, "link")[:31], "link")
+    config = config_of(folder, "KGAT", benchmark_filename=PARTS, eval_args={"mode": "full"})
+    dataset = recbole_dataset(config)
+    assert [len(view.inter_feat) for view in dataset.build()] == [len(parts[p]) for p in PARTS]
+    assert dataset.funnel.complete and dataset.funnel.links == (30, 30)
+
+
+def test_a_user_without_linked_history_is_told_the_reason(folder):
+    split_by_hand(folder)
+    first = rows_of(folder, "learn.inter")[1][0]
+    his = {row[1] for row in rows_of(folder, "learn.inter") if row[0] == first}
+    links = [row for row in rows_of(folder, "link") if row[0] not in his]
+    write_rows(folder, links, "link")
+    with pytest.raises(UserError, match=rf"once \d+ interactions are left out \({NO_LINK}\)"):
+        dataset_of(folder, benchmark_filename=PARTS)
+
+
+@pytest.mark.parametrize("mode", ["uni0", "uni", "uni-5", "pop-3", "uni5pop5", "Full", "uni5 "])
+def test_modes_that_recbole_does_not_have_are_refused_before_anything_is_read(folder, mode):
+    for modes in (mode, {"valid": "full", "test": mode}):
+        with pytest.raises(UserError, match=r"Config key eval_args\.mode is .* labeled"):
+            config_of(folder, "LightGCN", eval_args={"mode": modes})
+
+
+def test_recboles_split_by_time(folder):
+    by_time = {"split": {"TS": [0.8, 0.1, 0.1]}, "order": "TO", "mode": "full"}
+    dataset = recbole_dataset(config_of(folder, "LightGCN", eval_args=by_time))
+    train, valid, test = (view.inter_feat["timestamp"] for view in dataset.build())
+    assert len(train) and len(valid) and max(train.max(), valid.max()) < test.min()
+    with pytest.raises(UserError, match="give the order TO"):
+        config_of(folder, "LightGCN", eval_args=by_time | {"order": "RO"})
+    with pytest.raises(UserError, match="TS"):
+        config_of(folder, "LightGCN", eval_args=by_time | {"split": {"TS": [0, 0, 1]}})
 
 
 @pytest.mark.parametrize(
@@ -503,6 +742,15 @@ def test_times_that_make_no_sessions_are_one_sentence(folder, scale, start, told
     retimed(folder, scale=scale, start=start, step=90 if start else 1)
     with pytest.raises(UserError, match=told):
         dataset_of(folder, task="next-session")
+
+
+def test_times_as_far_apart_as_a_session_is_long_are_two_sessions(folder):
+    retimed(folder, scale=1)
+    length = len(rows_of(folder)) - 2  # from the first to the last
+    dataset = dataset_of(folder, task="next-session", session_length=length)
+    assert dataset.sequences.timestamps.max() == length
+    with pytest.raises(UserError, match="all within one session"):
+        dataset_of(folder, task="next-session", session_length=length + 1)
 
 
 def test_milliseconds_have_sessions_of_milliseconds(folder):
@@ -765,7 +1013,8 @@ def test_recboles_own_models_read_the_same_columns(folder, model):
     dataset = recbole_dataset(config_of(folder, model, **values))
     assert len(dataset.inter_feat) == dataset.funnel.kept.interactions == len(rows)
     assert "NA" in dataset.field2token_id["user_id"]
-    assert list(dataset.inter_feat.columns) == ["user_id", "item_id", "timestamp"]
+    times = ["timestamp"] if model == "SASRec" else []
+    assert list(dataset.inter_feat.columns) == ["user_id", "item_id", *times]
 
 
 @pytest.mark.parametrize("word", ["\t", "\\t"])

@@ -215,8 +215,8 @@ def test_equal_scores_and_scores_that_are_no_numbers_never_help(toy_folder, monk
         toy_run(toy_folder, "GRU4Rec", protocol="paper", **TINY)
 
 
-class Stopped(BaseException):
-    """As Ctrl-C: nothing turns it into a sentence."""
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C."""
 
 
 def stopped_after(monkeypatch, epoch):
@@ -286,16 +286,19 @@ def test_a_model_without_epochs_is_validated_whatever_eval_step_is(name, protoco
     often, seldom = (toy_run(toy_folder, name, eval_step=n, **values) for n in (1, 2))
     assert seldom["best_valid_score"] == often["best_valid_score"]
     assert seldom["test_result"] == often["test_result"]
+    assert not often.get("longer")  # nothing trains it longer
 
 
 def test_what_a_checkpoint_does_not_hold_is_not_resumed(toy_folder, monkeypatch):
     values = {**TINY, "epochs": 3, "protocol": "paper"}
     with monkeypatch.context() as patch:
         stopped_after(patch, 1)
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopped) as stopped:
             toy_run(toy_folder, "RecVAE", **values)
+    assert stopped.value.checkpoint is None  # no command with it is printed
     with pytest.raises(UnusableCheckpointError, match="optimizer_decoder"):
         toy_run(toy_folder, "RecVAE", resume=True, **values)
+    assert toy_run(toy_folder, "RecVAE", **values)["longer"] == {}
 
 
 def test_weights_are_averaged_whichever_optimizer_steps(toy_folder):
@@ -464,7 +467,7 @@ def test_a_row_reads_no_target(toy_folder):
 
 
 def test_the_documented_table_has_every_model_once():
-    lines = (Path(__file__).parents[1] / "docs" / "recbole.md").read_text().splitlines()
+    lines = (Path(__file__).parents[1] / "docs" / "recbole-models.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines if "|" in line]
     families = {group.removeprefix("recbole-"): group_of(group) for group in GROUPS}
     for family, names in families.items():

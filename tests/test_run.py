@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from datetime import datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -30,6 +31,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.logs import logging_of
+from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import SequenceTrainer
 from tests import forked
@@ -262,6 +264,19 @@ def test_a_run_that_was_killed_when_it_had_stopped_early_is_finished(toy_folder)
     assert again["metrics"] == first["metrics"]
 
 
+def test_early_stopping_is_resumed_where_it_was(toy_folder):
+    values = toy_values(toy_folder, item_init="random", stopping_step=1, epochs=9)
+    config = Config("GRU", "toy", None, values)
+    dataset = load_data(config).dataset
+    for worse, finished in ((1, False), (2, True)):  # it stops after more than stopping_step
+        trainer = make_trainer(config, dataset)
+        trainer.best_epoch, trainer.cur_step = 0, worse
+        trainer._write(2)
+        resumed = make_trainer(config, dataset)
+        resumed.resume_checkpoint(trainer.saved_model_file)
+        assert (resumed.finished, resumed.cur_step, resumed.start_epoch) == (finished, worse, 3)
+
+
 def test_other_modes_can_be_reported_of_a_finished_run(toy_folder):
     first = toy_run(toy_folder)
     again = toy_run(toy_folder, report_modes=["uni3"], resume=True)
@@ -364,6 +379,154 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(toy_folder, monkeypatch, c
     assert "--resume=" in hint and str(toy_folder / "saved") in hint
 
 
+def stop(*_args, **_named):
+    raise KeyboardInterrupt
+
+
+def continued_with(capsys, folder, *extra: str) -> list[str]:
+    """The words of the command that is printed when a run is interrupted."""
+    assert cli.main(toy_command(folder, *extra)) == 130
+    hint = capsys.readouterr().err.strip().splitlines()[-1]
+    return shlex.split(hint.partition("Continue with: ")[2])
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (checkpoint, "check_exists"),  # while data are read
+        (sys.modules[run.__module__], "find_vectors"),
+        (SequenceTrainer, "__init__"),
+        (SequenceTrainer, "_checked_last"),
+    ],
+)
+def test_a_given_checkpoint_is_named_again_as_long_as_there_is_no_newer_one(
+    toy_folder, monkeypatch, capsys, place, name
+):
+    path = toy_run(toy_folder, epochs=1)["checkpoint"]
+    monkeypatch.setattr(place, name, stop)
+    words = continued_with(capsys, toy_folder, f"--resume={path}")
+    assert [word for word in words if word.startswith("--resume")] == [f"--resume={path}"]
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(SequenceTrainer, "load_best"), (sys.modules[run.__module__], "write_result")],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_interruption_after_the_training_does_not_lose_it(
+    toy_folder, monkeypatch, capsys, place, name, resumed
+):
+    given = [f"--resume={toy_run(toy_folder, epochs=1)['checkpoint']}"] if resumed else []
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, stop)
+        words = continued_with(capsys, toy_folder, *given)
+    [path] = [word.removeprefix("--resume=") for word in words if word.startswith("--resume")]
+    assert checkpoint.load(path)["finished"]
+    monkeypatch.setattr(SequenceTrainer, "_train_epoch", None)
+    assert cli.main(words[2:]) == 0
+
+
+def test_a_checkpoint_that_was_not_written_yet_is_not_named(toy_folder, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "save", stop)
+    assert not [word for word in continued_with(capsys, toy_folder) if "--resume" in word]
+
+
+def made_trainer(folder, model="KSR", **changes):
+    """A trainer, with data of training and validation, as a notebook has them."""
+    config = Config(model, "toy", None, toy_values(folder, **changes))
+    data = load_data(config)
+    find_vectors(config, data.dataset)
+    return make_trainer(config, data.dataset), data.train, data.valid
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_fit_called_again_after_an_interruption_continues(toy_folder, monkeypatch, epoch):
+    """The result is that of one call; the work since the last checkpoint is done again."""
+    common = {"epochs": 4, "learner": "adam", "dropout_prob": 0.3, "ema_decay": 0.9}
+    whole, *data = made_trainer(toy_folder, **common)
+    whole.fit(*data)
+    trainer, *data = made_trainer(toy_folder, **common)
+    train_epoch = SequenceTrainer._train_epoch
+
+    def interrupted(self, data, number, *rest, **named):
+        loss = train_epoch(self, data, number, *rest, **named)
+        return stop() if number == epoch else loss
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(SequenceTrainer, "_train_epoch", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.fit(*data)
+        assert checkpoint.load(trainer.saved_model_file)["epoch"] == epoch - 1
+    assert trainer.fit(*data) == (whole.best_valid_score, whole.best_valid_result)
+    found, expected = (checkpoint.load(t.saved_model_file) for t in (trainer, whole))
+    assert found["best_epoch"] == expected["best_epoch"]
+    for name, tensor in expected["last"]["state_dict"].items():
+        assert torch.equal(tensor, found["last"]["state_dict"][name]), name
+
+
+def test_fit_called_again_without_a_checkpoint_is_refused(toy_folder, monkeypatch):
+    trainer, *data = made_trainer(toy_folder, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(*data, saved=False, callback_fn=stop)
+    for saved in (True, False):
+        with pytest.raises(UserError, match="interrupted and left no checkpoint"):
+            trainer.fit(*data, saved=saved)
+    assert not Path(trainer.saved_model_file).exists()
+
+
+def longer_command(capsys) -> list[str]:
+    """The words of the command that trains longer, of those that are printed after a run."""
+    return shlex.split(capsys.readouterr().err.strip().splitlines()[-1])
+
+
+def test_the_command_that_trains_longer_does_so_where_both_limits_are_reached(toy_folder, capsys):
+    """Early stopping ends the training in the last epoch allowed."""
+    command = ["--dropout_prob=0.0", "--stopping_step=0", *toy_command(toy_folder)]
+    command = [word for word in command if not word.startswith("--epochs")]
+    assert cli.main([*command, "--epochs=30"]) == 0
+    words = longer_command(capsys)
+    assert "--stopping_step=1" in words and "--epochs=30" in words
+    first = checkpoint.load(words[-1].removeprefix("--resume="))["epoch"]
+    assert first < 29
+    assert cli.main([*command, f"--epochs={first + 1}"]) == 0
+    words = longer_command(capsys)
+    assert words[-3:-1] == [f"--epochs={2 * (first + 1)}", "--stopping_step=1"]
+    assert cli.main(words[2:]) == 0
+    assert checkpoint.load(words[-1].removeprefix("--resume="))["epoch"] > first
+
+
+def test_what_has_no_effect_on_a_resumed_run_is_said(toy_folder, capsys):
+    path = toy_run(toy_folder, epochs=3)["checkpoint"]
+    elsewhere = toy_folder / "elsewhere"
+    command = [f"--checkpoint_dir={elsewhere}", "--epochs=1", f"--resume={path}"]
+    given = {word.split("=")[0] for word in command}
+    rest = [word for word in toy_command(toy_folder) if word.split("=")[0] not in given]
+    assert cli.main([*rest, *command]) == 0
+    said = capsys.readouterr().err
+    assert "epochs is 1, but the checkpoint has 3 epochs already" in said
+    assert f"checkpoint_dir is {elsewhere}, but a run that is resumed keeps" in said
+    assert "to train longer, resume with --epochs=4;" in said
+    assert "--epochs=4" in said.strip().splitlines()[-1]
+    assert not list(elsewhere.glob("*.pth"))
+
+
+def test_an_ordinary_resumed_run_says_nothing_more(toy_folder, capsys):
+    toy_run(toy_folder, epochs=2)
+    capsys.readouterr()
+    toy_run(toy_folder, epochs=3, resume=True)
+    said = capsys.readouterr().err
+    assert "Resuming from" in said and "WARNING" not in said
+
+
+def test_a_validation_that_the_uninterrupted_run_does_not_have_is_said(toy_folder, capsys):
+    """RecBole validates the last epoch of a run of fewer epochs than eval_step."""
+    toy_run(toy_folder, epochs=2, eval_step=4)
+    capsys.readouterr()
+    toy_run(toy_folder, epochs=3, eval_step=4, resume=True)
+    assert "Epoch 1 was validated as the last one" in capsys.readouterr().err
+
+
 def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
     command = [*toy_command(toy_folder), "--epochs=100000", "--stopping_step=100000"]
     command.remove("--epochs=2")
@@ -375,7 +538,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
         _, said = process.communicate()
     assert process.returncode == 130, said
     go_on = shlex.split(said.splitlines()[-1].partition("Continue with: ")[2])
-    assert shutil.which(go_on[0]) == sys.executable
+    assert Path(str(shutil.which(go_on[0]))).parent == Path(sys.executable).parent
     assert go_on[1] == str(ROOT / "run_recbole.py")  # works in this folder too
     assert go_on[-1].startswith("--resume=")
 
@@ -711,6 +874,15 @@ def test_numbers_in_results_are_not_rounded(toy_folder):
     metrics = toy_run(toy_folder)["test_result"]
     assert any(round(value, 4) != value for value in metrics.values())
     assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_epochs_are_chosen_by_the_exact_score_and_shown_rounded(toy_folder, monkeypatch):
+    values = toy_values(toy_folder, item_init="random", metric_decimal_place=2)
+    config = Config("GRU", "toy", None, values)
+    trainer = make_trainer(config, load_data(config).dataset)
+    found = OrderedDict({trainer.valid_metric: 0.12345})
+    monkeypatch.setattr(trainer, "evaluate", lambda *given, **named: found)
+    assert trainer._valid_epoch(None) == (0.12345, {trainer.valid_metric: 0.12})
 
 
 def test_half_precision_through_recboles_key_trains(toy_folder):

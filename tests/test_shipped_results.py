@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ksr_recbole.comparison import cli, packed, plan, runner
+from ksr_recbole.comparison.cells import cell_key
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Finished, cell_key
+from ksr_recbole.comparison.store import Finished
 from ksr_recbole.comparison.studies import Setting
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"

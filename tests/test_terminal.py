@@ -585,6 +585,10 @@ def test_cleaning_reaches_into_values_and_errors():
     assert "\x1b" not in one_line(ValueError(HOSTILE))
 
 
+def test_a_row_of_a_table_in_markdown():
+    assert text.markdown_row(["KSR", "", "a|b", "`x || y`"]) == r"| KSR |  | a\|b | `x \|\| y` |"
+
+
 def test_an_explanation_of_hostile_titles():
     from ksr_recbole.explanation.terminal import render
 

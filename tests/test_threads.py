@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ksr_recbole import neighbours, threads
-from ksr_recbole.comparison.store import of_consequence
+from ksr_recbole.comparison.cells import of_consequence
 from ksr_recbole.config import Config
 from ksr_recbole.distributed.launching import _environment
 from ksr_recbole.errors import UserError

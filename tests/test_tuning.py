@@ -146,6 +146,11 @@ def test_all_types_of_ranges(tmp_path):
         ("learning_rate uniform a,b", "line 2: 'a,b' is not the low,high"),
         ("learning_rate uniform 0.1,inf", "is not the low,high"),
         ("embedding_size quniform 8,64,0", "line 2: the step q of embedding_size is 0.0"),
+        ("embedding_size quniform 1,8,4", "line 2: embedding_size could be 0, outside its bounds"),
+        ("embedding_size quniform 8,63,8", "line 2: embedding_size could be 64, outside"),
+        ("dropout_prob quniform 0,1e300,1e-300", "line 2: dropout_prob could be inf, outside"),
+        ("weight_decay choice [4]\x0clearning_rate choice [1]", "line 2: '[4]\\x0clearning_rate"),
+        ("\x0b\x1c\u2028\u0085\nlearning_rate choice 0", "line 3: '0' is not a list of choices"),
         ("learning_rate loguniform 1,1000", "line 2: the bounds of learning_rate are natural"),
         ("loss_type choice [__import__('os').getcwd()]", "is not a list of choices"),
         ("loss_type choice ['BPR', b'CE']", "is not a list of choices"),
@@ -486,6 +491,17 @@ def test_what_is_drawn_does_not_depend_on_when_trials_end(algo):
     assert draws_of(algo, ranges, 2021).ask(0) != asked[0]
 
 
+@pytest.mark.parametrize("bounds", ["3,8,4", "4,8,4", "0.1,0.3,0.1", "20,79,32", "-4,4,2"])
+def test_steps_inside_their_bounds_are_drawn_inside(bounds, tmp_path):
+    file = tmp_path / "x.hyper"
+    file.write_text(f"weight_decay quniform {bounds}\n")
+    ranges = read_space(file)
+    low, high, q = ranges[0].values
+    draws = draws_of("random", ranges, 1)
+    drawn = [draws.ask(number)["weight_decay"] for number in range(40)]
+    assert low - q / 1e9 <= min(drawn) and max(drawn) <= high + q / 1e9
+
+
 # Ray ----------------------------------------------------------------------------------------
 
 
@@ -535,6 +551,14 @@ def test_ray_gives_what_hyperopt_gives_and_runs_nothing_twice(toy_folder, tmp_pa
         ("", [], "has no range"),
         (f"{RATES}dropout_prob choice {[*range(60000)]}\n", [], "has 120000 combinations"),
         ("dropout_prob choice [0.1]\n", ["--dropout_prob=0.5"], "is given for every trial"),
+        (
+            "train_neg_sample_args.sample_num choice [1,2]\ntrain_neg_sample_args choice [{}]\n",
+            [],
+            "ranges for train_neg_sample_args.sample_num and train_neg_sample_args, of which one",
+        ),
+        ("eval_step choice [1,0]\n", [], "eval_step with less than 1, which is no validation"),
+        ("eval_step quniform 0,4,1\n", ["--algo=random", "--max_evals=2"], "with less than 1"),
+        ("eval_step loguniform -1,2\n", ["--algo=random", "--max_evals=2"], "with less than 1"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(toy_folder, capsys, ranges, extra, sentence):

@@ -13,11 +13,14 @@ counted.
 
 from __future__ import annotations
 
+import argparse
 from functools import partial
 from pathlib import Path
 
 import common
 import official
+from tabulate import tabulate
+from time_to_quality import epochs
 
 OFFICIAL = {"gru4rec": official.gru4rec, "gsasrec": official.gsasrec}
 RECBOLES = {
@@ -26,22 +29,21 @@ RECBOLES = {
 }
 
 
-def course(options: object, model: str) -> list[tuple[float, float]]:
+def course(options: argparse.Namespace, model: str) -> list[tuple[float, float]]:
     """NDCG@10 and training seconds so far after each epoch."""
     values = {}
     if model in RECBOLES:
         values = {"protocol": "paper", "loss_type": "CE", "train_neg_sample_args": None}
         values |= RECBOLES[model]
     bench = common.prepare(options, model=model, **values)
-    seconds, found = 0.0, []
-    for epoch in range(options.epochs):
-        seconds += common.seconds_of(lambda e=epoch: bench.trainer._train_epoch(bench.train, e))
+
+    def quality() -> float:
         with bench.trainer.averaged():
-            metrics = bench.trainer.rank(bench.valid, "full").metrics
-        found.append((metrics["ndcg@10"], seconds))
-        print(
-            f"{model:>8} epoch {epoch + 1}: NDCG@10 {found[-1][0]:.4f}, {seconds:.1f} s", flush=True
-        )
+            return bench.trainer.rank(bench.valid, "full").metrics["ndcg@10"]
+
+    found = []
+    for value, seconds in epochs(bench.train_epoch, quality, model, options.epochs):
+        found.append((value, seconds))
         if seconds > 60 * options.minutes:
             break
     return found
@@ -57,17 +59,14 @@ def seconds_to(goal: float, found: list[tuple[float, float]]) -> str:
 
 def table(courses: Courses) -> str:
     """A row for the best NDCG@10 of each model: the seconds in which every model reaches it."""
-    lines = [["best NDCG@10 of", "", *courses]]
+    rows = []
     for model, found in courses.items():
         best = max(value for value, _ in found)
-        lines.append(
+        rows.append(
             [model, f"{best:.4f}", *(seconds_to(best, other) for other in courses.values())]
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    )
+    heads = ["best NDCG@10 of", "", *courses]
+    return tabulate(rows, heads, tablefmt="plain", stralign="right", disable_numparse=True)
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,10 +21,6 @@ from pathlib import Path
 from statistics import median
 
 import common
-
-ROOT = Path(__file__).resolve().parents[1]
-EPOCH = re.compile(r"epoch (\d+) training.*?time: ([0-9.]+)s.*?loss: ([0-9.]+)")
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextmanager
@@ -47,20 +42,17 @@ def epochs_of(
     checkout: Path, options: argparse.Namespace, epochs: int, folder: Path
 ) -> dict[str, float]:
     """Loss (as it is printed) and seconds of each epoch after the first of one run."""
-    values = [f"--{pair}" for pair in options.set]
-    if options.data_path:
-        values.append(f"--data_path={Path(options.data_path).resolve()}")
-    for key in ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir"):
-        # Pretrained vectors are the same files everywhere; other caches may differ in format.
-        folder_of = folder if key == "pretrain_dir" else folder / str(checkout).replace(os.sep, "-")
-        values.append(f"--{key}={folder_of / key}")
-    command = [sys.executable, "run_recbole.py", "--model=KSR", f"--dataset={options.dataset}"]
-    command += [f"--epochs={epochs}", "--eval_step=0", "--show_progress=False", *values]
+    own = folder / str(checkout).replace(os.sep, "-")
+    folders = {key: own / key for key in common.FOLDERS}
+    # Pretrained vectors are the same files everywhere; other caches may differ in format.
+    folders["pretrain_dir"] = folder / "pretrain_dir"
+    more = f"--epochs={epochs}", "--eval_step=0"
+    command = common.run_words(options, "KSR", folders, *more)
     done = subprocess.run(command, cwd=checkout, text=True, capture_output=True)
-    lines = EPOCH.findall(COLOURS.sub("", done.stdout + done.stderr))
+    lines = common.epoch_lines(done.stdout + done.stderr)
     if done.returncode or len(lines) < epochs:
         sys.exit(done.stdout + done.stderr)
-    return {loss: float(seconds) for epoch, seconds, loss in lines if epoch != "0"}
+    return {loss: seconds for epoch, seconds, loss in lines if epoch}
 
 
 def main() -> None:
@@ -73,7 +65,7 @@ def main() -> None:
     if options.epochs < 2:
         parser.error("--epochs must be at least 2, as the first one is not counted")
     print(common.machine())
-    checkouts = {"here": ROOT}
+    checkouts = {"here": common.ROOT}
     if options.against:
         checkouts["there"] = options.against.resolve()
     seconds: dict[tuple[str, str], list[float]] = {}

@@ -1,12 +1,15 @@
-"""What the benchmarks share: runs without a log, medians, the machine."""
+"""What the benchmarks share: runs without a log or in a child process, medians, the machine."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
+import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -30,9 +33,19 @@ from recbole.utils import init_seed  # noqa: E402
 from ksr_recbole.config import Config  # noqa: E402
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer  # noqa: E402
 from ksr_recbole.quick_start.stages import peak_memory_mib  # noqa: E402, F401
+from ksr_recbole.text import without_colour  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+"""This checkout."""
 
 LONGEST = 50
 """Items of a history that RecBole keeps (MAX_ITEM_LIST_LENGTH)."""
+
+FOLDERS = ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir")
+"""Config keys of the folders that a run writes to."""
+
+EPOCH = re.compile(r"epoch (\d+) training.*?time: ([0-9.]+)s(?:.*?loss: ([0-9.]+))?")
+"""The line of a trained epoch in what ``run_recbole.py`` says: number, seconds and loss."""
 
 
 class Bench(NamedTuple):
@@ -45,6 +58,16 @@ class Bench(NamedTuple):
     test: Any
     trainer: Any = None
 
+    def train_epoch(self, epoch: int) -> None:
+        """Train an epoch, the first one being 0."""
+        self.trainer._train_epoch(self.train, epoch)
+
+    def step(self, batch: Any) -> None:
+        """Train on a batch."""
+        self.trainer.optimizer.zero_grad()
+        self.trainer.model.calculate_loss(batch).backward()
+        self.trainer.optimizer.step()
+
 
 def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser:
     """Options of every benchmark: the dataset and config values."""
@@ -54,6 +77,11 @@ def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser
     result.add_argument("--gpu_id", default="", help="a GPU; by default the CPU")
     result.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="config values")
     return result
+
+
+def for_generated(folder: Path) -> argparse.Namespace:
+    """Options for the dataset that a benchmark has written to ``folder/generated``."""
+    return parser(None).parse_args(["--dataset=generated", f"--data_path={folder}"])
 
 
 def load(options: argparse.Namespace, model: str = "KSR-paper", **values: Any) -> Bench:
@@ -104,6 +132,44 @@ def recbole_config(model: type, name: str, folder: Path, values: dict[str, Any])
     config = RecBolesConfig(model, name, None, {**fixed, **values, "eval_args": split})
     init_seed(config["seed"], True)
     return config
+
+
+def run_words(
+    options: argparse.Namespace, model: str, folders: Mapping[str, Path], *more: str
+) -> list[str]:
+    """The command that trains a model as a user would; it is to be run in a checkout.
+
+    Args:
+        options: of :func:`parser`.
+        model: its name.
+        folders: where the run writes, by config key (:data:`FOLDERS`).
+        more: other arguments.
+    """
+    words = [sys.executable, "run_recbole.py", f"--model={model}", f"--dataset={options.dataset}"]
+    words += ["--show_progress=False", *more, *(f"--{pair}" for pair in options.set)]
+    words += [f"--{key}={folder}" for key, folder in folders.items()]
+    if options.data_path:
+        words.append(f"--data_path={Path(options.data_path).resolve()}")
+    return words
+
+
+def epoch_lines(text: str) -> list[tuple[int, float, str]]:
+    """Number, seconds and loss, as it is printed, of each epoch in what a run said."""
+    found = EPOCH.findall(without_colour(text))
+    return [(int(epoch), float(seconds), loss) for epoch, seconds, loss in found]
+
+
+def json_of(command: Sequence[str]) -> dict[str, Any]:
+    """Run a command and read the JSON in the last line that it prints.
+
+    Raises:
+        SystemExit: it failed; with what it said.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def seconds_of(action: Callable[[], Any]) -> float:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import multiprocessing
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -101,21 +102,16 @@ def generate(raw: Path, n_ratings: int, n_triples: int) -> None:
 
 def measured(job: Callable[..., None], *arguments: object) -> tuple[float, float]:
     """Seconds and peak MiB of a job in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    process = context.Process(target=_run, args=(results, job, *arguments))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit(f"{job.__name__} failed with exit status {process.exitcode}")
-    return results.get()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
+        return own.submit(_measured, job, *arguments).result()
 
 
-def _run(results, job: Callable[..., None], *arguments: object) -> None:
+def _measured(job: Callable[..., None], *arguments: object) -> tuple[float, float]:
     start = time.perf_counter()
     job(*arguments)
+    # Not peak_memory_mib(): its package imports PyTorch, whose memory would be counted here.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    results.put((time.perf_counter() - start, peak))
+    return time.perf_counter() - start, peak
 
 
 def ours(raw: Path, out: Path) -> None:

@@ -47,7 +47,7 @@ def main() -> None:
     epoch = iter(range(1_000))
 
     def ours() -> None:
-        bench.trainer._train_epoch(bench.train, next(epoch))
+        bench.train_epoch(next(epoch))
 
     ours(), bare()
     pairs = [(common.seconds_of(ours), common.seconds_of(bare)) for _ in range(options.epochs)]

@@ -29,10 +29,9 @@ SIZES = {"embedding_size": 256, "hidden_size": 256, "kg_embedding_size": 50}
 
 def our_epochs(bench: common.Bench, n_epochs: int) -> list[float]:
     """Seconds of our epochs after one that compiles the kernels."""
-    bench.trainer._train_epoch(bench.train, 0)
+    bench.train_epoch(0)
     return [
-        common.seconds_of(lambda e=epoch: bench.trainer._train_epoch(bench.train, e))
-        for epoch in range(1, n_epochs + 1)
+        common.seconds_of(lambda e=epoch: bench.train_epoch(e)) for epoch in range(1, n_epochs + 1)
     ]
 
 

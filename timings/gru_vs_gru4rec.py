@@ -38,12 +38,7 @@ def main() -> None:
     print(common.machine())
     shared = {**SHARED, "embedding_size": options.size, "hidden_size": options.size}
     bench = common.prepare(options, model="GRU", **shared)
-    course(
-        "ours",
-        lambda: our_ndcg(bench),
-        lambda epoch: bench.trainer._train_epoch(bench.train, epoch),
-        options.epochs,
-    )
+    course("ours", lambda: our_ndcg(bench), bench.train_epoch, options.epochs)
     with tempfile.TemporaryDirectory() as folder:
         config, train, *_ = recbole_sequential.load(options, Path(folder), "full", **shared)
         torch.manual_seed(config["seed"])

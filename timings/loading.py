@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -32,7 +31,7 @@ def train(options: argparse.Namespace) -> None:
     """Load, train two epochs and evaluate."""
     bench = common.prepare(options)
     for epoch in range(2):
-        bench.trainer._train_epoch(bench.train, epoch)
+        bench.train_epoch(epoch)
     bench.trainer.rank(bench.valid, "uni50pop50")
     bench.trainer.rank(bench.test, "full")
 
@@ -57,11 +56,7 @@ def main() -> None:
     print(common.machine())
     common.prepare(options)  # so that the cached copy and the vectors are there
     for kind in KINDS:
-        command = [sys.executable, *sys.argv, "--kind", kind]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        result = json.loads(done.stdout.splitlines()[-1])
+        result = common.json_of([sys.executable, *sys.argv, "--kind", kind])
         print(f"{kind:30} {result['seconds']:7.2f} s {result['peak']:7.0f} MiB", flush=True)
 
 

@@ -11,10 +11,12 @@ t-test over users against the first loss.
 
 from __future__ import annotations
 
+import argparse
+
 import common
-from scipy import stats
 
 from ksr_recbole.evaluation.metrics import per_user_metrics
+from ksr_recbole.evaluation.paired_test import paired_p_value
 
 MODES = ("uni50pop50", "full")
 
@@ -25,7 +27,7 @@ def values_of(loss: str) -> dict[str, object]:
     return {"loss_type": name, **({"sampled_items": int(n)} if n else {})}
 
 
-def epoch_times(options: object, losses: list[str], epochs: int) -> None:
+def epoch_times(options: argparse.Namespace, losses: list[str], epochs: int) -> None:
     """Print the seconds of an epoch with each loss, the first epoch left out."""
     benches = {
         loss: common.prepare(options, model=options.model, **values_of(loss)) for loss in losses
@@ -33,7 +35,7 @@ def epoch_times(options: object, losses: list[str], epochs: int) -> None:
     seconds: dict[str, list[float]] = {loss: [] for loss in losses}
     for epoch in range(epochs + 1):
         for loss, bench in benches.items():
-            took = common.seconds_of(lambda b=bench, e=epoch: b.trainer._train_epoch(b.train, e))
+            took = common.seconds_of(lambda b=bench, e=epoch: b.train_epoch(e))
             seconds[loss] += [took] if epoch else []
     base = min(seconds[losses[0]])
     for loss, each in seconds.items():
@@ -41,7 +43,7 @@ def epoch_times(options: object, losses: list[str], epochs: int) -> None:
         print(f"{loss:>16}: epoch {common.in_words(each)}; {losses[0]} takes {ratio:.2f} times it")
 
 
-def qualities(options: object, losses: list[str]) -> None:
+def qualities(options: argparse.Namespace, losses: list[str]) -> None:
     """Train with each loss to the end and print what the test says."""
     found = {}
     for loss in losses:
@@ -62,7 +64,7 @@ def qualities(options: object, losses: list[str]) -> None:
         }
         for what, each in found[loss].items():
             first = found[losses[0]][what]
-            p = stats.ttest_rel(each, first).pvalue if loss != losses[0] else float("nan")
+            p = paired_p_value(each, first) if loss != losses[0] else float("nan")
             print(f"  {' '.join(what):>20} {each.mean():.4f}  p {p:.3f}", flush=True)
 
 

@@ -46,8 +46,7 @@ class Case:
         where = folder / str(n_items)
         if not where.exists():
             generate(n_items, n_interactions, where)
-        options = common.parser(__doc__).parse_args(["--dataset=generated", f"--data_path={where}"])
-        cache = str(where / "cache")
+        options, cache = common.for_generated(where), str(where / "cache")
         self.bench = common.prepare(options, model="GRU", loss_type=loss, data_cache_dir=cache)
         self.batches = iter(self.bench.train)
         self.micros: list[float] = []
@@ -57,12 +56,9 @@ class Case:
 
     def step(self) -> None:
         """One step; notes its microseconds for each interaction."""
-        trainer = self.bench.trainer
         start = perf_counter()
         batch = next(self.batches)
-        trainer.optimizer.zero_grad()
-        trainer.model.calculate_loss(batch).backward()
-        trainer.optimizer.step()
+        self.bench.step(batch)
         self.micros.append((perf_counter() - start) / int(batch["item_length"].sum()) * 1e6)
 
 

@@ -22,7 +22,7 @@ import common
 import numpy as np
 import pandas as pd
 import torch
-from time_to_quality import ndcg
+from time_to_quality import ndcg, told
 
 Report = Callable[[Any], bool]
 """Takes a scorer after each epoch; whether training may end."""
@@ -168,8 +168,8 @@ def course(
     def report(scorer: Any) -> bool:
         clock["seconds"] += perf_counter() - clock["since"]
         found.append((ndcg(bench, scorer), clock["seconds"]))
-        line = f"epoch {len(found)}: NDCG@10 {found[-1][0]:.4f}, {found[-1][1]:.1f} s"
-        print(f"{name:>17} {line}", file=sys.__stdout__, flush=True)  # theirs print too
+        line = told(name, len(found) - 1, *found[-1])
+        print(line, file=sys.__stdout__, flush=True)  # theirs print too
         clock["since"] = perf_counter()
         return clock["seconds"] > 60 * minutes
 

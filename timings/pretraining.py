@@ -14,8 +14,9 @@ import common
 import numpy as np
 
 from ksr_recbole.config.shared import PretrainingOptions
-from ksr_recbole.pretraining.bpr import BPRSettings, train_bpr
-from ksr_recbole.pretraining.kge import KGESettings, train_kge
+from ksr_recbole.pretraining.bpr import train_bpr
+from ksr_recbole.pretraining.kge import train_kge
+from ksr_recbole.pretraining.pretrain import bpr_settings, kge_settings
 
 N_ENTITIES, N_RELATIONS, N_TRIPLES = 1_125_100, 81, 3_000_000
 N_USERS, N_ITEMS, N_INTERACTIONS = 61_583, 19_533, 5_868_015
@@ -25,15 +26,9 @@ def main() -> None:
     """Print both."""
     print(common.machine())
     rng, given = np.random.default_rng(0), PretrainingOptions.defaults()
-    settings = KGESettings(
-        **{
-            name: given[f"kge_{name}"]
-            for name in ("method", "batch_size", "learning_rate", "loss", "margin", "negatives")
-        },
-        norm=given["kge_norm"],
-        dim=50,
-        epochs=1,
-    )
+    one = {**given, "kge_epochs": 1, "bpr_epochs": 1}
+    one |= {"kg_embedding_size": 50, "embedding_size": 256}
+    kge, bpr = kge_settings(one), bpr_settings(one)
     # Every entity occurs once as a head or a tail of what is trained on, so none is left out.
     every = rng.permutation(N_ENTITIES)
     every = np.concatenate([every, every[: len(every) % 2]]).reshape(2, -1)
@@ -41,14 +36,13 @@ def main() -> None:
     triples = np.stack([every[0], relations, every[1]], axis=1)
     n = len(triples)
     seconds = common.seconds_of(
-        lambda: train_kge(triples, N_ENTITIES, N_RELATIONS, settings, 0, show_progress=False)
+        lambda: train_kge(triples, N_ENTITIES, N_RELATIONS, kge, 0, show_progress=False)
     )
     whole = seconds / n * N_TRIPLES * given["kge_epochs"]
     print(f"TransE: {n:,} triples {seconds:.1f} s; {given['kge_epochs']} epochs of {N_TRIPLES:,}")
     print(f"  would take {whole / 60:.1f} min; peak memory {common.peak_memory_mib():,.0f} MiB")
     users = rng.integers(1, N_USERS + 1, N_INTERACTIONS)
     items = rng.integers(1, N_ITEMS + 1, N_INTERACTIONS)
-    bpr = BPRSettings(256, 1, given["bpr_learning_rate"], given["bpr_regularization"])
     seconds = common.seconds_of(
         lambda: train_bpr(users, items, N_USERS + 1, N_ITEMS + 1, bpr, 0, show_progress=False)
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,31 +19,26 @@ from pathlib import Path
 import common
 import many_items
 
-ROOT = Path(__file__).resolve().parents[1]
-EPOCH = re.compile(r"epoch (\d+) training.*?time: ([0-9.]+)s")
 EPOCHS = 3
 SIZE = 256
 
 
 def epochs(folder: Path, nproc: int, threads: int, loss: str) -> list[float]:
     """Seconds of each epoch but the first."""
-    command = [sys.executable, "run_recbole.py", "--model=GRU", "--dataset=generated"]
-    command += [f"--data_path={folder}", f"--nproc={nproc}", f"--num_threads={threads}"]
-    command += [f"--loss_type={loss}", f"--epochs={EPOCHS}", "--eval_step=0"]
-    command += ["--show_progress=False", "--report_modes=uni50pop50"]
-    keys = ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir")
-    command += [f"--{key}={folder}/out" for key in keys]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    more = [f"--nproc={nproc}", f"--num_threads={threads}", f"--loss_type={loss}"]
+    more += [f"--epochs={EPOCHS}", "--eval_step=0", "--report_modes=uni50pop50"]
+    folders = dict.fromkeys(common.FOLDERS, folder / "out")
+    command = common.run_words(common.for_generated(folder), "GRU", folders, *more)
+    done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
     if done.returncode:
-        sys.exit(done.stdout + done.stderr)
-    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-    return [float(seconds) for epoch, seconds in EPOCH.findall(said) if int(epoch)]
+        sys.exit(said)
+    return [seconds for epoch, seconds, _ in common.epoch_lines(said) if epoch]
 
 
 def bytes_of_a_step(folder: Path, loss: str) -> dict[str, int]:
     """Bytes of the gradients of the first batch: of the item vectors, and of all else."""
-    options = common.parser(__doc__).parse_args(["--dataset=generated", f"--data_path={folder}"])
-    cache = str(folder / "out")
+    options, cache = common.for_generated(folder), str(folder / "out")
     bench = common.prepare(options, model="GRU", loss_type=loss, data_cache_dir=cache)
     batch = next(iter(bench.train))
     bench.trainer.model.calculate_loss(batch).backward()

@@ -112,7 +112,7 @@ def main() -> None:
     epoch = iter(range(100))
 
     def train() -> None:
-        bench.trainer._train_epoch(bench.train, next(epoch))
+        bench.train_epoch(next(epoch))
 
     train()  # compiles the kernels
     plain = [common.seconds_of(train) for _ in range(3)]

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from ksr_recbole.config.keys import model_options
-from ksr_recbole.inference.content import Facts, Histories, SavedModel
+from ksr_recbole.dataset.item_values import Facts
+from ksr_recbole.inference.content import Histories, SavedModel
 from ksr_recbole.inference.recommender import Recommender
 
 

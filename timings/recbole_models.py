@@ -22,6 +22,7 @@ from ksr_recbole.compat import keeping_anomaly_mode, silence_upstream_warnings
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
 from ksr_recbole.registry import GROUPS, MODELS, group_of
+from ksr_recbole.text import markdown_row
 from tests.toy import toy_values, write_toy
 
 N_ITEMS = 150
@@ -49,14 +50,15 @@ def main(names: list[str]) -> None:
         for group in GROUPS:
             for name in group_of(group):
                 if not names or name in names:
-                    print(row(name, group.removeprefix("recbole-"), data), flush=True)
+                    family = group.removeprefix("recbole-")
+                    print(markdown_row([name, family, outcome(name, data)]), flush=True)
         os.chdir("/")
 
 
-def row(name: str, family: str, data: Path) -> str:
-    """What becomes of a model, as a row of the table."""
+def outcome(name: str, data: Path) -> str:
+    """What becomes of a model, in the words of the table."""
     if name in MODELS:
-        return f"| {name} | {family} | a method of the comparison, with this project's loaders |"
+        return "a method of the comparison, with this project's loaders"
     values = {k: v for k, v in toy_values(data).items() if k not in RECBOLES_OWN}
     values |= {"protocol": "paper", "epochs": 1, **OPTIONS.get(name, {})}
     try:
@@ -64,8 +66,8 @@ def row(name: str, family: str, data: Path) -> str:
             run(name, "toy", None, values)
     except UserError as error:
         reason = str(error).removesuffix(".").partition("protocol: ")[2] or str(error)
-        return f"| {name} | {family} | refused: {reason} |"
-    return f"| {name} | {family} | works |"
+        return f"refused: {reason}"
+    return "works"
 
 
 if __name__ == "__main__":

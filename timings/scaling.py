@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def measure(folder: Path) -> dict[str, float]:
     """Load, train an epoch and evaluate the dataset in ``folder``."""
     from ksr_recbole.dataset.pretrained import PretrainedVectors
 
-    options = common.parser(__doc__).parse_args(["--dataset=generated", f"--data_path={folder}"])
+    options = common.for_generated(folder)
     made: list[common.Bench] = []
 
     def random_vectors(dataset: object) -> PretrainedVectors:
@@ -118,7 +117,7 @@ def measure(folder: Path) -> dict[str, float]:
     n_attributes = len(bench.dataset.attributes)
     n = int(bench.dataset.sequences.lengths.sum())
     epochs = [
-        common.seconds_of(lambda e=epoch: bench.trainer._train_epoch(bench.train, e))
+        common.seconds_of(lambda e=epoch: bench.train_epoch(e))
         for epoch in range(2 if n < 1_500_000 else 1)
     ]
     return {
@@ -137,11 +136,7 @@ def in_own_process(shape: Shape) -> dict[str, float]:
     """:func:`measure` of generated data in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         generate(shape, Path(folder))
-        command = [sys.executable, __file__, "--measure", folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        return json.loads(done.stdout.splitlines()[-1])
+        return common.json_of([sys.executable, __file__, "--measure", folder])
 
 
 def main() -> None:

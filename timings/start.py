@@ -8,7 +8,6 @@ epoch's line appears, the seconds that the line gives for the epoch.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,22 +16,18 @@ from time import perf_counter
 
 import common
 
-ROOT = Path(__file__).resolve().parents[1]
-EPOCH = re.compile(r"epoch 0 training.*?time: ([0-9.]+)s")
-
 
 def start_of(command: list[str]) -> float:
     """Seconds from starting ``command`` to the start of its first epoch."""
     begin = perf_counter()
     with subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=common.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         said = []
         for line in process.stdout:
             said.append(line)
-            match = EPOCH.search(re.sub(r"\x1b\[[0-9;]*m", "", line))
-            if match:
-                seconds = perf_counter() - begin - float(match[1])
+            for _, trained, _ in common.epoch_lines(line):
+                seconds = perf_counter() - begin - trained
                 process.kill()
                 return seconds
     sys.exit("".join(said))
@@ -46,10 +41,8 @@ def main() -> None:
     print(common.machine())
     common.prepare(options)  # so that the vectors are cached
     with tempfile.TemporaryDirectory() as folder:
-        values = [f"--{pair}" for pair in options.set]
-        values += [f"--data_path={Path(options.data_path).resolve()}"] if options.data_path else []
-        command = [sys.executable, "run_recbole.py", "--model=KSR", f"--dataset={options.dataset}"]
-        command += ["--epochs=1", "--show_progress=False", f"--checkpoint_dir={folder}", *values]
+        folders = {"checkpoint_dir": Path(folder)}
+        command = common.run_words(options, "KSR", folders, "--epochs=1")
         seconds = [start_of(command) for _ in range(options.runs)]
     print(f"first epoch starts after {common.in_words(seconds)}")
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 from itertools import islice
@@ -46,15 +45,10 @@ def train_steps(common: Any, options: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": seconds, "digest": hashlib.sha256(b"".join(weights)).hexdigest()[:12]}
 
 
-def run_in(checkout: Path, model: str, vectors: str) -> dict[str, Any]:
-    """What :func:`train_steps` finds with the code of a checkout, in a process of its own."""
+def words_in(checkout: Path, model: str, vectors: str) -> list[str]:
+    """The command that prints what :func:`train_steps` finds with the code of a checkout."""
     own = [f"--root={checkout}", f"--model={model}", f"--vectors={vectors}"]
-    command = [sys.executable, __file__, *sys.argv[1:], *own]
-    done = subprocess.run(command, text=True, stdout=subprocess.PIPE)
-    if done.returncode:
-        sys.exit(done.returncode)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return [sys.executable, __file__, *sys.argv[1:], *own]
 
 
 def main() -> None:
@@ -89,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as vectors:
         for _ in range(options.runs):
             for name, side in sides.items():
-                found[name].append(run_in(*side, vectors))
+                found[name].append(common.json_of(words_in(*side, vectors)))
     seconds = {name: [run["seconds"] for run in runs] for name, runs in found.items()}
     for name, each in seconds.items():
         print(f"{name:6} {options.batches} batches {common.in_words(each)}")

@@ -19,9 +19,11 @@ processor can; that changes its numbers by their rounding.
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +73,12 @@ def epochs(
     for epoch in range(last):
         seconds += common.seconds_of(lambda e=epoch: train(e))
         value = quality()
-        print(_told(name, epoch, value, seconds), flush=True)
+        print(told(name, epoch, value, seconds), flush=True)
         yield value, seconds
 
 
-def _told(name: str, epoch: int, value: float, seconds: float) -> str:
+def told(name: str, epoch: int, value: float, seconds: float) -> str:
+    """A line about an epoch, the first one being 0, its quality and the seconds so far."""
     return f"{name}, {epoch + 1} epochs: NDCG@10 {value:.4f} after {seconds:.1f} s"
 
 
@@ -111,7 +114,7 @@ class StockCourse:
     def epochs(self, last: int) -> Iterator[tuple[float, float]]:
         """Quality and training seconds so far after each epoch, those done before too."""
         for epoch, (value, seconds) in enumerate(self.values):
-            print(_told("stock", epoch, value, seconds))
+            print(told("stock", epoch, value, seconds))
             yield value, seconds
         if self._seconds is not None and len(self.values) < last:
             self._stock.model.remember(self._stock.train.dataset.inter_feat)
@@ -122,7 +125,7 @@ class StockCourse:
             value = ndcg(self._bench, self._stock)
             self.values.append((value, so_far + (self._seconds or took)))
             self._save()
-            print(f"{_told('stock', epoch, *self.values[-1])} (it took {took:.1f} s)", flush=True)
+            print(f"{told('stock', epoch, *self.values[-1])} (it took {took:.1f} s)", flush=True)
             yield self.values[-1]
 
     def _train(self, epoch: int) -> None:
@@ -144,32 +147,33 @@ class StockCourse:
         os.replace(temporary, self._file)
 
 
-def main() -> None:
-    """Print both courses and the ratio."""
-    parser = common.parser(__doc__)
-    parser.add_argument("--stock_epochs", type=int, default=10, help="at most")
-    parser.add_argument("--patience", type=int, default=2, help="epochs without improvement")
-    parser.add_argument("--keep", type=Path, help="folder that keeps stock KSR's state")
-    parser.add_argument("--stock_seconds", type=float, help="seconds of an epoch of stock KSR")
-    parser.add_argument("--stock_precision", default="highest", choices=("highest", "medium"))
-    parser.add_argument("--ours", nargs="+", default=list(OURS), choices=list(OURS))
-    parser.add_argument("--our_epochs", type=int, default=100, help="of each of ours, at most")
-    options = parser.parse_args()
-    if options.stock_precision != "highest" and options.stock_seconds is None:
-        parser.error("--stock_precision needs --stock_seconds: its own would be another model's")
-    print(common.machine())
-    with tempfile.TemporaryDirectory() as temporary:
+@contextmanager
+def bpr_seconds() -> Iterator[list[float]]:
+    """Inside the block the list gets the seconds of each training of item embeddings."""
+    seconds: list[float] = []
+    train_bpr = pretrain.train_bpr
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        result: list[Any] = []
+        seconds.append(common.seconds_of(lambda: result.append(train_bpr(*args, **kwargs))))
+        return result[0]
+
+    pretrain.train_bpr = timed
+    try:
+        yield seconds
+    finally:
+        pretrain.train_bpr = train_bpr
+
+
+def stock_course(options: argparse.Namespace) -> tuple[float, float, float]:
+    """Train stock KSR.
+
+    Returns:
+        Its best NDCG@10, its training seconds until then, and those of our item embeddings.
+    """
+    with tempfile.TemporaryDirectory() as temporary, bpr_seconds() as bpr:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        bpr: list[float] = []
-        train_bpr = pretrain.train_bpr
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            result: list[Any] = []
-            bpr.append(common.seconds_of(lambda: result.append(train_bpr(*args, **kwargs))))
-            return result[0]
-
-        pretrain.train_bpr = timed
         fresh = f"{folder}/pretrained"
         bench = common.prepare(options, pretrain_export_path=str(folder), pretrain_dir=fresh)
         course = StockCourse(
@@ -186,14 +190,31 @@ def main() -> None:
                 best, best_seconds = value, seconds
             if waited >= options.patience:
                 break
+        if not bpr:  # kept with stock's state: made once more, for its time
+            common.prepare(options, pretrain_dir=f"{temporary}/once-more")
+    return best, best_seconds, sum(bpr)
+
+
+def main() -> None:
+    """Print both courses and the ratio."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--stock_epochs", type=int, default=10, help="at most")
+    parser.add_argument("--patience", type=int, default=2, help="epochs without improvement")
+    parser.add_argument("--keep", type=Path, help="folder that keeps stock KSR's state")
+    parser.add_argument("--stock_seconds", type=float, help="seconds of an epoch of stock KSR")
+    parser.add_argument("--stock_precision", default="highest", choices=("highest", "medium"))
+    parser.add_argument("--ours", nargs="+", default=list(OURS), choices=list(OURS))
+    parser.add_argument("--our_epochs", type=int, default=100, help="of each of ours, at most")
+    options = parser.parse_args()
+    if options.stock_precision != "highest" and options.stock_seconds is None:
+        parser.error("--stock_precision needs --stock_seconds: its own would be another model's")
+    print(common.machine())
+    best, best_seconds, pretraining = stock_course(options)
     print(f"stock KSR's best {best:.4f} took it {best_seconds:.1f} s")
-    if not bpr:  # kept with stock's state: made once more, for its time
-        with tempfile.TemporaryDirectory() as fresh:
-            common.prepare(options, pretrain_dir=fresh)
-    print(f"pretraining our item embeddings: {sum(bpr):.1f} s")
+    print(f"pretraining our item embeddings: {pretraining:.1f} s")
     for name in options.ours:
         bench = common.prepare(options, **OURS[name])
-        reach(bench, name, options.our_epochs, best, best_seconds, sum(bpr))
+        reach(bench, name, options.our_epochs, best, best_seconds, pretraining)
 
 
 def reach(
@@ -201,11 +222,7 @@ def reach(
 ) -> None:
     """Train ours until it is as good as ``best`` and print the ratio to stock's seconds."""
     name = f"ours, {name}"
-
-    def train(epoch: int) -> None:
-        bench.trainer._train_epoch(bench.train, epoch)
-
-    for value, seconds in epochs(train, lambda: our_ndcg(bench), name, most):
+    for value, seconds in epochs(bench.train_epoch, lambda: our_ndcg(bench), name, most):
         if value >= best:
             total = seconds + pretraining
             print(f"{name}: reached in {seconds:.1f} s, {total:.1f} s with BPR pretraining")

@@ -17,9 +17,6 @@ from time import perf_counter
 
 import common
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir")
-
 
 def main() -> None:
     """Print a line for each part."""
@@ -27,18 +24,15 @@ def main() -> None:
     parser.add_argument("--model", default="KSR")
     options = parser.parse_args()
     print(common.machine())
-    with tempfile.TemporaryDirectory() as folder:
-        values = [f"--{pair}" for pair in options.set]
-        values += [f"--{key}={folder}/{key}" for key in FOLDERS]
-        values += [f"--data_path={Path(options.data_path).resolve()}"] if options.data_path else []
-        command = [sys.executable, "run_recbole.py", f"--model={options.model}"]
-        command += [f"--dataset={options.dataset}", "--show_progress=False", *values]
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {key: Path(temporary, key) for key in common.FOLDERS}
+        command = common.run_words(options, options.model, folders)
         begin = perf_counter()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=False)
         whole = perf_counter() - begin
         if done.returncode:
             sys.exit(done.stderr)
-        [file] = (Path(folder) / "results_dir").glob("*.json")
+        [file] = folders["results_dir"].glob("*.json")
         result = json.loads(file.read_text())
     parts = {"start and end": whole - sum(result["seconds"].values()), **result["seconds"]}
     for name, seconds in parts.items():

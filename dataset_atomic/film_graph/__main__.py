@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from urllib.parse import unquote
@@ -86,6 +86,12 @@ def make(folder: Path) -> list[str]:
         LINK: link.select("item_id", "entity_id"),
         NAMES: names.select("entity_id", "name"),
     }
+    named = f"{len(ends):,} entities, {entity.height:,} of them with a name"
+    return [*_write(tables), named, *told]
+
+
+def _write(tables: Mapping[Path, pl.DataFrame]) -> list[str]:
+    """Write every table to its path, all or none of them, and say how large each is."""
     with replacing(*tables) as temporaries:
         for path, table in zip(temporaries, tables.values(), strict=True):
             text = table.write_csv(separator="\t", include_header=False, quote_style="never")
@@ -93,7 +99,7 @@ def make(folder: Path) -> list[str]:
     return [
         f"{path.name}: {table.height:,} lines, {path.stat().st_size:,} bytes"
         for path, table in tables.items()
-    ] + [f"{len(ends):,} entities, {entity.height:,} of them with a name", *told]
+    ]
 
 
 def links_by_year(kg: pl.DataFrame, link: pl.DataFrame, items: pl.DataFrame) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from dataset_atomic.lines import MISSING
 from dataset_atomic.raw.timestamps import DATE_FORMATS
 from ksr_recbole.text import counted
 
@@ -20,8 +21,8 @@ SEPARATORS = ("|", ";", ",")
 FEW_NUMBERS = 10
 """A column with at most this many different numbers keeps them as they are, as rooms of a flat."""
 
-_MISSING = ("NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None")
-"""How other programs write, among numbers and dates, that there is no value."""
+_MISSING = MISSING - {"-"}
+"""What is no value among numbers and dates; a dash among sizes or dates may say something."""
 
 _YEARS = (1800, 2100)
 _IS_YEAR = re.compile(r"year|date|released", re.IGNORECASE)
@@ -76,7 +77,7 @@ def values_of(
     known = texts.drop_nulls()
     if whole or known.is_empty():
         return texts, "as they are"
-    is_known = texts.is_not_null() & ~texts.is_in(_MISSING)
+    is_known = texts.is_not_null() & ~texts.str.to_lowercase().is_in(_MISSING)
     bare = texts.zip_with(is_known, pl.Series([None], dtype=pl.String))
     n_known, n_missing = bare.count(), len(known) - bare.count()
     missing = f"; {n_missing:,} such as NA are none" if n_missing else ""

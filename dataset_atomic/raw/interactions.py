@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -12,6 +12,7 @@ import polars as pl
 from dataset_atomic.atomic import too_long
 from dataset_atomic.atomic_files import LONGEST_ID
 from dataset_atomic.filtering import Funnel
+from dataset_atomic.lines import check_whole, first_true
 from dataset_atomic.raw.stream import Block, TextFormat, read_blocks
 from dataset_atomic.raw.timestamps import TimestampReader
 from ksr_recbole.errors import UserError, shown
@@ -46,14 +47,17 @@ class Period:
 
     def __post_init__(self) -> None:
         for key, most in (("first_year", 9998), ("last_year", 9998), ("last_days", 10**6)):
-            value = getattr(self, key)
-            if value is not None and not 1 <= value <= most:
-                raise UserError(f"`{key}` is {value}; expected a whole number from 1 to {most:,}.")
+            check_whole(key, getattr(self, key), 1, most)
 
     def __str__(self) -> str:
         years = f"{self.first_year or ''}-{self.last_year or ''}"
         days = f"the last {self.last_days} days" if self.last_days else ""
         return " and ".join(part for part in (years.strip("-") and years, days) if part)
+
+    @property
+    def reason(self) -> str:
+        """Why what lies outside is dropped."""
+        return f"not in {self}"
 
     def mask(self, seconds: pl.Series) -> pl.Series:
         """Whether each timestamp lies within the years."""
@@ -106,39 +110,84 @@ def read_interactions(
     Raises:
         UserError: a malformed line; an id with a tab or a double quote; nothing in the file.
     """
-    clock, funnel = clock or TimestampReader(), Funnel(".inter", 0)
-    known = linked.implode()
-    kept: list[pl.DataFrame] = []
-    latest: int | None = None
-    stripped = 0
-    examples: list[str] = []
+    reading = _Reading(clock or TimestampReader(), period, linked.implode())
     for block in read_blocks(path, layout):
-        frame, changed = _read_block(block, clock)
-        second = clock.per_second
-        stripped += changed
-        funnel.rows_in += block.frame.height + block.blank_lines
-        funnel.drop("blank line", block.blank_lines)
-        if not examples:
-            examples = frame["item_id"].head(1000).unique(maintain_order=True).head(3).to_list()
-        last = cast("int | None", frame["timestamp"].max())
-        latest = last if latest is None else max(latest, last or latest)
-        frame = funnel.step(
-            f"not in {period}", frame, frame.filter(period.mask(frame["timestamp"] // second))
-        )
+        reading.take(block)
+    return reading.result(path, layout)
+
+
+@dataclass
+class _Reading:
+    """What was read of a file so far.
+
+    Attributes:
+        clock: reads the times.
+        period: which times count.
+        known: ids of the linked items, as one list.
+        funnel: why rows were dropped.
+        kept: the others, a frame for each block.
+        latest: the last time, in the clock's parts of a second.
+        stripped: how many ids had blanks around them.
+        examples: some of the item ids.
+    """
+
+    clock: TimestampReader
+    period: Period
+    known: pl.Series
+    funnel: Funnel = field(default_factory=lambda: Funnel(".inter", 0))
+    kept: list[pl.DataFrame] = field(default_factory=list)
+    latest: int | None = None
+    stripped: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def take(self, block: Block) -> None:
+        """Add the rows of a block.
+
+        Raises:
+            UserError: a row cannot be read.
+        """
+        frame, changed = _read_block(block, self.clock)
+        self.stripped += changed
+        self.funnel.rows_in += block.frame.height + block.blank_lines
+        self.funnel.drop("blank line", block.blank_lines)
+        if not self.examples:
+            items = frame["item_id"].head(1000).unique(maintain_order=True)
+            self.examples = items.head(3).to_list()
+        times = frame["timestamp"]
+        last = cast("int | None", times.max())
+        self.latest = last if self.latest is None else max(self.latest, last or self.latest)
+        inside = self.period.mask(times // self.clock.per_second)
+        frame = self.funnel.step(self.period.reason, frame, frame.filter(inside))
         # Known before the k-core: what no entity belongs to need not be held in memory.
-        frame = funnel.step(WITHOUT_ENTITY, frame, frame.filter(pl.col("item_id").is_in(known)))
-        frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest, second))
-        kept.append(frame.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical)))
-    if not funnel.rows_in:
-        raise UserError(f"{path} is empty; expected {', '.join(layout.columns)} in every line.")
-    frame = pl.concat(kept)
-    kept.clear()  # one copy less while the rows are sorted
-    frame = funnel.step(f"not in {period}", frame, _recent(frame, period, latest, second))
-    frame = frame.sort("timestamp", maintain_order=True).pipe(_in_seconds, second)
-    notes = [note for note in (clock.note(),) if note]
-    if stripped:
-        notes.append(f"blanks around {counted(stripped, 'id')} were removed")
-    return Interactions(frame, funnel, tuple(notes), tuple(examples))
+        linked = frame.filter(pl.col("item_id").is_in(self.known))
+        frame = self._recent(self.funnel.step(WITHOUT_ENTITY, frame, linked))
+        self.kept.append(frame.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical)))
+
+    def result(self, path: Path, layout: TextFormat) -> Interactions:
+        """What the blocks had together; the frames of the blocks are given up.
+
+        Raises:
+            UserError: there was no row.
+        """
+        if not self.funnel.rows_in:
+            raise UserError(f"{path} is empty; expected {', '.join(layout.columns)} in every line.")
+        frame = pl.concat(self.kept)
+        self.kept.clear()  # one copy less while the rows are sorted
+        frame = self._recent(frame)
+        frame = frame.sort("timestamp", maintain_order=True)
+        frame = _in_seconds(frame, self.clock.per_second)
+        notes = [note for note in (self.clock.note(),) if note]
+        if self.stripped:
+            notes.append(f"blanks around {counted(self.stripped, 'id')} were removed")
+        return Interactions(frame, self.funnel, tuple(notes), tuple(self.examples))
+
+    def _recent(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows within the period's days before the last time so far."""
+        if self.period.last_days is None or self.latest is None:
+            return frame
+        first = self.latest - self.period.last_days * DAY * self.clock.per_second
+        recent = frame.filter(pl.col("timestamp") > first)
+        return self.funnel.step(self.period.reason, frame, recent)
 
 
 def _read_block(block: Block, clock: TimestampReader) -> tuple[pl.DataFrame, int]:
@@ -154,10 +203,9 @@ def _read_block(block: Block, clock: TimestampReader) -> tuple[pl.DataFrame, int
     bare = frame.with_columns(pl.col("user_id", "item_id").str.strip_chars())
     changed = 0
     for column in ("user_id", "item_id"):
-        if (empty := bare[column] == "").any():
+        if (row := first_true(bare[column] == "")) is not None:
             raise UserError(
-                f"{block.line_of(int(empty.arg_max() or 0))}: column '{column}' is blank; fill it "
-                "in or remove the line."
+                f"{block.line_of(row)}: column '{column}' is blank; fill it in or remove the line."
             )
         _check_lengths(block, bare[column])
         changed += int((bare[column] != frame[column]).sum())
@@ -173,19 +221,9 @@ def _in_seconds(frame: pl.DataFrame, per_second: int) -> pl.DataFrame:
     return frame.with_columns(time // per_second if whole else parts)
 
 
-def _recent(
-    frame: pl.DataFrame, period: Period, latest: int | None, per_second: int
-) -> pl.DataFrame:
-    if period.last_days is None or latest is None:
-        return frame
-    return frame.filter(pl.col("timestamp") > latest - period.last_days * DAY * per_second)
-
-
 def _check_ids(block: Block) -> None:
     for name in ("user_id", "item_id"):
-        bad = block.frame[name].str.contains(NO_ID)
-        if bad.any():
-            row = int(bad.arg_max() or 0)
+        if (row := first_true(block.frame[name].str.contains(NO_ID))) is not None:
             raise UserError(
                 f"{block.line_of(row)}: the {name} {shown(repr(block.frame[name][row]))} "
                 "holds a tab, a double quote or a line end, which RecBole's atomic files cannot; "
@@ -194,8 +232,7 @@ def _check_ids(block: Block) -> None:
 
 
 def _check_lengths(block: Block, ids: pl.Series) -> None:
-    if (long := too_long(ids)).any():
-        row = int(long.arg_max() or 0)
+    if (row := first_true(too_long(ids))) is not None:
         raise UserError(
             f"{block.line_of(row)}: the {ids.name} {shown(repr(ids[row]))} has "
             f"{len(ids[row].encode()):,} bytes, and an id has at most {LONGEST_ID:,}; shorten it."
@@ -204,8 +241,7 @@ def _check_lengths(block: Block, ids: pl.Series) -> None:
 
 def _ratings(block: Block) -> pl.Series:
     values = block.frame["rating"].str.strip_chars().cast(pl.Float32, strict=False)
-    if values.null_count() or not values.is_finite().all():
-        row = int((values.is_null() | ~values.is_finite().fill_null(True)).arg_max() or 0)
+    if (row := first_true(~values.is_finite().fill_null(False))) is not None:
         raise UserError(
             f"{block.line_of(row)}: {shown(repr(block.frame['rating'][row]))} is not a rating; "
             "expected a number, so correct the value or the order of the columns."

@@ -10,6 +10,7 @@ import re
 
 import polars as pl
 
+from dataset_atomic.lines import first_true
 from dataset_atomic.raw.stream import Block
 from ksr_recbole.errors import UserError, shown
 
@@ -56,8 +57,7 @@ def check_ids(block: Block, *columns: str) -> None:
     """
     for column in columns:
         bad = block.frame.select(_is_no_id(column)).to_series()
-        if bad.any():
-            row = int(bad.arg_max() or 0)
+        if (row := first_true(bad)) is not None:
             found = shown(repr(block.frame[column][row]))
             raise UserError(
                 f"{block.line_of(row)}: column {column!r} is {found}, which is no id; write an IRI "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from dataset_atomic.lines import first_true
 from dataset_atomic.raw.iris import check_ids, shorten
 from dataset_atomic.raw.stream import Block, TextFormat, first_line, read_table
 from ksr_recbole.errors import UserError
@@ -60,8 +61,7 @@ def read_links(path: Path) -> Links:
 def _check(block: Block) -> None:
     check_ids(block, "entity_id")
     blank = block.frame["item_id"].str.strip_chars() == ""
-    if blank.any():
+    if (row := first_true(blank)) is not None:
         raise UserError(
-            f"{block.line_of(int(blank.arg_max() or 0))}: column 'item_id' is blank; fill it in or "
-            "remove the line."
+            f"{block.line_of(row)}: column 'item_id' is blank; fill it in or remove the line."
         )

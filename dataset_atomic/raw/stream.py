@@ -15,7 +15,14 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_atomic.lines import check_returns, check_text, decoded, empty_column, text_blocks
+from dataset_atomic.lines import (
+    check_returns,
+    check_text,
+    decoded,
+    empty_column,
+    first_true,
+    text_blocks,
+)
 from dataset_atomic.raw.typed import is_typed, read_typed, texts_of, with_whole_ids
 from ksr_recbole.errors import UserError, shown
 
@@ -127,9 +134,9 @@ def _block_of_frame(path: Path, layout: TextFormat) -> Block:
             )
         frame = with_whole_ids(frame, raw) if name.endswith("_id") else frame
         texts = texts_of(path, frame, raw).rename(name)
-        if name not in layout.optional and texts.null_count():
-            row = int(texts.is_null().arg_max() or 0)
-            raise UserError(f"{path}, row {row + 1}: column '{shown(raw)}' is empty; fill it in.")
+        empty = None if name in layout.optional else first_true(texts.is_null())
+        if empty is not None:
+            raise UserError(f"{path}, row {empty + 1}: column '{shown(raw)}' is empty; fill it in.")
         columns.append(texts)
     return Block(path, 1, b"", pl.DataFrame(columns), 0, layout)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
+from dataset_atomic.lines import first_true
 from dataset_atomic.raw.stream import Block
 from ksr_recbole.errors import UserError, shown
 
@@ -85,8 +86,7 @@ class TimestampReader:
             self.form = _form_of(values)
             self._check_month_and_day(block, values, self.form)
         result = _convert(values, self.form or "unknown")
-        if result.null_count():
-            row = int(result.is_null().arg_max() or 0)
+        if (row := first_true(result.is_null())) is not None:
             expected = f"{self.form} as in most lines"
             if self._given:
                 expected = f"{self.form} ({self._option})"
@@ -110,8 +110,9 @@ class TimestampReader:
             return
         one, two = _convert(values, form), _convert(values, other)
         differ = (one != two) & one.is_not_null()  # null where only one of them can be
-        if one.null_count() == two.null_count() and differ.any():
-            row, how = int(differ.fill_null(False).arg_max() or 0), "write them as 2024-03-01"
+        row = first_true(differ)
+        if one.null_count() == two.null_count() and row is not None:
+            how = "write them as 2024-03-01"
             if self._option:
                 how = f"say it with {self._option}='{form}' or {self._option}='{other}'"
             raise UserError(

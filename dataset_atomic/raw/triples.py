@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from dataset_atomic.filtering import Funnel
+from dataset_atomic.lines import first_true
 from dataset_atomic.raw.iris import (
     NAME_PREDICATES,
     check_ids,
@@ -257,8 +258,7 @@ def _split_line(block: Block) -> pl.DataFrame:
         & lines.str.ends_with(".")
     )
     bad = ~(good | is_comment)
-    if bad.any():
-        row = int(bad.arg_max() or 0)
+    if (row := first_true(bad)) is not None:
         raise UserError(
             f"{block.line_of(row)}: {lines[row][:80]!r} is not a triple; "
             "expected `<subject> <predicate> <object> .` (N-Triples), so correct the line; in "

@@ -10,15 +10,12 @@ from typing import Any
 
 import polars as pl
 
-from dataset_atomic.lines import check_returns, decoded, text_blocks
+from dataset_atomic.lines import EXACT, check_returns, decoded, text_blocks
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import open_regular
 
 _JSON = (".json", ".jsonl", ".ndjson")
 _PARQUET = (".parquet", ".pq")
-
-_EXACT = 2**53
-"""Whole numbers below this are the same as floats."""
 
 
 def is_typed(path: Path) -> bool:
@@ -68,7 +65,7 @@ def with_whole_ids(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     if not (ids.dtype.is_float() or ids.dtype.is_decimal()):
         return frame
     known = ids.cast(pl.Float64).drop_nulls()
-    is_whole = bool(((known == known.round()) & (known.abs() < _EXACT)).all())
+    is_whole = bool(((known == known.round()) & (known.abs() < EXACT)).all())
     return frame.with_columns(ids.cast(pl.Int64)) if is_whole else frame
 
 
@@ -160,7 +157,7 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        return str(int(value)) if value.is_integer() and abs(value) < _EXACT else repr(value)
+        return str(int(value)) if value.is_integer() and abs(value) < EXACT else repr(value)
     return _clean(json.dumps(value, ensure_ascii=False))
 
 

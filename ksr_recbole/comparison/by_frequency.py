@@ -7,7 +7,6 @@ Nothing is trained or ranked for it: the cells have the rank of every positive.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,9 @@ import numpy as np
 from ksr_recbole.comparison.plan import Plan, config_of
 from ksr_recbole.comparison.report import (
     about,
-    markdown_document,
     paths_for,
     summary_as_json,
-    used_table1,
+    write_tables,
 )
 from ksr_recbole.comparison.results import Row, summarise
 from ksr_recbole.comparison.store import Finished
@@ -91,9 +89,8 @@ def report_by_frequency(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path
                 documents.append({"targets": where, **summary_as_json(summary)})
     paths = paths_for(plan, f"{request.study.name}-by-frequency", ("md", "json"), rows)
     with replacing(*paths) as (markdown, document):
-        markdown.write_text(markdown_document(used_table1(plan, rows), tables), encoding="utf-8")
-        text = json.dumps({**about(plan, rows), "tables": documents}, indent=2)
-        document.write_text(text + "\n", encoding="utf-8")
+        content = {**about(plan, rows), "tables": documents}
+        write_tables(markdown, document, tables, content)
     return as_printed(tables), paths
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.arguments import Parser, count_of, path_of, switched_on
+from ksr_recbole.arguments import Parser, count_of, listed, path_of, switched_on
 from ksr_recbole.choices import choose_from
 from ksr_recbole.cli import run_command, say_loading, tell_written
 from ksr_recbole.errors import UserError, shown
@@ -189,7 +189,7 @@ def _rows_of(study: Study, models: Sequence[str]) -> Study:
 
 
 def _tuning(models: str | None, task: str | None, dataset: str) -> Study:
-    from ksr_recbole.comparison.trials import tuning_study
+    from ksr_recbole.comparison.trial_files import tuning_study
     from ksr_recbole.config import keys
 
     tasks = ("next-item",) if task is None else _tasks(task)
@@ -210,7 +210,7 @@ def _models(text: str) -> tuple[str, ...]:
     }
     known = comparable()
     names: list[str] = []
-    for name in _listed(text):
+    for name in listed(text):
         names += group_of(name) if name in GROUPS else groups.get(name, [name])
     names = list(dict.fromkeys(names))
     for name in names:
@@ -228,7 +228,7 @@ def _tasks(text: str) -> tuple[str, ...]:
     from ksr_recbole.config.keys import known_tasks
 
     known = known_tasks()
-    names = _listed(text)
+    names = list(dict.fromkeys(listed(text)))
     for name in names:
         if name not in known:
             raise UserError(
@@ -237,8 +237,3 @@ def _tasks(text: str) -> tuple[str, ...]:
     if not names:
         raise UserError(f"--task names no task; the tasks are {', '.join(known)}.")
     return tuple(names)
-
-
-def _listed(text: str) -> list[str]:
-    """The different names in a list with commas."""
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

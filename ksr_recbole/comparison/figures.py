@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ksr_recbole.comparison.cells import TABLE3_METRICS
 from ksr_recbole.comparison.results import Row, spread
 from ksr_recbole.comparison.studies import Study
 from ksr_recbole.drawing import HIGHLIGHT, new_figure, plain_text
 
-SHOWN = {"MAP": "map", "NDCG@10": "ndcg@10"}
+SHOWN = {name: TABLE3_METRICS[name] for name in ("MAP", "NDCG@10")}
 """Metrics in a figure, and RecBole's names of them."""
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dataset_atomic.atomic import scan_atomic
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
-from ksr_recbole.comparison.store import PLACES
+from ksr_recbole.comparison.cells import PATH_KEYS
 from ksr_recbole.config.shared import GIVEN_VECTORS
 from ksr_recbole.dataset.loading import Asked
-from ksr_recbole.one_step import identity
 
 _GRAPH = ("kg", "link")
 _SIDES = ("user", "item")
@@ -48,7 +45,7 @@ def _files(config: Any) -> Iterator[tuple[str, Path]]:
         for suffix in GIVEN_VECTORS:
             yield suffix, Path(config["pretrain_path"]) / f"{dataset}.{suffix}"
     # RecBole's NAIS reads a file where others have a folder of vectors.
-    of_models = {key for key in config.internal_config_dict if key.endswith("_path")} - PLACES
+    of_models = {key for key in config.internal_config_dict if key.endswith("_path")} - PATH_KEYS
     for key in sorted({*of_models, "pretrain_path"}):
         if isinstance(value := config[key], str) and value:
             yield key, Path(value)
@@ -57,23 +54,6 @@ def _files(config: Any) -> Iterator[tuple[str, Path]]:
 
 
 def _matters(config: Any, side: str) -> bool:
-    """Whether a run reads values of users or items, or only their ids and leaves others out."""
-    asked, layout = Asked.of(config, side), Layout.of(config)
-    folder, dataset = Path(config["data_path"]), config["dataset"]
-    path = folder / f"{dataset}.{side}"
-    if asked.nothing or not path.is_file():
-        return False
-    if asked.load != () or asked.used:
-        return True
-    column = layout.user if side == "user" else layout.item
-    paths = [part for part in layout.inter_paths(folder, dataset) if part.is_file()]
-    same = identity(path)
-    return any(_leaves_out(path, part, column, layout, (same, identity(part))) for part in paths)
-
-
-@lru_cache(maxsize=64)
-def _leaves_out(side: Path, inter: Path, column: str, layout: Layout, _: Hashable) -> bool:
-    """Whether an interaction is with an id that is not in the file of users or items."""
-    known = scan_atomic(side, [column], layout).select(column)
-    others = scan_atomic(inter, [column], layout).select(column)
-    return not others.join(known, on=column, how="anti").head(1).collect().is_empty()
+    """Whether a run reads the file of users or items, which may leave out others."""
+    path = Path(config["data_path"]) / f"{config['dataset']}.{side}"
+    return path.is_file() and not Asked.of(config, side).nothing

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.pool import Job, Report
-from ksr_recbole.comparison.store import Cell, Failed, Finished, Store
+from ksr_recbole.comparison.store import Failed, Outcome, Store
 from ksr_recbole.comparison.studies import Setting
-from ksr_recbole.comparison.trials import describe
+from ksr_recbole.comparison.trials import describe, short
 from ksr_recbole.files import open_regular
 from ksr_recbole.text import below, clean_line, columns_of, terminal, without_colour, wrapped
 
@@ -66,7 +67,7 @@ class Board:
     def __init__(
         self,
         plan: Plan,
-        outcomes: dict[str, Finished | Failed],
+        outcomes: dict[str, Outcome],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan = plan
@@ -78,7 +79,7 @@ class Board:
         for name, outcome in outcomes.items():
             self._settle(name, outcome)
 
-    def _settle(self, name: str, outcome: Finished | Failed) -> None:
+    def _settle(self, name: str, outcome: Outcome) -> None:
         state = self.states[name]
         if isinstance(outcome, Failed):
             state.status = "failed"
@@ -282,7 +283,7 @@ class TrialLines:
     def ended(
         self,
         setting: Setting,
-        outcome: Finished | Failed,
+        outcome: Outcome,
         score: float | None,
         best: float | None,
         before: bool,
@@ -316,11 +317,6 @@ class TrialLines:
         self._live.update(_plain_lines(lines))
 
 
-def short(value: Any) -> str:
-    """A setting's value in a few letters."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 _STYLES: Mapping[str, str] = {
     "waiting": "dim",
     "running": "yellow",
@@ -330,7 +326,7 @@ _STYLES: Mapping[str, str] = {
 
 
 @contextmanager
-def observing(plan: Plan, outcomes: dict[str, Finished | Failed]) -> Iterator[Board]:
+def observing(plan: Plan, outcomes: dict[str, Outcome]) -> Iterator[Board]:
     """A board on standard error: live on a terminal, plain lines elsewhere."""
     from rich.console import Console
     from rich.live import Live

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ksr_recbole.comparison import packed
-from ksr_recbole.comparison.store import Cell, Store, arrays_of, is_of_cells
+from ksr_recbole.comparison.cells import Cell
+from ksr_recbole.comparison.store import Store, arrays_of, is_of_cells
 from ksr_recbole.digests import sealed
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.files import replacing

@@ -231,7 +231,9 @@ def _check_sizes(described: Mapping[str, Any]) -> None:
         raise DamagedFileError(f"its arrays have {total:,} bytes, and at most {_MOST:,} are read")
 
 
-def _array(file: zipfile.ZipFile, name: str, described: Mapping, done: Arrays) -> np.ndarray:
+def _array(
+    file: zipfile.ZipFile, name: str, described: Mapping[str, Any], done: Arrays
+) -> np.ndarray:
     """An array from its member."""
     about = described[name]
     dtype, shape, base = _dtype(about["dtype"]), about["shape"], about["of"]

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole import registry
+from ksr_recbole.comparison.cells import TABLE3_METRICS, Cell, cell_key
 from ksr_recbole.comparison.inputs import file_digests
-from ksr_recbole.comparison.store import METRICS, Cell, Store, cell_key
+from ksr_recbole.comparison.store import Store
 from ksr_recbole.comparison.studies import Setting, Study, protocol_values
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, metric_keys
@@ -220,11 +221,11 @@ def config_of(request: Request, setting: Setting, task: str) -> Config:
     """
     values = values_of(request.values, setting.overrides, task)
     config = Config(setting.model, request.dataset, list(request.config_files), values)
-    missing = set(METRICS.values()) - set(metric_keys(config["metrics"], config["topk"]))
+    missing = set(TABLE3_METRICS.values()) - set(metric_keys(config["metrics"], config["topk"]))
     if missing:
         raise UserError(
-            f"The table shows {', '.join(METRICS)}, but {', '.join(sorted(missing))} would not be "
-            "computed; leave the config keys metrics and topk as they are, or add to them."
+            f"The table shows {', '.join(TABLE3_METRICS)}, but {', '.join(sorted(missing))} would "
+            "not be computed; leave the config keys metrics and topk as they are, or add to them."
         )
     return config
 

@@ -21,7 +21,8 @@ from pkgutil import resolve_name
 from typing import Any, Protocol
 
 from ksr_recbole import gpus
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.cells import Cell
+from ksr_recbole.comparison.store import Store
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError, cannot_write, one_line
 from ksr_recbole.locks import locked

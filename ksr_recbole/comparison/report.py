@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -10,21 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from ksr_recbole.comparison.cells import environment_without_places, of_consequence, without_places
 from ksr_recbole.comparison.figures import draw
 from ksr_recbole.comparison.plan import Plan, Position
 from ksr_recbole.comparison.results import Row, Summary, spread, summarise
-from ksr_recbole.comparison.store import (
-    Failed,
-    environment_without_places,
-    of_consequence,
-    without_places,
-)
+from ksr_recbole.comparison.store import Failed
 from ksr_recbole.comparison.table import Table, in_markdown, table_of, to_latex, to_markdown
 from ksr_recbole.comparison.text_table import as_printed
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.files import read_text, replacing
 from ksr_recbole.quick_start.result import environment
-from ksr_recbole.records import parse_object
+from ksr_recbole.records import json_text, parse_object
 
 
 def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
@@ -43,10 +38,9 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     tables = [table_of(summary, request.dataset) for summary in summaries]
     paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"), rows)
     with replacing(*paths) as (markdown, latex, document, figure):
-        markdown.write_text(markdown_document(used_table1(plan, rows), tables), encoding="utf-8")
+        content = as_json(plan, rows, summaries)
+        write_tables(markdown, document, tables, content)
         latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
-        text = json.dumps(as_json(plan, rows, summaries), indent=2)
-        document.write_text(text + "\n", encoding="utf-8")
         draw(request.study, rows, request.dataset, plan.modes[0], figure)
     return as_printed(tables), paths
 
@@ -106,6 +100,21 @@ def _finished_in(document: Mapping[str, Any]) -> set[Position]:
     return {(label, task, seed) for label, task in whole for seed in document["seeds"]}
 
 
+def write_tables(
+    markdown: Path, document: Path, tables: Sequence[Table], content: Mapping[str, Any]
+) -> None:
+    """Write the Markdown and the JSON file of a study or a search.
+
+    Args:
+        markdown: where the tables go, below the dataset's line of Table 1.
+        document: where ``content`` goes.
+        tables: the tables.
+        content: JSON values; that line is its ``table1``.
+    """
+    markdown.write_text(markdown_document(content["table1"], tables), encoding="utf-8")
+    document.write_text(json_text(content), encoding="utf-8")
+
+
 def markdown_document(table1: str, tables: Sequence[Table]) -> str:
     """Tables below the dataset's line of Table 1."""
     return "\n".join([in_markdown(table1), "", *map(to_markdown, tables)])
@@ -120,16 +129,17 @@ def as_json(plan: Plan, rows: Sequence[Row], summaries: Sequence[Summary]) -> di
     }
 
 
-def used_table1(plan: Any, rows: Sequence[Row]) -> str:
-    """The line of Table 1 of the data that were used; that of the files without a finished cell.
+def used_table1(dataset: str, table1: str, rows: Sequence[Row]) -> str:
+    """The line of Table 1 of the data that were used.
 
     Args:
-        plan: of a comparison or a search.
-        rows: its rows.
+        dataset: name of the dataset.
+        table1: the line of its files, for rows without a finished cell.
+        rows: the rows of a comparison or a search.
     """
     used = (cell.result.get("table1") for row in rows for cell in row.finished())
     counts = next((line.partition(": ")[2] for line in used if isinstance(line, str)), "")
-    return f"{plan.request.dataset}: {counts}" if counts else plan.table1
+    return f"{dataset}: {counts}" if counts else table1
 
 
 def about(plan: Plan, rows: Sequence[Row] = ()) -> dict[str, Any]:
@@ -139,7 +149,7 @@ def about(plan: Plan, rows: Sequence[Row] = ()) -> dict[str, Any]:
         "study": request.study.name,
         "title": request.study.title,
         "dataset": request.dataset,
-        "table1": used_table1(plan, rows),
+        "table1": used_table1(request.dataset, plan.table1, rows),
         "rows": [setting.label for setting in request.study.settings],
         "tasks": list(request.tasks),
         "seeds": list(request.seeds),

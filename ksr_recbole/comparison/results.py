@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ksr_recbole.comparison.cells import TABLE3_METRICS
 from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.significance import Comparison, compare, mean_over_seeds
-from ksr_recbole.comparison.store import METRICS, Failed, Finished
+from ksr_recbole.comparison.store import Failed, Finished, Outcome
 from ksr_recbole.comparison.studies import Setting, Study
 from ksr_recbole.errors import UserError
 
@@ -27,7 +28,7 @@ class Row:
 
     setting: Setting
     task: str
-    cells: Mapping[int, Finished | Failed]
+    cells: Mapping[int, Outcome]
 
     @property
     def error(self) -> str | None:
@@ -40,7 +41,7 @@ class Row:
         return [cell for cell in self.cells.values() if isinstance(cell, Finished)]
 
     def values(
-        self, mode: str, phase: str = "test", names: Iterable[str] = METRICS.values()
+        self, mode: str, phase: str = "test", names: Collection[str] = TABLE3_METRICS.values()
     ) -> dict[str, np.ndarray]:
         """Each metric's value under each seed, ``float64 [seeds]``."""
         per_cell = [cell.metrics(mode, phase, names) for cell in self.finished()]
@@ -60,7 +61,7 @@ class Row:
                 mean_over_seeds([cell[name] for cell in mine]),
                 mean_over_seeds([cell[name] for cell in theirs]),
             )
-            for name in METRICS.values()
+            for name in TABLE3_METRICS.values()
         }
 
     def training(self) -> dict[str, float | None]:
@@ -92,7 +93,7 @@ def spread(values: np.ndarray) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def collect_rows(plan: Plan, outcomes: Mapping[str, Finished | Failed]) -> list[Row]:
+def collect_rows(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Row]:
     """The rows of all tasks, in order.
 
     Args:

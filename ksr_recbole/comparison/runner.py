@@ -12,7 +12,7 @@ from ksr_recbole.comparison.plan import Plan, Request, make_plan
 from ksr_recbole.comparison.pool import Job, run_jobs
 from ksr_recbole.comparison.report import is_report, report
 from ksr_recbole.comparison.results import collect_rows
-from ksr_recbole.comparison.store import Failed, Finished
+from ksr_recbole.comparison.store import Failed, Outcome
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import finish_steps
@@ -47,7 +47,7 @@ def run_benchmark(request: Request) -> tuple[str, list[Path], bool]:
     return text, paths, all(row.error is None for row in rows)
 
 
-def run_cells(plan: Plan) -> dict[str, Finished | Failed]:
+def run_cells(plan: Plan) -> dict[str, Outcome]:
     """Run the cells of which the store has no result.
 
     Args:
@@ -60,9 +60,7 @@ def run_cells(plan: Plan) -> dict[str, Finished | Failed]:
         UserError: the store's folder cannot be mended (:meth:`Store.load`).
     """
     request = plan.request
-    outcomes: dict[str, Finished | Failed] = {
-        name: Failed(reason) for name, reason in plan.refused.items()
-    }
+    outcomes: dict[str, Outcome] = {name: Failed(reason) for name, reason in plan.refused.items()}
     cells = [cell for cell in plan.distinct_cells() if cell.name not in outcomes]
     n_without = 0
     for cell in cells:

@@ -1,4 +1,4 @@
-"""A cell, the smallest piece of work that is kept: one model, task and seed on one dataset.
+"""The folder of finished cells.
 
 A finished one is a JSON file and the ranks it was computed from, or a part of a packed file.
 """
@@ -6,7 +6,7 @@ A finished one is a JSON file and the ranks it was computed from, or a part of a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
-from ksr_recbole import digests
-from ksr_recbole.arguments import without
 from ksr_recbole.cache import array_bytes, compact, read_arrays, widened
 from ksr_recbole.comparison import packed
+from ksr_recbole.comparison.cells import (
+    TABLE3_METRICS,
+    Cell,
+    environment_without_places,
+    without_places,
+)
 from ksr_recbole.comparison.significance import PerUser
 from ksr_recbole.config.evaluation_keys import metric_keys
-from ksr_recbole.config.shared import WITHOUT_A_VALUE
 from ksr_recbole.digests import unsealed
 from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.evaluation.metrics import per_user_metrics
@@ -42,107 +44,6 @@ from ksr_recbole.records import (
 )
 
 logger = getLogger(__name__)
-
-PLACES = frozenset(
-    {"data_path", "checkpoint_dir", "results_dir", "pretrain_dir"}
-    | {"pretrain_path", "pretrain_export_path"}
-    | {"data_cache_dir", "config_files", "dataset_save_path", "dataloaders_save_path"}
-    | GRAPH_KEYS  # what they hold is in the atomic files
-)
-"""Config keys that say where files lie on this machine; kept settings and commands lack them."""
-
-NO_PART_OF_THE_KEY = PLACES | frozenset(
-    # What is shown or kept, ...
-    {"resume", "trust_checkpoint", "show_progress", "state", "save_dataset", "save_dataloaders"}
-    | {"download", "log_wandb", "wandb_project", "metric_decimal_place"}
-    # ... which machine computes it, in which order of batches; and the seed, given apart.
-    | {"gpu_id", "use_gpu", "device", "worker", "num_threads", "memory_backend", "eval_batch_size"}
-    | {"nproc", "ip", "port", "world_size", "local_rank", "group_offset", "offset", "seed"}
-)
-"""Config keys under which a result stays the same."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One run of the comparison.
-
-    Attributes:
-        model: name of the model.
-        dataset: name of the dataset.
-        task: name of the task.
-        seed: the run's seed.
-        overrides: config values of the study, in addition to those given for every cell.
-        key: SHA-256 of everything the result depends on (:func:`cell_key`).
-        measure: ``module:function`` of a :data:`~ksr_recbole.quick_start.run.Measure` that the
-            result must have.  It adds to the result and changes nothing in it, so it is no part
-            of the key: a study without one takes a cell that was measured.
-    """
-
-    model: str
-    dataset: str
-    task: str
-    seed: int
-    overrides: Mapping[str, Any]
-    key: str
-    measure: str | None = None
-
-    @property
-    def name(self) -> str:
-        """What its files are called; the first 16 digits of the key tell cells apart."""
-        return f"{self.model}-{self.task}-{self.seed}-{self.key[:16]}"
-
-
-def cell_key(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -> str:
-    """Key of a cell: equal only for cells that must give the same result.
-
-    An option without a value (``None``), or with the one that this stands for, counts as one that
-    is not there, so that cells finished before there was that option are found.
-
-    Args:
-        settings: the final config values, as JSON can hold them; model, dataset and task are
-            among them.
-        seed: the run's seed.
-        files: from :func:`~ksr_recbole.comparison.inputs.file_digests`.
-    """
-    kept = {
-        key: value
-        for key, value in of_consequence(settings).items()
-        if value is not None and value != WITHOUT_A_VALUE.get(key)
-    }
-    if (dataset := kept.get("dataset")) is not None:
-        kept["dataset"] = first_name(dataset)
-    # Each process draws its own dropout, each worker of RecBole's loaders its own negatives.
-    for name, alone in (("nproc", 1), ("world_size", 1), ("worker", 0)):
-        if isinstance(number := settings.get(name), int) and number > alone:
-            kept[name] = number
-    return digests.of_values({"settings": kept, "seed": seed, "files": dict(files)})
-
-
-def of_consequence(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Config values without those under which a result stays the same."""
-    return {key: value for key, value in values.items() if key not in NO_PART_OF_THE_KEY}
-
-
-def without_places(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Config values without those that say where files lie on this machine."""
-    return {key: value for key, value in values.items() if key not in PLACES}
-
-
-def environment_without_places(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's environment whose command names no folder of this machine.
-
-    Args:
-        environment: from :func:`ksr_recbole.quick_start.result.environment`.
-    """
-    program, *arguments = environment["command"]
-    return {**environment, "command": [Path(program).name, *without(arguments, *PLACES)]}
-
-
-# The folder of finished cells -----------------------------------------------------------------
-
-METRICS = {"MAP": "map", "MRR": "mrr", "Hit@10": "hit@10", "NDCG@10": "ndcg@10"}
-"""The metrics of Table 3 as shown, and RecBole's names of them."""
-
 
 MEASURED = "measured/"
 """What names of a measure's arrays begin with; the others are ``mode/phase/...``."""
@@ -198,7 +99,7 @@ class Finished:
         return self.record["result"]
 
     def metrics(
-        self, mode: str, phase: str, names: Iterable[str] = METRICS.values()
+        self, mode: str, phase: str, names: Collection[str] = TABLE3_METRICS.values()
     ) -> dict[str, float]:
         """Metrics by RecBole's name, those of Table 3 unless others are wanted.
 
@@ -206,10 +107,9 @@ class Finished:
             UserError: the cell has no such metric, which only a changed one lacks.
         """
         values = self.every_metric(mode, phase)
-        wanted = list(names)
-        if missing := [name for name in wanted if name not in values]:
+        if missing := [name for name in names if name not in values]:
             raise self.damaged(f"no {missing[0]} of {mode}, {phase}")
-        return {name: values[name] for name in wanted}
+        return {name: values[name] for name in names}
 
     def every_metric(self, mode: str, phase: str) -> Mapping[str, float]:
         """All metrics that were computed.
@@ -245,9 +145,9 @@ class Finished:
                 f"The cell has no ranks of {mode}, {phase}; packed cells have none of validation."
             )
         users, ranks = self.ranks[mode, phase]
-        kinds = dict.fromkeys(name.partition("@")[0] for name in METRICS.values())
+        kinds = dict.fromkeys(name.partition("@")[0] for name in TABLE3_METRICS.values())
         unique, values = per_user_metrics(users, ranks, list(kinds), [10])
-        return {name: PerUser(unique, values[name]) for name in METRICS.values()}
+        return {name: PerUser(unique, values[name]) for name in TABLE3_METRICS.values()}
 
 
 @dataclass(frozen=True)
@@ -261,6 +161,10 @@ class Failed:
 
     error: str
     seconds: float = 0.0
+
+
+Outcome = Finished | Failed
+"""What became of a cell."""
 
 
 def is_of_cells(name: str) -> bool:
@@ -422,7 +326,7 @@ class Store:
             logger.warning(f"Running {cell.name} again, as packed it cannot be used: {error}.")
             return None
 
-    def outcome(self, cell: Cell, error: str | None) -> Finished | Failed:
+    def outcome(self, cell: Cell, error: str | None) -> Outcome:
         """How a cell's run ended.
 
         Args:
@@ -605,7 +509,7 @@ def _given_by(
     Raises:
         DamagedFileError: it gives others, or none.
     """
-    kinds = dict.fromkeys(metric.partition("@")[0] for metric in METRICS.values())
+    kinds = dict.fromkeys(metric.partition("@")[0] for metric in TABLE3_METRICS.values())
     metrics, topk = config.get("metrics", list(kinds)), config.get("topk", [10])
     try:
         wanted = metric_keys(metrics, topk)

@@ -84,7 +84,7 @@ TABLE3 = "table3"
 """Name of the comparison of methods, the study run if none is named."""
 
 TUNING = "tuning"
-"""Name of the study that :mod:`ksr_recbole.comparison.trials` makes from its YAML file."""
+"""Name of the study that :mod:`ksr_recbole.comparison.trial_files` makes from its YAML file."""
 
 
 def table3(models: Sequence[str]) -> Study:

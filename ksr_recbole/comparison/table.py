@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from ksr_recbole.comparison.cells import TABLE3_METRICS
 from ksr_recbole.comparison.results import Row, Summary, spread
 from ksr_recbole.comparison.significance import ALPHA
-from ksr_recbole.comparison.store import METRICS
 from ksr_recbole.text import clean_line
 
 
@@ -77,7 +77,7 @@ def table_of(summary: Summary, dataset: str) -> Table:
         ruled.append(Line("improvement", texts, rule_above=True))
     return Table(
         f"{summary.study.title}: {dataset}, {summary.task}, test, {summary.mode}",
-        tuple(METRICS),
+        tuple(TABLE3_METRICS),
         tuple(ruled),
         tuple(_notes(summary)),
     )

@@ -200,16 +200,19 @@ def mode(key: str, value: Any) -> Any:
 
 
 def split(key: str, value: Any) -> Any:
-    """A dict with ``LS`` and how much is left out, or with ``RS`` and three shares; as it is."""
-    expected = "{'LS': 'valid_and_test'}, or {'RS': [0.8,0.1,0.1]} for RecBole's own models"
-    if not isinstance(value, dict) or len(value) != 1 or set(value) - {"LS", "RS"}:
+    """A dict with ``LS`` and what is left out, or with ``RS`` or ``TS`` and shares; as it is."""
+    expected = (
+        "{'LS': 'valid_and_test'}, or for RecBole's own models {'RS': [0.8,0.1,0.1]} or "
+        "{'TS': [0.8,0.1,0.1]}"
+    )
+    if not isinstance(value, dict) or len(value) != 1 or set(value) - {"LS", "RS", "TS"}:
         raise refused(key, value, expected)
     [(way, parts)] = value.items()
     if way == "LS" and parts not in ("valid_and_test", "valid_only", "test_only"):
         raise refused(key, value, expected)
-    if way == "RS":
+    if way != "LS":
         shares = list_of(Value(float, 0))(key, parts)
-        if len(shares) != 3 or not sum(shares):
+        if len(shares) != 3 or not sum(shares[: 2 if way == "TS" else 3]):
             raise refused(key, value, expected)
     return value
 

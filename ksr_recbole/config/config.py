@@ -20,9 +20,11 @@ from ksr_recbole.config import checks, idle
 from ksr_recbole.config.decisions import refuse
 from ksr_recbole.config.evaluation_keys import (
     canonical_mode,
+    check_recboles_mode,
     check_selecting,
     metric_keys,
     parse_mode,
+    puts_in_order,
 )
 from ksr_recbole.config.keys import (
     KEYS_WITH_PARTS,
@@ -217,12 +219,7 @@ class Config(RecBoleConfig):
         super()._load_internal_config_dict(*names)
         task = self.external_config_dict.get("task", _DEFAULT_TASK)
         self._default_to(CONFIGS / "overall.yaml")
-        if not self.under_protocol:
-            columns = (self.internal_config_dict.get("load_col") or {}).get("inter")
-            time = self.external_config_dict.get("TIME_FIELD", "timestamp")
-            if isinstance(columns, list) and time not in columns:
-                columns.append(time)  # for a split by time
-        else:
+        if self.under_protocol:
             if task not in known_tasks():
                 known = ", ".join(known_tasks())
                 raise UserError(f"There is no task '{shown(task)}'; the tasks are: {known}.")
@@ -306,6 +303,8 @@ class Config(RecBoleConfig):
         super()._set_default_parameters()
         if not self.under_protocol:
             self._check_recboles_metrics()
+            self._check_split_by_time()
+            self._load_times()
         # RecBole sends ml-100k to its bundled files, whose link is wrong.
         self.final_config_dict["data_path"] = str(Path(data_path) / self.dataset)
 
@@ -359,11 +358,29 @@ class Config(RecBoleConfig):
         final["report_modes"] = [*dict.fromkeys(map(canonical_mode, final["report_modes"]))]
         self._check_valid_metric(metric_keys(final["metrics"], final["topk"]))
 
+    def _check_split_by_time(self) -> None:
+        """Refuse RecBole's ``TS`` on rows in another order than by time, which it mixes up."""
+        evaluation = self.final_config_dict["eval_args"]
+        if "TS" in evaluation["split"] and evaluation["order"] != "TO":
+            raise UserError(
+                f"Config key eval_args has the split TS and the order "
+                f"{shown(evaluation['order'])}; by TS RecBole splits rows that are in the order of "
+                "time, so give the order TO."
+            )
+
+    def _load_times(self) -> None:
+        """Add the times that RecBole's default columns lack, where the order needs them."""
+        final = self.final_config_dict
+        columns = (final["load_col"] or {}).get("inter")
+        if not isinstance(columns, list) or final["TIME_FIELD"] in columns:
+            return
+        if puts_in_order(final) and "load_col" not in self.external_config_dict:
+            final["load_col"] = {**final["load_col"], "inter": [*columns, final["TIME_FIELD"]]}
+
     def _check_recboles_metrics(self) -> None:
         """Refuse a selecting metric that RecBole would miss after the first epoch."""
         final = self.final_config_dict
-        names = [str(name).lower() for name in final["metrics"]]
-        cuts = final["topk"] if isinstance(final["topk"], list) else [final["topk"]]
+        names, cuts = [str(name).lower() for name in final["metrics"]], final["topk"]
         known = [
             each
             for name in names
@@ -381,11 +398,12 @@ class Config(RecBoleConfig):
             )
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:
+        modes = self.final_config_dict["eval_args"]["mode"]
         if not self.under_protocol:
+            check_recboles_mode(modes[phase])
             super()._set_eval_neg_sample_args(phase)
             return
         # Our evaluation draws its own candidates; RecBole's samplers draw none.
-        modes = self.final_config_dict["eval_args"]["mode"]
         check_selecting(modes[phase])
         modes[phase] = canonical_mode(modes[phase])
         self.final_config_dict[f"{phase}_neg_sample_args"] = {
@@ -413,8 +431,6 @@ def _reason_of(error: Exception) -> str:
 
 def _listed(modes: Any) -> Any:
     """Modes as a list; on the command line they can be written as ``full,uni50pop50``."""
-    if isinstance(modes, tuple):
-        return list(modes)
     if not isinstance(modes, str):
         return modes
     names = (name.strip(" '\"") for name in modes.strip("[] ").split(","))

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from recbole.utils import ModelType
 
 from ksr_recbole.choices import choose_from
 from ksr_recbole.errors import UserError, shown
 
-METRICS = ("map", "mrr", "hit", "ndcg", "recall", "precision")
+KNOWN_METRICS = ("map", "mrr", "hit", "ndcg", "recall", "precision")
 """Known metrics by RecBole's name; :mod:`ksr_recbole.evaluation.metrics` computes them."""
 
 WHOLE_LIST_METRICS = ("map", "mrr")
@@ -62,6 +63,26 @@ def parse_mode(text: str) -> EvalMode:
     return EvalMode("sampled", int(match[1] or 0), int(match[2] or 0), calibrated=name != given)
 
 
+def check_recboles_mode(text: str) -> None:
+    """Refuse a mode that RecBole's own evaluation does not have.
+
+    Raises:
+        UserError: anything but ``full``, ``labeled``, ``uniN`` and ``popN`` with N above 0.
+    """
+    if not re.fullmatch(r"full|labeled|(?:uni|pop)[1-9][0-9]{0,8}", str(text)):
+        raise UserError(
+            f"Config key eval_args.mode is {shown(repr(text))}; RecBole's own evaluation has full, "
+            "labeled, and uniN and popN with a number N of negatives per positive."
+        )
+
+
+def puts_in_order(config: Any) -> bool:
+    """Whether RecBole's own evaluation, or the model's histories, need the times' order."""
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    in_order = sequential or config["eval_args"]["order"] == "TO"
+    return in_order and not config["benchmark_filename"]
+
+
 def canonical_mode(text: str) -> str:
     """A mode's name as results have it: in small letters and without blanks around it."""
     return str(text).strip().lower()
@@ -101,10 +122,10 @@ def parse_metrics(names: Sequence[str] | str) -> list[str]:
     given = names.split(",") if isinstance(names, str) else names
     parsed = [str(name).strip().lower() for name in given]
     for name in parsed:
-        if name not in METRICS:
+        if name not in KNOWN_METRICS:
             raise UserError(
                 f"metrics: '{shown(name)}' is not a ranking metric known here"
-                f"{choose_from(name, METRICS, 'the metrics are')}"
+                f"{choose_from(name, KNOWN_METRICS, 'the metrics are')}"
             )
     return list(dict.fromkeys(parsed))
 

@@ -45,17 +45,22 @@ _OF_RECBOLES_TRAINING = (
 ) - {"loss_decimal_place"}
 """Keys that change what is trained of RecBole's own models."""
 
-TEXTS = frozenset({
+FIELDS = (
+    "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD",
+    "ITEM_LIST_LENGTH_FIELD", "POSITION_FIELD", "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD",
+    "RELATION_ID_FIELD", "ENTITY_ID_FIELD",
+)  # fmt: skip
+"""Keys that name columns; two of them never name the same."""
+
+TEXTS = frozenset(FIELDS) | {
     "model", "dataset", "task", "data_path", "checkpoint_dir", "results_dir", "data_cache_dir",
     "kg", "link", "names", "pretrain_dir", "pretrain_path", "pretrain_export_path",
     "dataset_save_path",
     "dataloaders_save_path", "wandb_project", "encoding", "field_separator", "seq_separator",
-    "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD", "NEG_PREFIX",
-    "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "POSITION_FIELD", "HEAD_ENTITY_ID_FIELD",
-    "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD", "ip", "gpu_id", "device",
+    "NEG_PREFIX", "LIST_SUFFIX", "ip", "gpu_id", "device",
     "user_inter_num_interval", "item_inter_num_interval", "entity_kg_num_interval",
     "relation_kg_num_interval", "resume",
-})  # fmt: skip
+}  # fmt: skip
 """Keys whose values are text, such as names and paths: ``12`` there is no number."""
 
 _BASED_ON = "based_on"

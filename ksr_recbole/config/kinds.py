@@ -31,20 +31,13 @@ from ksr_recbole.config.checks import (
     text,
     wandb,
 )
-from ksr_recbole.config.keys import checkpoint_keys
+from ksr_recbole.config.keys import FIELDS, checkpoint_keys
 from ksr_recbole.config.options import Check, Options, Value, optional
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import MODELS, model_class, own_models
 
 _FLAG = Value(bool)
 _DECIMALS = Value(int, 0, 16)
-
-FIELDS = (
-    "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD",
-    "ITEM_LIST_LENGTH_FIELD", "POSITION_FIELD", "HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD",
-    "RELATION_ID_FIELD", "ENTITY_ID_FIELD",
-)  # fmt: skip
-"""Keys that name columns; two of them never name the same."""
 
 FOR_ALL: dict[str, Check] = {
     # What runs where, and what it leaves
@@ -90,7 +83,7 @@ FOR_ALL: dict[str, Check] = {
     "preload_weight": optional(dict_of(field)),
     "normalize_field": optional(list_of(field)),
     "discretization": optional(dict_of(any_plain)), "kg_reverse_r": _FLAG,
-    **{key: check for each in shared.FOR_ALL for key, check in each.checks().items()},
+    **{key: check for each in shared.SHARED_OPTIONS for key, check in each.checks().items()},
     # RecBole's KD_DAGFM evaluates this one.
     "teacher": Value(str, choices=("CrossNet", "CIN")),
 }  # fmt: skip

@@ -377,5 +377,5 @@ OF_RECBOLES_MODELS: dict[str, type[Options]] = {
 }
 """Model name to its options; a model of this package has its own in its class."""
 
-FOR_ALL = (DataOptions, RunOptions, ProcessOptions, TaskOptions)
+SHARED_OPTIONS = (DataOptions, RunOptions, ProcessOptions, TaskOptions)
 """What holds for any run."""

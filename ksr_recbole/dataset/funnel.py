@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from recbole.utils import FeatureType
 
 from dataset_atomic.layout import Layout
 from ksr_recbole.config.literals import literal
+from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.tokens import joint_codes, n_distinct
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.text import counted
@@ -112,7 +113,7 @@ class DataFunnel:
         return f"{told}."
 
 
-class WithFunnel:
+class WithFunnel(DatasetMixin):
     """Mixin over a RecBole dataset that counts what each of RecBole's filters leaves out.
 
     Attributes:
@@ -120,23 +121,7 @@ class WithFunnel:
     """
 
     funnel: DataFunnel
-
-    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
-        config: Any
-        inter_feat: Any
-        user_feat: Any
-        item_feat: Any
-        uid_field: str
-        iid_field: str
-        time_field: str
-        feat_name_list: list[str]
-        field2type: dict[str, FeatureType]
-        dataset_name: str
-        benchmark_filename_list: list[str] | None
-
-        def _build_feat_name_list(self) -> list[str]: ...
-        def _parse_intervals_str(self, text: str | None) -> Any: ...
-        def _within_intervals(self, numbers: np.ndarray, intervals: Any) -> Any: ...
+    of_sequences = False
 
     def _counts(self) -> Counts:
         return Counts.of(self.inter_feat, self.uid_field, self.iid_field)
@@ -153,7 +138,7 @@ class WithFunnel:
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         check_present(self.config, token, "inter")
-        super()._load_data(token, dataset_path)  # type: ignore[misc]
+        super()._load_data(token, dataset_path)
 
     def _data_processing(self) -> None:
         counts = self._counts()
@@ -161,19 +146,21 @@ class WithFunnel:
         if self.benchmark_filename_list is not None:  # RecBole filters nothing then
             self.feat_name_list = self._build_feat_name_list()
             self._filter_given_files()
-        super()._data_processing()  # type: ignore[misc]
+        super()._data_processing()
 
     def _filter_given_files(self) -> None:
         """What must be left out of interactions that the user split."""
 
     def _data_filtering(self) -> None:
-        """As RecBole's, but until no rule leaves out anything more, and in the file's order."""
+        """As RecBole's, in the file's order; for ours until no rule leaves out anything more."""
         self._filter_nan_user_or_item()
         self._remove_duplication()
         self._filter_by_field_value()
         before = None
         while before != (before := self._sizes()):
             self._filter_once()
+            if not self.of_sequences:
+                break
         self._reset_index()
 
     def _sizes(self) -> list[int]:
@@ -186,7 +173,7 @@ class WithFunnel:
 
     def _filter_nan_user_or_item(self) -> None:
         with self._counted("no user or no item"):
-            super()._filter_nan_user_or_item()  # type: ignore[misc]
+            super()._filter_nan_user_or_item()
 
     def _remove_duplication(self) -> None:
         """As RecBole's, which leaves the rows in the order of an unstable sort by time."""
@@ -201,9 +188,14 @@ class WithFunnel:
             self.inter_feat = self.inter_feat[~repeated.sort_index()]
 
     def _filter_by_field_value(self) -> None:
+        wanted = self.config["val_interval"] or {}
+        if wanted:  # what never was in .user or .item is not left out for a value
+            self._filter_inter_by_user_or_item()
         with self._counted("value outside val_interval"):
-            for field, wanted in (self.config["val_interval"] or {}).items():
-                self._filter_field(field, wanted)
+            for field, values in wanted.items():
+                self._filter_field(field, values)
+            if wanted and self.config["filter_inter_by_user_or_item"]:
+                self._keep_known_inter()
 
     def _filter_field(self, field: str, wanted: Any) -> None:
         """Keep the rows whose ``field`` is in an interval, or among some tokens."""
@@ -247,8 +239,11 @@ class WithFunnel:
         if not self.config["filter_inter_by_user_or_item"]:
             return
         with self._counted("not in .user or .item: filter_inter_by_user_or_item"):
-            for feat, field in self._side_feats():
-                self.inter_feat = self.inter_feat[self.inter_feat[field].isin(feat[field])]
+            self._keep_known_inter()
+
+    def _keep_known_inter(self) -> None:
+        for feat, column in self._side_feats():
+            self.inter_feat = self.inter_feat[self.inter_feat[column].isin(feat[column])]
 
     def _side_feats(self) -> Iterator[tuple[Any, str]]:
         sides = ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field))

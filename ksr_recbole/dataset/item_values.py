@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,8 @@ class ItemValues:
             attributes: relation ids of the attributes, ``int64 [A]``.
             item_entities: entity id of every item, padding first, ``int64 [n_items]``.
         """
-        items, slots, tails = facts_of_items(triples, attributes, item_entities)
+        facts = facts_of_items(triples, attributes, item_entities)
+        items, slots, tails = facts.items, facts.attributes, facts.entities
         n_entities = int(tails.max(initial=0)) + 1
         pairs, value, counts = np.unique(
             slots * n_entities + tails, return_inverse=True, return_counts=True
@@ -83,7 +84,7 @@ class ItemValues:
             squares = match.multiply(match).sum() - np.square(match.diagonal()).sum()
             size = np.sqrt(max(squares, 0) / max(1, match.shape[0] * (match.shape[0] - 1)))
             weights[columns] = idf[columns] / (size if size > 0 else 1.0)
-        return ItemValues(self.starts, self.columns, self.attributes, self.entities, weights)
+        return replace(self, weights=weights)
 
     def _matrix(self, items: np.ndarray) -> Any:
         shape = (len(self.starts) - 1, len(self.attributes))
@@ -91,10 +92,25 @@ class ItemValues:
         return sparse.csr_matrix((ones, self.columns, self.starts), shape=shape)[items]
 
 
-def facts_of_items(
-    triples: np.ndarray, attributes: np.ndarray, item_entities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Item, position of the attribute and value entity of every fact, each once: ``[F]`` each."""
+@dataclass(frozen=True)
+class Facts:
+    """Which value entities items have: one row for each item, attribute and entity.
+
+    All are ``int64 [m]``, in a model directory ``int32 [m]``.
+
+    Attributes:
+        items: item ids.
+        attributes: positions in the model's attributes.
+        entities: entity ids.
+    """
+
+    items: np.ndarray
+    attributes: np.ndarray
+    entities: np.ndarray
+
+
+def facts_of_items(triples: np.ndarray, attributes: np.ndarray, item_entities: np.ndarray) -> Facts:
+    """Every fact of a graph once; for the arguments see :meth:`ItemValues.of`."""
     heads, relations, tails = triples.T
     slot_of = np.full(max(int(relations.max(initial=0)), int(attributes.max(initial=0))) + 1, -1)
     slot_of[attributes] = np.arange(len(attributes))
@@ -109,4 +125,4 @@ def facts_of_items(
     n_slots, n_tails = len(attributes), int(tails.max(initial=0)) + 1
     codes = (order[first[fact] + within] * n_slots + slots[fact]) * n_tails + tails[fact]
     rows, tails = np.divmod(sorted_distinct(codes), n_tails)
-    return rows // n_slots, rows % n_slots, tails
+    return Facts(rows // n_slots, rows % n_slots, tails)

@@ -16,17 +16,19 @@ from dataset_atomic.atomic_files import PADDING, steady_dataset
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache, DamagedFileError
-from ksr_recbole.dataset import loading
+from ksr_recbole.dataset import stored
 from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
+from ksr_recbole.dataset.loading import AtomicReading, warn_of_absent_columns
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
-from ksr_recbole.dataset.tokens import TokenIds, found_in, joint_codes
+from ksr_recbole.dataset.tokens import TokenIds, first_items, found_in, joint_codes
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import counted
 
 NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""
 
 
-class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, KnowledgeBasedDataset):
+class LinkedDataset(RepairedLoading, WithFunnel, AtomicReading, KnowledgeBasedDataset):
     """RecBole's knowledge-based dataset with checked files and many-to-one links.
 
     RecBole's item-entity map is one to one and gives a linked item and its entity one id.
@@ -44,6 +46,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
     kg_feat: Any
     item2entity: dict[str, str]
     entity2item: dict[str, str]
+    _n_links: int  # lines of the file of links
 
     def _from_scratch(self) -> None:
         """Load the atomic files, or what was made of the same files with the same settings."""
@@ -59,7 +62,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             return
         cache, kind = ArrayCache(folder), f"{self.dataset_name}-data"
         try:
-            parts = loading.cache_parts(self.config, self.dataset_name, self.time_is_needed)
+            parts = stored.cache_parts(self.config, self.dataset_name, self.of_sequences)
         except OSError:  # a file is missing or unreadable; loading says which in a sentence
             super()._from_scratch()
             return
@@ -68,20 +71,21 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         if arrays is not None and self._restored(arrays, cache.path(kind, key)):
             return
         super()._from_scratch()
-        if loading.is_plain(self):
+        if stored.is_plain(self):
             check()  # or other files' content would be kept under the key of those before
-            cache.keep_data(kind, key, loading.to_arrays(self), {"settings": parts["settings"]})
+            cache.keep_data(kind, key, stored.to_arrays(self), {"settings": parts["settings"]})
 
     def _restored(self, arrays: Mapping[str, np.ndarray], path: Path) -> bool:
         """Whether the arrays of a cache file are those of a dataset, which this then holds."""
         self._get_preset()
         self._get_field_from_config()
         try:
-            loading.restore(self, arrays, self.time_is_needed)
+            stored.restore(self, arrays, self.time_is_needed)
         except DamagedFileError as error:
             getLogger(__name__).warning(f"Making {path} again: {error}.")
             return False
-        loading.warn_of_absent_columns(self.config, self.dataset_name)
+        self._n_links = self.funnel.links[0]
+        warn_of_absent_columns(self.config, self.dataset_name)
         return True
 
     def _get_preset(self) -> None:
@@ -102,20 +106,39 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         check_present(self.config, self.dataset_name, "kg", "link")
         super()._load_data(token, dataset_path)
 
+    def _load_link(self, token: str, dataset_path: str) -> tuple[dict[str, str], dict[str, str]]:
+        """As RecBole's, but of several entities of an item the first counts, as in ``convert``."""
+        frame = self._load_feat(str(Path(dataset_path, f"{token}.link")), "link")
+        assert frame is not None  # a file of links is always read
+        repeated = frame.duplicated(self.iid_field).to_numpy()
+        self._n_links = len(frame)
+        if repeated.any():
+            example = shown(frame[self.iid_field].iloc[int(repeated.argmax())])
+            getLogger().warning(
+                f"{token}.link has {counted(int(repeated.sum()), 'line')} of an item that an "
+                f"earlier line links, such as {example}; the first line of an item counts."
+            )
+        first = frame[~repeated]
+        item2entity = dict(zip(first[self.iid_field], first[self.entity_field], strict=True))
+        return item2entity, first_items(item2entity)
+
     def _data_filtering(self) -> None:
-        n_links, n_triples = len(self.item2entity), len(self.kg_feat)
+        n_triples = len(self.kg_feat)
         self.funnel.triples = (n_triples, n_triples)
         super()._data_filtering()
-        self.funnel.links = (n_links, len(self.item2entity))
+        self.funnel.links = (self._n_links, len(self.item2entity))
 
     def _filter_given_files(self) -> None:
-        n_links, sizes = len(self.item2entity), self.file_size_list
+        sizes = self.file_size_list
         self.funnel.triples = (len(self.kg_feat), len(self.kg_feat))
-        self._filter_kg_by_triple_num()
-        self._filter_link()
+        if self.of_sequences:  # RecBole filters nothing then
+            self._filter_kg_by_triple_num()
+            self._filter_link()
+        else:
+            self._keep_valid_links()
         part = np.repeat(np.arange(len(sizes)), sizes)[self.inter_feat.index.to_numpy()]
         self._reset_index()
-        self.funnel.links = (n_links, len(self.item2entity))
+        self.funnel.links = (self._n_links, len(self.item2entity))
         self.file_size_list = np.bincount(part, minlength=len(sizes)).tolist()
 
     def _filter_by_field_value(self) -> None:
@@ -123,8 +146,12 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         self._filter_kg_by_triple_num()  # as in RecBole, of the triples that are left
 
     def _filter_once(self) -> None:
-        self._filter_link()
-        super()._filter_once()
+        if self.of_sequences:
+            self._filter_link()
+            super()._filter_once()
+        else:  # RecBole's order, once
+            super()._filter_once()
+            self._filter_link()
 
     def _reset_index(self) -> None:
         if len(self.inter_feat) == 0:
@@ -171,6 +198,15 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
         self.kg_feat = self.kg_feat[kept]
 
     def _filter_link(self) -> None:
+        """Keep valid links, and the interactions and items that have one."""
+        self._keep_valid_links()
+        linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
+        with self._counted(NO_LINK):
+            self.inter_feat = self.inter_feat[linked]
+        if self.item_feat is not None:  # no item without a link gets an id
+            self.item_feat = self.item_feat[self.item_feat[self.iid_field].isin(self.item2entity)]
+
+    def _keep_valid_links(self) -> None:
         """Keep links between an item with interactions and an entity with triples.
 
         Unlike RecBole's, an entity stays linked as long as one of its items does, and an item
@@ -184,14 +220,7 @@ class LinkedDataset(RepairedLoading, WithFunnel, loading.AtomicReading, Knowledg
             for item, entity in self.item2entity.items()
             if item in items and entity in entities
         }
-        self.entity2item = {}
-        for item, entity in self.item2entity.items():
-            self.entity2item.setdefault(entity, item)
-        linked = self.inter_feat[self.iid_field].isin(self.item2entity.keys())
-        with self._counted(NO_LINK):
-            self.inter_feat = self.inter_feat[linked]
-        if self.item_feat is not None:  # no item without a link gets an id
-            self.item_feat = self.item_feat[self.item_feat[self.iid_field].isin(self.item2entity)]
+        self.entity2item = first_items(self.item2entity)
 
     def _remap(self, remap_list: list[tuple[Any, str, FeatureType]]) -> None:
         """As RecBole's, without an object of NumPy for every token."""

@@ -1,4 +1,4 @@
-"""Atomic files as data frames, and loaded datasets as arrays for the cache.
+"""Atomic files as data frames.
 
 RecBole reads atomic files with Pandas' Python parser, which makes a Python object of every
 cell.  :func:`read_columns` reads them with Polars, one object for each different token, and
@@ -7,14 +7,13 @@ cell.  :func:`read_columns` reads them with Polars, one object for each differen
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +23,9 @@ from recbole.utils import FeatureSource, FeatureType, dataset_arguments
 from dataset_atomic.atomic import RECBOLES, atomic_path, read_ids, scan_checked
 from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
-from ksr_recbole import digests
-from ksr_recbole.cache import DamagedFileError, compact, widened
-from ksr_recbole.dataset.funnel import DataFunnel
+from dataset_atomic.lines import EXACT, MISSING, first_true
+from ksr_recbole.config.evaluation_keys import puts_in_order
+from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.tokens import as_categoricals
 from ksr_recbole.errors import UserError, shown
 
@@ -40,17 +39,6 @@ SETTINGS = (
     "discretization",
 )
 """Config keys that decide what RecBole makes of the atomic files."""
-
-_FORMAT = 4
-_FRAMES = ("inter_feat", "kg_feat")
-_FEATURE_FIELDS = ("field2type", "field2source", "field2seqlen", "field2bucketnum")
-
-
-_MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "#n/a", "-")
-"""How people write that a number is not there, in lower case."""
-
-_EXACT = 2**53
-"""Whole numbers from here on are not told apart as floats."""
 
 
 def read_columns(
@@ -138,9 +126,24 @@ def order_of(times: pl.Series) -> np.ndarray | None:
         ``None`` if floats tell them apart; equal times keep their order.
     """
     whole = times.str.strip_chars().cast(pl.Int64, strict=False)
-    if whole.null_count() or not (whole.abs() > _EXACT).any():
+    if whole.null_count() or not (whole.abs() > EXACT).any():
         return None
     return np.argsort(whole.to_numpy(), kind="stable")
+
+
+def order_in_float32(times: np.ndarray) -> np.ndarray | None:
+    """The order of times that ``float32`` cannot tell apart, ``int64 [n]``.
+
+    Args:
+        times: ``float64 [n]``.
+
+    Returns:
+        ``None`` if it tells all different times apart; equal times keep their order.
+    """
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+    lost = (ordered[1:] != ordered[:-1]) & (np.diff(ordered.astype(np.float32)) == 0)
+    return order if lost.any() else None
 
 
 def _without_quotes(text: pl.Series) -> pl.Series:
@@ -161,7 +164,7 @@ def _numbers(text: pl.Series, path: str | os.PathLike[str], name: str) -> np.nda
     for row in odd:  # "+5", which Python reads, and what stands for a missing number
         word = text[int(row)]
         try:
-            values[row] = np.nan if word.lower() in _MISSING else float(word)
+            values[row] = np.nan if word.lower() in MISSING else float(word)
         except ValueError:
             raise UserError(
                 f"{path}, line {row + 2}: {shown(repr(word))} in column {name!r} is not a number; "
@@ -186,8 +189,7 @@ def _sequences(
     flat, row = flat.filter(real), row[real.to_numpy()]
     if kind == "float_seq":
         numbers = flat.cast(pl.Float64, strict=False)
-        if numbers.null_count():
-            first = int(numbers.is_null().arg_max() or 0)
+        if (first := first_true(numbers.is_null())) is not None:
             raise UserError(
                 f"{path}, line {row[first] + 2}: {shown(repr(flat[first]))} in column {name!r} is "
                 f"not a number; numbers stand there with {separator!r} (seq_separator) between."
@@ -204,7 +206,7 @@ def suffix_of(source: Any) -> str:
     return source.value if isinstance(source, FeatureSource) else str(source)
 
 
-class AtomicReading:
+class AtomicReading(DatasetMixin):
     """Mixin over a RecBole dataset: one reader for all files, of the columns that are needed.
 
     RecBole reads what ``load_col`` and ``unload_col`` say and stops where what it needs is not
@@ -212,22 +214,17 @@ class AtomicReading:
     looks at, are read in any case.
     """
 
-    time_is_needed = False
-    """Whether ``.inter`` must have times."""
+    of_sequences = False
+    """Whether it is one of ours, to which some of RecBole's settings mean nothing."""
 
-    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
-        config: Any
-        uid_field: Any
-        iid_field: Any
-        time_field: Any
-        field2source: dict[str, Any]
-        field2type: dict[str, FeatureType]
-        field2seqlen: dict[str, int]
-        field2bucketnum: dict[str, int]
+    @property
+    def time_is_needed(self) -> bool:
+        """Whether ``.inter`` must have times."""
+        return self.of_sequences or puts_in_order(self.config)
 
     def _needed(self, suffix: str) -> dict[str, str]:
         """Columns without which the file is of no use, with their types."""
-        names: list[str | None] = {
+        names: list[str] = {
             "inter": [self.uid_field, self.iid_field],
             "user": [self.uid_field],
             "item": [self.iid_field],
@@ -248,10 +245,8 @@ class AtomicReading:
             return None
         needed = self._needed(suffix)
         types = check_atomic_file(filepath, needed, layout.separator, layout.encoding)
-        # A time that is not needed is still what rows are put into order by.
-        also = [*needed, *([self.time_field] if suffix == "inter" and self.time_field else [])]
         asked.warn_of_absent(self.config, types, Path(filepath).name)
-        columns = asked.columns(types, needed, also, Path(filepath).name)
+        columns = asked.columns(types, needed, Path(filepath).name)
         if not columns:
             return None
         wanted = {name: types[name] for name in columns}
@@ -265,11 +260,17 @@ class AtomicReading:
         return frame
 
     def _in_order(self, frame: pd.DataFrame, path: str, layout: Layout) -> pd.DataFrame:
-        """Rows as in the file, or in the order of times that floats would not keep."""
+        """Rows as in the file, or in the order of times that floats would not keep.
+
+        RecBole makes ``float32`` of times before it sorts by them, which cannot tell seconds of
+        the same two minutes apart.  Its sort is stable, so rows that are in order stay so.
+        """
         times = frame[self.time_field]
-        if not max(times.max(), -times.min()) >= _EXACT:
-            return frame
-        order = order_of(_texts(path, [str(self.time_field)], layout).to_series())
+        order = None
+        if max(times.max(), -times.min()) >= EXACT:
+            order = order_of(_texts(path, [str(self.time_field)], layout).to_series())
+        elif self.time_is_needed and not self.of_sequences:
+            order = order_in_float32(times.to_numpy())
         return frame if order is None else frame.iloc[order].reset_index(drop=True)
 
     def _note_fields(self, frame: pd.DataFrame, source: Any, types: Mapping[str, str]) -> None:
@@ -301,14 +302,12 @@ class Asked:
         load: the columns of ``load_col``; all of them if ``None``.
         unload: the columns of ``unload_col``.
         used: columns that a filter of the configuration looks at.
-        ids: whether the ids are needed, though no column is asked for.
     """
 
     suffix: str
     load: tuple[str, ...] | None
     unload: tuple[str, ...]
     used: tuple[str, ...]
-    ids: bool
 
     @classmethod
     def of(cls, config: Any, suffix: str) -> Asked:
@@ -328,26 +327,22 @@ class Asked:
             )
         used = tuple(config["val_interval"] or {})
         if suffix not in ("user", "item"):
-            return cls(suffix, load, unload, (*used, *(config["threshold"] or {})), False)
-        if load == () and used:  # what the interactions have is looked at there alone
-            elsewhere = _columns_of_inter(config)
-            used = tuple(name for name in used if name not in elsewhere)
-        # As in RecBole: without a word in load_col the file is not there.
-        named = load_col is None or suffix in load_col
-        ids = named and bool(config["filter_inter_by_user_or_item"])
-        return cls(suffix, load, unload, used, ids)
+            return cls(suffix, load, unload, (*used, *(config["threshold"] or {})))
+        if used:  # what the interactions have is looked at elsewhere only if it is loaded there
+            of_inter = _columns_of_inter(config)
+            used = tuple(name for name in used if name not in of_inter)
+        return cls(suffix, load, unload, used)
 
     @property
     def nothing(self) -> bool:
-        """Whether the file need not be looked at."""
-        needed = self.suffix in ("inter", "kg", "link") or self.ids or self.used
+        """Whether the file need not be looked at: as in RecBole, without a column to load."""
+        needed = self.suffix in ("inter", "kg", "link") or self.used
         return self.load == () and not needed
 
     def columns(
         self,
         types: Mapping[str, str],
         needed: Iterable[str],
-        also: Iterable[str],
         file: str,
     ) -> list[str]:
         """The columns to read of a file, in the file's order.
@@ -355,24 +350,23 @@ class Asked:
         Args:
             types: all columns of the file.
             needed: columns without which the file is of no use.
-            also: what is read in any case where the file has it.
             file: the file's name, for the sentences.
 
         Raises:
-            UserError: ``unload_col`` names a needed column.
+            UserError: ``unload_col`` names a column that is needed, or that a filter looks at.
         """
-        if lost := sorted(set(self.unload) & set(needed)):
+        used = set(self.used) & set(types)
+        if lost := sorted(set(self.unload) & {*needed, *used}):
             raise UserError(
-                f"Config key unload_col leaves out {lost[0]} of {file}, which is needed; take it "
-                "off the list."
+                f"Config key unload_col leaves out {shown(lost[0])} of {file}, which is needed; "
+                "take it off the list."
             )
         asked = set(types if self.load is None else self.load) - set(self.unload)
-        used = set(self.used) & set(types)
-        if self.load == () and self.suffix in ("user", "item") and not (self.ids or used):
+        if self.load == () and self.suffix in ("user", "item") and not used:
             return []
-        if added := sorted(set(also) & set(types) - asked) if self.load else []:
+        if added := sorted({*needed} & set(types) - asked) if self.load else []:
             getLogger().info(f"Read from {file} too, since it is needed: {', '.join(added)}.")
-        wanted = asked | used | set(also)
+        wanted = asked | used | set(needed)
         return [name for name in types if name in wanted]
 
     def warn_of_absent(self, config: Any, types: Mapping[str, str], file: str) -> None:
@@ -412,148 +406,3 @@ def _columns_of_inter(config: Any) -> set[str]:
         with suppress(UserError):
             found |= columns_of(path, layout).keys()
     return found
-
-
-# The cache ------------------------------------------------------------------------------------
-
-
-def cache_parts(config: Any, name: str, of_sequences: bool) -> dict[str, Any]:
-    """What the content of a loaded dataset depends on: the files' bytes and the settings.
-
-    Args:
-        config: the configuration.
-        name: of the dataset.
-        of_sequences: whether it is one of ours, to which some of RecBole's settings mean nothing.
-    """
-    folder = Path(config["data_path"])
-    files = {s: digests.of_file_once(folder / f"{name}.{s}") for s in ("inter", "kg", "link")}
-    for suffix in ("user", "item"):  # in some configurations they are filters
-        path = folder / f"{name}.{suffix}"
-        if path.is_file() and not Asked.of(config, suffix).nothing:
-            files[suffix] = digests.of_file_once(path)
-    settings = {key: repr(config[key]) for key in SETTINGS}
-    parts = {"format": _FORMAT, "files": files, "settings": settings}
-    return parts if of_sequences else {**parts, "of": "RecBole"}
-
-
-def is_plain(dataset: Any) -> bool:
-    """Whether a dataset is one that :func:`to_arrays` takes: numbers alone, no sequences."""
-    if dataset.user_feat is not None or dataset.item_feat is not None:
-        return False
-    try:
-        _check_frames(dataset, needs_time=False)
-    except ValueError:  # sequences, or tokens that some rows lack
-        return False
-    return True
-
-
-def to_arrays(dataset: Any) -> dict[str, np.ndarray]:
-    """A loaded dataset of which :func:`is_plain` is true, as named arrays."""
-    arrays: dict[str, np.ndarray] = {"item_entities": dataset.item_entities}
-    for name in _FRAMES:
-        for field, column in getattr(dataset, name).items():
-            arrays[f"{name}.{field}"] = compact(column.to_numpy())
-    stored: list[Any] = []
-    tokens = {}
-    for field, array in dataset.field2id_token.items():
-        # Fields of one alias share their tokens.
-        same = [k for k, other in enumerate(stored) if other is array]
-        tokens[field] = same[0] if same else len(stored)
-        if not same:
-            arrays[f"tokens.{len(stored)}"] = _packed(array.tolist())
-            stored.append(array)
-    arrays["links"] = _packed([token for pair in dataset.item2entity.items() for token in pair])
-    meta: dict[str, Any] = {"tokens": tokens}
-    meta |= {name: _in_json(getattr(dataset, name)) for name in _FEATURE_FIELDS}
-    meta["alias"] = {name: list(fields) for name, fields in dataset.alias.items()}
-    meta["rest"] = list(dataset._rest_fields)
-    meta["funnel"] = asdict(dataset.funnel)
-    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    return arrays
-
-
-def restore(dataset: Any, arrays: Mapping[str, np.ndarray], needs_time: bool) -> None:
-    """Give a dataset without content the one that :func:`to_arrays` took from its like.
-
-    Args:
-        dataset: the dataset.
-        arrays: what was taken.
-        needs_time: whether its interactions must have times.
-
-    Raises:
-        DamagedFileError: the arrays are not those of a dataset; it has to be loaded then.
-    """
-    try:
-        _restore(dataset, arrays)
-        _check_frames(dataset, needs_time)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise DamagedFileError("it does not hold the arrays of a dataset") from error
-
-
-def _check_frames(dataset: Any, needs_time: bool) -> None:
-    """Whether everything that has an id has a token and an entity, and every time is a number."""
-    triple = (dataset.head_entity_field, dataset.relation_field, dataset.tail_entity_field)
-    user_item = (dataset.uid_field, dataset.iid_field)
-    of_inter = (*user_item, dataset.time_field) if needs_time else user_item
-    needed = ((dataset.inter_feat, of_inter), (dataset.kg_feat, triple))
-    if not {*user_item, *triple} <= dataset.field2id_token.keys():
-        raise ValueError("tokens")
-    for frame, fields in needed:
-        if not {*fields} <= {*frame.columns}:
-            raise ValueError("fields")
-        for field, column in frame.items():
-            tokens, kind = dataset.field2id_token.get(field), column.dtype.kind
-            if kind not in "iuf" or (tokens is not None and kind == "f"):
-                raise ValueError(field)
-            if tokens is not None:
-                _check_ids(column.to_numpy(), len(tokens))
-    n_items, n_entities = (
-        len(dataset.field2id_token[field]) for field in (dataset.iid_field, dataset.entity_field)
-    )
-    if dataset.item_entities.shape != (n_items,) or dataset.item_entities.dtype.kind not in "iu":
-        raise ValueError("item_entities")
-    _check_ids(dataset.item_entities, n_entities)
-
-
-def _check_ids(ids: np.ndarray, size: int) -> None:
-    if len(ids) and not (ids.min() >= 0 and ids.max() < size):
-        raise ValueError("ids")
-
-
-def _restore(dataset: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    meta = json.loads(arrays["meta"].tobytes())
-    for name in _FRAMES:
-        fields = [key.removeprefix(f"{name}.") for key in arrays if key.startswith(f"{name}.")]
-        columns = {field: widened(arrays[f"{name}.{field}"]) for field in fields}
-        order = [field for field in meta["field2type"] if field in columns]
-        setattr(dataset, name, pd.DataFrame(columns, columns=order))
-    dataset.user_feat = dataset.item_feat = None
-    dataset.feat_name_list = list(_FRAMES)
-    dataset.item_entities = arrays["item_entities"]
-    stored = {k: np.array(_unpacked(arrays[f"tokens.{k}"])) for k in {*meta["tokens"].values()}}
-    dataset.field2id_token |= {field: stored[k] for field, k in meta["tokens"].items()}
-    pairs = _unpacked(arrays["links"])
-    dataset.item2entity = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    dataset.entity2item = {}
-    for item, entity in dataset.item2entity.items():
-        dataset.entity2item.setdefault(entity, item)
-    dataset.field2type = {k: FeatureType(v) for k, v in meta["field2type"].items()}
-    dataset.field2source = {k: FeatureSource(v) for k, v in meta["field2source"].items()}
-    dataset.field2seqlen = meta["field2seqlen"]
-    dataset.field2bucketnum = meta["field2bucketnum"]
-    dataset.alias = {name: np.array(fields) for name, fields in meta["alias"].items()}
-    dataset._rest_fields = np.array(meta["rest"])
-    dataset.funnel = DataFunnel.from_json(meta["funnel"])
-
-
-def _packed(tokens: Iterable[str]) -> np.ndarray:
-    # A token cannot hold a line end: it came from a line of a file.
-    return np.frombuffer("\n".join(tokens).encode(), np.uint8)
-
-
-def _unpacked(data: np.ndarray) -> list[str]:
-    return data.tobytes().decode().split("\n")
-
-
-def _in_json(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: getattr(value, "value", value) for name, value in fields.items()}

@@ -63,7 +63,7 @@ class RecBoleViews(WithSequences):
 
     def join(self, df: Any) -> Any:
         """RecBole's own: rows bring their histories with them."""
-        return super(WithSequences, self).join(df)  # type: ignore[misc]
+        return super(WithSequences, self).join(df)
 
     def _change_feat_format(self) -> None:
         Dataset._change_feat_format(self)  # SequentialDataset's makes rows of all interactions

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from recbole.utils import FeatureType
 
 from ksr_recbole.compat import silent_loading
+from ksr_recbole.dataset.mixin import DatasetMixin
 
 _FILLED_IN_PLACE = (FeatureType.TOKEN, FeatureType.FLOAT)
 
@@ -28,29 +29,25 @@ def strings_as_objects() -> Iterator[None]:
             yield
 
 
-class RepairedLoading:
+class RepairedLoading(DatasetMixin):
     """Mixin over a RecBole dataset that fills missing values whatever pandas is installed.
 
     RecBole fills them by ``feat[field].fillna(..., inplace=True)``, which pandas 3 carries out
     on a copy: nothing is filled, and there is no error.
     """
 
-    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
-        feat_name_list: list[str]
-        field2type: dict[str, FeatureType]
-
     def _from_scratch(self) -> None:
         with strings_as_objects():
-            super()._from_scratch()  # type: ignore[misc]
+            super()._from_scratch()
 
     def _fill_nan(self) -> None:
         fill_missing(self)
         with silent_loading():
-            super()._fill_nan()  # type: ignore[misc]
+            super()._fill_nan()
 
     def _dataframe_to_interaction(self, data: Any) -> Any:
         with silent_loading():
-            return super()._dataframe_to_interaction(data)  # type: ignore[misc]
+            return super()._dataframe_to_interaction(data)
 
 
 def fill_missing(dataset: Any) -> None:

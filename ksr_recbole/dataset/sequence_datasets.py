@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,16 +20,19 @@ from recbole.utils import dataset_arguments
 from dataset_atomic.atomic_files import columns_of, steady_dataset
 from dataset_atomic.attributes import attribute_relations, repeated_relations
 from dataset_atomic.layout import Layout
+from dataset_atomic.raw.interactions import DAY
 from dataset_atomic.raw.timestamps import UNITS, unit_of
 from dataset_atomic.table1 import Table1, has_graph
 from ksr_recbole import digests
 from ksr_recbole.choices import nearest
+from ksr_recbole.compat import recbole_stops
 from ksr_recbole.config.options import refused
 from ksr_recbole.config.shared import DataOptions
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.item_values import ItemValues
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import AtomicReading
+from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.sequences import (
@@ -44,14 +47,10 @@ from ksr_recbole.dataset.sequences import (
 from ksr_recbole.distributed.sharding import rows_of
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import needs_kg
-
-if TYPE_CHECKING:
-    from recbole.data.dataset import Dataset as _Dataset
-else:
-    _Dataset = object
+from ksr_recbole.text import counted
 
 
-class WithSequences(_Dataset):
+class WithSequences(DatasetMixin):
     """Mixin over a RecBole dataset: sequences instead of prefixes.
 
     RecBole loads, filters and maps ids.  This class adds, once built,
@@ -68,29 +67,11 @@ class WithSequences(_Dataset):
     """
 
     phase: Phase = "train"
-    time_is_needed = True
+    of_sequences = True
     sequences: UserSequences
     split: Split
     funnel: DataFunnel
     pretrained: PretrainedVectors | None = None
-
-    if TYPE_CHECKING:  # what RecBole's Dataset, which this class is mixed into, provides
-        config: Any
-        inter_feat: Any
-        dataset_name: str
-        uid_field: str
-        iid_field: str
-        time_field: str
-        user_num: int
-        item_num: int
-        field2id_token: dict[str, np.ndarray]
-        benchmark_filename_list: list[str] | None
-        alias: dict[str, np.ndarray]
-        file_size_list: list[int]
-
-        def copy(self, new_inter_feat: Any) -> WithSequences: ...
-
-        def _change_feat_format(self) -> None: ...
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         if self.benchmark_filename_list is not None:
@@ -123,7 +104,7 @@ class WithSequences(_Dataset):
 
     def _filter_given_files(self) -> None:
         self._count_unused_items()
-        super()._filter_given_files()  # type: ignore[misc]
+        super()._filter_given_files()
         self._keep_used_sides()
 
     def _count_unused_items(self) -> None:
@@ -270,11 +251,15 @@ class WithSequences(_Dataset):
             lost = np.flatnonzero((end > start) & (before == 0))
             if len(lost):
                 user = self.field2id_token[self.uid_field][lost[0]]
+                after = "".join(
+                    f" once {counted(counts.interactions, 'interaction')} are left out ({why})"
+                    for why, counts in self.funnel.dropped.items()
+                )
                 raise UserError(
-                    f"{self.dataset_name}.{file}.inter has {len(lost):,} users without any "
-                    f"interaction in the files before it (benchmark_filename: {', '.join(names)}), "
-                    f"such as {shown(str(user))}; the models need a history, so add some or remove "
-                    "these users."
+                    f"{self.dataset_name}.{file}.inter has {counted(len(lost), 'user')} without "
+                    f"any interaction in the files before it{after} (benchmark_filename: "
+                    f"{', '.join(names)}), such as {shown(str(user))}; the models need a history, "
+                    "so add some or remove these users."
                 )
         return split
 
@@ -309,14 +294,14 @@ class WithSequences(_Dataset):
                     "times. Sessions need the original times. Leave the key out, or use "
                     "--task=next-item."
                 )
-        times, day = self.sequences.timestamps, 86_400
+        times = self.sequences.timestamps
         first, last = float(times.min()), float(times.max())
         where = f"The times of {self.dataset_name} ({self.time_field}, {first:.10g} to {last:.10g})"
         unit = unit_of(times)
-        if unit != "seconds" and length == day:
+        if unit != "seconds" and length == DAY:
             raise UserError(
                 f"{where} cannot be seconds since 1970. They look like {unit}: give "
-                f"--session_length={day * UNITS[unit]} for days, or convert the times."
+                f"--session_length={DAY * UNITS[unit]} for days, or convert the times."
             )
         if last - first < length:
             raise UserError(
@@ -501,25 +486,18 @@ def no_graph(config: Any) -> UserError:
     )
 
 
-@contextmanager
-def data_keys_named(config: Any) -> Iterator[None]:
+def data_keys_named(config: Any) -> AbstractContextManager[None]:
     """Where RecBole stops on the data, say why, and which keys of the data were given.
 
     Raises:
-        UserError: in place of RecBole's error.
+        UserError: inside, in place of RecBole's error.
     """
-    try:
-        yield
-    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
-        on_data = {*dataset_arguments, "eval_args", "train_neg_sample_args"}
-        given = sorted(set(config.external_config_dict) & on_data)
-        told = shown(f"{type(error).__name__}: {error}", 200)
-        if not given:
-            raise UserError(
-                f"RecBole cannot use the dataset {config['dataset']} for {config['model']} "
-                f"({told}); correct its files, or choose another model."
-            ) from error
-        raise UserError(
-            f"The dataset {config['dataset']} cannot be loaded with the values of "
-            f"{', '.join(given)} ({told}); correct or leave out what does not fit its files."
-        ) from error
+    on_data = {*dataset_arguments, "eval_args", "train_neg_sample_args"}
+    return recbole_stops(
+        (ValueError, TypeError, LookupError, AttributeError, NotImplementedError),
+        lambda: sorted(set(config.external_config_dict) & on_data),
+        f"RecBole cannot use the dataset {config['dataset']} for {config['model']} "
+        "({error}); correct its files, or choose another model.",
+        f"The dataset {config['dataset']} cannot be loaded with the values of "
+        "{keys} ({error}); correct or leave out what does not fit its files.",
+    )

@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from ksr_recbole.text import counted
+
 Phase = Literal["train", "valid", "test"]
 EvalPhase = Literal["valid", "test"]
 
@@ -165,17 +167,13 @@ class Split:
         train_end: ``int64 [n_users]``.
         valid_end: ``int64 [n_users]``.
         name: short name of the task, part of cache keys (``"next-item"``).
-        train_start: ``int64 [n_users]``, zeros by default.
+        train_start: ``int64 [n_users]``, zeros unless ``train_ratio`` is given.
     """
 
     train_end: np.ndarray
     valid_end: np.ndarray
     name: str
-    train_start: np.ndarray = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.train_start is None:
-            object.__setattr__(self, "train_start", np.zeros_like(self.train_end))
+    train_start: np.ndarray
 
     def history_end(self, phase: Phase) -> np.ndarray:
         """Position up to which the model may read in ``phase``, ``int64 [n_users]``."""
@@ -204,12 +202,15 @@ class Split:
         users = sequences.lengths > 0
         ends = (self.train_start, self.train_end, self.valid_end, sequences.lengths)
         sizes = [end - start for start, end in pairwise(ends)]
-        train, valid, test = (f"{n.sum():,} interactions of {(n > 0).sum():,} users" for n in sizes)
+        train, valid, test = (
+            f"{counted(int(n.sum()), 'interaction')} of {counted(int((n > 0).sum()), 'user')}"
+            for n in sizes
+        )
         told = f"Split ({self.name}): {train} in training, {valid} in validation, {test} in test"
         if early := int(self.train_start.sum()):
             told += f", {early:,} left out by train_ratio"
         if short := int((users & (sizes[2] == 0)).sum()):
-            told += f"; {short:,} users have too few to be tested"
+            told += f"; {counted(short, 'user has', 'users have')} too few to be tested"
         return f"{told}."
 
     def keep_latest(self, ratio: float) -> Split:
@@ -233,7 +234,7 @@ def split_of_parts(users: np.ndarray, parts: np.ndarray, n_users: int) -> Split:
     """
     train_end = np.bincount(users[parts == 0], minlength=n_users)
     valid_end = train_end + np.bincount(users[parts == 1], minlength=n_users)
-    return Split(train_end, valid_end, GIVEN_FILES)
+    return Split(train_end, valid_end, GIVEN_FILES, np.zeros_like(train_end))
 
 
 def leave_one_out(sequences: UserSequences) -> Split:
@@ -245,7 +246,7 @@ def leave_one_out(sequences: UserSequences) -> Split:
     lengths = sequences.lengths
     valid_end = np.where(lengths >= 2, lengths - 1, lengths)
     train_end = np.where(lengths >= 3, lengths - 2, valid_end)
-    return Split(train_end, valid_end, "next-item")
+    return Split(train_end, valid_end, "next-item", np.zeros_like(train_end))
 
 
 def leave_one_session_out(sequences: UserSequences, session_length: float) -> Split:
@@ -276,4 +277,4 @@ def leave_one_session_out(sequences: UserSequences, session_length: float) -> Sp
 
     valid_end = start_of(1)
     train_end = np.where(n_sessions > 2, start_of(2), valid_end)
-    return Split(train_end, valid_end, "next-session")
+    return Split(train_end, valid_end, "next-session", np.zeros_like(train_end))

@@ -108,6 +108,14 @@ def n_distinct(column: pd.Series) -> int:
     return int(np.count_nonzero(_occurring(codes, len(known))))
 
 
+def first_items(item2entity: Mapping[str, str]) -> dict[str, str]:
+    """RecBole's ``entity2item``: of the items that share an entity the first."""
+    found: dict[str, str] = {}
+    for item, entity in item2entity.items():
+        found.setdefault(entity, item)
+    return found
+
+
 def _occurring(codes: np.ndarray, n: int) -> np.ndarray:
     """Whether each code of 0 to n - 1 occurs, and as the last, to which -1 points, no."""
     there = np.zeros(n + 1, dtype=bool)

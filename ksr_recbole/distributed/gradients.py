@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,10 @@ from recbole.trainer.trainer import Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ksr_recbole.distributed.group import summed, this_process
+from ksr_recbole import digests
+from ksr_recbole.distributed.group import differing, summed, this_process
 from ksr_recbole.distributed.sharding import WEIGHT
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.seeds import epoch_seed
 
 
@@ -66,6 +68,34 @@ class SummedGradients(Trainer):
         return float(summed(np.array(loss)))
 
 
+def check_same_buffers(buffers: Mapping[str, Tensor]) -> None:
+    """Make sure that all processes have trained one model; every process must call this.
+
+    Weights are the same, since their gradients are added up.  A buffer that a model changes in
+    training, such as a running mean, sees only a process's share of each batch.  So no process
+    has the buffer of one process, and each would validate another model.
+
+    Args:
+        buffers: by name, those that training may change.
+
+    Raises:
+        UserError: naming a buffer that differs, in every process.
+    """
+    if this_process().size == 1 or not buffers:
+        return
+    if names := differing({name: _digest(value) for name, value in buffers.items()}):
+        raise UserError(
+            f"The buffer {shown(names[0])} of the model was changed in training and now differs "
+            "between the processes, since each sees a part of every batch; train this model with "
+            "one process (leave nproc out)."
+        )
+
+
+def _digest(tensor: Tensor) -> str:
+    numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return digests.of_bytes(numbers.numpy().data)
+
+
 class _WeightedLoss(nn.Module):
     """The loss of a share as a module, which is what ``DistributedDataParallel`` wraps."""
 
@@ -87,7 +117,7 @@ def _shared(model: nn.Module) -> DistributedDataParallel:
         shared = DistributedDataParallel(
             _WeightedLoss(model),
             device_ids=[this_process().local_rank] if on_gpu else None,
-            broadcast_buffers=False,  # no buffer changes in training
+            broadcast_buffers=False,  # see check_same_buffers
             find_unused_parameters=True,  # an epoch of triples does not use the GRU's
         )
     shared.register_comm_hook(None, _sum)

@@ -173,6 +173,15 @@ def require_equal(values: Mapping[str, Any]) -> None:
                 )
 
 
+def differing(values: Mapping[str, Any]) -> list[str]:
+    """The keys whose values are not the same in all processes, in order."""
+    if _this.size == 1:
+        return []
+    first, *others = _from_all(dict(values))
+    keys = {key for each in (first, *others) for key in each}
+    return sorted(key for key in keys if any(o.get(key) != first.get(key) for o in others))
+
+
 def summed(numbers: np.ndarray) -> np.ndarray:
     """The sum of all processes' arrays of one shape, by element; exact for whole numbers."""
     if _this.size == 1:

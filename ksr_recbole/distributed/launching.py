@@ -86,7 +86,8 @@ def launch(
     except KeyboardInterrupt as interruption:
         reports.collect()  # what was told since the last look
         interruption.checkpoint = reports.checkpoint  # type: ignore[attr-defined]
-        meeting.post("The run was interrupted on another machine; add --resume to continue.")
+        how = "add --resume to continue" if reports.checkpoint else "start it again"
+        meeting.post(f"The run was interrupted on another machine; {how}.")
         raise
     finally:
         _end(context)

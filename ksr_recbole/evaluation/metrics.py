@@ -164,8 +164,8 @@ def per_user_metrics(
 class _Hits:
     """The positives sorted by user, then rank, and the metrics of each user.
 
-    There is a method for each of :data:`~ksr_recbole.config.evaluation_keys.METRICS`.  It takes
-    the cut ``k``, or ``None`` for the whole list, and returns ``float64 [U]``.
+    There is a method for each of :data:`~ksr_recbole.config.evaluation_keys.KNOWN_METRICS`.  It
+    takes the cut ``k``, or ``None`` for the whole list, and returns ``float64 [U]``.
 
     Attributes:
         users: the different users, ``[U]``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from ksr_recbole.arguments import Parser, count_of
 from ksr_recbole.cli import run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import check_suffix, ensure_writable_file, replacing
+from ksr_recbole.records import json_text
 from ksr_recbole.text import below, say
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _run(given: Namespace) -> int:
     for kind, path in targets.items():
         _write(explanation, kind, path)
     if to_stdout:
-        print(_as_json(explanation), end="")
+        print(json_text(explanation.to_dict()), end="")
     else:
         below(sys.stdout).write(_as_text(explanation, given.full))  # coloured, and clean already
     told = [f"Explained: {trained.checkpoint}", *(f"Written: {path}" for path in targets.values())]
@@ -94,10 +94,6 @@ def _run(given: Namespace) -> int:
     for line in told:
         say(line, sys.stderr if to_stdout else sys.stdout)
     return 0
-
-
-def _as_json(explanation: Explanation) -> str:
-    return json.dumps(explanation.to_dict(), indent=2, allow_nan=False) + "\n"
 
 
 def _as_text(explanation: Explanation, full: bool) -> str:
@@ -131,4 +127,4 @@ def _write(explanation: Explanation, kind: str, path: Path) -> None:
 
             temporary.write_text(page(explanation), encoding="utf-8")
         else:
-            temporary.write_text(_as_json(explanation), encoding="utf-8")
+            temporary.write_text(json_text(explanation.to_dict()), encoding="utf-8")

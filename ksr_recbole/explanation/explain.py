@@ -24,7 +24,7 @@ from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
 
 
-class Asked(NamedTuple):
+class AskedItems(NamedTuple):
     """Items to explain.
 
     Attributes:
@@ -36,6 +36,20 @@ class Asked(NamedTuple):
     items: np.ndarray
     scores: np.ndarray
     ranks: np.ndarray | None = None
+
+
+class About(NamedTuple):
+    """What is explained to whom.
+
+    Attributes:
+        model: name of the model.
+        dataset: name of the dataset.
+        user: the user's id; empty for somebody whom the dataset does not have.
+    """
+
+    model: str
+    dataset: str
+    user: str
 
 
 def explain(
@@ -78,7 +92,7 @@ def explain(
         items = torch.from_numpy(history.items).to(model.item_embedding.weight.device)
         trace = Trace.of(model, items, steps)
         best = _recommend(model, trace.state, history.seen, recommendations)
-        about = str(dataset.config["model"]), str(dataset.dataset_name), str(user)
+        about = About(str(dataset.config["model"]), str(dataset.dataset_name), str(user))
         knowledge = Knowledge.of(dataset)
         return explanation(model, knowledge, about, history, trace, best, top)
 
@@ -123,10 +137,10 @@ def telling_user(model: KSR, dataset: KGSequenceDataset) -> str:
 def explanation(
     model: KSR,
     knowledge: Knowledge,
-    about: tuple[str, str, str],
+    about: About,
     history: History,
     trace: Trace,
-    asked: Asked,
+    asked: AskedItems,
     top: int,
 ) -> Explanation:
     """Everything about one history.
@@ -134,7 +148,7 @@ def explanation(
     Args:
         model: reads without dropout and gradients.
         knowledge: names everything.
-        about: names of the model and of the dataset, and who it is.
+        about: what is explained to whom.
         history: what the model read.
         trace: the memory after its last steps, of which there may be none.
         asked: the items to explain.
@@ -177,7 +191,7 @@ def recommendations_of(
     knowledge: Knowledge,
     history: np.ndarray,
     state: SequenceState,
-    asked: Asked,
+    asked: AskedItems,
 ) -> tuple[Recommendation, ...]:
     """Items with their reasons.
 
@@ -274,7 +288,7 @@ def reading(model: KSR) -> Iterator[None]:
         model.train(training)
 
 
-def _recommend(model: KSR, state: SequenceState, seen: np.ndarray, k: int) -> Asked:
+def _recommend(model: KSR, state: SequenceState, seen: np.ndarray, k: int) -> AskedItems:
     """The best items in a state, padding and items seen excluded, with their scores."""
     nobody = torch.zeros(1, dtype=torch.long, device=state.hidden.device)
     scores: Tensor = model.all_scores(model.read_state(nobody, state))[0]
@@ -282,4 +296,4 @@ def _recommend(model: KSR, state: SequenceState, seen: np.ndarray, k: int) -> As
     scores[0] = scores[torch.from_numpy(seen).to(scores.device)] = -torch.inf
     left = int((scores > -torch.inf).sum())
     best = scores.topk(min(k, left))
-    return Asked(best.indices.cpu().numpy(), best.values.cpu().numpy())
+    return AskedItems(best.indices.cpu().numpy(), best.values.cpu().numpy())

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
 
+from ksr_recbole.dataset.item_values import Facts
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.explanation.labels import Names, attribute_labels
 from ksr_recbole.explanation.parts import Attribute, Item
@@ -70,7 +71,7 @@ class Knowledge:
     @classmethod
     def of_facts(
         cls,
-        facts: tuple[np.ndarray, np.ndarray, np.ndarray],
+        facts: Facts,
         tokens: Mapping[str, Sequence[str]],
         names: Mapping[str, Sequence[str]],
         attributes: np.ndarray,
@@ -78,7 +79,7 @@ class Knowledge:
         """The knowledge that a model directory holds.
 
         Args:
-            facts: items, positions of attributes and entities, each ``[m]``.
+            facts: every fact once.
             tokens: by ``item``, ``entity`` and ``relation``, the token of every id.
             names: titles by ``item``, names by ``entity``, labels by ``attribute``.
             attributes: relation ids of the attributes, ``int64 [A]``.

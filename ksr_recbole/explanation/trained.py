@@ -17,7 +17,7 @@ from ksr_recbole.invocation import TRAIN
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.names import check_name
 from ksr_recbole.quick_start.restore import (
-    PLACES,
+    DEVICE_KEYS,
     config_of,
     dataset_of,
     take_learned_vectors,
@@ -60,7 +60,7 @@ def load_trained(
         UserError: there is no checkpoint, or the model has no memory.
     """
     values = dict(values or {})
-    read = [*PLACES]
+    read = [*DEVICE_KEYS]
     if path is None:
         read.append("checkpoint_dir")
         path = _newest(model or "KSR", dataset or "ml-100k", values.get("checkpoint_dir", "saved"))

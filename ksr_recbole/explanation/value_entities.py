@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from ksr_recbole.dataset.item_values import facts_of_items
+from ksr_recbole.dataset.item_values import Facts, facts_of_items
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 
 _CELLS = 1 << 22
@@ -42,22 +42,19 @@ class ValueEntities:
         return cls.of_facts(facts, dataset.attributes, len(dataset.item_entities))
 
     @classmethod
-    def of_facts(
-        cls, facts: tuple[np.ndarray, np.ndarray, np.ndarray], attributes: np.ndarray, n_items: int
-    ) -> ValueEntities:
-        """The value entities in facts: items, positions of attributes and entities, each ``[m]``.
+    def of_facts(cls, facts: Facts, attributes: np.ndarray, n_items: int) -> ValueEntities:
+        """The value entities in facts.
 
         Args:
             facts: every fact once.
             attributes: relation ids of the attributes, ``int64 [A]``.
             n_items: number of items with the padding item.
         """
-        items, positions, entities = facts
         ranges, of_items = [], []
         for a in range(len(attributes)):
-            mine = positions == a
-            found, columns = np.unique(entities[mine], return_inverse=True)
-            cells = (np.ones(len(columns)), (items[mine], columns))
+            mine = facts.attributes == a
+            found, columns = np.unique(facts.entities[mine], return_inverse=True)
+            cells = (np.ones(len(columns)), (facts.items[mine], columns))
             of_items.append(csr_matrix(cells, shape=(n_items, len(found))))
             ranges.append(found.astype(np.int64))
         return cls(attributes, tuple(ranges), tuple(of_items))

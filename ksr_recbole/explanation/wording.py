@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +39,15 @@ _PHRASES = {
     "category": "“{}”", "genre": "{} (genre)", "rating": "rated {}",
 }  # fmt: skip
 """Phrases for a value of an attribute; all others read "label: value"."""
+
+NOT_THE_MODELS = "Shares with your history (not the model's reason)"
+"""What stands before facts that do not speak for an item."""
+
+FOR_SOMEBODY_NEW = "This is what the model recommends to somebody new."
+"""Of one of the best items, where there is no history."""
+
+RANK_FOR_SOMEBODY_NEW = "It has rank {:,} for somebody new."
+"""Of an item that was asked for there."""
 
 
 def plain_label(label: str) -> str:
@@ -248,7 +257,8 @@ class Wording:
 
     def _reason(self, row: int, fact: _Fact) -> Reason:
         attributes = tuple(fact.weights)
-        labels = _different(plain_label(self.knowledge.attributes[a].label) for a in attributes)
+        named = (plain_label(self.knowledge.attributes[a].label) for a in attributes)
+        labels = tuple(dict.fromkeys(named))
         n = len(self.history)
         chosen = tuple(
             Chosen(self.knowledge.item(int(self.history[step])), n - step)
@@ -281,18 +291,3 @@ def often_chosen(knowledge: Knowledge, history: np.ndarray) -> tuple[Often, ...]
         name = knowledge.name_of(fact)
         told.setdefault(name.casefold(), Often(phrase_of([label], name), int(times[fact])))
     return tuple(told.values())[:MOST]
-
-
-def _different(labels: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(labels))
-
-
-NOT_THE_MODELS = "Shares with your history (not the model's reason)"
-"""What stands before facts that do not speak for an item."""
-
-
-FOR_SOMEBODY_NEW = "This is what the model recommends to somebody new."
-"""Of one of the best items, where there is no history."""
-
-RANK_FOR_SOMEBODY_NEW = "It has rank {:,} for somebody new."
-"""Of an item that was asked for there."""

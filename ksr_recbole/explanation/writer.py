@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from ksr_recbole.explanation.knowledge import Knowledge
-from ksr_recbole.explanation.parts import AttributeView, Item, Step, ValueEntity
+from ksr_recbole.explanation.parts import AttributeView, Step, ValueEntity
 from ksr_recbole.explanation.trace import History, Ranking
 
 
@@ -42,9 +42,6 @@ class Writer:
         """Times of all interactions."""
         return self.history.times()
 
-    def _item(self, item: int) -> Item:
-        return self.knowledge.item(item)
-
     def _entity(self, a: int, position: int) -> tuple[str, str]:
         """Id and name of an entity by its position in the range of attribute ``a``."""
         entity = self.knowledge.values.ranges[a][position]
@@ -53,9 +50,9 @@ class Writer:
     def _step(self, s: int) -> Step:
         number = self.first + s + 1
         items = self.history.items
-        following = self._item(items[number]) if number < len(items) else None
+        following = self.knowledge.item(items[number]) if number < len(items) else None
         views = [self._view(a, s, following is not None) for a in range(len(self.rankings))]
-        item, time = self._item(items[number - 1]), self.times[number - 1]
+        item, time = self.knowledge.item(items[number - 1]), self.times[number - 1]
         return Step(number, item, time, tuple(views), following)
 
     def _view(self, a: int, s: int, known: bool) -> AttributeView:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ksr_recbole.dataset.item_values import Facts
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.records import Each, check_shape
 from ksr_recbole.trainer.weights import not_finite
@@ -35,21 +36,6 @@ class Histories:
     def of(self, user: int) -> np.ndarray:
         """All items of a user, ``int64 [n]``."""
         return self.items[self.offsets[user] : self.offsets[user + 1]].astype(np.int64)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Which value entities items have: one row for each item, attribute and entity.
-
-    Attributes:
-        items: item ids, ``int32 [m]``.
-        attributes: positions in the model's attributes, ``int32 [m]``.
-        entities: entity ids, ``int32 [m]``.
-    """
-
-    items: np.ndarray
-    attributes: np.ndarray
-    entities: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from safetensors import torch as safe_torch
 from torch import Tensor
 
 from ksr_recbole import digests
+from ksr_recbole.dataset.item_values import Facts
 from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.files import read_regular, replacing_folder
-from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
+from ksr_recbole.inference.content import Histories, SavedModel, check_saved
 from ksr_recbole.one_step import finish_steps, read_steadily
 from ksr_recbole.records import Each, check_shape, parse_object
 

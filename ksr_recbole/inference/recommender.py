@@ -19,7 +19,8 @@ from ksr_recbole.dataset.sequences import ragged_positions
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.scorer import PAIRS, SCORES_AT_ONCE, STATE_NUMBERS_AT_ONCE
 from ksr_recbole.explanation.explain import (
-    Asked,
+    About,
+    AskedItems,
     check_numbers,
     check_read,
     explanation,
@@ -185,9 +186,8 @@ class Recommender:
         saved = self._saved
         with_memory(type(self.model), self.model_name)
         assert isinstance(self.model, KSR)
-        facts = saved.facts.items, saved.facts.attributes, saved.facts.entities
         attributes = self.model.attributes.cpu().numpy()
-        return Knowledge.of_facts(facts, saved.tokens, saved.names, attributes)
+        return Knowledge.of_facts(saved.facts, saved.tokens, saved.names, attributes)
 
     # Recommending ---------------------------------------------------------------------------
 
@@ -309,19 +309,19 @@ class Recommender:
         if items is None:
             found = self.recommend(state, k, exclude_history)
             tokens, scores = [token for token, _ in found], [score for _, score in found]
-            asked = Asked(self._item_ids(tokens), np.array(scores))
+            asked = AskedItems(self._item_ids(tokens), np.array(scores))
         else:
             asked = self._ranked(self._item_ids(items), state, exclude_history)
         read = state.seen.all()[self._unread(state) :]
         history = History(read, np.empty(0), read)
         known = self._user_tokens[state.user] if state.user else ""
-        about = self.model_name, str(self.about.get("dataset", "")), known
+        about = About(self.model_name, str(self.about.get("dataset", "")), known)
         trace = Trace.at(self.model, state.memory)
         if steps and len(read):
             trace = Trace.of(self.model, torch.from_numpy(read).to(self.device), steps)
         return explanation(self.model, knowledge, about, history, trace, asked, top)
 
-    def _ranked(self, items: np.ndarray, state: UserState, exclude_history: bool) -> Asked:
+    def _ranked(self, items: np.ndarray, state: UserState, exclude_history: bool) -> AskedItems:
         """Items with their scores and ranks; equal scores count as ranked above."""
         users = torch.zeros(1, dtype=torch.long, device=self.device)
         scores = self._scores(users, state.memory)[0]
@@ -331,7 +331,7 @@ class Recommender:
         own = scores[torch.from_numpy(items).to(self.device)]
         as_good = len(rivals) - torch.searchsorted(rivals.sort().values, own).cpu().numpy()
         ranks = as_good + np.isin(items, excluded)  # else it is among the rivals itself
-        return Asked(items, own.double().cpu().numpy(), ranks)
+        return AskedItems(items, own.double().cpu().numpy(), ranks)
 
     def _unread(self, state: UserState) -> int:
         """How many of the items seen were never read (``train_ratio`` left them out)."""
@@ -509,7 +509,7 @@ class Recommender:
                 f"Cannot recommend to {shown(query)}; give a user token (a string), a list of item "
                 "tokens, or a state."
             )
-        items = self._item_ids(query)
+        items = self._item_ids(query.tolist() if isinstance(query, np.ndarray) else query)
         return _Reading(self._state(0, self._blank, Seen(items)), items)
 
     def _item_ids(self, tokens: Sequence[str]) -> np.ndarray:

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from ksr_recbole.dataset.item_values import Facts
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import DamagedFileError, UserError
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.labels import item_titles
 from ksr_recbole.inference.building import build, sequence_model, settings_of
-from ksr_recbole.inference.content import Facts, Histories, SavedModel, check_saved
+from ksr_recbole.inference.content import Histories, SavedModel, check_saved
 from ksr_recbole.inference.directory import check_replaceable, path_of, write_directory
 from ksr_recbole.quick_start.restore import config_of, dataset_of, warn_of_idle
+from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 
 
@@ -87,7 +89,7 @@ def _saved_model(path: str | os.PathLike[str], values: dict[str, Any]) -> SavedM
             "data": content["data"],
             "best_epoch": content["best_epoch"],
         },
-        settings=checkpoint.plain(settings),
+        settings=as_json_values(settings),
         tokens=tokens,
         weights=weights,
         histories=_histories(dataset),

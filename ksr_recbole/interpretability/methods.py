@@ -15,7 +15,7 @@ from ksr_recbole.comparison.significance import Comparison, PerUser, compare, me
 from ksr_recbole.comparison.store import Finished
 from ksr_recbole.errors import DamagedFileError
 from ksr_recbole.interpretability.attribute_level import WINDOWS
-from ksr_recbole.interpretability.value_level import METRICS
+from ksr_recbole.interpretability.value_level import RANKING_MEASURES
 from ksr_recbole.records import Each, Number, Whole, check_shape
 
 Level = Literal["values", "attention"]
@@ -191,7 +191,7 @@ def _methods(rows: Sequence[Row], level: Level) -> list[Method]:
 
 # What the cells of a study must have measured -------------------------------------------------
 
-_RANKED = {metric: Number() for metric in METRICS}
+_RANKED = {metric: Number() for metric in RANKING_MEASURES}
 _AGREEMENT = {f"agreement@{window}": Number() for window in WINDOWS}
 _RANKINGS = (OWN["values"], *OTHERS["values"])
 _CHOICES = (OWN["attention"], *OTHERS["attention"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from ksr_recbole.comparison.plan import Plan
 from ksr_recbole.comparison.report import (
     about,
     cells_as_json,
-    markdown_document,
     metric_as_json,
     paths_for,
-    used_table1,
+    write_tables,
 )
 from ksr_recbole.comparison.results import Row
 from ksr_recbole.comparison.table import Table, to_latex
@@ -29,7 +27,7 @@ from ksr_recbole.interpretability.method_tables import (
     short_table,
 )
 from ksr_recbole.interpretability.methods import OWN, Explained, Method
-from ksr_recbole.interpretability.value_level import METRICS
+from ksr_recbole.interpretability.value_level import RANKING_MEASURES
 
 
 def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
@@ -51,7 +49,6 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
     paths = paths_for(plan, request.study.name, ("md", "tex", "json", "png"), rows)
     with replacing(*paths) as (markdown, latex, document, figure):
         tables = [*short, *by_attribute]
-        markdown.write_text(markdown_document(used_table1(plan, rows), tables), encoding="utf-8")
         latex.write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
         content = {
             **about(plan, rows),
@@ -60,7 +57,7 @@ def report_interpretability(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[
             "results": [as_json(each) for each in tasks],
             "cells": [cell for row in rows for cell in cells_as_json(plan, row)],
         }
-        document.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_tables(markdown, document, tables, content)
         draw_attributes(tasks, request.study.title, figure)
     return as_printed(short), paths
 
@@ -115,7 +112,7 @@ def _method_as_json(explained: Explained, method: Method) -> dict[str, Any]:
         if method.name == OWN["attention"]:
             named |= {key: method.over_attributes(key) for key in ("largest", "mean_weight")}
     else:
-        metrics = list(METRICS)
+        metrics = list(RANKING_MEASURES)
         for mean in ("macro", "micro"):
             named[mean] = {m: metric_as_json(method.overall(mean, m)) for m in metrics}
         named["attributes"] = {

@@ -84,7 +84,7 @@ RANKINGS = ("memory", "frequency", "frequency-popularity", "popularity", "random
 EXPECTED = "expected"
 """And by how much of the model's expectation (softmax of its scores) is on items that have them."""
 _ALL = (*RANKINGS, EXPECTED)
-METRICS = {
+RANKING_MEASURES = {
     f"hit@{CUT}": lambda ranks: ranks.hit(CUT),
     "mrr": TiedRanks.reciprocal,
     f"expected_hit@{CUT}": lambda ranks: ranks.expected_hit(CUT),
@@ -96,8 +96,11 @@ METRICS = {
 def _metrics_of(ranking: str) -> Mapping[str, Callable[[TiedRanks], np.ndarray]]:
     """The metrics; a random order has no ties, so that all of its are the expected ones."""
     if ranking != "random":
-        return METRICS
-    return {name: METRICS[f"expected_{name.removeprefix('expected_')}"] for name in METRICS}
+        return RANKING_MEASURES
+    return {
+        name: RANKING_MEASURES[f"expected_{name.removeprefix('expected_')}"]
+        for name in RANKING_MEASURES
+    }
 
 
 class ValueLevel:
@@ -117,7 +120,9 @@ class ValueLevel:
         shape = (len(cases.users), len(entities.attributes))
         # NaN where a user has no item that can be ranked on an attribute.
         self._table = {
-            (ranking, metric): np.full(shape, np.nan) for ranking in _ALL for metric in METRICS
+            (ranking, metric): np.full(shape, np.nan)
+            for ranking in _ALL
+            for metric in RANKING_MEASURES
         }
 
     def rank(self, batch: slice, values: Tensor, scores: Tensor) -> None:
@@ -201,14 +206,14 @@ class ValueLevel:
         return {
             ranking: {
                 metric: float(np.nanmean(self._table[ranking, metric][:, attribute]))
-                for metric in METRICS
+                for metric in RANKING_MEASURES
             }
             for ranking in _ALL
         }
 
     def _overall(self, ranking: str) -> dict[str, dict[str, float]]:
         """``macro``: mean over attributes of the means over users; ``micro``: over all pairs."""
-        tables = {metric: self._table[ranking, metric] for metric in METRICS}
+        tables = {metric: self._table[ranking, metric] for metric in RANKING_MEASURES}
         kept = ~np.isnan(tables["mrr"]).all(axis=0)
         return {
             "macro": {m: float(np.nanmean(t[:, kept], axis=0).mean()) for m, t in tables.items()},

@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from logging import getLogger
+from typing import Any
 
 from recbole.utils import init_logger, init_seed
 
@@ -20,7 +21,9 @@ _RECBOLES = b"recbole.config.configurator"
 """The module that the pickle in a checkpoint of RecBole's own models names."""
 
 
-def load_data_and_model(original: Callable[[str], tuple]) -> Callable[[str], tuple]:
+def load_data_and_model(
+    original: Callable[[str], tuple[Any, ...]],
+) -> Callable[[str], tuple[Any, ...]]:
     """RecBole's function, which for this package's checkpoints reads tensors and plain values.
 
     Args:
@@ -28,7 +31,7 @@ def load_data_and_model(original: Callable[[str], tuple]) -> Callable[[str], tup
             RecBole's own models.
     """
 
-    def load_data_and_model(model_file: str) -> tuple:
+    def load_data_and_model(model_file: str) -> tuple[Any, ...]:
         if not _is_recboles(model_file):
             return _load(model_file)
         with unpickling(model_file):
@@ -50,7 +53,7 @@ def _is_recboles(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _load(path: str) -> tuple:
+def _load(path: str) -> tuple[Any, ...]:
     """Configuration, model, dataset and data of a checkpoint, as RecBole's function gives them.
 
     The data must be the same as then: the fingerprint in the checkpoint says so.

@@ -9,7 +9,8 @@ from time import monotonic
 
 import numpy as np
 
-from ksr_recbole.cache import DamagedFileError, read_arrays, write_arrays
+from ksr_recbole.cache import read_arrays, write_arrays
+from ksr_recbole.errors import DamagedFileError
 
 SAVE_SECONDS = 10.0
 """A partial result is kept this often, so an interruption costs at most this and one epoch."""

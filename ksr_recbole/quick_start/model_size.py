@@ -41,8 +41,9 @@ def n_weights(config: Any, dataset: Any) -> int:
     """Weights of the tables of vectors and of the GRU, at least."""
     rows = dataset.item_num + dataset.user_num
     entities = getattr(dataset, "entity_num", 0)
-    item, *_, kg = (config[key] or 0 for key in _SIZES)
-    others = sum(config[key] or 0 for key in _SIZES[1:3])
+    size = {key: config[key] or 0 for key in _SIZES}
+    item, kg = size["embedding_size"], size["kg_embedding_size"]
+    others = size["mf_embedding_size"] + size["mlp_embedding_size"]
     hidden, layers = config["hidden_size"] or 0, config["num_layers"] or 1
     tables = dataset.item_num * item + rows * others + entities * kg
     if config["kge_method"] == "TransR" and hasattr(dataset, "relation_num"):

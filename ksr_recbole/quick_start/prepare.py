@@ -32,9 +32,9 @@ from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.dataset.recbole_views import load_views, recbole_loaders
 from ksr_recbole.dataset.sequence_datasets import WithSequences, data_keys_named, load_dataset
-from ksr_recbole.dataset.sequences import UserSequences
+from ksr_recbole.dataset.sequences import EvalPhase, UserSequences
 from ksr_recbole.distributed import group
-from ksr_recbole.evaluation.candidates import EvalPhase, fitting_counts
+from ksr_recbole.evaluation.candidates import fitting_counts
 from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files

@@ -11,7 +11,7 @@ from ksr_recbole.config.shared import ProcessOptions
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.errors import UserError
 
-PROCESS_KEYS = ("nproc", "world_size", "ip", "port", "group_offset")
+PROCESS_KEYS = tuple(ProcessOptions.checks())
 """The config keys, with RecBole's names; ``configs/overall.yaml`` documents them."""
 
 DEFAULT_PORT = 5678

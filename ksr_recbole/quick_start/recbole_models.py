@@ -15,6 +15,7 @@ from dataset_atomic.atomic import atomic_path
 from dataset_atomic.atomic_files import columns_of
 from dataset_atomic.layout import Layout
 from dataset_atomic.table1 import has_graph
+from ksr_recbole.config.evaluation_keys import puts_in_order
 from ksr_recbole.dataset.recbole_views import needs_graph
 from ksr_recbole.dataset.sequence_datasets import no_graph
 from ksr_recbole.errors import UserError, shown
@@ -76,7 +77,7 @@ def check_times(config: Any) -> None:
         UserError: naming the column and what to give instead.
     """
     layout, sequential = Layout.of(config), config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-    if layout.files or not (sequential or config["eval_args"]["order"] == "TO"):
+    if not puts_in_order(config):
         return
     [path] = layout.inter_paths(Path(config["data_path"]), config["dataset"])
     columns = columns_of(path, layout)

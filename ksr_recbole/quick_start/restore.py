@@ -22,6 +22,7 @@ from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequenc
 from ksr_recbole.errors import UnusableCheckpointError, UserError, shown
 from ksr_recbole.quick_start.prepare import open_dataset
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
+from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.trainer import MAY_DIFFER
 
@@ -43,7 +44,7 @@ _READ_AGAIN = frozenset(
 """Keys that reading a checkpoint's data, or computing with its model, takes from a user."""
 
 
-PLACES = ("gpu_id", "use_gpu", "device")
+DEVICE_KEYS = ("gpu_id", "use_gpu", "device")
 """Keys that say where a model computes."""
 
 
@@ -122,7 +123,7 @@ def dataset_of(
     dataset = open_dataset(config)
     dataset.build()
     keys = _compared(config) | _of_any_run(content["settings"]).keys()
-    settings = {key: checkpoint.plain(config[key]) for key in keys}
+    settings = {key: as_json_values(config[key]) for key in keys}
     checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)
     return dataset
 

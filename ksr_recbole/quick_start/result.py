@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import secrets
 import subprocess
@@ -18,9 +17,9 @@ import torch
 from ksr_recbole.compat import WANTED
 from ksr_recbole.files import replacing
 from ksr_recbole.paths import CHECKOUT
+from ksr_recbole.records import as_json_values, json_text
 from ksr_recbole.text import wrapped
 from ksr_recbole.threads import used_threads
-from ksr_recbole.trainer.checkpoint import plain
 
 _LABEL = 14
 """Characters before the text of a line of the summary."""
@@ -62,7 +61,7 @@ def _git_revision() -> str | None:
 
 def settings(config: Any) -> dict[str, Any]:
     """All config values as JSON can hold them."""
-    return plain(config.final_config_dict)
+    return as_json_values(config.final_config_dict)
 
 
 def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
@@ -75,7 +74,7 @@ def write_result(folder: str | Path, result: dict[str, Any]) -> Path:
     stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     path = Path(folder) / f"{result['model']}-{result['dataset']}-{stamp}.json"
     with replacing(path) as (temporary,):
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(result), encoding="utf-8")
     return path
 
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from logging import getLogger
 from math import isfinite
 from typing import Any
 
 import numpy as np
-from recbole.utils import init_seed, set_color
+from recbole.utils import init_seed
 
 from ksr_recbole import registry
-from ksr_recbole.bars import hide, recbole_bars
-from ksr_recbole.compat import trusting
+from ksr_recbole.bars import hide
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
-from ksr_recbole.config.kinds import FOR_ALL
-from ksr_recbole.config.shared import PretrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import WithSequences
 from ksr_recbole.distributed import group
 from ksr_recbole.distributed.launching import launch
-from ksr_recbole.errors import UserError, shown
+from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
 from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.quick_start.logs import (
@@ -41,12 +38,11 @@ from ksr_recbole.quick_start.prepare import (
     check_steps,
     find_vectors,
     load_data,
-    load_recboles_data,
-    make_recboles_trainer,
     make_trainer,
 )
 from ksr_recbole.quick_start.process_keys import check_possible, read_hosts
-from ksr_recbole.quick_start.recbole_models import check_packages, check_usable, is_usable
+from ksr_recbole.quick_start.recbole_models import check_usable
+from ksr_recbole.quick_start.recbole_run import EVALUATIONS, options_named, run_recbole_model
 from ksr_recbole.quick_start.result import environment, settings, summary, write_result
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.text import columns_of
@@ -88,8 +84,9 @@ def run(
         ``best_valid_result``, ``test_result``); for models under the paper's protocol also
         everything in the result file, its path as ``result_file``, and as ``eval_results`` by
         mode and phase the :class:`~ksr_recbole.evaluation.evaluator.EvalResult` with every
-        positive's rank, and a user's id as ``example_user``.  With a ``measure`` its JSON values
-        stand under ``measures``, in the file too, and its arrays under ``measured_arrays``.
+        positive's rank, a user's id as ``example_user``, and under ``longer`` the config values
+        with which the training would continue.  With a ``measure`` its JSON values stand under
+        ``measures``, in the file too, and its arrays under ``measured_arrays``.
 
     Raises:
         UserError: anything the user can mend.
@@ -139,7 +136,7 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
                 f"Nothing can be measured on {config['model']} except its metrics, since it does "
                 "not run under the paper's protocol; choose a model that is compared here."
             )
-        return _run_recbole_model(config, saved)
+        return run_recbole_model(config, saved)
 
 
 def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
@@ -160,36 +157,46 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     group.from_main(lambda: check_steps(config, train_data))
     with stages("pretraining"):
         vectors = find_vectors(config, dataset)
-    if ours:
-        trainer = make_trainer(config, dataset)
-    else:
-        view = train_data._dataset  # what RecBole's models are made of
-        view.pretrained = vectors
-        with _options_named(config):
-            trainer = make_trainer(config, view)
-    if resume is not None:
-        trainer.resume_checkpoint(resume)
-    if saved:
-        group.tell_parent("checkpoint", group.from_main(lambda: trainer.saved_model_file))
-    with nullcontext() if ours else _options_named(config):
-        with stages("training"):
-            trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
-        with stages("test"):
-            evaluated, weights = _evaluate_best(trainer, saved, modes, valid_data, test_data)
-        log_evaluated(trainer, evaluated, test_data.mode)
-    measures, arrays = _measured(measure, stages, trainer, test_data)
-    result = {
-        **_of_data(config, dataset),
-        **_scores(config, trainer, evaluated),
-        **weights,
-        **({"memory_fit": trainer.memory_fit.report()} if trainer.memory_fit else {}),
-        **measures,
-        **_of_the_run(config, vectors, stages),
-        "checkpoint": trainer.saved_model_file if saved else None,
-    }
-    result = group.from_main(lambda: _leave(config, result))
+    trainer = _trainer_of(config, dataset, train_data, vectors, ours)
+    with trainer.naming_checkpoint(saved):
+        if resume is not None:
+            trainer.resume_checkpoint(resume)
+        with nullcontext() if ours else options_named(config):
+            with stages("training"):
+                progress = config["show_progress"]
+                trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+            with stages("test"):
+                evaluated, weights = _evaluate_best(trainer, saved, modes, valid_data, test_data)
+            log_evaluated(trainer, evaluated, test_data.mode)
+        measures, arrays = _measured(measure, stages, trainer, test_data)
+        result = {
+            **_of_data(config, dataset),
+            **_scores(config, trainer, evaluated),
+            **weights,
+            **({"memory_fit": trainer.memory_fit.report()} if trainer.memory_fit else {}),
+            **measures,
+            **_of_the_run(config, vectors, stages),
+            "checkpoint": trainer.saved_model_file if saved else None,
+        }
+        result = group.from_main(lambda: _leave(config, result))
     user = dataset.field2id_token[dataset.uid_field][1]
-    return {**result, **arrays, "eval_results": evaluated, "example_user": str(user)}
+    more = {"eval_results": evaluated, "example_user": str(user), "longer": trainer.longer()}
+    return {**result, **arrays, **more}
+
+
+def _trainer_of(
+    config: Config,
+    dataset: WithSequences,
+    train_data: Any,
+    vectors: PretrainedVectors,
+    ours: bool,
+) -> ProtocolTrainer:
+    if ours:
+        return make_trainer(config, dataset)
+    view = train_data._dataset  # what RecBole's models are made of
+    view.pretrained = vectors
+    with options_named(config):
+        return make_trainer(config, view)
 
 
 def _of_data(config: Config, dataset: WithSequences) -> dict[str, Any]:
@@ -302,14 +309,6 @@ def _finite(score: float) -> float | None:
     return float(score) if isfinite(score) else None
 
 
-EVALUATIONS = {
-    "paper": "trained by RecBole on the split of the paper's protocol and evaluated by that "
-    "protocol: our candidates, ranks and metrics",
-    "recbole": "evaluated as RecBole does",
-}
-"""By value of ``protocol``, how a model of RecBole is evaluated."""
-
-
 def _resume_path(config: Config) -> str | None:
     """The checkpoint to resume from, if one is given; whether it can be used is checked later."""
     given = config["resume"]
@@ -320,73 +319,3 @@ def _resume_path(config: Config) -> str | None:
         return None
     checkpoint.check_exists(given)
     return str(given)
-
-
-def _run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
-    """One of RecBole's own models, with its own loaders, trainer and metrics, on our files."""
-    logger = getLogger()
-    check_packages(config)
-    train_data, valid_data, test_data = load_recboles_data(config)
-    progress = config["show_progress"]
-    with _options_named(config), trusting(config):
-        trainer = make_recboles_trainer(config, train_data._dataset)
-        with recbole_bars():
-            score, valid_result = trainer.fit(
-                train_data, valid_data, saved=saved, show_progress=progress
-            )
-            test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
-    valid_result, test_result = (_as_floats(each) for each in (valid_result, test_result))
-    other = (
-        "; --protocol=paper evaluates it as the models compared here" if is_usable(config) else ""
-    )
-    split, order, by = (config["eval_args"][key] for key in ("split", "order", "group_by"))
-    how = f"{EVALUATIONS['recbole']} (split {split}, order {order}, group_by {by})"
-    logger.info(f"RecBole's {config['model']}, {how}{other}:")
-    logger.info(set_color("best valid ", "yellow") + f": {valid_result}")
-    logger.info(set_color("test result", "yellow") + f": {test_result}")
-    return {
-        "best_valid_score": score,
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": valid_result,
-        "test_result": test_result,
-    }
-
-
-_OF_DATA_AND_EVALUATION = frozenset(
-    key
-    for key in FOR_ALL
-    if key.endswith("_FIELD")
-    or key in ("eval_args", "metrics", "valid_metric", "topk", "load_col", "unload_col")
-)
-"""Keys of every run on which a model of RecBole may stop too."""
-
-
-@contextmanager
-def _options_named(config: Config) -> Iterator[None]:
-    """Where a model of RecBole stops, on the data or on options that no one checks.
-
-    Raises:
-        UserError: in place of RecBole's error.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # an option may be the path of a file with any content
-        ours = {*FOR_ALL, *PretrainingOptions.checks(), "model"} - _OF_DATA_AND_EVALUATION
-        given = sorted(config.external_config_dict.keys() - ours)
-        told = shown(f"{type(error).__name__}: {error}", 200)
-        if not given:
-            raise UserError(
-                f"RecBole's {config['model']} stopped on {config['dataset']} ({told}); its "
-                "documentation says what data and options it takes."
-            ) from error
-        raise UserError(
-            f"RecBole's {config['model']} stopped ({told}) with the given {', '.join(given)}; "
-            "what it takes is in RecBole's documentation."
-        ) from error
-
-
-def _as_floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """RecBole's metrics as Python numbers, which NumPy 2 prints as such."""
-    return None if metrics is None else {name: float(value) for name, value in metrics.items()}

@@ -25,17 +25,6 @@ from ksr_recbole.trainer.checkpoint_file import read, to_bytes
 from ksr_recbole.trainer.weights import difference, problem_in_sizes
 
 
-def plain(value: Any) -> Any:
-    """``value`` as JSON would hold it; what JSON does not know becomes its string."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
-
-
 def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write a checkpoint in one step.
 

@@ -73,6 +73,13 @@ class RecBoleTrainer(ProtocolTrainer):
         ]
         return sorted({*optimizers} - {"optimizer"}) + changed
 
+    def _can_resume(self) -> bool:
+        return not self._beyond()
+
+    def longer(self) -> dict[str, int]:
+        """See the base class; nothing where the training cannot continue."""
+        return super().longer() if self._can_resume() else {}
+
     def load_best(self, path: str | Path) -> None:
         """Load the best model; what no file holds comes from this training."""
         if self._best_state is None:
@@ -100,13 +107,16 @@ class RecBoleTrainer(ProtocolTrainer):
         Raises:
             UnusableCheckpointError: it does not, or it is damaged or of another run.
         """
-        if beyond := self._read(resume_file)["given"].get(_BEYOND):
+        # This trainer may have changed it too, in a training that was interrupted.
+        if beyond := self._read(resume_file)["given"].get(_BEYOND) or self._beyond():
             raise UnusableCheckpointError(
                 f"RecBole's {self.config['model']} keeps more from epoch to epoch than a "
                 f"checkpoint holds ({', '.join(map(str, beyond))[:100]}), so it cannot resume from "
                 f"{resume_file}; train it anew, without resume."
             )
         super().resume_checkpoint(resume_file)
+        self._forget_caches()
+        self._others = {}
 
 
 def recbole_trainer(

@@ -19,8 +19,8 @@ from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.shared import TrainingOptions
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
-from ksr_recbole.distributed.gradients import SummedGradients
-from ksr_recbole.distributed.group import from_main, this_process
+from ksr_recbole.distributed.gradients import SummedGradients, check_same_buffers
+from ksr_recbole.distributed.group import from_main, tell_parent, this_process
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import (
     CandidateSets,
@@ -42,6 +42,7 @@ from ksr_recbole.evaluation.popularity import (
 from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
 from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
+from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
 from ksr_recbole.trainer.checkpoint_file import numpy_state
@@ -89,15 +90,16 @@ class ProtocolTrainer(Trainer):
         optimizers = [each for each in vars(self).values() if isinstance(each, Optimizer)]
         self._average = WeightAverage(model, optimizers, config["ema_decay"])
         self._fingerprint = fingerprint
-        self._settings = {k: checkpoint.plain(config[k]) for k in sorted(keys - MAY_DIFFER)}
+        self._settings = {k: as_json_values(config[k]) for k in sorted(keys - MAY_DIFFER)}
         folder = str(Path(config["data_path"]).resolve().parent)
-        self._given = checkpoint.plain({**config.external_config_dict, "data_path": folder})
+        self._given = as_json_values({**config.external_config_dict, "data_path": folder})
         self.saved_model_file = str(
             checkpoint.path_of_new(self.checkpoint_dir, config["model"], config["dataset"])
         )
         self.best_epoch = -1
         self.epochs_trained = 0
         self.finished = False
+        self._begun = False
         self._noticed = False
         self._best_state: dict[str, torch.Tensor] | None = None
         self.memory_fit: MemoryFit | None = None
@@ -116,18 +118,64 @@ class ProtocolTrainer(Trainer):
     ) -> tuple[float, dict[str, float] | None]:
         """Train to the best validation score, as RecBole's ``fit``.
 
-        An interruption (Ctrl-C) leaves a checkpoint of the epoch last validated.
+        An interruption (Ctrl-C) leaves a checkpoint of the epoch last validated.  Called again
+        after it, the training continues from there.
 
         Raises:
-            UserError: the loss is not a number, or the checkpoint cannot be written.
+            UserError: the loss is not a number, the checkpoint cannot be written, or the training
+                was interrupted before and has none.
         """
-        if self.finished:
-            getLogger().info("The training was finished before; a new trainer trains again.")
-            self.tensorboard.close()
-            with self._naming_checkpoint(saved):
-                if self._complete(valid_data) and saved:
-                    self._write(self.epochs_trained - 1)
-            return self.best_valid_score, self.best_valid_result
+        with self.naming_checkpoint(saved):
+            self._prepare(saved)
+            if self.finished:
+                self._fitted_before(valid_data, saved)
+            else:
+                self._fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        return self.best_valid_score, self.best_valid_result
+
+    def _prepare(self, saved: bool) -> None:
+        """See to it that training begins where a checkpoint is, and that there is one."""
+        if self._begun and not self.finished:
+            self._return_to_checkpoint()
+        elif saved and self.start_epoch == 0 and not self.finished:
+            self._check_buffers()
+            self._write(-1)  # an interrupted first epoch can be resumed too
+        if saved:
+            tell_parent("checkpoint", from_main(lambda: self.saved_model_file))
+
+    def _return_to_checkpoint(self) -> None:
+        """Leave what an interrupted :meth:`fit` has done since its last checkpoint."""
+        path = from_main(
+            lambda: self.saved_model_file if Path(self.saved_model_file).is_file() else None
+        )
+        if path is None:
+            raise UserError(
+                "The training of this trainer was interrupted and left no checkpoint; make a new "
+                "model and a new trainer."
+            )
+        self.resume_checkpoint(path)
+
+    def _fitted_before(self, valid_data: SequenceEvalData | None, saved: bool) -> None:
+        """All that is left to do where no epoch is."""
+        keys = " ".join(f"--{key}={value}" for key, value in self.longer().items())
+        longer = f"to train longer, resume with {keys}; " if keys else ""
+        getLogger().info(
+            f"The training was finished before; {longer}to train anew, leave resume out or make a "
+            "new trainer."
+        )
+        self.tensorboard.close()
+        if self._complete(valid_data) and saved:
+            self._write(self.epochs_trained - 1)
+
+    def _fit(
+        self,
+        train_data: TrainLoader,
+        valid_data: SequenceEvalData | None,
+        verbose: bool,
+        saved: bool,
+        show_progress: bool,
+        callback_fn: Callable[[int, float], None] | None,
+    ) -> None:
         self._validates = bool(valid_data) and self.eval_step > 0
 
         def after_evaluation(epoch: int, score: float) -> None:
@@ -138,25 +186,28 @@ class ProtocolTrainer(Trainer):
             if callback_fn:
                 callback_fn(epoch, score)
 
-        if saved and self.start_epoch == 0:
-            self._check_buffers()
-            self._write(-1)  # an interrupted first epoch can be resumed too
-        with self._naming_checkpoint(saved):
-            try:
-                with sharing_cores(), recbole_bars():
-                    result = super().fit(
-                        train_data, valid_data, verbose, saved, show_progress, after_evaluation
-                    )
-            finally:
-                self.tensorboard.close()  # its thread would live as long as the process
-            self._complete(valid_data)
-            if self.best_epoch < 0 and not self._validates:
-                self.best_epoch = self.epochs_trained - 1  # the last one, which is taken
-            self.finished = True
-            if saved:
-                self._write(self.epochs_trained - 1)
+        self._begun = True
+        try:
+            with sharing_cores(), recbole_bars():
+                super().fit(train_data, valid_data, verbose, saved, show_progress, after_evaluation)
+        finally:
+            self.tensorboard.close()  # its thread would live as long as the process
+        self._complete(valid_data)
+        if self.best_epoch < 0 and not self._validates:
+            self.best_epoch = self.epochs_trained - 1  # the last one, which is taken
+        self.finished = True
+        if saved:
+            self._write(self.epochs_trained - 1)
         self._average.apply()  # what is used without loading the best model
-        return result
+
+    def longer(self) -> dict[str, int]:
+        """Values of ``epochs`` and ``stopping_step`` with which the training would continue.
+
+        Only those of the two are in it that have ended the training, or will.
+        """
+        least = {"epochs": self.epochs_trained + 1, "stopping_step": self.cur_step}
+        given = {key: self.config[key] for key in least}
+        return {key: max(2 * given[key], n) for key, n in least.items() if given[key] < n}
 
     def _check_buffers(self) -> None:
         """Refuse what a checkpoint could not be read with, before the work is done.
@@ -173,13 +224,18 @@ class ProtocolTrainer(Trainer):
             )
 
     @contextmanager
-    def _naming_checkpoint(self, saved: bool) -> Iterator[None]:
-        """An interruption inside the block says from which file to resume."""
+    def naming_checkpoint(self, saved: bool) -> Iterator[None]:
+        """An interruption inside the block says from which file to resume, if there is one."""
         try:
             yield
         except KeyboardInterrupt as interruption:
-            vars(interruption)["checkpoint"] = self.saved_model_file if saved else None
+            there = saved and self._can_resume() and Path(self.saved_model_file).is_file()
+            vars(interruption)["checkpoint"] = self.saved_model_file if there else None
             raise
+
+    def _can_resume(self) -> bool:
+        """Whether a checkpoint holds all that training has changed."""
+        return True
 
     def _train_epoch(
         self,
@@ -386,7 +442,7 @@ class ProtocolTrainer(Trainer):
             "best_epoch": self.best_epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
-            "best_valid_result": checkpoint.plain(self.best_valid_result),
+            "best_valid_result": as_json_values(self.best_valid_result),
             "finished": self.finished,
             "state_dict": self._best_state or state,
             "last": {
@@ -433,6 +489,8 @@ class ProtocolTrainer(Trainer):
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         """Resume after the checkpoint's epoch.  The result is the same as without a stop.
 
+        Where it is not, or where a config key has no effect on a resumed run, the log says so.
+
         Raises:
             UnusableCheckpointError: the file is damaged, or of other data or settings.
         """
@@ -441,8 +499,7 @@ class ProtocolTrainer(Trainer):
         state = self._checked_last(resume_file, last)
         self.saved_model_file = str(resume_file)
         self.model.load_state_dict(content["state_dict"])
-        if content["best_epoch"] >= 0:
-            self._best_state = content["state_dict"]
+        self._best_state = content["state_dict"] if content["best_epoch"] >= 0 else None
         self.model.load_state_dict(last["state_dict"], strict=False)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self._average.load(last["average"])
@@ -460,6 +517,30 @@ class ProtocolTrainer(Trainer):
         trained = content["finished"] and self.start_epoch >= self.epochs
         self.finished = trained or self.cur_step > self.stopping_step
         self.logger.info(f"Resuming from {resume_file} after epoch {content['epoch']}")
+        for remark in self._remarks_on_resuming():
+            self.logger.warning(remark)
+
+    def _remarks_on_resuming(self) -> Iterator[str]:
+        """What a resumed run does otherwise than its configuration says."""
+        if self.start_epoch > self.epochs:
+            yield (
+                f"Config key epochs is {self.epochs}, but the checkpoint has {self.start_epoch} "
+                "epochs already, so nothing is trained and all of them count."
+            )
+        given, kept = self.config.external_config_dict.get("checkpoint_dir"), self.saved_model_file
+        if given and Path(given).resolve() != Path(kept).resolve().parent:
+            yield (
+                f"Config key checkpoint_dir is {given}, but a run that is resumed keeps its "
+                f"checkpoint where it was, in {kept}."
+            )
+        # RecBole validates the last epoch where eval_step is greater than epochs.
+        validated, each = self.best_valid_result is not None, self.eval_step
+        if validated and each > 0 and (self.best_epoch + 1) % each:
+            yield (
+                f"Epoch {self.best_epoch} was validated as the last one of a run of fewer epochs "
+                f"than eval_step ({self.config['eval_step']}); a run of {self.epochs} epochs "
+                "without a stop does not validate it, and can have another result."
+            )
 
     def _checked_last(self, path: str | Path, last: dict[str, Any]) -> dict[int, dict[str, Any]]:
         """The optimizer's state, once all that a checkpoint has of the last epoch fits the model.
@@ -481,6 +562,12 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
         rows = update_rows_alone(self.config, self.model)
         optimizer = super()._build_optimizer(**given)
         return with_rows(optimizer) if rows else optimizer
+
+    def _train_epoch(self, *given: Any, **named: Any) -> Any:
+        loss = super()._train_epoch(*given, **named)
+        trained = self._trained_state().items()
+        check_same_buffers({n: v for n, v in trained if not isinstance(v, torch.nn.Parameter)})
+        return loss
 
     def _begin_epoch(self, train_data: TrainLoader, epoch: int) -> None:
         if (memory := fitted_later(self.model)) is not None:

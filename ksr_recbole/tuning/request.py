@@ -11,10 +11,11 @@ from typing import Any
 
 from ksr_recbole import registry
 from ksr_recbole.choices import choose_from
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.plan import cell_of
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Cell, Store
+from ksr_recbole.comparison.store import Store
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial, rank_trials
 from ksr_recbole.config import Config
@@ -24,7 +25,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.files import check_suffix, ensure_writable, ensure_writable_file
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
-from ksr_recbole.trainer.checkpoint import plain
+from ksr_recbole.records import as_json_values
 from ksr_recbole.tuning.draws import ALGORITHMS
 from ksr_recbole.tuning.space import Range, read_space
 
@@ -241,7 +242,7 @@ def make_plan(request: Request) -> Plan:
         mode=config["eval_args"]["mode"]["valid"],
         bigger=config["valid_metric_bigger"],
         results_dir=Path(config["results_dir"]),
-        given=plain(config.external_config_dict),
+        given=as_json_values(config.external_config_dict),
         digests=file_digests(config),
     )
 
@@ -306,17 +307,37 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _check_ranges(request: Request, ranges: tuple[Range, ...], config: Config) -> None:
-    """Refuse ranges of what is fixed, or of what the model does not have."""
+    """Refuse ranges of what is fixed or has a range, or of what the model does not have."""
     fixed = list(names_of(config.external_config_dict))
-    for each in ranges:
+    for place, each in enumerate(ranges):
         key = each.name.split(".")[0]
         if any(_overlap(each.name, name) for name in fixed):
             raise UserError(
                 f"The config key {each.name} is given for every trial, but {request.params_file} "
                 "has a range for it; leave one of them out."
             )
+        for other in ranges[:place]:
+            if _overlap(each.name, other.name):
+                raise UserError(
+                    f"{request.params_file} has ranges for {other.name} and {each.name}, of which "
+                    "one is a part of the other; leave one of them out."
+                )
+        _check_validates(request, each)
         if key not in config:
             raise UserError(
                 f"{request.params_file} has a range for {each.name}, which {request.model} does "
                 "not have, so that all its values would be the same; leave it out."
             )
+
+
+def _check_validates(request: Request, searched: Range) -> None:
+    """Refuse a range of ``eval_step`` in which there are trials without a validation."""
+    if searched.name != "eval_step":
+        return
+    least = 0 if searched.kind == "loguniform" else 1  # its bounds are logarithms
+    values = searched.values if searched.kind == "choice" else searched.values[:1]
+    if any(isinstance(value, int | float) and value < least for value in values):
+        raise UserError(
+            f"{request.params_file} has a range for eval_step with less than 1, which is no "
+            "validation at all, but trials are chosen by it; give 1 or more."
+        )

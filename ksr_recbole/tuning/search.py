@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ksr_recbole import digests
+from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.live import TrialLines
 from ksr_recbole.comparison.pool import Job, Report, run_jobs
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Cell, Failed, Finished
+from ksr_recbole.comparison.store import Failed, Finished, Outcome
 from ksr_recbole.comparison.studies import Setting
 from ksr_recbole.comparison.trials import Trial
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.gpus import taken_in_turn
+from ksr_recbole.records import as_json_values
 from ksr_recbole.text import say
-from ksr_recbole.trainer.checkpoint import plain
 from ksr_recbole.tuning.draws import draws_of
 from ksr_recbole.tuning.request import Plan, Request, make_plan
 from ksr_recbole.tuning.search_report import Tried, report
@@ -104,14 +105,14 @@ class Search:
             if params is None:
                 return
             self._n_drawn += 1
-            drawn, known = self._look_up(plain(params))
+            drawn, known = self._look_up(as_json_values(params))
             if known is not None:
                 self._end(drawn, known, before=drawn.cell is not None)
             elif drawn.cell is not None:
                 self._running.setdefault(drawn.cell.name, []).append((drawn, time.monotonic()))
                 yield Job(drawn.cell, self._plan.store, request.config_files, request.values, False)
 
-    def _look_up(self, params: dict[str, Any]) -> tuple[_Drawn, Finished | Failed | None]:
+    def _look_up(self, params: dict[str, Any]) -> tuple[_Drawn, Outcome | None]:
         """A trial, and how it ended if that is known."""
         plan, number = self._plan, self._n_drawn
         try:
@@ -160,7 +161,7 @@ class Search:
         """Time has passed."""
         self._lines.tick()
 
-    def _end(self, drawn: _Drawn, outcome: Finished | Failed, before: bool = False) -> None:
+    def _end(self, drawn: _Drawn, outcome: Outcome, before: bool = False) -> None:
         plan = self._plan
         if isinstance(outcome, Finished) and outcome.result["best_valid_score"] is None:
             outcome = Failed("No epoch was validated; eval_step must be positive.")

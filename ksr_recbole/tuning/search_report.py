@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,17 +12,24 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ksr_recbole.comparison.live import short
-from ksr_recbole.comparison.report import markdown_document, used_table1
+from ksr_recbole.comparison.cells import environment_without_places
+from ksr_recbole.comparison.report import used_table1, write_tables
 from ksr_recbole.comparison.results import Row
-from ksr_recbole.comparison.store import Failed, Finished, environment_without_places
+from ksr_recbole.comparison.store import Failed, Outcome
 from ksr_recbole.comparison.text_table import as_printed
-from ksr_recbole.comparison.trials import Trial, TrialTable, describe, seconds_of, trial_table
+from ksr_recbole.comparison.trials import (
+    Trial,
+    TrialTable,
+    describe,
+    seconds_of,
+    short,
+    trial_table,
+)
 from ksr_recbole.config.config import nest
 from ksr_recbole.drawing import HIGHLIGHT, new_figure, plain_text
 from ksr_recbole.files import replacing
 from ksr_recbole.quick_start.result import environment
-from ksr_recbole.trainer.checkpoint import plain
+from ksr_recbole.records import as_json_values
 from ksr_recbole.tuning.request import Plan
 from ksr_recbole.tuning.space import Range
 
@@ -41,7 +47,7 @@ class Tried:
     row: Row
 
     @property
-    def outcome(self) -> Finished | Failed:
+    def outcome(self) -> Outcome:
         """How it ended."""
         [outcome] = self.row.cells.values()
         return outcome
@@ -80,10 +86,8 @@ def report(plan: Plan, tried: Sequence[Tried]) -> tuple[str, list[Path]]:
 
     with replacing(*paths.values(), removed=stale, owned=owned) as temporaries:
         files = dict(zip(paths, temporaries, strict=True))
-        files["md"].write_text(
-            markdown_document(used_table1(plan, [t.row for t in trials]), [table]), encoding="utf-8"
-        )
-        files["json"].write_text(_as_json(plan, tried, best), encoding="utf-8")
+        content = _as_json(plan, tried, best)
+        write_tables(files["md"], files["json"], [table], content)
         if best is not None:
             files["yaml"].write_text(_best_settings(plan, trials, best), encoding="utf-8")
             _draw(plan, trials, best, files["png"])
@@ -119,7 +123,7 @@ def _best_settings(plan: Plan, trials: Sequence[Trial], best: Trial) -> str:
     """The best settings as a YAML file for ``run_recbole.py --config_files``."""
     scored = sum(trial.score is not None for trial in trials)
     names = {"model": plan.request.model, "dataset": plan.request.dataset}
-    values = plain(nest({**plan.given, **names, **best.row.setting.overrides}))
+    values = as_json_values(nest({**plan.given, **names, **best.row.setting.overrides}))
     comment = (
         f"# Best of {scored} trials by {plan.selected_by} on validation ({plan.mode}): "
         f"{best.score:.4f}.\n"
@@ -127,13 +131,13 @@ def _best_settings(plan: Plan, trials: Sequence[Trial], best: Trial) -> str:
     return comment + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _as_json(plan: Plan, tried: Sequence[Tried], best: Trial | None) -> str:
-    request = plan.request
+def _as_json(plan: Plan, tried: Sequence[Tried], best: Trial | None) -> dict[str, Any]:
+    request, rows = plan.request, [each.row for each in tried]
     described = {each.row.setting.label: _trial_as_json(plan, each) for each in tried}
-    content: dict[str, Any] = {
+    return {
         "model": request.model,
         "dataset": request.dataset,
-        "table1": used_table1(plan, [each.row for each in tried]),
+        "table1": used_table1(request.dataset, plan.table1, rows),
         "params_file": str(request.params_file),
         "ranges": [asdict(each) for each in plan.ranges],
         "algo": request.algo,
@@ -149,7 +153,6 @@ def _as_json(plan: Plan, tried: Sequence[Tried], best: Trial | None) -> str:
         "trials": list(described.values()),
         "environment": environment_without_places(environment()),
     }
-    return json.dumps(content, indent=2) + "\n"
 
 
 def _trial_as_json(plan: Plan, tried: Tried) -> dict[str, Any]:
@@ -218,5 +221,5 @@ def _positions(each: Range, values: Sequence[Any]) -> list[float]:
     """Where on the axis: choices side by side, whatever they are."""
     if each.kind != "choice":
         return [float(value) for value in values]
-    choices = plain(each.values)  # as trials have them
+    choices = as_json_values(each.values)  # as trials have them
     return [float(choices.index(value)) for value in values]

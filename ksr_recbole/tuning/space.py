@@ -7,11 +7,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ksr_recbole.choices import choose_from
-from ksr_recbole.comparison.store import NO_PART_OF_THE_KEY
+from ksr_recbole.comparison.cells import NO_PART_OF_THE_KEY
 from ksr_recbole.config.decisions import FILTERS
-from ksr_recbole.config.keys import TEXTS, check_keys
-from ksr_recbole.config.kinds import FIELDS
+from ksr_recbole.config.keys import FIELDS, TEXTS, check_keys
 from ksr_recbole.config.literals import LONGEST_FILE, literal, literals
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
@@ -78,13 +79,13 @@ def read_space(path: Path) -> tuple[Range, ...]:
         UserError: the file is missing, or a line is not as above; the sentence has its number.
     """
     try:
-        lines = read_text(path, encoding="utf-8-sig").splitlines()  # Windows' editors add a mark
+        text = read_text(path, encoding="utf-8-sig")  # Windows' editors add a mark
     except OSError as error:
         raise UserError(f"Cannot read the params file {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"The params file {path} is not UTF-8 text.") from error
     ranges: dict[str, Range] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # as editors count lines
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"{path}, line {number}"
@@ -151,8 +152,29 @@ def _bounds(name: str, kind: str, text: str, where: str) -> tuple[float, ...]:
         )
     if values[0] >= values[1]:
         raise UserError(f"{where}: the range of {name} is empty; low must be less than high.")
-    if kind == "quniform" and values[2] <= 0:
-        raise UserError(f"{where}: the step q of {name} is {values[2]}; it must be positive.")
+    if kind == "quniform":
+        low, high, q = values
+        _check_steps(name, low, high, q, where)
     if kind == "loguniform" and values[1] > LARGEST_LOGARITHM:
         raise UserError(f"{where}: the bounds of {name} are natural logarithms, such as -8,-4.")
     return values
+
+
+def _check_steps(name: str, low: float, high: float, q: float, where: str) -> None:
+    """Refuse a ``quniform`` range of which a value outside its bounds could be drawn.
+
+    What is drawn between the bounds is rounded to the nearest multiple of ``q``.
+
+    Raises:
+        UserError: saying which.
+    """
+    if q <= 0:
+        raise UserError(f"{where}: the step q of {name} is {q}; it must be positive.")
+    nearly = q * 1e-9  # 3 * 0.1 is a little more than 0.3
+    for bound in (low, high):
+        drawn = float(np.round(bound / q)) * q  # as hyperopt does; of too many steps infinite
+        if not low - nearly <= drawn <= high + nearly:
+            raise UserError(
+                f"{where}: {name} could be {drawn:g}, outside its bounds, since draws are rounded "
+                f"to multiples of q; give bounds that are multiples of {q:g}."
+            )
