@@ -154,13 +154,13 @@ def _bounds(name: str, kind: str, text: str, where: str) -> tuple[float, ...]:
     if values[0] >= values[1]:
         raise UserError(f"{where}: the range of {name} is empty; low must be less than high.")
     if kind == "quniform":
-        _check_steps(name, *values, where)
+        _check_steps(name, values, where)
     if kind == "loguniform" and values[1] > LARGEST_LOGARITHM:
         raise UserError(f"{where}: the bounds of {name} are natural logarithms, such as -8,-4.")
     return values
 
 
-def _check_steps(name: str, low: float, high: float, q: float, where: str) -> None:
+def _check_steps(name: str, values: tuple[float, ...], where: str) -> None:
     """Refuse a ``quniform`` range of which a value outside its bounds could be drawn.
 
     What is drawn between the bounds is rounded to the nearest multiple of ``q``.
@@ -168,6 +168,7 @@ def _check_steps(name: str, low: float, high: float, q: float, where: str) -> No
     Raises:
         UserError: saying which.
     """
+    low, high, q = values
     if q <= 0:
         raise UserError(f"{where}: the step q of {name} is {q}; it must be positive.")
     nearly = q * 1e-9  # 3 * 0.1 is a little more than 0.3
