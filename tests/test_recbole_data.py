@@ -912,7 +912,7 @@ def test_numbers_that_fit_one_kind_are_read_as_it(folder, tokens, keyed_by, capl
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
     if keyed_by == 1:
         assert any("none of them an item's; theirs are zeros" in line for line in told)
-        assert any("1 items have another vector than" in line for line in told)
+        assert any("the vector of 1 item is not that of" in line for line in told)
     else:
         assert not told
 

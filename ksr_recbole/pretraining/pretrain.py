@@ -36,6 +36,7 @@ from ksr_recbole.pretraining.vectors import (
     tokens_in,
     write_vectors,
 )
+from ksr_recbole.text import counted
 
 
 def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
@@ -214,8 +215,8 @@ def _of_items_entities(path: Path, of_items: np.ndarray, dataset: KGSequenceData
     others = (entities[dataset.item_entities[1:]] != of_items).any(axis=1)
     if others.any():
         getLogger().warning(
-            f"In {path} {int(others.sum()):,} items have another vector than a later item of the "
-            "same entity; the later item's is used for both."
+            f"In {path} the vector of {counted(int(others.sum()), 'item')} is not that of a later "
+            "item of the same entity; the later item's is used for both."
         )
     return entities
 
