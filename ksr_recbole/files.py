@@ -164,8 +164,8 @@ def replacing(
         removed: files in folders of the targets that go in the same step.
         check: called right before the step, when no other process can take one in that folder;
             raises to give up.
-        owned: names, besides the targets and those removed, that commands of this kind replace
-            or remove in the same folder; steps with others are not finished before.
+        owned: other names that commands of this kind replace or remove in the same folder; a
+            step of a dead process is finished first if it has none but these and the targets'.
 
     Raises:
         UserError: a folder cannot be created or written, or the disk is full; a killed command

@@ -113,7 +113,7 @@ def replace_all(
         names: its files, which have the names that they get.
         removed: names of files next to it that go in the same step.
         check: called when no other process can take such a step any more; raises to give up.
-        owned: names, besides these, of steps to be finished before.
+        owned: other names that steps to be finished before may have.
 
     Raises:
         OSError: a file is missing or cannot be moved.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from importlib.resources import files
+from inspect import signature
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -211,7 +212,7 @@ def _known_parameters(request: Request) -> None:
     route = request.scope["route"]
     if not route.include_in_schema:
         return
-    known = {each.alias for each in route.dependant.query_params}
+    known = signature(route.endpoint).parameters if request.method == "GET" else ()
     found = [name for name, _ in request.query_params.multi_items()]
     for name in found:
         if name not in known:
