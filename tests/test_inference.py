@@ -878,7 +878,7 @@ def test_a_state_of_many_events_is_pickled_and_copied(rec):
 def test_numbers_of_numpy_are_numbers(rec, kind):
     assert len(rec.recommend(rec.users[0], k=kind(3))) == 3
     for wrong in (np.float64(3), np.bool_(True), True, kind(0)):
-        with pytest.raises(UserError, match=r"^k is .* it must be a positive whole number"):
+        with pytest.raises(UserError, match=r"^k is .* it must be a whole number from 1 up"):
             rec.recommend(rec.users[0], k=wrong)
 
 

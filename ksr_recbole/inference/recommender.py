@@ -228,7 +228,7 @@ class Recommender:
         Raises:
             UserError: see :meth:`recommend`.
         """
-        _check_k(k)
+        _check_count("k", k, 1)
         _check_switch("exclude_history", exclude_history)
         _check_listed("queries", queries)
         readings = [self._reading(query) for query in queries]
@@ -299,7 +299,7 @@ class Recommender:
         knowledge = self._knowledge
         assert isinstance(self.model, KSR)
         check_read(self.model)
-        _check_k(k)
+        _check_count("k", k, 1)
         _check_count("steps", steps, 0)
         _check_count("top", top, 1)
         _check_switch("exclude_history", exclude_history)
@@ -562,11 +562,6 @@ class Recommender:
             ends = torch.from_numpy(lengths).to(self.device)
             memory = self.model.advance(sequences, ends, memory)
         return users, memory
-
-
-def _check_k(k: object) -> None:
-    if not _is_count(k, 1):
-        raise UserError(f"k is {shown(k)}; it must be a positive whole number of items.")
 
 
 def _check_count(name: str, count: object, least: int) -> None:
