@@ -189,7 +189,7 @@ def replacing(
             for parent, folder in folders.items():
                 names = [final.name for final in finals if final.parent == parent]
                 others = [path.name for path in removed if path.parent == parent]
-                replace_all(folder, names, others, check, owned)
+                replace_all(folder, names, mine(parent), others, check)
         except OSError as error:
             raise _cannot_write(finals[0], folders, error) from error
 

@@ -102,18 +102,18 @@ def _made(parent: Path) -> tuple[Path, FileLock | None]:
 def replace_all(
     folder: Path,
     names: Sequence[str],
+    owned: Owned,
     removed: Sequence[str] = (),
     check: Callable[[], None] = nothing_to_check,
-    owned: Owned = no_name,
 ) -> None:
     """Move files of a temporary folder to their places next to it, in one step.
 
     Args:
         folder: from :func:`temporary_folder`.
         names: its files, which have the names that they get.
+        owned: names of steps to be finished before, these and those removed among them.
         removed: names of files next to it that go in the same step.
         check: called when no other process can take such a step any more; raises to give up.
-        owned: other names that steps to be finished before may have.
 
     Raises:
         OSError: a file is missing or cannot be moved.
@@ -128,7 +128,7 @@ def replace_all(
         os.replace(folder / names[0], parent / names[0])
     else:
         with locked(parent / _COMMIT_LOCK):
-            _finish_all(parent, lambda name: name in mine or owned(name))
+            _finish_all(parent, owned)
             _check_apart(parent, mine)
             check()
             _commit(folder, names, removed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import lzma
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,38 +162,39 @@ def test_a_damaged_cell_is_not_packed(tmp_path):
     assert not store.pack_file.exists() and store.load(OTHER) is not None
 
 
+@contextmanager
+def altered(path: Path) -> Iterator[dict[str, bytes]]:
+    """A packed file of one cell ``x``, whose members can be changed inside the block."""
+    packed.pack_bytes(path, {"x": ({}, {"full/test/users": np.zeros(9, np.uint8)})})
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    yield members
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    packed._lines_of.cache_clear()
+
+
 @pytest.mark.parametrize(
     "dtype", ["M8[s/0]", "m8[s/0]", "i8,i8", "(2,)u1", "u1\n", "=u1", "O", "U1", "f1", "", "\ud800"]
 )
 def test_a_type_that_is_never_written_is_not_shown_to_numpy(dtype, tmp_path):
     """Of the first one NumPy's reader divides by 0, which ends the process."""
     path = tmp_path / "p.zip"
-    packed.pack_bytes(path, {"x": ({}, {"full/test/users": np.zeros(9, np.uint8)})})
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    line = json.loads(lzma.decompress(members[packed._LINES]))
-    del line["sha256"]
-    line["arrays"]["full/test/users"]["dtype"] = dtype
-    members[packed._LINES] = lzma.compress(json.dumps(sealed(line)).encode())
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-    packed._lines_of.cache_clear()
+    with altered(path) as members:
+        line = json.loads(lzma.decompress(members[packed._LINES]))
+        del line["sha256"]
+        line["arrays"]["full/test/users"]["dtype"] = dtype
+        members[packed._LINES] = lzma.compress(json.dumps(sealed(line)).encode())
     with pytest.raises(DamagedFileError, match="is no type of numbers"):
         packed.read_packed(path, "x")
 
 
 def test_members_that_unpack_to_more_than_they_say(tmp_path):
     path = tmp_path / "p.zip"
-    packed.pack_bytes(path, {"x": ({}, {"full/test/users": np.zeros(9, np.uint8)})})
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    [array] = [name for name in members if name != packed._LINES]
-    members[array] = packed._squeezed(bytes(1 << 22))
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-    packed._lines_of.cache_clear()
+    with altered(path) as members:
+        [array] = [name for name in members if name != packed._LINES]
+        members[array] = packed._squeezed(bytes(1 << 22))
     with pytest.raises(DamagedFileError, match="another length"):
         packed.read_packed(path, "x")
 

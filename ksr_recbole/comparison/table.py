@@ -12,7 +12,7 @@ import numpy as np
 from ksr_recbole.comparison.cells import TABLE3_METRICS
 from ksr_recbole.comparison.results import Row, Summary, spread
 from ksr_recbole.comparison.significance import ALPHA
-from ksr_recbole.text import clean_line
+from ksr_recbole.text import clean_line, markdown_row
 
 
 @dataclass(frozen=True)
@@ -170,17 +170,14 @@ def to_markdown(table: Table) -> str:
         text = number(value)
         return (f"**{text}**" if value.best else text) + ("†" if value.dagger else "")
 
-    def row(texts: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
-
     width = len(table.columns) + 1
-    head = row(["", *map(in_markdown, table.columns)])
+    head = markdown_row(["", *map(in_markdown, table.columns)])
     lines = [f"### {in_markdown(table.caption)}", "", head, "|---" * width + "|"]
     for line in table.lines:
         # Markdown has no rules inside a table; an empty row parts as well.
-        lines += [row([""] * width)] if line.rule_above else []
+        lines += [markdown_row([""] * width)] if line.rule_above else []
         texts = _line_texts(line, shown, len(table.columns))
-        lines.append(row([in_markdown(line.label), *texts]))
+        lines.append(markdown_row([in_markdown(line.label), *texts]))
     return "\n".join([*lines, "", *(f"{in_markdown(note)}  " for note in table.notes)]) + "\n"
 
 

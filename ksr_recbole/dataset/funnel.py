@@ -121,7 +121,6 @@ class WithFunnel(DatasetMixin):
     """
 
     funnel: DataFunnel
-    of_sequences = False
 
     def _counts(self) -> Counts:
         return Counts.of(self.inter_feat, self.uid_field, self.iid_field)
@@ -188,13 +187,15 @@ class WithFunnel(DatasetMixin):
             self.inter_feat = self.inter_feat[~repeated.sort_index()]
 
     def _filter_by_field_value(self) -> None:
-        wanted = self.config["val_interval"] or {}
-        if wanted:  # what never was in .user or .item is not left out for a value
-            self._filter_inter_by_user_or_item()
+        wanted = self.config["val_interval"]
+        if not wanted:
+            return
+        # What never was in .user or .item is not left out for a value.
+        self._filter_inter_by_user_or_item()
         with self._counted("value outside val_interval"):
             for field, values in wanted.items():
                 self._filter_field(field, values)
-            if wanted and self.config["filter_inter_by_user_or_item"]:
+            if self.config["filter_inter_by_user_or_item"]:
                 self._keep_known_inter()
 
     def _filter_field(self, field: str, wanted: Any) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     class DatasetMixin(Dataset):
         """The fields of a dataset that our mixins read or set."""
 
+        of_sequences: bool
         config: Any
         dataset_name: str
         inter_feat: Any
