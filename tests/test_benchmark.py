@@ -483,9 +483,37 @@ def test_a_trial_of_recboles_model_means_the_same_too(tmp_path, monkeypatch):
     assert second.overrides == {**before, "learning_rate": 0.01}
 
 
-@pytest.mark.parametrize("task", ["next-item", "next-session"])
-def test_the_trials_that_come_with_the_project_are_fair(task):
-    study = tuning_study(None, keys.TRIALS / f"{task}.yaml", "ml-1m")
+def _two_names(file):
+    return f"{file.parent.name}-{file.stem}"
+
+
+def test_a_dataset_may_have_trials_and_choices_of_its_own_for_a_task(tmp_path, monkeypatch):
+    mine = tmp_path / "configs"
+    copytree(keys.CONFIGS, mine)
+    (mine / "tuning" / "toy").mkdir()
+    (mine / "tuning" / "toy" / "next-session.yaml").write_text("KSR: [{}, {gamma: 4}]\n")
+    for folder, gamma in {"next-session": 5, "toy": 6, "toy/next-session": 7}.items():
+        (mine / "model" / folder).mkdir(exist_ok=True)
+        (mine / "model" / folder / "KSR.yaml").write_text(f"gamma: {gamma}\n")
+    monkeypatch.setattr(keys, "CONFIGS", mine)
+    monkeypatch.setattr(keys, "TRIALS", mine / "tuning")
+    study = requested(["--dataset=toy", "--task=next-session", "--study=tuning"]).study
+    assert [each.overrides["gamma"] for each in study.settings] == [10, 4]
+    study = requested(["--dataset=toy", "--task=next-item", "--study=tuning"]).study
+    assert {each.model for each in study.settings} == set(PAPER_MODELS)
+    for dataset, task, gamma in (
+        ("toy", "next-session", 7), ("toy", "next-item", 6), ("ml-1m", "next-session", 5),
+        ("ml-1m", "next-item", 10),
+    ):  # fmt: skip
+        assert Config("KSR", dataset, None, {"task": task})["gamma"] == gamma
+
+
+@pytest.mark.parametrize("file", sorted(keys.TRIALS.rglob("*.yaml")), ids=_two_names)
+def test_the_trials_that_come_with_the_project_are_fair(file):
+    own = file.parent != keys.TRIALS
+    dataset = file.parent.name if own else "ml-1m"
+    assert not own or keys.trials_of(dataset, file.stem) == file
+    study = tuning_study(None, file, dataset)
     assert list(dict.fromkeys(each.model for each in study.settings)) == list(PAPER_MODELS)
 
 

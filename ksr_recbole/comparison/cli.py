@@ -70,7 +70,7 @@ def parser() -> Parser:
         help="instead of Table 3: value-matrix (Table 4), train-ratio (Fig. 3), kge (Fig. 4), "
         "loss (all items or a sample), ladder (from GRU++ to KSR, one change at a time), "
         "interpretability (Sec. 5.4, measured), or tuning (the trials of a task in "
-        "configs/tuning/<task>.yaml)")  # fmt: skip
+        "configs/tuning/, the dataset's own if it has some)")  # fmt: skip
     add("--results_dir", metavar="FOLDER", take=path_of, default=Path("results"),
         help="results by default")  # fmt: skip
     add("--keep_checkpoints", nargs="?", const="True", metavar="True", take=switched_on,
@@ -198,7 +198,7 @@ def _tuning(models: str | None, task: str | None, dataset: str) -> Study:
             f"Each task has trials of its own, but --task names {', '.join(tasks)}; "
             "tune for one task at a time."
         )
-    path = keys.TRIALS / f"{tasks[0]}.yaml"
+    path = keys.trials_of(dataset, tasks[0])
     return tuning_study(None if models is None else _models(models), path, dataset)
 
 

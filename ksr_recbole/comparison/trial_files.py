@@ -42,7 +42,8 @@ def tuning_study(models: Sequence[str] | None, path: Path, dataset: str) -> Stud
     """A study with a row for each trial of each model.
 
     A trial says what differs from ``configs/model/<model>.yaml``, whatever was chosen since for
-    the task or the dataset (``configs/model/<task>/<model>.yaml``, ``<dataset>/<model>.yaml``).
+    the task, the dataset or both (in ``<task>/``, ``<dataset>/`` and ``<dataset>/<task>/`` below
+    ``configs/model/``).
 
     Args:
         models: the models to tune; by default those of the file that are compared here.
@@ -77,7 +78,7 @@ def _different(
     Raises:
         UserError: two of them are the same setting, so that the model would have fewer.
     """
-    before = before_choice(name, path.stem, dataset)
+    before = before_choice(name, dataset, path.stem)
     full = [{**before, **protocol_values(name), **trial} for trial in trials]
     firsts: dict[str, int] = {}
     for number, options in enumerate(full, start=1):

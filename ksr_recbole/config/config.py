@@ -36,6 +36,7 @@ from ksr_recbole.config.keys import (
     model_options,
     names_of,
     recboles_defaults,
+    uses_of,
 )
 from ksr_recbole.config.kinds import check_fields, checked, options_of
 from ksr_recbole.config.literals import RecBoleLoader, literals, read_yaml, without_numpy
@@ -233,7 +234,7 @@ class Config(RecBoleConfig):
             if not compared:  # a dataset's file says how our models are trained on it
                 self.internal_config_dict.update(recboles_defaults())
             self._default_to(CONFIGS / "task" / f"{task}.yaml")
-            for use in (dataset, task):
+            for use in uses_of(dataset, task):
                 self.internal_config_dict.update(chosen_options(model, use))
             if compared:
                 self.internal_config_dict.update(added_options(model))

@@ -26,7 +26,8 @@ from ksr_recbole.paths import CONFIGS, recbole_properties
 from ksr_recbole.registry import MODELS, recboles_name
 
 TRIALS = CONFIGS / "tuning"
-"""Folder of the trials of every model, a file a task; their keys are models, not config keys."""
+"""Folder of the trials of every model, a file a task, and a folder for each dataset that has its
+own; their keys are models, not config keys."""
 
 # Keys that RecBole's code reads and none of its YAML files or argument lists names.
 _READ_BY_RECBOLE = {
@@ -72,7 +73,7 @@ def _keys_below(folder: Path) -> set[str]:
         file
         for file in folder.rglob("*.yaml")
         # Trials name models, and RecBole's lists of addresses datasets, in the place of keys.
-        if file.parent != TRIALS and not file.stem.endswith("url")
+        if TRIALS not in file.parents and not file.stem.endswith("url")
     )
     return set().union(*map(_keys_of, files))
 
@@ -124,9 +125,20 @@ def added_options(name: str) -> Mapping[str, Any]:
     return {**added_options(entry.based_on), **entry.options}
 
 
-def before_choice(name: str, *uses: str) -> dict[str, Any]:
+def uses_of(dataset: str, task: str) -> tuple[str, str, str]:
+    """What values are chosen for, see :func:`chosen_options`; a later one replaces an earlier."""
+    return dataset, task, f"{dataset}/{task}"
+
+
+def trials_of(dataset: str, task: str) -> Path:
+    """The file of trials of a task: the dataset's own, ``configs/tuning/<dataset>/``, if any."""
+    own = TRIALS / dataset / f"{task}.yaml"
+    return own if own.is_file() else TRIALS / f"{task}.yaml"
+
+
+def before_choice(name: str, dataset: str, task: str) -> dict[str, Any]:
     """The values that a model's options had before others were chosen for a dataset or a task."""
-    chosen = {key for use in uses for key in chosen_options(name, use)}
+    chosen = {key for use in uses_of(dataset, task) for key in chosen_options(name, use)}
     above = {} if name in MODELS else _of_recboles_models()
     values = {**above, **model_options(name)}
     return {key: value for key, value in values.items() if key in chosen}
