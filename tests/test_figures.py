@@ -44,8 +44,10 @@ def test_a_picture_is_made_again_byte_for_byte(figures):
     assert changed.digest != model.digest
 
 
-def test_times_in_the_pictures_are_those_of_the_page():
-    page = (ROOT / "docs" / "performance.md").read_text()
+def test_times_in_the_pictures_are_those_of_the_pages():
+    page, notebook = (
+        (ROOT / "docs" / name).read_text() for name in ("performance.md", "notebook.md")
+    )
     times = json.loads((ROOT / "docs/measured/speed.json").read_text())
     for n, seconds, memory in zip(
         *(times["scaling"][k] for k in ("interactions", "epoch_seconds", "peak_memory_mib")),
@@ -54,7 +56,7 @@ def test_times_in_the_pictures_are_those_of_the_page():
         assert f"| {n:,} |" in page and f"| {seconds} s |" in page and f"| {memory:,} MiB |" in page
     for kind in ("idle_seconds", "busy_seconds"):
         for low, middle, high in times["busy"][kind]:
-            assert f"| {middle:.2f} s ({low:.2f}-{high:.2f}) |" in page
+            assert f"| {middle:.2f} s ({low:.2f}-{high:.2f}) |" in notebook
 
 
 def test_the_ladder_is_drawn_once_its_rows_are_named(figures, tmp_path, monkeypatch):
