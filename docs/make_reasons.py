@@ -1,17 +1,18 @@
-"""Writes the table of reasons in ``docs/interpretability.md`` from ``docs/measured/reasons.json``.
+"""Writes the tables of reasons from ``docs/measured/reasons.json``.
 
     python docs/make_reasons.py [MEASURED.json ...]
 
 A file that is named is ``<dataset>-interpretability.json`` of the study, or holds ``model``,
 ``dataset`` and the ``measures`` of a result; what the table shows of it is stored first, in place
-of what there is of that model and dataset.
+of what there is of that model and dataset.  ``docs/results/reasons.md`` has all rows, and
+``docs/interpretability.md`` those that answer its question.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,17 @@ from ksr_recbole.text import markdown_row
 
 DOCS = Path(__file__).resolve().parent
 STORED = DOCS / "measured" / "reasons.json"
-PAGE = DOCS / "interpretability.md"
+ANSWER = (
+    "users",
+    "top 10 with a readable reason",
+    "log2 of the rank without them, without as many others",
+    "MRR of expected values, mean over users",
+    "... by popularity",
+    "next item agrees on the strongest attribute",
+    "... on the most frequent in training",
+)
+PAGES = {DOCS / "interpretability.md": ANSWER, DOCS / "results" / "reasons.md": None}
+"""Each page with a table, and its rows; ``None``: all of them."""
 BEGIN, END = "<!-- made by docs/make_reasons.py -->\n", "<!-- until here -->\n"
 MUSIC = {"lfm1m": "Music"}
 
@@ -68,19 +79,19 @@ def cells_of(entry: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def table(entries: list[dict[str, Any]]) -> str:
-    """The table in Markdown."""
+def table(entries: list[dict[str, Any]], names: Sequence[str] | None = None) -> str:
+    """The table in Markdown, with these rows or with all."""
     columns = [cells_of(entry) for entry in entries]
     heads = [f"{e['model']}, {MUSIC.get(e['dataset'], e['dataset'])}" for e in entries]
-    rows = [[row, *(column[row] for column in columns)] for row in columns[0]]
+    rows = [[row, *(column[row] for column in columns)] for row in names or columns[0]]
     head = f"| {markdown_row(heads)}\n{'|---' * (len(heads) + 1)}|\n"  # none above the names
     return head + "".join(f"{markdown_row(row)}\n" for row in rows)
 
 
-def page(text: str, entries: list[dict[str, Any]]) -> str:
+def page(text: str, entries: list[dict[str, Any]], names: Sequence[str] | None = None) -> str:
     """The page with the table in its place."""
     before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}{table(entries)}{END}{rest.partition(END)[2]}"
+    return f"{before}{BEGIN}{table(entries, names)}{END}{rest.partition(END)[2]}"
 
 
 def measured(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -100,7 +111,7 @@ def measured(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def main(files: list[str]) -> None:
-    """Store what is named, and write the page."""
+    """Store what is named, and write the pages."""
     entries = json.loads(STORED.read_text("utf-8")) if STORED.exists() else []
     for file in files:
         for entry in measured(json.loads(Path(file).read_text("utf-8"))):
@@ -109,7 +120,8 @@ def main(files: list[str]) -> None:
             entries.append(entry)
     entries.sort(key=lambda e: (e["dataset"] in MUSIC, e["dataset"], e["model"]))
     STORED.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(PAGE.read_text("utf-8"), entries), encoding="utf-8")
+    for path, names in PAGES.items():
+        path.write_text(page(path.read_text("utf-8"), entries, names), encoding="utf-8")
 
 
 if __name__ == "__main__":

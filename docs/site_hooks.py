@@ -1,7 +1,7 @@
 """What mkdocs needs to make a site of these pages: links, and two pages made from the code.
 
 The pages are written to be read in the repository too, so some links lead to files outside of
-docs/.  On the site these become plain text.
+docs/.  On the site these become plain text.  Those of docs/results/ lead to pages only.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ API = (
 """Modules whose docstrings are the reference, and what they are for."""
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links to files outside of the site become plain text."""
-    return OUTSIDE.sub(r"\1", markdown)
+    return markdown if "/" in page.file.src_uri else OUTSIDE.sub(r"\1", markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:
