@@ -3,7 +3,7 @@
     python timings/recbole_models.py [MODEL ...]
 
 Each is trained for an epoch on a small generated dataset, in one process.  The table that is
-printed stands in docs/recbole.md.
+printed stands in docs/recbole-models.md.
 """
 
 from __future__ import annotations
