@@ -127,6 +127,24 @@ def own_models() -> list[str]:
     ]
 
 
+def name_of_class(model: type) -> str | None:
+    """The name of a class of :func:`own_models`; ``None`` for one of RecBole's or a user's.
+
+    Raises:
+        UserError: it is a subclass of one of this package's that was not added.
+    """
+    for name in own_models():
+        if model_class(name) is model:
+            return name
+    if any(base.__module__.startswith("ksr_recbole.model.") for base in model.__mro__):
+        raise UserError(
+            f"The class {model.__name__} is no model with options yet; call ksr_recbole.add_model("
+            f"'{model.__name__}', {model.__name__}, based_on='KSR') first, or name another model "
+            "that it is based on."
+        )
+    return None
+
+
 def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
     """Add a model of your own, which then runs like any of :data:`MODELS`.
 

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ def test_hooks_have_the_versions_of_the_tests() -> None:
     for hook in repo["hooks"]:
         [pin] = hook["additional_dependencies"]
         assert f"\n{pin}\n" in pins
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_paragraph_is_there_twice_in_a_row(document: Path) -> None:
+    paragraphs = [part.strip() for part in document.read_text().split("\n\n")]
+    assert [one for one, other in pairwise(paragraphs) if one and one == other] == []
 
 
 def test_spelling() -> None:

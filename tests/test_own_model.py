@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from recbole.config import Config as RecBoleConfig
 
+import ksr_recbole
 from ksr_recbole import registry
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import model_options
@@ -210,6 +212,25 @@ def test_attention_of_the_example_sums_to_one_and_leaves_nothing_out() -> None:
     weights = model.attention(torch.eye(4))
     assert torch.allclose(weights.sum(-1), torch.ones(4))
     assert torch.allclose(weights, 0.8 * torch.eye(4) + 0.05)
+
+
+class Unknown(KSR):
+    """A class that was not added."""
+
+
+@pytest.mark.parametrize("config", [Config, RecBoleConfig])
+def test_a_class_that_was_not_added_is_told_how(config):
+    ksr_recbole.register()
+    try:
+        with pytest.raises(UserError, match=r"add_model\('Unknown', Unknown, based_on='KSR'\)"):
+            config(Unknown, "toy")
+        registry.add_model("Known", Unknown, based_on="KSR")
+        ksr_recbole.unregister()
+        ksr_recbole.register()
+        assert config(Unknown, "toy")["model"] == "Known"
+        assert config(KSR, "toy")["model"] == "KSR"
+    finally:
+        ksr_recbole.unregister()
 
 
 class Masked(GRU):

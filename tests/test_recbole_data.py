@@ -20,6 +20,7 @@ from ksr_recbole.dataset.recbole_views import load_views
 from ksr_recbole.dataset.sequence_datasets import WithSequences, load_dataset
 from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
+from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.prepare import find_vectors, make_trainer
 from tests.toy import toy_values, write_toy
@@ -567,6 +568,29 @@ def test_of_several_entities_of_an_item_the_first_line_counts(folder, caplog):
     n_links = len(before.item2entity)
     assert dataset.funnel.links == (n_links + 2, n_links)
     assert f"used {n_links} of {n_links + 2} links" in dataset.funnel.line()
+
+
+@pytest.mark.parametrize("suffix", ["user", "item"])
+def test_of_several_lines_of_a_user_or_an_item_the_first_counts(folder, caplog, suffix):
+    ids = sorted({row[suffix == "item"] for row in rows_of(folder)[1:]})
+    rows = [[f"{suffix}_id:token", "kind:token"], *([each, "a"] for each in ids)]
+    columns = {"inter": ["user_id", "item_id"], suffix: [f"{suffix}_id", "kind"]}
+    write_rows(folder, [*rows, [ids[2], "b"], [ids[2], "c"]], suffix)
+    dataset = recbole_dataset(config_of(folder, "LightGCN", load_col=columns, **RANDOM_ORDER))
+    assert dataset.num("kind") == 2  # with the padding
+    assert len(getattr(dataset, f"{suffix}_feat")) == len(ids) + 1
+    assert f"toy.{suffix} has 2 lines of a" in caplog.text
+    assert f"that an earlier line describes, such as {ids[2]};" in caplog.text
+
+
+def test_a_split_that_leaves_nothing_to_test_is_said(folder, capsys):
+    header, *rows = rows_of(folder)
+    write_rows(folder, [header, *{row[0]: row for row in rows}.values()])
+    values = toy_values(folder, **RANDOM_ORDER, metrics=["Hit"], valid_metric="Hit@10")
+    assert run("LightGCN", "toy", None, values)["test_result"] is None
+    told = capsys.readouterr()
+    for phase in ("validation", "the test"):
+        assert f"leaves no interaction for {phase}." in told.out + told.err
 
 
 def rated(folder: Path) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ from recbole.utils import argument_list
 
 from ksr_recbole.comparison import store
 from ksr_recbole.compat import keeping_anomaly_mode
-from ksr_recbole.config import Config
+from ksr_recbole.config import Config, idle
 from ksr_recbole.config.decisions import DECISIONS, Fate
 from ksr_recbole.config.keys import FORMER_KEYS, known_keys
 from ksr_recbole.config.kinds import FOR_ALL, compared_keys
@@ -154,7 +155,8 @@ def test_recboles_defaults_are_no_remark(toy_folder):
         ({"threshold": {"rating": 3}}, ["threshold"]),
         ({"normalize_all": True, "valid_neg_sample_args": {"distribution": "uniform"}},
          ["normalize_all", "valid_neg_sample_args"]),
-        ({"repeatable": True, "worker": 1, "transform": "mask_itemseq", "mask_ratio": 0.3}, []),
+        ({"repeatable": True, "worker": 1, "transform": "mask_itemseq", "mask_ratio": 0.3},
+         ["transform"]),
     ],
 )  # fmt: skip
 def test_recboles_models_under_the_protocol_say_it_too(toy_folder, given, said):
@@ -492,6 +494,75 @@ def test_a_metric_that_recbole_would_miss_after_an_epoch_is_refused(toy_folder, 
         return
     with pytest.raises(UserError, match=r"valid_metric is .* must be one of"):
         Config("SASRec", "toy", None, values)
+
+
+LABELED = {"eval_args": {"mode": "labeled"}}
+OF_VALUES = {"metrics": ["LogLoss"], "valid_metric": "LogLoss"}
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        ("FM", LABELED | {"metrics": ["Hit"], "valid_metric": "Hit@10"}, "labeled ranks nothing"),
+        ("LightGCN", {"eval_args": {"mode": {"test": "labeled"}}}, "labeled ranks nothing"),
+        ("FM", LABELED | OF_VALUES, None),
+        ("LightGCN", {"train_neg_sample_args": {"dynamic": True}}, "candidate_num of at least 1"),
+        ("LightGCN", {"train_neg_sample_args": {"dynamic": True, "candidate_num": 1}}, None),
+        ("GRU4Rec", {"loss_type": "bpr"}, "loss_type is bpr, .* it must be BPR or CE"),
+        ("GRU4Rec", {"loss_type": "BPR"}, None),
+        ("GRU4Rec", {"transform": "crop_itemseq"}, "give --eta=0.2"),
+        ("GRU4Rec", {"transform": "reorder_itemseq"}, "give --beta=0.2"),
+        ("GRU4Rec", {"transform": "mask_itemseq"}, "give --mask_ratio=0.2"),
+        ("GRU4Rec", {"transform": "crop_itemseq", "eta": 0.5}, None),
+        ("BERT4Rec", {"transform": "mask_itemseq"}, None),
+        ("LightGCN", {"transform": "crop_itemseq", "eta": 0.5}, "LightGCN reads no sequences"),
+    ],
+)
+def test_what_recbole_would_stop_on_in_training_is_refused(toy_folder, model, given, told):
+    values = {"data_path": str(toy_folder), "gpu_id": "", **given}
+    with nullcontext() if told is None else pytest.raises(UserError, match=told):
+        Config(model, "toy", None, values)
+
+
+@pytest.mark.parametrize(
+    ("model", "transform", "idle"),
+    [
+        ("SASRec", "inverse_itemseq", True), ("SHAN", "inverse_itemseq", False),
+        ("BERT4Rec", "mask_itemseq", False), ("SASRec", "user_defined", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("protocol", ["paper", "recbole"])
+def test_a_transform_that_a_model_does_not_read_is_said(
+    toy_folder, model, transform, idle, protocol
+):
+    values = {"data_path": str(toy_folder), "transform": transform, "protocol": protocol}
+    said = " ".join(Config(model, "toy", None, values).remarks())
+    assert (f"transform has no effect on {model}" in said) == idle
+
+
+def test_only_the_models_that_are_said_to_read_transformed_sequences():
+    models = RECBOLE / "model" / "sequential_recommender"
+    readers = {
+        path.stem
+        for path in models.glob("*.py")
+        if re.search(r'config\["\w+_ITEM_SEQ"\]', path.read_text())
+    }
+    assert readers == {name.lower() for name in idle._TRANSFORMED.values()}
+
+
+@pytest.mark.parametrize("given", [{}, LABELED | OF_VALUES])
+@pytest.mark.parametrize("model", ["FM", "LightGCN"])
+def test_labels_that_are_not_there_are_said_before_training(toy_folder, model, given):
+    if model == "LightGCN" and not given:
+        return  # it learns from negatives
+    with pytest.raises(UserError, match=r"toy has no column label \(LABEL_FIELD\).*threshold"):
+        toy_run(toy_folder, model, **{"eval_args": {"mode": "uni5"}, **given})
+
+
+def test_a_key_of_numbers_is_named_where_recbole_stops_on_it(toy_folder):
+    values = {"numerical_features": ["nope"], "train_neg_sample_args": {"sample_num": 1}}
+    with pytest.raises(UserError, match=r"values of eval_args, numerical_features,.* \[nope\]"):
+        toy_run(toy_folder, "LightGCN", **{"eval_args": {"mode": "uni5"}, **values})
 
 
 def test_the_gpu_is_used_only_where_both_keys_allow_it(toy_folder):

@@ -20,6 +20,7 @@ from ksr_recbole.config import checks, idle
 from ksr_recbole.config.decisions import refuse
 from ksr_recbole.config.evaluation_keys import (
     canonical_mode,
+    check_recboles_labels,
     check_recboles_mode,
     check_selecting,
     metric_keys,
@@ -58,6 +59,9 @@ _REFUSALS = (
 
 _OF_VALUES = ("auc", "gauc", "mae", "rmse", "logloss")
 """RecBole's metrics without a cut-off."""
+
+_OF_TRANSFORMS = {"crop_itemseq": "eta", "reorder_itemseq": "beta", "mask_itemseq": "mask_ratio"}
+"""By RecBole's transform of sequences, the option that says how much of them it changes."""
 
 _OF_THE_PROTOCOL = ("task", "train_ratio", "ema_decay", "matmul_precision", "resume")
 """Keys that only this package's loaders and trainer read."""
@@ -119,14 +123,43 @@ class Config(RecBoleConfig):
             self._check_within_reach()
         if not registry.under_protocol(self.model):
             self._check_negatives()
+            self._check_transform()
 
     def _check_negatives(self) -> None:
         """Refuse a loss on pairs without negatives, on which RecBole's models stop."""
-        drawn = self["train_neg_sample_args"]["distribution"]
+        negatives = self["train_neg_sample_args"]
+        drawn = negatives["distribution"]
+        if self["MODEL_INPUT_TYPE"] is None:
+            raise UserError(
+                f"Config key loss_type is {shown(self['loss_type'])}, which RecBole's {self.model} "
+                "does not have; it must be BPR or CE."
+            )
+        if drawn != "none" and negatives["dynamic"] and negatives["candidate_num"] < 1:
+            raise UserError(
+                "Config key train_neg_sample_args.dynamic is True, which chooses a negative among "
+                "candidates, but candidate_num is 0; give a candidate_num of at least 1."
+            )
         # SINE says that it reads pairs whatever its loss is.
         on_pairs = self["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and self["loss_type"] != "CE"
         if on_pairs and drawn == "none":
             raise checks.no_negatives(self.model)
+
+    def _check_transform(self) -> None:
+        """Refuse a ``transform`` without the option that it reads, or without sequences."""
+        transform = self["transform"]
+        if transform is None:
+            return
+        if self["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+            raise UserError(
+                f"Config key transform is {transform}, but {self.model} reads no sequences that it "
+                "could change; leave it out."
+            )
+        option = _OF_TRANSFORMS.get(transform)
+        if option is not None and self[option] is None:
+            raise UserError(
+                f"Config key transform is {transform}, which needs {option}, a share from 0 to 1 "
+                f"such as 0.2; give --{option}=0.2."
+            )
 
     def compatibility_settings(self) -> None:
         """Let RecBole run on new libraries.
@@ -197,6 +230,8 @@ class Config(RecBoleConfig):
             raise UserError(f"The model is {shown(model)}; give its name or its class.")
         dataset = dataset or self.external_config_dict.get("dataset", "ml-100k")
         check_name(dataset, "dataset")
+        if isinstance(model, type):
+            model = registry.name_of_class(model) or model
         model_class = registry.model_class(model) if isinstance(model, str) else model
         name, model_class, dataset = super()._get_model_and_dataset(model_class, dataset)
         # GRU, GRU++ and GRU_F are one class: a model's name here is that of its options.
@@ -304,6 +339,7 @@ class Config(RecBoleConfig):
         super()._set_default_parameters()
         if not self.under_protocol:
             self._check_recboles_metrics()
+            check_recboles_labels(self.final_config_dict)
             self._check_split_by_time()
             self._load_times()
         # RecBole sends ml-100k to its bundled files, whose link is wrong.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from recbole.utils import ModelType
+from recbole.utils import EvaluatorType, ModelType
 
 from ksr_recbole.choices import choose_from
 from ksr_recbole.errors import UserError, shown
@@ -73,6 +73,21 @@ def check_recboles_mode(text: str) -> None:
         raise UserError(
             f"Config key eval_args.mode is {shown(repr(text))}; RecBole's own evaluation has full, "
             "labeled, and uniN and popN with a number N of negatives per positive."
+        )
+
+
+def check_recboles_labels(config: Any) -> None:
+    """Refuse ``labeled`` with metrics of a ranking, on which RecBole stops after an epoch.
+
+    Raises:
+        UserError: naming the mode, and the metrics that go with it.
+    """
+    modes = config["eval_args"]["mode"]
+    if config["eval_type"] == EvaluatorType.RANKING and "labeled" in modes.values():
+        raise UserError(
+            f"Config key eval_args.mode is {shown(modes)}, but labeled ranks nothing: with it "
+            "metrics and valid_metric are among AUC, MAE, RMSE and LogLoss; or give a mode such as "
+            "full or uni100."
         )
 
 

@@ -48,6 +48,9 @@ _OF_A_GRAPH = (
 
 _ALIASES = ("alias_of_entity_id", "alias_of_relation_id", "alias_of_item_id")
 
+_TRANSFORMED = {"mask_itemseq": "BERT4Rec", "inverse_itemseq": "SHAN"}
+"""By RecBole's transform of sequences, its one model that reads the column that it adds."""
+
 _OF_GBCE = "gbce_calibration"
 _OF_SAMPLES = {**dict.fromkeys(SampleOptions.checks(), SHARED_SAMPLE), _OF_GBCE: ("gBCE",)}
 """By key, the losses that read it."""
@@ -79,6 +82,8 @@ def remarks(config: Any) -> list[str]:
         said += [*_on_data(config), *_on_the_loss(config), *_on_pretraining(config)]
     else:
         said += _on_our_run(config)
+    if not registry.under_protocol(model):
+        said += _on_transforms(config)
     said += _on_files(config)
     return [*said, *on_the_machine(given, config["device"]), *_on_company(config)]
 
@@ -243,6 +248,18 @@ def _on_our_run(config: Any) -> Iterator[str]:
                 f"Config key {key} has no effect on {config.model}, which runs as in RecBole; add "
                 "--protocol=paper, or leave it out."
             )
+
+
+def _on_transforms(config: Any) -> Iterator[str]:
+    """On a transform whose result no model of RecBole reads, or another one."""
+    transform = config.external_config_dict.get("transform")
+    if transform in (None, "user_defined") or _TRANSFORMED.get(transform) == config.model:
+        return
+    if config.model in registry.recbole_models():  # a user's own may read the column
+        yield (
+            f"Config key transform has no effect on {config.model}, which does not read the column "
+            f"that {transform} adds to a batch."
+        )
 
 
 def _is_of_the_model(config: Any, key: str) -> bool:

@@ -18,11 +18,10 @@ from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache, DamagedFileError
 from ksr_recbole.dataset import stored
 from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
-from ksr_recbole.dataset.loading import AtomicReading, warn_of_absent_columns
+from ksr_recbole.dataset.loading import AtomicReading, say_repeated, warn_of_absent_columns
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.tokens import TokenIds, first_items, found_in, joint_codes
 from ksr_recbole.errors import UserError, shown
-from ksr_recbole.text import counted
 
 NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""
@@ -110,14 +109,8 @@ class LinkedDataset(RepairedLoading, WithFunnel, AtomicReading, KnowledgeBasedDa
         """As RecBole's, but of several entities of an item the first counts, as in ``convert``."""
         frame = self._load_feat(str(Path(dataset_path, f"{token}.link")), "link")
         assert frame is not None  # a file of links is always read
-        repeated = frame.duplicated(self.iid_field).to_numpy()
+        repeated = say_repeated(frame, self.iid_field, "item", f"{token}.link", "links")
         self._n_links = len(frame)
-        if repeated.any():
-            example = shown(frame[self.iid_field].iloc[int(repeated.argmax())])
-            getLogger().warning(
-                f"{token}.link has {counted(int(repeated.sum()), 'line')} of an item that an "
-                f"earlier line links, such as {example}; the first line of an item counts."
-            )
         first = frame[~repeated]
         item2entity = dict(zip(first[self.iid_field], first[self.entity_field], strict=True))
         return item2entity, first_items(item2entity)

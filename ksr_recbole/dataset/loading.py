@@ -28,6 +28,7 @@ from ksr_recbole.config.evaluation_keys import puts_in_order
 from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.tokens import as_categoricals
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.text import counted
 
 SETTINGS = (
     *dataset_arguments,
@@ -254,6 +255,9 @@ class AtomicReading(DatasetMixin):
             frame = with_ids(filepath, wanted, needed, kinds, layout)
         else:
             frame = read_columns(filepath, wanted, layout)
+        if suffix in ("user", "item"):  # of which RecBole drops later rows without a word
+            of_id = self.uid_field if suffix == "user" else self.iid_field
+            say_repeated(frame, str(of_id), suffix, Path(filepath).name, "describes")
         if suffix == "inter" and wanted.get(self.time_field) == "float":
             frame = self._in_order(frame, filepath, layout)
         self._note_fields(frame, source, types)
@@ -291,6 +295,30 @@ class AtomicReading(DatasetMixin):
             if longest > most:
                 frame[name] = [sequence[:most] for sequence in frame[name]]
             self.field2seqlen[name] = min(most, longest)
+
+
+def say_repeated(frame: pd.DataFrame, column: str, what: str, file: str, does: str) -> np.ndarray:
+    """Say how many rows have an id that an earlier row has, where the first row of each counts.
+
+    Args:
+        frame: the rows of a file.
+        column: the ids.
+        what: they are ids of, such as ``"item"``.
+        file: the file's name.
+        does: what a row does to an item, such as ``"links"``.
+
+    Returns:
+        Whether a row is such a one, ``bool [n]``.
+    """
+    repeated = frame.duplicated(column).to_numpy()
+    if repeated.any():
+        one = f"{'an' if what == 'item' else 'a'} {what}"
+        example = shown(frame[column].iloc[int(repeated.argmax())])
+        getLogger().warning(
+            f"{file} has {counted(int(repeated.sum()), 'line')} of {one} that an earlier line "
+            f"{does}, such as {example}; the first line of {one} counts."
+        )
+    return repeated
 
 
 @dataclass(frozen=True)

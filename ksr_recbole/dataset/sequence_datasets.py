@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
-from recbole.utils import dataset_arguments
 
 from dataset_atomic.atomic_files import columns_of, steady_dataset
 from dataset_atomic.attributes import attribute_relations, repeated_relations
@@ -31,7 +30,7 @@ from ksr_recbole.config.shared import DataOptions
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.item_values import ItemValues
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
-from ksr_recbole.dataset.loading import AtomicReading
+from ksr_recbole.dataset.loading import SETTINGS, AtomicReading
 from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
@@ -492,7 +491,7 @@ def data_keys_named(config: Any) -> AbstractContextManager[None]:
     Raises:
         UserError: inside, in place of RecBole's error.
     """
-    on_data = {*dataset_arguments, "eval_args", "train_neg_sample_args"}
+    on_data = {*SETTINGS, "eval_args", "train_neg_sample_args"}
     return recbole_stops(
         (ValueError, TypeError, LookupError, AttributeError, NotImplementedError),
         lambda: sorted(set(config.external_config_dict) & on_data),

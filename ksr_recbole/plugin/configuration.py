@@ -151,8 +151,7 @@ def _name_of(model: Any) -> Any:
         return model
     if (model.__module__, model.__name__) == (registry.STOCK_MODULE, "KSR"):
         return STOCK
-    names = (name for name in registry.own_models() if registry.model_class(name) is model)
-    return next(names, model)
+    return registry.name_of_class(model) or model
 
 
 def _become_ours(config: RecBoleConfig, name: str) -> None:

@@ -39,7 +39,7 @@ from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import to_log_file
-from ksr_recbole.quick_start.recbole_models import check_files, check_times
+from ksr_recbole.quick_start.recbole_models import check_files, check_labels, check_times
 from ksr_recbole.text import counted
 from ksr_recbole.trainer.recbole_trainer import recbole_trainer
 from ksr_recbole.trainer.trainer import ProtocolTrainer, SequenceTrainer
@@ -229,6 +229,7 @@ def load_recboles_data(config: Any) -> tuple[Any, Any, Any]:
     check_times(config)
     with data_keys_named(config):
         dataset = recbole_dataset(config)
+    check_labels(config, dataset)
     getLogger().info(dataset.funnel.line())
     getLogger().info(dataset)
     with data_keys_named(config), without_pickles(config):

@@ -90,6 +90,30 @@ def check_times(config: Any) -> None:
         )
 
 
+def check_labels(config: Any, dataset: Any) -> None:
+    """Refuse interactions without labels where RecBole's training or its metrics read them.
+
+    Args:
+        config: the configuration.
+        dataset: RecBole's, loaded.
+
+    Raises:
+        UserError: naming the column and what to give instead.
+    """
+    if dataset.label_field in dataset.inter_feat:
+        return
+    without_negatives = config["train_neg_sample_args"]["distribution"] == "none"
+    reads = config["MODEL_TYPE"] in (ModelType.CONTEXT, ModelType.DECISIONTREE)
+    labeled = "labeled" in config["eval_args"]["mode"].values()
+    if labeled or (reads and without_negatives):
+        raise UserError(
+            f"{config['dataset']} has no column {shown(dataset.label_field)} (LABEL_FIELD) with "
+            f"the labels that {'eval_args.mode labeled' if labeled else config['model']} reads; "
+            "load one (load_col), or give a threshold such as --threshold.rating=3, from which on "
+            "a label is 1."
+        )
+
+
 def check_packages(config: Any) -> None:
     """Refuse a model of RecBole whose module imports what is not installed.
 

@@ -14,6 +14,7 @@ from ksr_recbole.compat import recbole_stops, trusting
 from ksr_recbole.config import Config
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.config.shared import PretrainingOptions
+from ksr_recbole.errors import shown
 from ksr_recbole.quick_start.prepare import load_recboles_data, make_recboles_trainer
 from ksr_recbole.quick_start.recbole_models import check_packages, is_usable
 
@@ -37,6 +38,12 @@ def run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
     logger = getLogger()
     check_packages(config)
     train_data, valid_data, test_data = load_recboles_data(config)
+    for phase, data in (("validation", valid_data), ("the test", test_data)):
+        if not data:  # RecBole's result is None then
+            logger.warning(
+                f"The split {shown(config['eval_args']['split'])} leaves no interaction for "
+                f"{phase}."
+            )
     progress = config["show_progress"]
     with options_named(config), trusting(config):
         trainer = make_recboles_trainer(config, train_data._dataset)
@@ -67,6 +74,7 @@ _OF_DATA_AND_EVALUATION = frozenset(
     for key in FOR_ALL
     if key.endswith("_FIELD")
     or key in ("eval_args", "metrics", "valid_metric", "topk", "load_col", "unload_col")
+    or key in ("train_neg_sample_args", "transform", "numerical_features")
 )
 """Keys of every run on which a model of RecBole may stop too."""
 
