@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.specifiers import SpecifierSet
 
 from ksr_recbole import digests
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular
 from ksr_recbole.paths import CHECKOUT, is_installed, name_of_new, version_of
@@ -205,7 +206,7 @@ _written: dict[str, str] = {}
 
 
 @contextmanager
-def trusting(config: Any) -> Iterator[None]:
+def trusting(config: Configuration) -> Iterator[None]:
     """Inside the block RecBole unpickles checkpoints of others if the user trusts them."""
     token = _trusting.set(bool(config["trust_checkpoint"]))
     try:
@@ -524,7 +525,7 @@ def keeping_anomaly_mode() -> Iterator[None]:
 
 
 @contextmanager
-def without_pickles(config: Any) -> Iterator[None]:
+def without_pickles(config: Configuration) -> Iterator[None]:
     """Inside the block RecBole unpickles no saved dataset or loaders, which can run any code.
 
     It looks for them in ``checkpoint_dir`` whenever it makes a dataset, saved by itself or not.
@@ -561,7 +562,7 @@ class PickledCheckpoints(_Trainer):
     What its process wrote is read back, others' checkpoints only with ``trust_checkpoint: True``.
     """
 
-    def __init__(self, config: Any, model: Any) -> None:
+    def __init__(self, config: Configuration, model: Any) -> None:
         super().__init__(config, model)
         name = f"{name_of_new(config['model'])}.pth"
         self.saved_model_file = os.path.join(self.checkpoint_dir, name)

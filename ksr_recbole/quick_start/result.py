@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ksr_recbole.compat import WANTED
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.files import replacing
 from ksr_recbole.paths import CHECKOUT
 from ksr_recbole.records import as_json_values, json_text
@@ -59,7 +60,7 @@ def _git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def settings(config: Any) -> dict[str, Any]:
+def settings(config: Configuration) -> dict[str, Any]:
     """All config values as JSON can hold them."""
     return as_json_values(config.final_config_dict)
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.shared import TrainingOptions
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.gradients import SummedGradients, check_same_buffers
 from ksr_recbole.distributed.group import from_main, tell_parent, this_process
@@ -80,7 +81,7 @@ class ProtocolTrainer(Trainer):
     """
 
     def __init__(
-        self, config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
+        self, config: Configuration, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
     ) -> None:
         check_options(config, type(model))
         self.matmul_precision = config["matmul_precision"]
@@ -642,7 +643,7 @@ class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
         return kind(self.model, self.config, dataset.sequences, dataset.split)
 
 
-def check_options(config: Any, model_class: type) -> None:
+def check_options(config: Configuration, model_class: type) -> None:
     """Refuse values on which trainer or model would stop later, or which RecBole would misread.
 
     Raises:
@@ -659,7 +660,7 @@ def check_options(config: Any, model_class: type) -> None:
     _check_kg_epochs(config, model_class)
 
 
-def _check_kg_epochs(config: Any, model_class: type) -> None:
+def _check_kg_epochs(config: Configuration, model_class: type) -> None:
     """Refuse epochs on the knowledge graph that a model does not have."""
     epochs, has_kg_epochs = config["train_kg_step"], hasattr(model_class, "calculate_kg_loss")
     if has_kg_epochs and hasattr(model_class, "read_options"):  # RecBole's CKE takes None
