@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TextIO
 
 from ksr_recbole.arguments import Parser, without
-from ksr_recbole.compat import check_versions, silence_upstream_warnings
+from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import EXIT_STATUS, UserError
 from ksr_recbole.invocation import same_command, typed
 from ksr_recbole.text import clean_line, printing, say
 from ksr_recbole.threads import limit_libraries
+from ksr_recbole.versions import check_versions
 
 FAILED = 1
 """Exit status of a command that ran to its end without all the results asked for."""

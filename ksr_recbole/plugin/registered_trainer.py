@@ -11,7 +11,7 @@ from ksr_recbole.config.kinds import compared_keys
 from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UserError
 from ksr_recbole.plugin.loaders import FINGERPRINT
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
 
 
 class RegisteredTrainer(SequenceTrainer):

@@ -43,7 +43,8 @@ from ksr_recbole.quick_start.logs import to_log_file
 from ksr_recbole.quick_start.recbole_models import check_files, check_times
 from ksr_recbole.text import counted
 from ksr_recbole.trainer.recbole_trainer import recbole_trainer
-from ksr_recbole.trainer.trainer import ProtocolTrainer, SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
+from ksr_recbole.trainer.trainer import ProtocolTrainer
 
 
 class Data(NamedTuple):
