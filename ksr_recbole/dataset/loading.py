@@ -72,7 +72,7 @@ def with_ids(
     types: Mapping[str, str],
     required: Mapping[str, str],
     kinds_of_id: Sequence[Sequence[str]],
-    layout: Layout = RECBOLES,
+    layout: Layout,
 ) -> pd.DataFrame:
     """As :func:`read_columns`, but ids are categorical, and what was held of them is used.
 
