@@ -19,7 +19,6 @@ class Configuration(ConfigValues, Protocol):
 
     Attributes:
         model: name of the model.
-        dataset: name of the dataset.
         under_protocol: whether the model runs on our split, candidates and metrics.
         external_config_dict: what the user gave.
         internal_config_dict: the defaults.
@@ -27,7 +26,6 @@ class Configuration(ConfigValues, Protocol):
     """
 
     model: str
-    dataset: str
     under_protocol: bool
     external_config_dict: dict[str, Any]
     internal_config_dict: dict[str, Any]
@@ -35,9 +33,6 @@ class Configuration(ConfigValues, Protocol):
 
     def __setitem__(self, key: str, value: Any, /) -> None:
         """Set the value of a key."""
-
-    def __contains__(self, key: str, /) -> bool:
-        """Whether it has a key."""
 
     def remarks(self) -> list[str]:
         """A sentence on each key that was given and that does nothing here."""

@@ -93,12 +93,10 @@ def _described(config: Configuration, folder: Path, layout: Layout) -> Table1:
 
 def _row_of(name: str, counts: Mapping[str, np.ndarray] | None) -> Table1 | None:
     """The row that was kept, if it was."""
+    if counts is None:
+        return None
     try:
-        return (
-            None
-            if counts is None
-            else Table1(name, **{count: int(n) for count, n in counts.items()})
-        )
+        return Table1(name, **{count: int(n) for count, n in counts.items()})
     except TypeError:  # not what a row counts
         return None
 
@@ -109,7 +107,7 @@ def _make(config: Configuration, name: str, folder: Path, own: OwnGraph | None) 
     Raises:
         UserError: it is not known; its raw files cannot be had; they are malformed.
     """
-    may_download = "download" not in config or config["download"] is not False
+    may_download = config["download"] is not False
     usual = folder == DATASETS / name
     if own is not None:
         _convert(name, folder, own.places(name), may_download, own)
