@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ksr_recbole.cli import say_loading
+from ksr_recbole.commands import say_loading
 from ksr_recbole.text import printing
 
 

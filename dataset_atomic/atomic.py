@@ -67,7 +67,7 @@ def read_ids(
     path: str | os.PathLike[str],
     required: Mapping[str, str],
     kinds: Sequence[Sequence[str]],
-    layout: Layout = RECBOLES,
+    layout: Layout,
 ) -> tuple[list[Ids], pl.DataFrame]:
     """The required columns of a file that was checked before.
 
@@ -137,7 +137,7 @@ def atomic_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:
 
 
 def scan_checked(
-    path: str | os.PathLike[str], names: Iterable[str], layout: Layout = RECBOLES
+    path: str | os.PathLike[str], names: Iterable[str], layout: Layout
 ) -> pl.LazyFrame:
     """The rows of a file that was checked before and has these columns, as text."""
     source: str | BytesIO = os.fspath(path)

@@ -30,7 +30,7 @@ from dataset_atomic.raw.stream import TextFormat
 from dataset_atomic.raw.timestamps import TimestampReader
 from dataset_atomic.sources import KB4REC_LICENCE, SOURCES
 from ksr_recbole.arguments import Parser, listed
-from ksr_recbole.cli import run_command
+from ksr_recbole.commands import run_command
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.invocation import command_words, typed
 from ksr_recbole.names import check_name

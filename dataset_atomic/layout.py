@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ksr_recbole.config_types import ConfigValues
+
 KEYS = {
     "user": "USER_ID_FIELD",
     "item": "ITEM_ID_FIELD",
@@ -57,7 +59,7 @@ class Layout:
     files: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: Any) -> Layout:
+    def of(cls, config: ConfigValues) -> Layout:
         """The layout that a configuration asks for; what it leaves out is RecBole's default."""
         given = {part: config[key] for part, key in KEYS.items()}
         given["files"] = tuple(given["files"] or ())

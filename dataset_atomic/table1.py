@@ -96,7 +96,7 @@ def describe_table1(
 
 
 def scan_inter(
-    folder: str | os.PathLike[str], name: str, needed: dict[str, str], layout: Layout = RECBOLES
+    folder: str | os.PathLike[str], name: str, needed: dict[str, str], layout: Layout
 ) -> pl.LazyFrame:
     """The columns ``needed`` of all interactions of a dataset, as text.
 
@@ -107,7 +107,7 @@ def scan_inter(
     return pl.concat([scan_atomic(path, needed, layout).select(*needed) for path in paths])
 
 
-def origin_of(folder: str | os.PathLike[str], name: str, layout: Layout = RECBOLES) -> str | None:
+def origin_of(folder: str | os.PathLike[str], name: str, layout: Layout) -> str | None:
     """Which graph a dataset has and where it comes from; ``None`` if the files do not say."""
     path = atomic_path(folder, name, "origin")
     if not path.is_file():
@@ -116,7 +116,7 @@ def origin_of(folder: str | os.PathLike[str], name: str, layout: Layout = RECBOL
     return "; ".join(shown(row[key], 200) for key in ("graph", "links") if row.get(key))
 
 
-def names_line(folder: str | os.PathLike[str], row: Table1, layout: Layout = RECBOLES) -> str:
+def names_line(folder: str | os.PathLike[str], row: Table1, layout: Layout) -> str:
     """How many entities of a graph have a name.
 
     Args:

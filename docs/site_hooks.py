@@ -25,6 +25,7 @@ ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|math):<code>(?P<name>[
 API = (
     ("Running", "ksr_recbole.quick_start.run"),
     ("Recommending", "ksr_recbole.inference.recommender"),
+    ("States of users", "ksr_recbole.inference.user_state"),
     ("Saving", "ksr_recbole.inference.saving"),
     ("Explaining", "ksr_recbole.explanation.explain"),
     ("Explanations", "ksr_recbole.explanation.parts"),

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if the package is not installed
 
 from ksr_recbole.arguments import Parser
-from ksr_recbole.cli import run_command, say_loading
+from ksr_recbole.commands import run_command, say_loading
 
 if __name__ == "__main__" and not {"-h", "--help", "--version"} & set(sys.argv):
     say_loading("EvenKSR")

@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ksr_recbole.arguments import Parser
-from ksr_recbole.cli import run_command, say_loading
+from ksr_recbole.commands import run_command, say_loading
 from ksr_recbole.errors import UserError
 
 K = 10

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ksr_recbole.arguments import Parser
 from ksr_recbole.choices import choose_from
-from ksr_recbole.cli import run_command, tell_error
+from ksr_recbole.commands import run_command, tell_error
 from ksr_recbole.errors import UserError
 from ksr_recbole.text import printing
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import sys
-import threading
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ksr_recbole.arguments import Parser, without
-from ksr_recbole.compat import check_versions, silence_upstream_warnings
-from ksr_recbole.errors import EXIT_STATUS, UserError
+from ksr_recbole.commands import run_command, say_loading, task_of
 from ksr_recbole.invocation import command_words, same_command, typed
-from ksr_recbole.text import clean_line, printing, say
-from ksr_recbole.threads import limit_libraries
 
 _OFTEN = """\
 Any RecBole config key can be set as --KEY=VALUE or as --KEY VALUE; the keys of this project are
@@ -31,175 +24,6 @@ documented in configs/. Often used:
 """
 
 SCRIPT = "run_recbole.py"
-
-FAILED = 1
-"""Exit status of a command that ran to its end without all the results asked for."""
-
-_NOTHING_LEFT = "Interrupted; nothing is left half-written."
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it, and after SIGTERM."""
-
-
-def say_loading(
-    what: str, stream: TextIO | None = None, libraries: str = "PyTorch and RecBole"
-) -> None:
-    """Say what a command is about before it loads libraries, which takes up to some seconds.
-
-    Args:
-        what: such as ``"KSR on ml-100k"``.
-        stream: by default standard output.
-        libraries: what is loaded, the slowest one last.
-    """
-    if libraries.split()[-1].lower() not in sys.modules:
-        say(f"{what}: loading {libraries} ...", stream or sys.stdout)
-
-
-def task_of(given: Namespace) -> str:
-    """What a run is about, for :func:`say_loading`; config files may name another model."""
-    if not given.config_files or (given.model and given.dataset):
-        return f"{given.model or 'KSR'} on {given.dataset or 'ml-100k'}"
-    files = " ".join(given.config_files)
-    known = given.model or given.dataset
-    return f"{known} with {files}" if known else files
-
-
-def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -> int:
-    """Run a command that needs RecBole and return its exit status.
-
-    A mistake gives one sentence, an interruption the command that resumes.
-
-    Args:
-        command: what to do once the versions are known to work; gives the exit status.
-        script: the command's script in a checkout, for the command that resumes.
-        arguments: what it was given.
-    """
-
-    def run() -> int:
-        check_versions()
-        silence_upstream_warnings()
-        limit_libraries()
-        return command()
-
-    def how_to_resume(interruption: KeyboardInterrupt) -> str:
-        again = list(arguments)  # a given checkpoint stays the one to resume from, unless
-        if file := getattr(interruption, "checkpoint", None):  # there is a newer one
-            again = [*without(arguments, "resume"), f"--resume={file}"]
-        same = typed([*same_command(script), *again])
-        return f"Interrupted; what was finished is kept. Continue with: {same}"
-
-    return ended(run, how_to_resume)
-
-
-def ended(
-    command: Callable[[], int],
-    interrupted: Callable[[KeyboardInterrupt], str] = lambda _: _NOTHING_LEFT,
-) -> int:
-    """Run any command and return its exit status; a mistake gives one sentence.
-
-    Args:
-        command: what to do; gives the exit status.
-        interrupted: the sentence after Ctrl-C.
-    """
-    with printing():
-        try:
-            with terminated_like_interrupted():
-                return command()
-        except BrokenPipeError as error:
-            return _enough_read(error)
-        except (UserError, OSError) as error:
-            return tell_error(error)
-        except KeyboardInterrupt as interruption:
-            print(f"\n{interrupted(interruption)}", file=sys.stderr)
-            return INTERRUPTED
-
-
-def _enough_read(error: BrokenPipeError) -> int:
-    """The exit status after the reader of the output has left, as ``head`` does.
-
-    That is no mistake, so nothing is printed.  Any other broken pipe is one.
-    """
-    try:
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
-        reader_left = any(event & select.POLLERR for _, event in poll.poll(0))
-    except (OSError, ValueError, AttributeError):  # no stream of the system's, or another system
-        reader_left = False
-    if not reader_left:
-        return tell_error(error)
-    # What is left in the buffer must not fail at the exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
-
-
-def tell_error(error: UserError | OSError) -> int:
-    """Print a mistake as one line, on a terminal as lines of its width; the exit status."""
-    told = str(error)
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        told = f"{where}{error.strerror or error}."
-    say(f"error: {clean_line(told)}", sys.stderr)
-    return EXIT_STATUS
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Inside the block SIGTERM, which schedulers and ``timeout`` send, acts as Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def tell_written(text: str, paths: Sequence[Path], complete: bool) -> int:
-    """Print a table and the files written with it; the exit status.
-
-    Args:
-        text: the table.
-        paths: the files.
-        complete: whether there is a result of all that was asked for.
-    """
-    print(text)
-    say("Written: " + ", ".join(map(str, paths)), sys.stdout)
-    return 0 if complete else FAILED
-
-
-def run_command(
-    run: Callable[[Namespace], int],
-    parser: Parser,
-    arguments: Sequence[str] | None,
-    needs_recbole: bool = True,
-) -> int:
-    """Show a command's help or version, or run it :func:`guarded`; its exit status.
-
-    Args:
-        run: what to do with the arguments; gives the exit status.
-        parser: reads them.
-        arguments: by default those of the process.
-        needs_recbole: whether it only works with the versions of RecBole and others that are
-            checked before; otherwise it is :func:`ended` only.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    with printing():
-        try:
-            given = parser.read(words)
-        except UserError as error:
-            return tell_error(error)
-        except SystemExit:  # help or version was printed
-            return 0
-
-    def command() -> int:
-        return parser.naming_own_options(lambda: run(given))
-
-    return guarded(command, parser.script, words) if needs_recbole else ended(command)
 
 
 def parser() -> Parser:

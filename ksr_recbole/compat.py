@@ -1,9 +1,6 @@
-"""RecBole 1.2.1 on today's Python: which versions work, and what RecBole needs to work on them.
+"""What RecBole 1.2.1 needs to work on today's libraries (:mod:`ksr_recbole.versions`).
 
-RecBole's own metadata admits versions it fails with and excludes others it works with (RecBole
-issue #2215 and the threads it links).  This module refuses a set that does not work in one
-sentence instead of failing somewhere inside a dependency, and holds the work-arounds for the
-others.  Each says which upstream problem it answers.
+Each work-around says which upstream problem it answers.
 
 No library but RecBole itself is changed: NumPy, SciPy and pandas look the same to every other
 code of the process, and ``torch.load`` keeps its safe default.
@@ -23,76 +20,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from packaging.specifiers import SpecifierSet
-
 from ksr_recbole import digests
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import check_regular
-from ksr_recbole.paths import CHECKOUT, is_installed, name_of_new, version_of
-
-WANTED_PYTHON = SpecifierSet(">=3.11,<3.15")
-
-WANTED: dict[str, SpecifierSet] = {
-    "recbole": SpecifierSet("==1.2.1"),
-    # The oldest that is tested; with 2 RecBole needs recbole_on_new_libraries() below.
-    "numpy": SpecifierSet(">=1.26.4,<3"),
-    # The oldest that is tested; with 3 RecBole needs RepairedLoading.
-    "pandas": SpecifierSet(">=2.3,<4"),
-    # The oldest that is tested; from 1.13 on seven models of RecBole need help.
-    "scipy": SpecifierSet(">=1.12,<2"),
-    # torch.load(weights_only=True) must understand our checkpoints, which 2.6 made the default.
-    "torch": SpecifierSet(">=2.6,<3"),
-    "pykeen": SpecifierSet(">=1.11,<1.12"),
-}
-
-RECBOLE_NEEDS = (
-    "colorama",
-    "colorlog",
-    "PyYAML",
-    "psutil",
-    "scikit-learn",
-    "setuptools",
-    "tabulate",
-    "tensorboard",
-    "texttable",
-    "thop",
-    "tqdm",
-)
-"""What RecBole imports.  It is installed without its dependencies, since one of them, an old Ray,
-cannot be installed on Python 3.12 and newer."""
-
-INSTALL = "pip install -r requirements.txt && pip install --no-deps recbole==1.2.1"
-"""What installs a set that works, from a checkout."""
-
-INSTALL_RECBOLE = "pip install --no-deps recbole==1.2.1"
-"""What is left to install once this package is installed by its own metadata."""
-
-
-def check_versions() -> None:
-    """Refuse a Python or package version this project does not work with.
-
-    Raises:
-        UserError: naming the package, the version found and the version wanted.
-    """
-    python = ".".join(map(str, sys.version_info[:3]))
-    if not WANTED_PYTHON.contains(python, prereleases=True):
-        raise UserError(
-            f"Python {python} was found, but {WANTED_PYTHON} is wanted; make a virtual "
-            "environment with one of Python 3.11 to 3.14."
-        )
-    for package, wanted in WANTED.items():
-        found = version_of(package)
-        if found is None or not wanted.contains(found, prereleases=True):
-            have = f"{package} {found} was found" if found else f"{package} is not installed"
-            raise UserError(
-                f"{have}, but {package}{wanted} is wanted; run `{_cure(package)}` in a fresh "
-                "virtual environment."
-            )
-    for package in RECBOLE_NEEDS:
-        if version_of(package) is None:
-            raise UserError(
-                f"{package} is not installed, but RecBole imports it; run `pip install {package}`."
-            )
+from ksr_recbole.paths import is_installed, name_of_new
 
 
 @contextmanager
@@ -122,14 +54,6 @@ def recbole_stops(
         sentence = with_keys.replace("{keys}", ", ".join(given)) if given else without
         told = shown(f"{type(error).__name__}: {error}", 200)
         raise UserError(sentence.replace("{error}", told)) from error
-
-
-def _cure(package: str) -> str:
-    """What to type: from a checkout everything at once, else the one package."""
-    if CHECKOUT is not None:
-        return INSTALL
-    wanted = f"{package}{WANTED[package]}"
-    return INSTALL_RECBOLE if package == "recbole" else f"pip install '{wanted}'"
 
 
 class _StandIn(ModuleType):
@@ -205,7 +129,7 @@ _written: dict[str, str] = {}
 
 
 @contextmanager
-def trusting(config: Any) -> Iterator[None]:
+def trusting(config: Configuration) -> Iterator[None]:
     """Inside the block RecBole unpickles checkpoints of others if the user trusts them."""
     token = _trusting.set(bool(config["trust_checkpoint"]))
     try:
@@ -524,7 +448,7 @@ def keeping_anomaly_mode() -> Iterator[None]:
 
 
 @contextmanager
-def without_pickles(config: Any) -> Iterator[None]:
+def without_pickles(config: Configuration) -> Iterator[None]:
     """Inside the block RecBole unpickles no saved dataset or loaders, which can run any code.
 
     It looks for them in ``checkpoint_dir`` whenever it makes a dataset, saved by itself or not.
@@ -561,7 +485,7 @@ class PickledCheckpoints(_Trainer):
     What its process wrote is read back, others' checkpoints only with ``trust_checkpoint: True``.
     """
 
-    def __init__(self, config: Any, model: Any) -> None:
+    def __init__(self, config: Configuration, model: Any) -> None:
         super().__init__(config, model)
         name = f"{name_of_new(config['model'])}.pth"
         self.saved_model_file = os.path.join(self.checkpoint_dir, name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UserError, shown
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -54,7 +54,7 @@ def check_first(gpu_id: str) -> None:
         )
 
 
-def taken_in_turn(config: Any) -> tuple[str, ...]:
+def taken_in_turn(config: Configuration) -> tuple[str, ...]:
     """The GPUs on which worker processes take turns; none if there is no choice."""
     if config["device"].type != "cuda" or (config["nproc"] or 1) > 1:
         return ()

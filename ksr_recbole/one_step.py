@@ -135,7 +135,7 @@ def replace_all(
     _sync(parent)
 
 
-def replace_folder(folder: Path, name: str, check: Callable[[], None] = nothing_to_check) -> None:
+def replace_folder(folder: Path, name: str, check: Callable[[], None]) -> None:
     """Move a folder in a temporary folder to its place next to that, in one step.
 
     Args:

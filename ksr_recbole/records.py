@@ -31,7 +31,11 @@ def json_text(values: Any) -> str:
     A number that is not finite is ``null`` in it, since JSON has no word for one.  A config value
     of a model of RecBole can be such a number, and a run must not fail at its end because of it.
     """
-    return json.dumps(_null_for_nan(values), indent=2, allow_nan=False) + "\n"
+    return _text_of_finite(_null_for_nan(values))
+
+
+def _text_of_finite(values: Any) -> str:
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
 
 def _null_for_nan(value: Any) -> Any:
@@ -55,7 +59,7 @@ def write_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Non
 def record_text(record: Mapping[str, Any]) -> str:
     """JSON values with their digest, as the text of a file."""
     # The digest is of what will be read, so a number that is not finite is null before it is made.
-    return json_text(sealed(_null_for_nan(record)))
+    return _text_of_finite(sealed(_null_for_nan(record)))
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:

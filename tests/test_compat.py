@@ -17,7 +17,7 @@ import pytest
 import scipy.sparse
 from recbole.data.dataset import SequentialDataset
 
-from ksr_recbole import compat
+from ksr_recbole import compat, versions
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.recbole_dataset import recbole_dataset
 from ksr_recbole.errors import UserError
@@ -77,7 +77,7 @@ def test_pins_that_contradict_each_other_are_found(tmp_path: Path) -> None:
 
 def test_a_package_that_recbole_needs_is_named_with_what_to_type(monkeypatch) -> None:
     real = metadata.version
-    for package in (*compat.RECBOLE_NEEDS, "recbole"):
+    for package in (*versions.RECBOLE_NEEDS, "recbole"):
 
         def version(name: str, gone: str = package) -> str:
             if name == gone:
@@ -87,7 +87,7 @@ def test_a_package_that_recbole_needs_is_named_with_what_to_type(monkeypatch) ->
         with monkeypatch.context() as patch:
             patch.setattr(metadata, "version", version)
             with pytest.raises(UserError, match=rf"^{package} is not installed.*`pip install "):
-                compat.check_versions()
+                versions.check_versions()
 
 
 @pytest.mark.parametrize(("python", "refused"), [("3.10.2", True), ("3.14.0rc1", False)])
@@ -95,9 +95,9 @@ def test_another_python_is_refused(monkeypatch, python: str, refused: bool) -> N
     monkeypatch.setattr(sys, "version_info", tuple(python.replace("rc", ".rc").split(".")[:3]))
     if refused:
         with pytest.raises(UserError, match=r"^Python 3\.10\.2 was found.*3\.11 to 3\.14"):
-            compat.check_versions()
+            versions.check_versions()
     else:
-        compat.check_versions()
+        versions.check_versions()
 
 
 # Nothing but RecBole changes ---------------------------------------------------------------------

@@ -31,7 +31,7 @@ from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.prepare import make_trainer
 from ksr_recbole.records import Number, check_shape, read_record, sealed, write_record
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
 from ksr_recbole.trainer.weights import no_larger_than
 from tests.benchmark_fakes import run_result
 from tests.mutations import (

@@ -28,7 +28,7 @@ from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.result import summary
 from ksr_recbole.trainer import checkpoint, memory_fit, trainer
 from ksr_recbole.trainer.memory_fit import _fitted, some_of
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
 from tests.models import make_model, training_batch
 from tests.toy import toy_run, toy_values, write_toy
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from ksr_recbole.compat import RECBOLE_NEEDS, WANTED
+from ksr_recbole.versions import RECBOLE_NEEDS, WANTED
 from tests.toy import toy_values, write_toy
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,7 +28,7 @@ from recbole.utils.case_study import full_sort_scores, full_sort_topk
 from scipy.stats import ttest_rel
 
 import ksr_recbole
-from ksr_recbole import compat
+from ksr_recbole import compat, versions
 from ksr_recbole.config import Config
 from ksr_recbole.config.config import DATASETS
 from ksr_recbole.errors import UserError
@@ -37,7 +37,7 @@ from ksr_recbole.model.rum import RUMItem
 from ksr_recbole.quick_start import run
 from ksr_recbole.registry import MODELS, own_models
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
 from tests.toy import toy_values
 
 STOCK_KSR = stock_module.KSR
@@ -242,7 +242,7 @@ def test_functions_that_were_imported_by_name_are_replaced_too(monkeypatch):
 
 def test_an_unsupported_version_is_refused_and_nothing_is_registered(monkeypatch):
     before = recbole_state()
-    monkeypatch.setitem(compat.WANTED, "recbole", compat.SpecifierSet("==9.9"))
+    monkeypatch.setitem(versions.WANTED, "recbole", versions.SpecifierSet("==9.9"))
     with pytest.raises(UserError, match=r"recbole 1\.2\.1 was found, but recbole==9\.9 is wanted"):
         ksr_recbole.register()
     assert recbole_state() == before

@@ -26,14 +26,14 @@ from recbole.trainer import KGTrainer
 from safetensors import safe_open
 
 from ksr_recbole import cli
-from ksr_recbole.compat import INSTALL_RECBOLE, RECBOLE_NEEDS, WANTED, check_versions
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.logs import logging_of
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
+from ksr_recbole.versions import INSTALL_RECBOLE, RECBOLE_NEEDS, WANTED, check_versions
 from tests import forked
 from tests.toy import toy_run, toy_values, write_toy
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from ksr_recbole import __main__ as commands
 from ksr_recbole import bars, cli, text
 from ksr_recbole.arguments import Parser, file_list
+from ksr_recbole.commands import guarded, task_of
 from ksr_recbole.comparison import cli as benchmark_cli
 from ksr_recbole.config import Config
 from ksr_recbole.config.keys import check_keys
@@ -355,7 +356,7 @@ def test_what_a_command_says_first_names_what_is_known():
         ("--config_files=a.yaml -m GRU -d shop", "GRU on shop"),
         ("-d shop", "KSR on shop"),
     ):
-        assert cli.task_of(cli.parser().read(line.split())) == said
+        assert task_of(cli.parser().read(line.split())) == said
 
 
 def test_lines_of_a_terminal_are_broken_at_words():
@@ -515,7 +516,7 @@ def test_whoever_prints_prints_clean_text(capsys):
         raise UserError(f"{HOSTILE}\nerror: a second line")
 
     before = sys.stdout, sys.stderr
-    assert cli.guarded(command, "run_recbole.py", []) == 2
+    assert guarded(command, "run_recbole.py", []) == 2
     assert (sys.stdout, sys.stderr) == before
     shown = capsys.readouterr()
     for said in (shown.out, shown.err):
@@ -546,7 +547,7 @@ def test_other_commands_too(tmp_path):
 
 def test_an_encoding_without_a_letter_is_no_traceback(tmp_path):
     code = (
-        "from ksr_recbole.cli import guarded; "
+        "from ksr_recbole.commands import guarded; "
         "guarded(lambda: print('K\u00f6ln \u2713') or 0, 'x', [])"
     )
     done = subprocess.run(
@@ -622,7 +623,7 @@ def test_a_sentence_that_quotes_something_long_keeps_its_ends():
 
 def test_a_reader_that_has_enough_is_no_mistake():
     program = (
-        "import sys; from ksr_recbole.cli import guarded; "
+        "import sys; from ksr_recbole.commands import guarded; "
         "sys.exit(guarded(lambda: print('line\\n' * 100_000) or 0, 'x.py', []))"
     )
     reading, writing = os.pipe()
@@ -638,7 +639,7 @@ def test_another_broken_pipe_is_told(capsys):
     def command() -> int:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    assert cli.guarded(command, "x.py", []) == 2
+    assert guarded(command, "x.py", []) == 2
     assert capsys.readouterr().err == "error: Broken pipe.\n"
 
 

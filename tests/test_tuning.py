@@ -14,7 +14,7 @@ import pytest
 import torch
 from recbole.trainer import HyperTuning
 
-from ksr_recbole import __main__, cli
+from ksr_recbole import __main__, cli, commands
 from ksr_recbole.comparison import cli as benchmark_cli
 from ksr_recbole.comparison import pool, runner
 from ksr_recbole.comparison.pool import InputsChangedError, Job, Report
@@ -259,7 +259,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
 
     arguments = command(toy_folder, ranges, *extra, model="GRU")
     begun = FakeTrials(monkeypatch, interrupt_at=3)
-    assert main(arguments) == cli.INTERRUPTED
+    assert main(arguments) == commands.INTERRUPTED
     assert re.search(r"Continue with: \S*python\S* run_hyper.py", capsys.readouterr().err)
     assert len(cells(toy_folder)) == 3
     rest = FakeTrials(monkeypatch)

@@ -17,11 +17,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ksr_recbole.compat import (
-    check_versions,
-    recbole_on_new_libraries,
-    silence_upstream_warnings,
-)
+from ksr_recbole.compat import recbole_on_new_libraries, silence_upstream_warnings
+from ksr_recbole.versions import check_versions
 
 check_versions()
 silence_upstream_warnings()

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from ksr_recbole.arguments import Parser, count_of  # noqa: E402
-from ksr_recbole.cli import run_command  # noqa: E402
+from ksr_recbole.commands import run_command  # noqa: E402
 from ksr_recbole.errors import UserError  # noqa: E402
 
 

@@ -22,7 +22,7 @@ import polars as pl
 from dataset_atomic.atomic import atomic_path, scan_atomic
 from dataset_atomic.film_graph import KG, LINK, NAMES
 from ksr_recbole.arguments import Parser, path_of
-from ksr_recbole.cli import run_command
+from ksr_recbole.commands import run_command
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import replacing
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ksr_recbole.arguments import Parser, count_of, listed, path_of, switched_on
 from ksr_recbole.choices import choose_from
-from ksr_recbole.cli import run_command, say_loading, tell_written
+from ksr_recbole.commands import run_command, say_loading, tell_written
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.names import check_name
 from ksr_recbole.registry import (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
 from ksr_recbole.comparison.cells import PATH_KEYS
 from ksr_recbole.config.shared import GIVEN_VECTORS
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.loading import Asked
 
 _GRAPH = ("kg", "link")
@@ -19,7 +19,7 @@ _OF_A_MODEL = {"LDiffRec": "item_emb.npy"}
 """What models of RecBole read of the dataset's folder without a key that says so."""
 
 
-def file_digests(config: Any) -> dict[str, str]:
+def file_digests(config: Configuration) -> dict[str, str]:
     """SHA-256 of each file that is there and that a run of a configuration reads.
 
     Args:
@@ -33,7 +33,7 @@ def file_digests(config: Any) -> dict[str, str]:
     return {name: digests.of_file_once(path) for name, path in found}
 
 
-def _files(config: Any) -> Iterator[tuple[str, Path]]:
+def _files(config: Configuration) -> Iterator[tuple[str, Path]]:
     folder, dataset = Path(config["data_path"]), config["dataset"]
     for path in Layout.of(config).inter_paths(folder, dataset):
         yield path.name.removeprefix(f"{dataset}."), path
@@ -53,7 +53,7 @@ def _files(config: Any) -> Iterator[tuple[str, Path]]:
         yield name, folder / name
 
 
-def _matters(config: Any, side: str) -> bool:
+def _matters(config: Configuration, side: str) -> bool:
     """Whether a run reads the file of users or items, which may leave out others."""
     path = Path(config["data_path"]) / f"{config['dataset']}.{side}"
     return path.is_file() and not Asked.of(config, side).nothing

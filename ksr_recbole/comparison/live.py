@@ -61,21 +61,14 @@ class Board:
     Args:
         plan: the plan.
         outcomes: what is known already, by the cells' names; ended cells are added to it.
-        clock: seconds, from any start.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        outcomes: dict[str, Outcome],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, plan: Plan, outcomes: dict[str, Outcome]) -> None:
         self.plan = plan
         self.states = {cell.name: State() for cell in plan.cells.values()}
         self.outcomes = outcomes
         self._cells = {cell.name: cell for cell in plan.cells.values()}
-        self._clock = clock
-        self._began = clock()
+        self._began = time.monotonic()
         for name, outcome in outcomes.items():
             self._settle(name, outcome)
 
@@ -92,7 +85,7 @@ class Board:
     def started(self, job: Job) -> None:
         """A cell runs."""
         state = self.states[job.cell.name]
-        state.status, state.started = "running", self._clock()
+        state.status, state.started = "running", time.monotonic()
 
     def ended(self, job: Job, report: Report) -> None:
         """A cell is done or failed; its result is read from the store."""
@@ -100,19 +93,19 @@ class Board:
         outcome = self.plan.store.outcome(job.cell, report.error)
         self.outcomes[name] = outcome
         self._settle(name, outcome)
-        self.states[name].seconds = self._clock() - self.states[name].started
+        self.states[name].seconds = time.monotonic() - self.states[name].started
 
     def tick(self) -> None:
         """Nothing changes with time alone."""
 
     def running_seconds(self, name: str) -> float:
         """Seconds since a running cell began."""
-        return self._clock() - self.states[name].started
+        return time.monotonic() - self.states[name].started
 
     def headline(self) -> str:
         """Finished and total, elapsed, and what is left by the mean of what is done."""
         ended = sum(s.status in ("done", "failed") for s in self.states.values())
-        text = f"{ended}/{len(self.states)} cells, {_duration(self._clock() - self._began)}"
+        text = f"{ended}/{len(self.states)} cells, {_duration(time.monotonic() - self._began)}"
         left = self.seconds_left()
         return text if left is None else f"{text}, about {_duration(left)} left"
 
@@ -160,11 +153,14 @@ class LineBoard(Board):
 
     Args:
         write: takes each line.
-        rest: as of :class:`Board`.
+        plan: as of :class:`Board`.
+        outcomes: as of :class:`Board`.
     """
 
-    def __init__(self, write: Callable[[str], None], *rest: Any) -> None:
-        super().__init__(*rest)
+    def __init__(
+        self, write: Callable[[str], None], plan: Plan, outcomes: dict[str, Outcome]
+    ) -> None:
+        super().__init__(plan, outcomes)
         self._write = write
 
     def started(self, job: Job) -> None:
@@ -191,11 +187,12 @@ class LiveTable(Board):
 
     Args:
         live: rich's ``Live``.
-        rest: as of :class:`Board`.
+        plan: as of :class:`Board`.
+        outcomes: as of :class:`Board`.
     """
 
-    def __init__(self, live: Any, *rest: Any) -> None:
-        super().__init__(*rest)
+    def __init__(self, live: Any, plan: Plan, outcomes: dict[str, Outcome]) -> None:
+        super().__init__(plan, outcomes)
         self._live = live
 
     def ended(self, job: Job, report: Report) -> None:

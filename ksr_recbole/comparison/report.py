@@ -45,9 +45,7 @@ def report(plan: Plan, rows: Sequence[Row]) -> tuple[str, list[Path]]:
     return as_printed(tables), paths
 
 
-def paths_for(
-    plan: Plan, name: str, suffixes: Sequence[str], rows: Sequence[Row] = ()
-) -> list[Path]:
+def paths_for(plan: Plan, name: str, suffixes: Sequence[str], rows: Sequence[Row]) -> list[Path]:
     """The files of a study, one of them JSON: ``<results_dir>/<dataset>-<name>.<suffix>``.
 
     A table takes the place of one with the same config values all of whose rows, tasks and seeds

@@ -48,6 +48,9 @@ logger = getLogger(__name__)
 MEASURED = "measured/"
 """What names of a measure's arrays begin with; the others are ``mode/phase/...``."""
 
+_KINDS = list(dict.fromkeys(name.partition("@")[0] for name in TABLE3_METRICS.values()))
+"""RecBole's names of the metrics of Table 3, without cuts."""
+
 _METRICS = Each(Each(Each(Number())))
 
 _SHAPE = {
@@ -145,8 +148,7 @@ class Finished:
                 f"The cell has no ranks of {mode}, {phase}; packed cells have none of validation."
             )
         users, ranks = self.ranks[mode, phase]
-        kinds = dict.fromkeys(name.partition("@")[0] for name in TABLE3_METRICS.values())
-        unique, values = per_user_metrics(users, ranks, list(kinds), [10])
+        unique, values = per_user_metrics(users, ranks, _KINDS, [10])
         return {name: PerUser(unique, values[name]) for name in TABLE3_METRICS.values()}
 
 
@@ -509,8 +511,7 @@ def _given_by(
     Raises:
         DamagedFileError: it gives others, or none.
     """
-    kinds = dict.fromkeys(metric.partition("@")[0] for metric in TABLE3_METRICS.values())
-    metrics, topk = config.get("metrics", list(kinds)), config.get("topk", [10])
+    metrics, topk = config.get("metrics", _KINDS), config.get("topk", [10])
     try:
         wanted = metric_keys(metrics, topk)
         if set(wanted) != set(names):  # before any is computed, for there may be thousands

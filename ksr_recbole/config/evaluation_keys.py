@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from recbole.utils import EvaluatorType, ModelType
 
 from ksr_recbole.choices import choose_from
+from ksr_recbole.config_types import ConfigValues
 from ksr_recbole.errors import UserError, shown
 
 KNOWN_METRICS = ("map", "mrr", "hit", "ndcg", "recall", "precision")
@@ -76,7 +77,7 @@ def check_recboles_mode(text: str) -> None:
         )
 
 
-def check_recboles_labels(config: Any) -> None:
+def check_recboles_labels(config: ConfigValues) -> None:
     """Refuse ``labeled`` with metrics of a ranking, on which RecBole stops after an epoch.
 
     Raises:
@@ -91,7 +92,7 @@ def check_recboles_labels(config: Any) -> None:
         )
 
 
-def puts_in_order(config: Any) -> bool:
+def puts_in_order(config: ConfigValues) -> bool:
     """Whether RecBole's own evaluation, or the model's histories, need the times' order."""
     sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
     in_order = sequential or config["eval_args"]["order"] == "TO"
@@ -122,7 +123,7 @@ def check_selecting(mode: str) -> None:
         )
 
 
-def evaluated_modes(config: Any) -> list[str]:
+def evaluated_modes(config: ConfigValues) -> list[str]:
     """The modes a run is evaluated in, each once: the one that selects the best epoch first."""
     mode = config["eval_args"]["mode"]
     return list(dict.fromkeys([mode["valid"], mode["test"], *config["report_modes"]]))

@@ -23,6 +23,7 @@ from ksr_recbole.config.shared import (
     PretrainingOptions,
     SampleOptions,
 )
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import shown
 
 _ON_GPUS = ("gpu_id", "use_gpu", "enable_scaler")
@@ -56,7 +57,7 @@ _OF_SAMPLES = {**dict.fromkeys(SampleOptions.checks(), SHARED_SAMPLE), _OF_GBCE:
 """By key, the losses that read it."""
 
 
-def remarks(config: Any) -> list[str]:
+def remarks(config: Configuration) -> list[str]:
     """One sentence for each given key that has no effect with the other values.
 
     Args:
@@ -88,7 +89,7 @@ def remarks(config: Any) -> list[str]:
     return [*said, *on_the_machine(given, config["device"]), *_on_company(config)]
 
 
-def _of_others(config: Any) -> Set[str]:
+def _of_others(config: Configuration) -> Set[str]:
     """Given keys that this run's model does not have.
 
     Only RecBole's own functions take unknown keys, of which
@@ -98,7 +99,7 @@ def _of_others(config: Any) -> Set[str]:
     return known - read_for_all() - set(config.internal_config_dict)
 
 
-def _honoured_in(config: Any) -> Set[str]:
+def _honoured_in(config: Configuration) -> Set[str]:
     """Keys of no effect on most of our models that this run's honours."""
     if not config.under_protocol:  # RecBole decides of all but what it sets itself
         return decisions.DECISIONS.keys() - decisions.SET_BY_RECBOLE
@@ -110,7 +111,7 @@ def _honoured_in(config: Any) -> Set[str]:
     return options | decisions.READ_BY_RECBOLES_MODELS | of_sequences
 
 
-def _on_options(config: Any) -> Iterator[str]:
+def _on_options(config: Configuration) -> Iterator[str]:
     """On options that mean nothing with the values that others have."""
     options = options_of(config.model)
     idle = set(options.defaults()) - set(options.of_effect(config))
@@ -122,7 +123,7 @@ def _on_options(config: Any) -> Iterator[str]:
         )
 
 
-def _on_data(config: Any) -> Iterator[str]:
+def _on_data(config: Configuration) -> Iterator[str]:
     """On what is given together and does nothing then."""
     given, evaluation = config.external_config_dict, config["eval_args"]
     if given.get("benchmark_filename") and config["session_length"] is not None:
@@ -169,13 +170,13 @@ def _on_data(config: Any) -> Iterator[str]:
                 )
 
 
-def _on_the_loss(config: Any) -> Iterator[str]:
+def _on_the_loss(config: Configuration) -> Iterator[str]:
     """On negatives and samples that the loss does not draw."""
     model, given, loss = config.model, config.external_config_dict, config["loss_type"]
     if "loss_type" in given and "loss_type" not in config.internal_config_dict:
         yield f"Config key loss_type has no effect on {model}: it is no option of it."
         loss = None
-    negatives = given.get("train_neg_sample_args")
+    negatives: Any = given.get("train_neg_sample_args")
     asked = isinstance(negatives, dict) and decisions.negatives_differ(negatives)
     wanted = asked and negatives.get("distribution") not in ("none", "None")
     idle = wanted and config["train_neg_sample_args"]["distribution"] == "none"
@@ -209,7 +210,7 @@ def _on_parts_of_negatives(
             yield f"Config key train_neg_sample_args.{part} has no effect on {model}, {why}."
 
 
-def _on_pretraining(config: Any) -> Iterator[str]:
+def _on_pretraining(config: Configuration) -> Iterator[str]:
     """On how vectors are made, and where they are, for a model that has none of them."""
     of_graph, of_items = config["kb_input"] or config["kb_score"], config["item_init"] == "bpr"
     read = {"kge_": of_graph, "bpr_": of_items}
@@ -232,14 +233,14 @@ def _on_pretraining(config: Any) -> Iterator[str]:
             )
 
 
-def _vectors_are_given(config: Any, kind: str) -> bool:
+def _vectors_are_given(config: Configuration, kind: str) -> bool:
     """Whether the files that ``kge_`` or ``bpr_`` options would train the vectors of are there."""
     folder = config["pretrain_path"]
     files = (f"{config['dataset']}.{suffix}" for suffix in _FILES_INSTEAD[kind])
     return folder is not None and all(os.path.lexists(Path(folder) / file) for file in files)
 
 
-def _on_our_run(config: Any) -> Iterator[str]:
+def _on_our_run(config: Configuration) -> Iterator[str]:
     """On what only a run under the protocol reads or leaves."""
     given = config.external_config_dict
     for key in sorted(given.keys() & {*_OF_OUR_RUN}):
@@ -250,7 +251,7 @@ def _on_our_run(config: Any) -> Iterator[str]:
             )
 
 
-def _on_transforms(config: Any) -> Iterator[str]:
+def _on_transforms(config: Configuration) -> Iterator[str]:
     """On a transform whose result no model of RecBole reads, or another one."""
     transform = config.external_config_dict.get("transform")
     if transform in (None, "user_defined") or _TRANSFORMED.get(transform) == config.model:
@@ -262,12 +263,12 @@ def _on_transforms(config: Any) -> Iterator[str]:
         )
 
 
-def _is_of_the_model(config: Any, key: str) -> bool:
+def _is_of_the_model(config: Configuration, key: str) -> bool:
     """Whether a model of RecBole has a key of its own by that name, as NAIS has pretrain_path."""
     return config.model not in registry.MODELS and key in model_options(config.model)
 
 
-def _on_files(config: Any) -> Iterator[str]:
+def _on_files(config: Configuration) -> Iterator[str]:
     """On columns that are to be read of files that are not there, or that no one reads."""
     read = (*_FILES, *(config["additional_feat_suffix"] or ()))
     folder = Path(config["data_path"])
@@ -300,7 +301,7 @@ def on_the_machine(given: Mapping[str, Any], device: torch.device) -> Iterator[s
                 yield f"Config key {key} has no effect here: everything is computed on the CPU."
 
 
-def _on_company(config: Any) -> Iterator[str]:
+def _on_company(config: Configuration) -> Iterator[str]:
     """Remarks on keys that have an effect only together with another key."""
     given = config.external_config_dict
     if given.get("wandb_project") and not config["log_wandb"]:

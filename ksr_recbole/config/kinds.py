@@ -33,6 +33,7 @@ from ksr_recbole.config.checks import (
 )
 from ksr_recbole.config.keys import FIELDS, checkpoint_keys
 from ksr_recbole.config.options import Check, Options, Value, optional
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.registry import MODELS, model_class, own_models
 
@@ -99,7 +100,7 @@ def options_of(model: str) -> type[Options]:
     return own if own is not None or base is None else options_of(base)
 
 
-def compared_keys(config: Any) -> frozenset[str]:
+def compared_keys(config: Configuration) -> frozenset[str]:
     """Keys that a checkpoint must agree on with the run that loads it: all that its model reads."""
     model, keys = config["model"], checkpoint_keys(config["model"], config["task"])
     return keys.union(options_of(model).of_effect(config)) if model in own_models() else keys

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from inspect import get_annotations
 from typing import Any, Self
 
+from ksr_recbole.config_types import ConfigValues
 from ksr_recbole.errors import UserError, shown
 
 _LARGEST = 1e30
@@ -202,7 +203,7 @@ class Options:
                 )
 
     @classmethod
-    def of(cls, config: Any) -> Self:
+    def of(cls, config: ConfigValues) -> Self:
         """The options that a configuration has.
 
         Args:
@@ -214,7 +215,7 @@ class Options:
         return cls(**{name: config[name] for name in cls.of_effect(config)})
 
     @classmethod
-    def of_effect(cls, config: Any) -> list[str]:
+    def of_effect(cls, config: ConfigValues) -> list[str]:
         """The options that matter by what others are; the rest need no value in ``config``."""
         return [each.name for each in fields(cls)]
 

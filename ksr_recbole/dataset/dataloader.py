@@ -16,6 +16,7 @@ from recbole.utils import InputType, KGDataLoaderState, ModelType
 from ksr_recbole.config.checks import no_negatives
 from ksr_recbole.config.options import Value
 from ksr_recbole.config.shared import SHARED_SAMPLE, SampleOptions
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.graph_batches import graph_loader
 from ksr_recbole.dataset.negatives import NegativeSampler, SharedSampler
 from ksr_recbole.dataset.sequence_datasets import WithSequences
@@ -62,7 +63,9 @@ class TrainLoader:
         UserError: an option has a value it cannot have, or a user has no negative.
     """
 
-    def __init__(self, config: Any, dataset: WithSequences, draws_negatives: bool) -> None:
+    def __init__(
+        self, config: Configuration, dataset: WithSequences, draws_negatives: bool
+    ) -> None:
         self.config = config
         self._dataset = self.dataset = dataset
         self.shuffle = config["shuffle"]
@@ -182,7 +185,7 @@ class SequenceTrainLoader(TrainLoader):
       batch would have.
     """
 
-    def __init__(self, config: Any, dataset: WithSequences) -> None:
+    def __init__(self, config: Configuration, dataset: WithSequences) -> None:
         super().__init__(config, dataset, draws_negatives=config["loss_type"] == "BPR")
         self._shared: SharedSampler | None = None
         if config["loss_type"] in SHARED_SAMPLE:
@@ -285,7 +288,7 @@ class PairTrainLoader(TrainLoader):
     drawn for a whole batch at once instead of one by one.
     """
 
-    def __init__(self, config: Any, dataset: WithSequences) -> None:
+    def __init__(self, config: Configuration, dataset: WithSequences) -> None:
         super().__init__(config, dataset, draws_negatives=True)
         self._sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         self._pairwise = config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
@@ -368,7 +371,7 @@ class SequenceEvalData:
     is_sequential = False
     """RecBole's name for "a row is a prefix"; here a user is one, so that it leaves items out."""
 
-    def __init__(self, config: Any, dataset: WithSequences, phase: EvalPhase) -> None:
+    def __init__(self, config: Configuration, dataset: WithSequences, phase: EvalPhase) -> None:
         self.config = config
         self._dataset = self.dataset = dataset
         self.phase = phase
@@ -392,7 +395,7 @@ class SequenceEvalData:
         return int(np.count_nonzero(end > start))
 
 
-def check_not_empty(config: Any, *data: TrainLoader | SequenceEvalData) -> None:
+def check_not_empty(config: Configuration, *data: TrainLoader | SequenceEvalData) -> None:
     """Refuse a dataset whose sequences leave nothing to train on, to validate or to test.
 
     Raises:
@@ -406,7 +409,7 @@ def check_not_empty(config: Any, *data: TrainLoader | SequenceEvalData) -> None:
 
 
 def data_preparation(
-    config: Any, dataset: WithSequences
+    config: Configuration, dataset: WithSequences
 ) -> tuple[TrainLoader, SequenceEvalData, SequenceEvalData]:
     """Split ``dataset`` and return its training, validation and test data.
 

@@ -16,6 +16,7 @@ from recbole.utils import FeatureType
 
 from dataset_atomic.layout import Layout
 from ksr_recbole.config.literals import literal
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.tokens import joint_codes, n_distinct
 from ksr_recbole.errors import UserError, shown
@@ -338,7 +339,7 @@ def _codes(frame: Any, columns: Sequence[str]) -> np.ndarray:
     return codes.reshape(len(columns), len(frame))
 
 
-def check_present(config: Any, name: str, *suffixes: str) -> None:
+def check_present(config: Configuration, name: str, *suffixes: str) -> None:
     """Refuse a dataset of which a file is missing, before RecBole looks for it.
 
     Raises:

@@ -10,6 +10,7 @@ import torch
 from recbole.data.dataloader.knowledge_dataloader import KGDataLoader
 from recbole.sampler import KGSampler
 
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.sequences import sorted_distinct
 from ksr_recbole.errors import UserError
 
@@ -70,7 +71,7 @@ class GraphSampler(KGSampler):
         return (self.used_ids[at] == codes) & (tails >= 0)
 
 
-def graph_loader(config: Any, dataset: Any) -> KGDataLoader:
+def graph_loader(config: Configuration, dataset: Any) -> KGDataLoader:
     """RecBole's loader of triples, whose batches do not depend on the config key ``worker``.
 
     Workers would each draw negatives from a generator of their own.

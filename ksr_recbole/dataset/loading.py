@@ -25,6 +25,7 @@ from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
 from dataset_atomic.lines import EXACT, MISSING, first_true
 from ksr_recbole.config.evaluation_keys import puts_in_order
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.mixin import DatasetMixin
 from ksr_recbole.dataset.tokens import as_categoricals
 from ksr_recbole.errors import UserError, shown
@@ -72,7 +73,7 @@ def with_ids(
     types: Mapping[str, str],
     required: Mapping[str, str],
     kinds_of_id: Sequence[Sequence[str]],
-    layout: Layout = RECBOLES,
+    layout: Layout,
 ) -> pd.DataFrame:
     """As :func:`read_columns`, but ids are categorical, and what was held of them is used.
 
@@ -338,7 +339,7 @@ class Asked:
     used: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: Any, suffix: str) -> Asked:
+    def of(cls, config: Configuration, suffix: str) -> Asked:
         """What a configuration asks of the file with this suffix.
 
         Raises:
@@ -397,7 +398,7 @@ class Asked:
         wanted = asked | used | set(needed)
         return [name for name in types if name in wanted]
 
-    def warn_of_absent(self, config: Any, types: Mapping[str, str], file: str) -> None:
+    def warn_of_absent(self, config: Configuration, types: Mapping[str, str], file: str) -> None:
         """Say which columns that the user names are not in a file.
 
         Args:
@@ -414,7 +415,7 @@ class Asked:
             )
 
 
-def warn_of_absent_columns(config: Any, name: str) -> None:
+def warn_of_absent_columns(config: Configuration, name: str) -> None:
     """As :meth:`Asked.warn_of_absent`, of all files of a dataset that need not be read.
 
     Args:
@@ -427,7 +428,7 @@ def warn_of_absent_columns(config: Any, name: str) -> None:
         Asked.of(config, suffix).warn_of_absent(config, columns_of(path, layout), path.name)
 
 
-def _columns_of_inter(config: Any) -> set[str]:
+def _columns_of_inter(config: Configuration) -> set[str]:
     """The columns of the interactions; of files that cannot be read, which loading says, none."""
     layout, found = Layout.of(config), set[str]()
     for path in layout.inter_paths(Path(config["data_path"]), config["dataset"]):

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
     from recbole.utils import FeatureType
 
+    from ksr_recbole.config_types import Configuration
+
     class DatasetMixin(Dataset):
         """The fields of a dataset that our mixins read or set."""
 
         of_sequences: bool
-        config: Any
+        config: Configuration
         dataset_name: str
         inter_feat: Any
         user_feat: Any

@@ -9,6 +9,7 @@ import recbole.data.dataset
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
 from recbole.utils import ModelType
 
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.funnel import WithFunnel
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
 from ksr_recbole.dataset.loading import AtomicReading
@@ -18,7 +19,7 @@ from ksr_recbole.registry import recboles_name
 _BY_TYPE = {ModelType.SEQUENTIAL: SequentialDataset, ModelType.KNOWLEDGE: KnowledgeBasedDataset}
 
 
-def recbole_dataset(config: Any) -> Dataset:
+def recbole_dataset(config: Configuration) -> Dataset:
     """The dataset that RecBole's ``create_dataset`` would make, loaded right and counted.
 
     Nothing is unpickled: RecBole's function loads a dataset saved in ``checkpoint_dir``.
@@ -30,7 +31,7 @@ def recbole_dataset(config: Any) -> Dataset:
     return _loaded_right(kind)(config)
 
 
-def recboles_dataset_class(config: Any) -> type[Dataset]:
+def recboles_dataset_class(config: Configuration) -> type[Dataset]:
     """The class that RecBole's ``create_dataset`` takes for a model."""
     own = getattr(recbole.data.dataset, f"{recboles_name(config['model'])}Dataset", None)
     return own or _BY_TYPE.get(config["MODEL_TYPE"], Dataset)

@@ -23,6 +23,7 @@ from recbole.sampler import RepeatableSampler, Sampler
 from recbole.utils import ModelType
 
 from dataset_atomic.table1 import has_graph
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.graph_batches import GraphSampler
 from ksr_recbole.dataset.negatives import no_negative_item
@@ -122,12 +123,12 @@ def _windows(values: Any, begin: np.ndarray, lengths: np.ndarray, longest: int) 
     return windows
 
 
-def needs_graph(config: Any) -> bool:
+def needs_graph(config: Configuration) -> bool:
     """Whether a model of RecBole reads a knowledge graph."""
     return issubclass(recboles_dataset_class(config), KnowledgeBasedDataset)
 
 
-def load_views(config: Any) -> WithSequences:
+def load_views(config: Configuration) -> WithSequences:
     """The dataset of a model of RecBole under the protocol, not built yet.
 
     It has the interactions, and the ids, of every other model's (:func:`load_dataset`).
@@ -144,7 +145,7 @@ def load_views(config: Any) -> WithSequences:
 
 
 def recbole_loaders(
-    config: Any, dataset: WithSequences
+    config: Configuration, dataset: WithSequences
 ) -> tuple[Any, SequenceEvalData, SequenceEvalData]:
     """RecBole's training loader of the training view, and our data for evaluation.
 
@@ -166,7 +167,7 @@ def recbole_loaders(
     )
 
 
-def _sampler(config: Any, train: Any, sampling: Any) -> Any:
+def _sampler(config: Configuration, train: Any, sampling: Any) -> Any:
     """RecBole's sampler of negative items, which is shown the training view alone."""
     if sampling["distribution"] == "none":
         return None

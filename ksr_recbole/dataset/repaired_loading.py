@@ -23,7 +23,7 @@ def strings_as_objects() -> Iterator[None]:
     RecBole compares, joins and maps them as NumPy arrays of objects.
     """
     with warnings.catch_warnings():
-        # The option exists until pandas 4, which compat.WANTED excludes.
+        # The option exists until pandas 4, which versions.WANTED excludes.
         warnings.filterwarnings("ignore", message=r"(?s).*future\.infer_string")
         with pd.option_context("future.infer_string", False):
             yield

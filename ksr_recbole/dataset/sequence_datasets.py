@@ -27,6 +27,7 @@ from ksr_recbole.choices import nearest
 from ksr_recbole.compat import recbole_stops
 from ksr_recbole.config.options import refused
 from ksr_recbole.config.shared import DataOptions
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.funnel import DataFunnel, WithFunnel
 from ksr_recbole.dataset.item_values import ItemValues
 from ksr_recbole.dataset.linked_dataset import LinkedDataset
@@ -331,7 +332,7 @@ def _mean_count(ids: Any) -> float:
     return float(np.mean(counts[counts > 0]))
 
 
-def check_single_interactions(config: Any, folder: Path, name: str) -> None:
+def check_single_interactions(config: Configuration, folder: Path, name: str) -> None:
     """Refuse given files with a history in every row, as RecBole's sequential models read.
 
     Raises:
@@ -455,7 +456,7 @@ class KGSequenceDataset(WithSequences, LinkedDataset):
         yield from (self.item_entities, self.triples)
 
 
-def load_dataset(config: Any) -> SequenceDataset | KGSequenceDataset:
+def load_dataset(config: Configuration) -> SequenceDataset | KGSequenceDataset:
     """The dataset of a configuration, not built yet.
 
     Every model reads the same one, so that all are compared on the same interactions: with the
@@ -474,7 +475,7 @@ def load_dataset(config: Any) -> SequenceDataset | KGSequenceDataset:
         return SequenceDataset(config)
 
 
-def no_graph(config: Any) -> UserError:
+def no_graph(config: Configuration) -> UserError:
     """The sentence for a model that needs a knowledge graph where there is none."""
     name = config["dataset"]
     return UserError(
@@ -485,7 +486,7 @@ def no_graph(config: Any) -> UserError:
     )
 
 
-def data_keys_named(config: Any) -> AbstractContextManager[None]:
+def data_keys_named(config: Configuration) -> AbstractContextManager[None]:
     """Where RecBole stops on the data, say why, and which keys of the data were given.
 
     Raises:

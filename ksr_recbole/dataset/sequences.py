@@ -109,7 +109,7 @@ class UserSequences:
         Args:
             users: ``int64 [N]``; 0 is padding.
             items: ``int64 [N]``; 0 is padding.
-            timestamps: seconds, ``float64 [N]``.
+            timestamps: in any unit, ``float64 [N]``.
             n_users: number of user ids, counting padding.
             n_items: number of item ids, counting padding.
             parts: numbers of the files that interactions were split into, ``int64 [N]``.

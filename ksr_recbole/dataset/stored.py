@@ -15,6 +15,7 @@ from recbole.utils import FeatureSource, FeatureType
 from ksr_recbole import digests
 from ksr_recbole.cache import DamagedFileError, compact, widened
 from ksr_recbole.config.evaluation_keys import puts_in_order
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.funnel import DataFunnel
 from ksr_recbole.dataset.loading import SETTINGS, Asked
 from ksr_recbole.dataset.tokens import first_items
@@ -24,7 +25,7 @@ _FRAMES = ("inter_feat", "kg_feat")
 _FEATURE_FIELDS = ("field2type", "field2source", "field2seqlen", "field2bucketnum")
 
 
-def cache_parts(config: Any, name: str, of_sequences: bool) -> dict[str, Any]:
+def cache_parts(config: Configuration, name: str, of_sequences: bool) -> dict[str, Any]:
     """What the content of a loaded dataset depends on: the files' bytes and the settings.
 
     Args:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ksr_recbole import digests
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.distributed.group import differing, summed, this_process
 from ksr_recbole.distributed.sharding import WEIGHT
 from ksr_recbole.errors import UserError, shown
@@ -36,7 +37,7 @@ class SummedGradients(Trainer):
 
     tensorboard: Any
 
-    def __init__(self, config: Any, model: nn.Module) -> None:
+    def __init__(self, config: Configuration, model: nn.Module) -> None:
         super().__init__(config, model)
         self._shared_loss: DistributedDataParallel | None = None
         if this_process().size > 1:

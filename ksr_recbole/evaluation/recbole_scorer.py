@@ -11,6 +11,7 @@ from recbole.data.transform import construct_transform
 from recbole.utils import ModelType
 from torch import Tensor
 
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.distributed.sharding import rows_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.scorer import PAIRS
@@ -32,7 +33,7 @@ class RecBoleScorer:
         dataset: the built dataset; its ``join`` adds the features of users.
     """
 
-    def __init__(self, model: Any, config: Any, dataset: Any) -> None:
+    def __init__(self, model: Any, config: Configuration, dataset: Any) -> None:
         self._model, self._dataset = model, dataset
         self._sequences, self._start = dataset.sequences, dataset.split.train_start
         self._device = config["device"]

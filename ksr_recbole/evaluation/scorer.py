@@ -9,6 +9,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.dataloader import CANDIDATES
 from ksr_recbole.dataset.sequences import Split, UserSequences
 from ksr_recbole.distributed.sharding import rows_of
@@ -39,7 +40,9 @@ class ModelScorer:
         split: where a history starts.
     """
 
-    def __init__(self, model: Any, config: Any, sequences: UserSequences, split: Split) -> None:
+    def __init__(
+        self, model: Any, config: Configuration, sequences: UserSequences, split: Split
+    ) -> None:
         self._model = model
         self._sequences = sequences
         self._start = split.train_start

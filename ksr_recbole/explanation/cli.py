@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ksr_recbole.arguments import Parser, count_of
-from ksr_recbole.cli import run_command, say_loading, task_of
+from ksr_recbole.commands import run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import check_suffix, ensure_writable_file, replacing
 from ksr_recbole.records import json_text

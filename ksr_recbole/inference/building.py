@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.item_values import ItemValues
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.errors import UserError, one_line
@@ -43,7 +44,7 @@ class Settings(dict[str, Any]):
         return None
 
 
-def settings_of(name: str, config: Any) -> Settings:
+def settings_of(name: str, config: Configuration) -> Settings:
     """The config values that a model is made with, those of the machine left out.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ksr_recbole.arguments import Parser
-from ksr_recbole.cli import run_command, say_loading, task_of
+from ksr_recbole.commands import run_command, say_loading, task_of
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import ensure_writable
 

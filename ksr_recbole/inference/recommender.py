@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
 from numbers import Integral
 from typing import NamedTuple
@@ -34,62 +33,12 @@ from ksr_recbole.files import replacing
 from ksr_recbole.inference.building import build
 from ksr_recbole.inference.content import SavedModel
 from ksr_recbole.inference.directory import path_of, read_directory
+from ksr_recbole.inference.user_state import Seen, UserState
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
 
 USERS_AT_ONCE = 1024
 """Queries of a batch that are read in one forward pass, so that memory stays bounded."""
-
-_OF_A_LINK = 200
-"""Bytes of a link of :class:`Seen` besides its items, about."""
-
-
-class Seen(NamedTuple):
-    """Items known to a state: those of the latest event, and before it those of the others.
-
-    A chain of what was added shares all earlier links, so that an event costs the same however
-    long the history is, and earlier states stay as they are.
-    """
-
-    items: np.ndarray
-    before: Seen | None = None
-
-    def __reduce__(self) -> tuple[type[Seen], tuple[np.ndarray]]:
-        # pickle and copy would go down the chain by recursion
-        return Seen, (self.all(),)
-
-    def all(self) -> np.ndarray:
-        """Item ids in the order of time, ``int64 [n_items_seen]``."""
-        return np.concatenate([link.items for link in self._links()][::-1])
-
-    def nbytes(self) -> int:
-        """What all links take, about, in bytes."""
-        return sum(_OF_A_LINK + link.items.nbytes for link in self._links())
-
-    def _links(self) -> Iterator[Seen]:
-        """The links of the chain, the latest first."""
-        link: Seen | None = self
-        while link is not None:
-            yield link
-            link = link.before
-
-
-@dataclass(frozen=True, eq=False)
-class UserState:
-    """All that a model remembers of a user after some events; it never changes.
-
-    Attributes:
-        user: the user's id, 0 for someone the model was not trained with.
-        memory: the model's state of one user.
-        seen: items that ``exclude_history`` excludes.
-        of: digest of the model directory, whose every recommender can read the state.
-    """
-
-    user: int
-    memory: SequenceState
-    seen: Seen = field(repr=False)
-    of: str = field(repr=False)
-
 
 Query = str | Sequence[str] | np.ndarray | UserState
 """Whom to recommend to: a user token, a history of item tokens (an array of texts ``[T]`` too), or

@@ -27,7 +27,7 @@ from ksr_recbole.interpretability.cases import Cases
 from ksr_recbole.interpretability.reason_level import ReasonLevel, paired
 from ksr_recbole.interpretability.value_level import EXPECTED, ValueLevel
 from ksr_recbole.model.ksr import KSR
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
 
 
 def measure_explanations(

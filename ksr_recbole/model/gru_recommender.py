@@ -11,12 +11,12 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ksr_recbole.config.options import SIZE, flag, real, whole
+from ksr_recbole.config_types import ConfigValues
 from ksr_recbole.dataset.pretrained import ModelData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.kernels.aligned import AlignedLinear
@@ -89,7 +89,7 @@ class GRU(SequenceRecommender):
     Options = GRUOptions
     options: GRUOptions
 
-    def __init__(self, config: Any, dataset: ModelData) -> None:
+    def __init__(self, config: ConfigValues, dataset: ModelData) -> None:
         super().__init__(config, dataset)
         options = self.options
         n_input, n_scored = (

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ksr_recbole.config import checks
 from ksr_recbole.config.options import Value, choice, declared, flag, optional, real, whole
 from ksr_recbole.config.shared import fits_memory_later, meant_by
+from ksr_recbole.config_types import ConfigValues
 from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.exact_memory import ExactMemory, ExactRead
@@ -116,7 +117,7 @@ class KSROptions(GRUOptions):
         return self.value_matrix == "exact"
 
     @classmethod
-    def of_effect(cls, config: Any) -> list[str]:
+    def of_effect(cls, config: ConfigValues) -> list[str]:
         """All, those of one kind of memory only with it."""
         without = _OF_VECTORS if config["value_matrix"] == "exact" else _OF_EXACT
         return [key for key in super().of_effect(config) if key not in without]
@@ -168,7 +169,7 @@ class KSR(GRU, WithGraph):
     Options = KSROptions
     options: KSROptions
 
-    def __init__(self, config: Any, dataset: GraphData) -> None:
+    def __init__(self, config: ConfigValues, dataset: GraphData) -> None:
         self.ask_graph(config, dataset)
         super().__init__(config, dataset)
         options = self.options
@@ -194,7 +195,7 @@ class KSR(GRU, WithGraph):
             self.register_buffer("shared_value_matrix", values)
 
     @classmethod
-    def read_options(cls, config: Any) -> SequenceOptions:
+    def read_options(cls, config: ConfigValues) -> SequenceOptions:
         """See the base class; the backend must be one that can run on the device."""
         options = super().read_options(config)
         assert isinstance(options, KSROptions)

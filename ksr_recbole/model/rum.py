@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from recbole.utils import ModelType
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ksr_recbole.config.options import SIZE, choice, flag, real, whole
+from ksr_recbole.config_types import ConfigValues
 from ksr_recbole.dataset.pretrained import GraphData
 from ksr_recbole.errors import UserError
 from ksr_recbole.model.kernels.memory import replace_first
@@ -104,7 +105,7 @@ class RUM(SequenceRecommender, WithGraph):
     options: RUMOptions
     INNER_PRODUCT = False
 
-    def __init__(self, config: Any, dataset: GraphData) -> None:
+    def __init__(self, config: ConfigValues, dataset: GraphData) -> None:
         self.ask_graph(config, dataset)
         super().__init__(config, dataset)
         self.user_embedding = nn.Embedding(
@@ -205,7 +206,7 @@ class RUMFeature(RUM):
     keys' space; the KB embedding of the item just read decides what is erased and added.
     """
 
-    def __init__(self, config: Any, dataset: GraphData) -> None:
+    def __init__(self, config: ConfigValues, dataset: GraphData) -> None:
         super().__init__(config, dataset)
         n_kb = self.options.kg_embedding_size
         self.register_buffer("attributes", torch.from_numpy(dataset.attributes))

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ksr_recbole.config.options import SIZE, Options, choice, flag, real, whole
 from ksr_recbole.config.shared import SHARED_SAMPLE, SampleOptions
+from ksr_recbole.config_types import ConfigValues
 from ksr_recbole.dataset.dataloader import CANDIDATES, CHUNK_START, LOG_INCLUSION_PROBS, SAMPLE
 from ksr_recbole.dataset.pretrained import GraphData, ModelData
 from ksr_recbole.errors import UserError
@@ -111,7 +112,7 @@ class SequenceOptions(Options):
             )
 
     @classmethod
-    def of_effect(cls, config: Any) -> list[str]:
+    def of_effect(cls, config: ConfigValues) -> list[str]:
         """All, those of the KB embeddings only where the model reads these."""
         every = super().of_effect(config)
         reads_kb = any(config[key] for key in ("kb_input", "kb_score") if key in every)
@@ -170,7 +171,7 @@ class SequenceRecommender(SequentialRecommender):
     INNER_PRODUCT = True
     """Whether a score is the inner product of a user vector and an item vector (Eq. 2 and 10)."""
 
-    def __init__(self, config: Any, dataset: ModelData) -> None:
+    def __init__(self, config: ConfigValues, dataset: ModelData) -> None:
         super().__init__(config, dataset)
         self.n_users = dataset.num(self.USER_ID)
         self._carried: SequenceState | None = None
@@ -181,7 +182,7 @@ class SequenceRecommender(SequentialRecommender):
             self._init_kb(cast(GraphData, dataset))
 
     @classmethod
-    def read_options(cls, config: Any) -> SequenceOptions:
+    def read_options(cls, config: ConfigValues) -> SequenceOptions:
         """The options in a configuration, checked; no model is made.
 
         Raises:
@@ -446,7 +447,7 @@ class WithGraph(KnowledgeRecommender):
     def __init__(self) -> None:
         AbstractRecommender.__init__(self)  # what RecBole's SequentialRecommender means to call
 
-    def ask_graph(self, config: Any, dataset: ModelData) -> None:
+    def ask_graph(self, config: ConfigValues, dataset: ModelData) -> None:
         """Set RecBole's attributes; every layer that the model had by then is lost."""
         super().__init__(config, dataset)
 

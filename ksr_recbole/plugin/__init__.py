@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ksr_recbole.compat import check_versions, trust_checkpoints
+from ksr_recbole.compat import trust_checkpoints
 from ksr_recbole.threads import limit_libraries
+from ksr_recbole.versions import check_versions
 
 if TYPE_CHECKING:
     from ksr_recbole.plugin.hooks import Hooks

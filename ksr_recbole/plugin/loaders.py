@@ -8,6 +8,7 @@ from logging import getLogger
 from typing import Any
 
 from ksr_recbole import registry
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.dataloader import (
     SequenceEvalData,
     SequenceTrainLoader,
@@ -34,7 +35,7 @@ _OF_OUR_RUN = {"results_dir", "report_modes", *PROCESS_KEYS}
 """Keys that our run reads and RecBole's does not."""
 
 
-def dataset_of(config: Any) -> WithSequences:
+def dataset_of(config: Configuration) -> WithSequences:
     """What ``create_dataset`` calls as the dataset's class.
 
     Raises:
@@ -48,7 +49,7 @@ def dataset_of(config: Any) -> WithSequences:
     return dataset
 
 
-def _of_our_run_alone(config: Any) -> Iterator[str]:
+def _of_our_run_alone(config: Configuration) -> Iterator[str]:
     """On keys that were given and that RecBole's own run does not know."""
     for key in sorted(config.external_config_dict.keys() & _OF_OUR_RUN):
         yield (
@@ -57,7 +58,7 @@ def _of_our_run_alone(config: Any) -> Iterator[str]:
         )
 
 
-def loader_of(config: Any, phase: str) -> Callable[..., Any] | None:
+def loader_of(config: Configuration, phase: str) -> Callable[..., Any] | None:
     """What ``data_preparation`` calls as the class of a phase's loader.
 
     Returns:
@@ -70,7 +71,9 @@ def loader_of(config: Any, phase: str) -> Callable[..., Any] | None:
     return partial(_eval_data, phase="valid" if phase == "valid" else "test")
 
 
-def _train_loader(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> SequenceTrainLoader:
+def _train_loader(
+    config: Configuration, dataset: WithSequences, *_: Any, **__: Any
+) -> SequenceTrainLoader:
     """Our training loader; RecBole's sampler is not used, and ``shuffle`` is the config's.
 
     Vectors are pretrained here and not when the model asks for them, so that RecBole's seeding
@@ -86,7 +89,7 @@ def _train_loader(config: Any, dataset: WithSequences, *_: Any, **__: Any) -> Se
 
 
 def _eval_data(
-    config: Any, dataset: WithSequences, *_: Any, phase: Any, **__: Any
+    config: Configuration, dataset: WithSequences, *_: Any, phase: Any, **__: Any
 ) -> SequenceEvalData:
     data = SequenceEvalData(config, dataset, phase)
     check_not_empty(config, data)

@@ -23,6 +23,7 @@ from ksr_recbole.compat import (
     silent_loading,
     without_pickles,
 )
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.repaired_loading import fill_missing, strings_as_objects
 from ksr_recbole.plugin.checkpoints import load_data_and_model
 from ksr_recbole.plugin.configuration import (
@@ -148,7 +149,7 @@ def _without_pickles() -> dict[Function, Function]:
     """
 
     def without(original: Function) -> Function:
-        def replacement(config: Any, *rest: Any) -> Any:
+        def replacement(config: Configuration, *rest: Any) -> Any:
             if config["model"] not in registry.own_models():
                 return original(config, *rest)
             with without_pickles(config):
@@ -168,7 +169,7 @@ def _with_loaders() -> dict[Function, Function]:
     """
     original = recbole.data.utils.get_dataloader
 
-    def get_dataloader(config: Any, phase: str) -> Callable[..., Any]:
+    def get_dataloader(config: Configuration, phase: str) -> Callable[..., Any]:
         return loader_of(config, phase) or original(config, phase)
 
     return {original: get_dataloader}

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from ksr_recbole.config.kinds import compared_keys
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UserError
 from ksr_recbole.plugin.loaders import FINGERPRINT
-from ksr_recbole.trainer.trainer import SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
 
 
 class RegisteredTrainer(SequenceTrainer):
@@ -24,7 +25,7 @@ class RegisteredTrainer(SequenceTrainer):
         UserError: no data were prepared with this configuration.
     """
 
-    def __init__(self, config: Any, model: torch.nn.Module) -> None:
+    def __init__(self, config: Configuration, model: torch.nn.Module) -> None:
         if config[FINGERPRINT] is None:
             raise UserError(
                 f"The trainer of {config['model']} was made before its data; call RecBole's "

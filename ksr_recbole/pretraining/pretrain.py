@@ -23,6 +23,7 @@ from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache
 from ksr_recbole.config.options import Value
 from ksr_recbole.config.shared import GIVEN_VECTORS, PretrainingOptions
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UserError, shown
@@ -39,7 +40,7 @@ from ksr_recbole.pretraining.vectors import (
 from ksr_recbole.text import counted
 
 
-def pretrained_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
+def pretrained_vectors(config: Configuration, dataset: WithSequences) -> PretrainedVectors:
     """The vectors that the configured model starts from; what it does not use is not made.
 
     They are kept with the dataset, for the models that are made of it.
@@ -84,7 +85,7 @@ def _kb_tokens(dataset: KGSequenceDataset) -> dict[str, np.ndarray]:
     }
 
 
-def _given_kb(config: Any, dataset: KGSequenceDataset) -> dict[str, Path]:
+def _given_kb(config: Configuration, dataset: KGSequenceDataset) -> dict[str, Path]:
     """The files of the vectors of entities (``ent``) and relations (``rel``), if they are given."""
     found = {suffix: _given(config, suffix) for suffix in ("ent", "rel")}
     if not any(found.values()):
@@ -100,7 +101,7 @@ def _given_kb(config: Any, dataset: KGSequenceDataset) -> dict[str, Path]:
 
 
 def _kb_embeddings(
-    config: Any, dataset: KGSequenceDataset, given: Mapping[str, Path], notes: list[str]
+    config: Configuration, dataset: KGSequenceDataset, given: Mapping[str, Path], notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     size = _size(config, "kg_embedding_size")
     if given:
@@ -129,12 +130,12 @@ def _kb_embeddings(
     return made["entity"], made["relation"]
 
 
-def _size(config: Any, key: str) -> int:
+def _size(config: Configuration, key: str) -> int:
     # The options of RecBole's own models are not checked before.
     return Value(int, 1)(key, config[key])
 
 
-def kge_settings(config: Any) -> KGESettings:
+def kge_settings(config: Configuration) -> KGESettings:
     """How the KB embeddings are trained, from the config keys ``kge_*``."""
     options = PretrainingOptions.of(config)
     return KGESettings(
@@ -150,7 +151,7 @@ def kge_settings(config: Any) -> KGESettings:
     )
 
 
-def bpr_settings(config: Any) -> BPRSettings:
+def bpr_settings(config: Configuration) -> BPRSettings:
     """How the item embeddings are trained, from the config keys ``bpr_*``."""
     options = PretrainingOptions.of(config)
     return BPRSettings(
@@ -251,13 +252,13 @@ def _id_column(path: Path, layout: Layout) -> str | None:
     return next((name for name, kind in columns_of(path, layout).items() if kind == "token"), None)
 
 
-def _aliased(config: Any, column: str | None) -> str | None:
+def _aliased(config: Configuration, column: str | None) -> str | None:
     """What a column of ids holds (``item``, ``entity`` or ``relation``), if an alias says so."""
     kinds = ("relation", "entity", "item")
     return next((kind for kind in kinds if column in (config[f"alias_of_{kind}_id"] or ())), None)
 
 
-def _item_embeddings(config: Any, dataset: WithSequences, notes: list[str]) -> np.ndarray:
+def _item_embeddings(config: Configuration, dataset: WithSequences, notes: list[str]) -> np.ndarray:
     size = _size(config, "embedding_size")
     tokens = dataset.field2id_token[dataset.iid_field]
     given = _given(config, "bpr")
@@ -297,7 +298,7 @@ def _item_embeddings(config: Any, dataset: WithSequences, notes: list[str]) -> n
 
 
 def _cached(
-    config: Any,
+    config: Configuration,
     kind: str,
     parts: dict[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
@@ -331,7 +332,7 @@ def _cached(
     return found
 
 
-def _given(config: Any, suffix: str) -> Path | None:
+def _given(config: Configuration, suffix: str) -> Path | None:
     """``<pretrain_path>/<dataset>.<suffix>`` if the user gave it."""
     folder = config["pretrain_path"]
     if folder is None:
@@ -350,7 +351,7 @@ def _given(config: Any, suffix: str) -> Path | None:
     return path if os.path.lexists(path) else None  # reading it tells whether it is a file
 
 
-def _preloaded(config: Any, dataset: KGSequenceDataset) -> dict[str, Path | None]:
+def _preloaded(config: Configuration, dataset: KGSequenceDataset) -> dict[str, Path | None]:
     """The files of entities' and relations' vectors that RecBole's ``preload_weight`` asks for.
 
     Raises:
@@ -410,7 +411,7 @@ def _kind_of(dataset: KGSequenceDataset, ids: str, path: Path) -> str:
     return "rel" if found <= known else "ent"
 
 
-def _export(config: Any, dataset: KGSequenceDataset, vectors: PretrainedVectors) -> None:
+def _export(config: Configuration, dataset: KGSequenceDataset, vectors: PretrainedVectors) -> None:
     """Write atomic files for RecBole's KSR and GRU4RecKG, which key entities by their items."""
     if vectors.items is None or vectors.entities is None or vectors.relations is None:
         raise UserError(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from dataset_atomic.table1 import Table1, describe_table1, names_line, origin_of
 from ksr_recbole import digests
 from ksr_recbole.cache import ArrayCache
 from ksr_recbole.choices import choose_from
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.sequence_datasets import check_single_interactions
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.locks import locked
@@ -42,7 +42,7 @@ def available_datasets() -> list[str]:
     return sorted(folders | set(CONVERTERS) | set(SOURCES))
 
 
-def prepare_atomic_files(config: Any) -> str:
+def prepare_atomic_files(config: Configuration) -> str:
     """Make sure the atomic files are there and return the dataset's Table-1 line.
 
     Raises:
@@ -67,7 +67,7 @@ def prepare_atomic_files(config: Any) -> str:
     return row.line()
 
 
-def _described(config: Any, folder: Path, layout: Layout) -> Table1:
+def _described(config: Configuration, folder: Path, layout: Layout) -> Table1:
     """The dataset's row of Table 1; it is kept, as files that were checked need no other check."""
     name, timed = config["dataset"], bool(config.under_protocol)
     kept_in = config["data_cache_dir"]
@@ -93,23 +93,21 @@ def _described(config: Any, folder: Path, layout: Layout) -> Table1:
 
 def _row_of(name: str, counts: Mapping[str, np.ndarray] | None) -> Table1 | None:
     """The row that was kept, if it was."""
+    if counts is None:
+        return None
     try:
-        return (
-            None
-            if counts is None
-            else Table1(name, **{count: int(n) for count, n in counts.items()})
-        )
+        return Table1(name, **{count: int(n) for count, n in counts.items()})
     except TypeError:  # not what a row counts
         return None
 
 
-def _make(config: Any, name: str, folder: Path, own: OwnGraph | None) -> None:
+def _make(config: Configuration, name: str, folder: Path, own: OwnGraph | None) -> None:
     """Convert a dataset whose files are not there, if it is known how.
 
     Raises:
         UserError: it is not known; its raw files cannot be had; they are malformed.
     """
-    may_download = "download" not in config or config["download"] is not False
+    may_download = config["download"] is not False
     usual = folder == DATASETS / name
     if own is not None:
         _convert(name, folder, own.places(name), may_download, own)

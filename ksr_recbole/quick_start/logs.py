@@ -22,6 +22,7 @@ from recbole.utils import logger as recbole_logger
 from recbole.utils import set_color
 
 from ksr_recbole.bars import on_terminal
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.distributed import group
 from ksr_recbole.errors import UserError
 from ksr_recbole.paths import name_of_new, time_of_new
@@ -35,7 +36,7 @@ _HEADS = re.compile(r"epoch \d+ training|evaluating(?= \[)|best valid|test resul
 
 
 @contextmanager
-def logging_of(config: Any) -> Iterator[None]:
+def logging_of(config: Configuration) -> Iterator[None]:
     """RecBole's logger for the time of a run, so that a second run gets its own log file.
 
     The log file has RecBole's lines, standard error one line an epoch.  Of several processes the
@@ -59,7 +60,7 @@ def logging_of(config: Any) -> Iterator[None]:
         root.setLevel(level)  # RecBole sets it by the config key `state`
 
 
-def _init_logger(config: Any) -> None:
+def _init_logger(config: Configuration) -> None:
     """RecBole's, with a log file of its own: two like runs of one second would share RecBole's."""
     before = recbole_logger.get_local_time
     recbole_logger.get_local_time = time_of_new
@@ -83,7 +84,7 @@ def to_log_file(text: str) -> None:
             handler.handle(record)
 
 
-def _ours(handler: Handler, config: Any) -> Handler:
+def _ours(handler: Handler, config: Configuration) -> Handler:
     """RecBole's handler of the log file, or ours instead of its one for standard error."""
     formatter = handler.formatter or Formatter()
     if isinstance(handler, FileHandler):
@@ -177,7 +178,7 @@ class _EpochLines(StreamHandler[TextIO]):
 class _Silent(NullHandler):
     """No log; ``baseFilename`` is what RecBole names the folder of TensorBoard's events after."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Configuration) -> None:
         super().__init__()
         self.baseFilename = name_of_new(config["model"])
 
@@ -186,7 +187,7 @@ class _Silent(NullHandler):
 
 
 @contextmanager
-def own_wandb_run(config: Any) -> Iterator[None]:
+def own_wandb_run(config: Configuration) -> Iterator[None]:
     """What is logged inside the block is a run of its own there, unless one was begun before."""
     wandb = import_module("wandb") if config["log_wandb"] else None
     begun_before = wandb is None or wandb.run is not None

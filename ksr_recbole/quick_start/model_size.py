@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UserError
 
 _COPIES = 4
@@ -17,7 +18,7 @@ _COPIES = 4
 _SIZES = ("embedding_size", "mf_embedding_size", "mlp_embedding_size", "kg_embedding_size")
 
 
-def check_memory(config: Any, dataset: Any) -> None:
+def check_memory(config: Configuration, dataset: Any) -> None:
     """Refuse sizes with which the weights alone do not fit.
 
     What else a run needs is not counted, so that one which passes may still be too large.
@@ -37,7 +38,7 @@ def check_memory(config: Any, dataset: Any) -> None:
         )
 
 
-def n_weights(config: Any, dataset: Any) -> int:
+def n_weights(config: Configuration, dataset: Any) -> int:
     """Weights of the tables of vectors and of the GRU, at least."""
     rows = dataset.item_num + dataset.user_num
     entities = getattr(dataset, "entity_num", 0)

@@ -22,6 +22,7 @@ from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.keys import added_options
 from ksr_recbole.config.kinds import compared_keys
 from ksr_recbole.config.shared import MANY_ITEMS
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.dataloader import (
     SequenceEvalData,
     TrainLoader,
@@ -42,7 +43,8 @@ from ksr_recbole.quick_start.logs import to_log_file
 from ksr_recbole.quick_start.recbole_models import check_files, check_labels, check_times
 from ksr_recbole.text import counted
 from ksr_recbole.trainer.recbole_trainer import recbole_trainer
-from ksr_recbole.trainer.trainer import ProtocolTrainer, SequenceTrainer
+from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
+from ksr_recbole.trainer.trainer import ProtocolTrainer
 
 
 class Data(NamedTuple):
@@ -54,7 +56,7 @@ class Data(NamedTuple):
     test: SequenceEvalData
 
 
-def check_folders(config: Any, *more: str) -> None:
+def check_folders(config: Configuration, *more: str) -> None:
     """Make sure that what is made can be kept.
 
     Args:
@@ -69,7 +71,7 @@ def check_folders(config: Any, *more: str) -> None:
             ensure_writable(config[key], key)
 
 
-def open_dataset(config: Any) -> WithSequences:
+def open_dataset(config: Configuration) -> WithSequences:
     """The dataset of a configuration, not built yet; its files are made first where they can be.
 
     Raises:
@@ -87,7 +89,7 @@ def open_dataset(config: Any) -> WithSequences:
     return dataset
 
 
-def _choose_loss(config: Any, dataset: WithSequences) -> None:
+def _choose_loss(config: Configuration, dataset: WithSequences) -> None:
     """Instead of the softmax over all of many items take the sampled one, unless it was asked for.
 
     Its cost is that of a sample, whatever the number of items.
@@ -105,7 +107,7 @@ def _choose_loss(config: Any, dataset: WithSequences) -> None:
     )
 
 
-def load_data(config: Any) -> Data:
+def load_data(config: Configuration) -> Data:
     """The dataset, built, and its training, validation and test data.
 
     Raises:
@@ -172,7 +174,7 @@ def check_candidates(modes: Iterable[str], *phases: tuple[WithSequences, EvalPha
         getLogger().warning(f"{' and '.join(names)}: {told}")
 
 
-def check_steps(config: Any, train: Any) -> None:
+def check_steps(config: Configuration, train: Any) -> None:
     """Say where the default ``train_batch_size`` makes one step of an epoch, and what to give."""
     given = "train_batch_size" in config.external_config_dict
     if given or not isinstance(train, TrainLoader) or len(train) > 1:
@@ -185,7 +187,7 @@ def check_steps(config: Any, train: Any) -> None:
     )
 
 
-def find_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
+def find_vectors(config: Configuration, dataset: WithSequences) -> PretrainedVectors:
     """The vectors the model starts from, found or trained by the main process for all.
 
     They are kept with the dataset, for the model that is made of it.
@@ -198,7 +200,7 @@ def find_vectors(config: Any, dataset: WithSequences) -> PretrainedVectors:
     return dataset.pretrained
 
 
-def make_trainer(config: Any, dataset: WithSequences) -> ProtocolTrainer:
+def make_trainer(config: Configuration, dataset: WithSequences) -> ProtocolTrainer:
     """Model and trainer for a built dataset that has its vectors; of RecBole's, a training view.
 
     Raises:
@@ -218,7 +220,7 @@ def make_trainer(config: Any, dataset: WithSequences) -> ProtocolTrainer:
     return (SequenceTrainer if ours else recbole_trainer)(config, model, dataset.fingerprint, keys)
 
 
-def load_recboles_data(config: Any) -> tuple[Any, Any, Any]:
+def load_recboles_data(config: Configuration) -> tuple[Any, Any, Any]:
     """RecBole's loaders of training, validation and test data, for a model evaluated by RecBole.
 
     Raises:
@@ -236,7 +238,7 @@ def load_recboles_data(config: Any) -> tuple[Any, Any, Any]:
         return recbole_data_preparation(config, dataset)
 
 
-def make_recboles_trainer(config: Any, dataset: Any) -> Any:
+def make_recboles_trainer(config: Configuration, dataset: Any) -> Any:
     """Model and RecBole's own trainer for the dataset of its training data."""
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = registry.model_class(config["model"])(config, dataset)

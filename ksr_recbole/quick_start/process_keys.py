@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from ksr_recbole import registry
 from ksr_recbole.config.shared import ProcessOptions
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.errors import UserError
 
@@ -18,7 +17,7 @@ DEFAULT_PORT = 5678
 """RecBole's, for runs on several machines; on one machine a free port is taken."""
 
 
-def read_hosts(config: Any) -> Hosts:
+def read_hosts(config: Configuration) -> Hosts:
     """The processes that ``config`` asks for.
 
     Raises:
@@ -45,7 +44,7 @@ def read_hosts(config: Any) -> Hosts:
     return Hosts(nproc, world_size, options.ip, port, offset)
 
 
-def check_possible(config: Any, hosts: Hosts) -> None:
+def check_possible(config: Configuration, hosts: Hosts) -> None:
     """Refuse what cannot be done by several processes.
 
     Raises:

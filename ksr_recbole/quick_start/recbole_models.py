@@ -7,7 +7,6 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from recbole.utils import ModelType
 
@@ -16,6 +15,7 @@ from dataset_atomic.atomic_files import columns_of
 from dataset_atomic.layout import Layout
 from dataset_atomic.table1 import has_graph
 from ksr_recbole.config.evaluation_keys import puts_in_order
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.recbole_views import needs_graph
 from ksr_recbole.dataset.sequence_datasets import no_graph
 from ksr_recbole.errors import UserError, shown
@@ -30,7 +30,7 @@ _IN_STAGES = {
 """Models that RecBole trains in several runs, and how."""
 
 
-def check_usable(config: Any) -> None:
+def check_usable(config: Configuration) -> None:
     """Refuse a model of RecBole that cannot run under the paper's protocol, whatever the data.
 
     Raises:
@@ -42,7 +42,7 @@ def check_usable(config: Any) -> None:
         )
 
 
-def check_files(config: Any) -> None:
+def check_files(config: Configuration) -> None:
     """Refuse a model of RecBole that reads what the dataset's atomic files do not have.
 
     Raises:
@@ -70,7 +70,7 @@ def check_files(config: Any) -> None:
         )
 
 
-def check_times(config: Any) -> None:
+def check_times(config: Configuration) -> None:
     """Refuse interactions without times where RecBole's own evaluation needs their order.
 
     Raises:
@@ -90,7 +90,7 @@ def check_times(config: Any) -> None:
         )
 
 
-def check_labels(config: Any, dataset: Any) -> None:
+def check_labels(config: Configuration, dataset: Any) -> None:
     """Refuse interactions without labels where RecBole's training or its metrics read them.
 
     Args:
@@ -114,7 +114,7 @@ def check_labels(config: Any, dataset: Any) -> None:
         )
 
 
-def check_packages(config: Any) -> None:
+def check_packages(config: Configuration) -> None:
     """Refuse a model of RecBole whose module imports what is not installed.
 
     Raises:
@@ -124,19 +124,19 @@ def check_packages(config: Any) -> None:
         raise UserError(f"RecBole's {config['model']} cannot run: {reason}.")
 
 
-def _packages_missing_for(config: Any) -> str | None:
+def _packages_missing_for(config: Configuration) -> str | None:
     missing = sorted(_missing_packages(model_class(config["model"])) - _not_needed(config))
     if not missing:
         return None
     return f"it imports {', '.join(missing)}, which is not installed; install it first"
 
 
-def is_usable(config: Any) -> bool:
+def is_usable(config: Configuration) -> bool:
     """Whether a model of RecBole can run under the paper's protocol."""
     return _reason_against(config) is None
 
 
-def _reason_against(config: Any) -> str | None:
+def _reason_against(config: Configuration) -> str | None:
     name = config["model"]
     if config["MODEL_TYPE"] in (ModelType.CONTEXT, ModelType.DECISIONTREE):
         return (
@@ -159,7 +159,7 @@ def _missing_packages(model: type) -> set[str]:
     return {name for name in _imported(tree) if name != "recbole" and not is_installed(name)}
 
 
-def _not_needed(config: Any) -> set[str]:
+def _not_needed(config: Configuration) -> set[str]:
     """Packages that a model imports under other settings only."""
     unless = {"community": config["neigh_info_method"] == "louvain"}
     unless["kmeans_pytorch"] = config["n_cate"] != 1

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from ksr_recbole.compat import WANTED
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.files import replacing
 from ksr_recbole.paths import CHECKOUT
 from ksr_recbole.records import as_json_values, json_text
 from ksr_recbole.text import wrapped
 from ksr_recbole.threads import used_threads
+from ksr_recbole.versions import WANTED
 
 _LABEL = 14
 """Characters before the text of a line of the summary."""
@@ -59,7 +60,7 @@ def _git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def settings(config: Any) -> dict[str, Any]:
+def settings(config: Configuration) -> dict[str, Any]:
     """All config values as JSON can hold them."""
     return as_json_values(config.final_config_dict)
 

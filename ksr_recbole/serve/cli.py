@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from ksr_recbole.arguments import Parser
-from ksr_recbole.cli import run_command, say_loading
+from ksr_recbole.commands import run_command, say_loading
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.paths import is_installed
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.parts import Explanation, Item, Recommendation
-from ksr_recbole.inference.recommender import Query, Recommender, UserState
+from ksr_recbole.inference.recommender import Query, Recommender
+from ksr_recbole.inference.user_state import UserState
 
 _KEPT_BYTES = 1 << 28
 """Bytes of the states that are kept; those that were not asked for longest are forgotten."""

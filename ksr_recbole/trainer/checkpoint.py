@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ksr_recbole.config.shared import fits_memory_later, meant_by
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import (
     DamagedFileError,
     UnusableCheckpointError,
@@ -147,7 +148,7 @@ def check_evaluated(path: str | os.PathLike[str], content: Mapping[str, Any]) ->
 def check_same_run(
     path: str | os.PathLike[str],
     content: Mapping[str, Any],
-    config: Any,
+    config: Configuration,
     fingerprint: str,
     settings: Mapping[str, Any],
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from recbole.utils import get_trainer
 
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UnusableCheckpointError
 from ksr_recbole.evaluation.evaluator import SequenceScorer
 from ksr_recbole.evaluation.recbole_scorer import RecBoleScorer
@@ -32,7 +33,7 @@ class RecBoleTrainer(ProtocolTrainer):
     """
 
     def __init__(
-        self, config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
+        self, config: Configuration, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
     ) -> None:
         super().__init__(config, model, fingerprint, keys)
         # RecBole's trainer of models without epochs (Pop, EASE) has one, whatever epochs is.
@@ -120,7 +121,7 @@ class RecBoleTrainer(ProtocolTrainer):
 
 
 def recbole_trainer(
-    config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
+    config: Configuration, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
 ) -> RecBoleTrainer:
     """RecBole's trainer of a model, with :class:`RecBoleTrainer` in front of it."""
     base = get_trainer(config["MODEL_TYPE"], config["model"])

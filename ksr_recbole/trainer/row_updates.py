@@ -8,11 +8,11 @@ SGD that changes no result.  With Adam it is lazy (:mod:`ksr_recbole.lazy_adam`)
 from __future__ import annotations
 
 from logging import getLogger
-from typing import Any
 
 from torch import nn
 
 from ksr_recbole.config.shared import MANY_ITEMS, SHARED_SAMPLE
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.distributed.group import this_process
 
 logger = getLogger(__name__)
@@ -21,7 +21,7 @@ _KNOWN = ("adam", "adagrad", "sgd")
 """Optimizers whose steps can leave rows out."""
 
 
-def update_rows_alone(config: Any, model: nn.Module) -> bool:
+def update_rows_alone(config: Configuration, model: nn.Module) -> bool:
     """Give a model's item vectors sparse gradients where they are many; says whether it does.
 
     The loss must be one that reads a sample of the items, and nothing may change every row in

@@ -1,25 +1,25 @@
-"""Trains and evaluates sequence models; extends RecBole's KGTrainer."""
+"""What every trainer under the paper's protocol does: checkpoints, evaluation, resuming."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from recbole.trainer import KGTrainer, Trainer
+from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score, set_color
 from torch.optim import Optimizer
 
 from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.shared import TrainingOptions
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
-from ksr_recbole.distributed.gradients import SummedGradients, check_same_buffers
 from ksr_recbole.distributed.group import from_main, tell_parent, this_process
 from ksr_recbole.errors import UserError, shown
 from ksr_recbole.evaluation.candidates import (
@@ -36,20 +36,16 @@ from ksr_recbole.evaluation.evaluator import (
 )
 from ksr_recbole.evaluation.popularity import (
     WithPopularity,
-    log_popularity,
     popularity_weight,
 )
-from ksr_recbole.evaluation.scorer import ModelScorer, PairScorer
-from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
 from ksr_recbole.trainer.checkpoint_file import numpy_state
 from ksr_recbole.trainer.half_precision import HalfPrecision
-from ksr_recbole.trainer.memory_fit import MemoryFit, fit_memory, fitted_later, some_of
+from ksr_recbole.trainer.memory_fit import MemoryFit
 from ksr_recbole.trainer.optimizer_state import forget_frozen, optimizer_state
-from ksr_recbole.trainer.row_updates import update_rows_alone
 from ksr_recbole.trainer.weights import not_finite
 
 MAY_DIFFER = frozenset(
@@ -80,7 +76,7 @@ class ProtocolTrainer(Trainer):
     """
 
     def __init__(
-        self, config: Any, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
+        self, config: Configuration, model: torch.nn.Module, fingerprint: str, keys: frozenset[str]
     ) -> None:
         check_options(config, type(model))
         self.matmul_precision = config["matmul_precision"]
@@ -555,94 +551,7 @@ class ProtocolTrainer(Trainer):
         return optimizer_state(path, self.optimizer, last["optimizer"])
 
 
-class SequenceTrainer(ProtocolTrainer, KGTrainer, SummedGradients):
-    """Trains on whole sequences, or single interactions, from this package's loaders."""
-
-    def _build_optimizer(self, **given: Any) -> torch.optim.Optimizer:
-        rows = update_rows_alone(self.config, self.model)
-        optimizer = super()._build_optimizer(**given)
-        return with_rows(optimizer) if rows else optimizer
-
-    def _train_epoch(self, *given: Any, **named: Any) -> Any:
-        loss = super()._train_epoch(*given, **named)
-        trained = self._trained_state().items()
-        check_same_buffers({n: v for n, v in trained if not isinstance(v, torch.nn.Parameter)})
-        return loss
-
-    def _begin_epoch(self, train_data: TrainLoader, epoch: int) -> None:
-        if (memory := fitted_later(self.model)) is not None:
-            memory.sleep()
-        train_data.set_epoch(epoch)
-
-    def _complete(self, valid_data: SequenceEvalData | None) -> bool:
-        memory = fitted_later(self.model)
-        if memory is None:
-            return False
-        candidates = self._to_fit_on(valid_data, valid_data.mode) if valid_data else None
-        if not valid_data or candidates is None:
-            self.logger.warning(
-                "Config key memory_fit is validation, but there is nothing to fit the memory on "
-                "(no validation, or a user who has every item), so the memory is left unread."
-            )
-            memory.wake(torch.zeros_like(memory.weights))
-            return True
-        with self._best_weights():
-            some = some_of(candidates, self.config["seed"], 2 + memory.weights.numel())
-            self.memory_fit = self._fit_memory(valid_data, some)
-        memory.wake(self.memory_fit.weights)
-        if self._best_state is not None:
-            fitted = {f"exact.{name}": value for name, value in memory.state_dict().items()}
-            self._best_state = {**self._best_state, **fitted}
-        self.logger.info(str(self.memory_fit))
-        return True
-
-    @contextmanager
-    def _best_weights(self) -> Iterator[None]:
-        """Inside the block the model is the best of the training, then again the last one."""
-        last = {name: value.clone() for name, value in self._trained_state().items()}
-        self._average.apply()  # where no epoch was validated, the average is the best there is
-        self.use_best()
-        try:
-            yield
-        finally:
-            self.model.load_state_dict(last, strict=False)
-
-    def rank(
-        self, data: SequenceEvalData, mode: str, show_progress: bool = False, weight: float = 0.0
-    ) -> EvalResult:
-        """See the base class; a memory that was fitted on validation is not validated."""
-        with self._as_ranked_in(data.phase):
-            return super().rank(data, mode, show_progress, weight)
-
-    def popularity_weights(self, data: SequenceEvalData, mode: str) -> dict[str, float]:
-        """See the base class; each weight is fitted to the scores that it is added to."""
-        found = super().popularity_weights(data, mode)
-        if fitted_later(self.model) is not None:
-            with self._as_ranked_in("valid"):
-                found["valid"] = self.popularity_weight(data, mode)
-        return found
-
-    @contextmanager
-    def _as_ranked_in(self, phase: str) -> Iterator[None]:
-        memory = fitted_later(self.model)
-        with memory.asleep() if memory is not None and phase == "valid" else nullcontext():
-            yield
-
-    def _fit_memory(self, data: SequenceEvalData, candidates: CandidateSets) -> MemoryFit:
-        dataset = data.dataset
-        sequences, split = dataset.sequences, dataset.split
-        scorer = ModelScorer(self.model, self.config, sequences, split)
-        given = candidates, split.history_end(data.phase), log_popularity(sequences, split)
-        # Only weights are sent: every process has the same model and data.
-        found = from_main(lambda: vars(fit_memory(self.model, scorer, *given)))
-        return MemoryFit(**found)
-
-    def _scorer(self, dataset: Any) -> SequenceScorer:
-        kind = ModelScorer if hasattr(self.model, "score_candidates") else PairScorer
-        return kind(self.model, self.config, dataset.sequences, dataset.split)
-
-
-def check_options(config: Any, model_class: type) -> None:
+def check_options(config: Configuration, model_class: type) -> None:
     """Refuse values on which trainer or model would stop later, or which RecBole would misread.
 
     Raises:
@@ -659,7 +568,7 @@ def check_options(config: Any, model_class: type) -> None:
     _check_kg_epochs(config, model_class)
 
 
-def _check_kg_epochs(config: Any, model_class: type) -> None:
+def _check_kg_epochs(config: Configuration, model_class: type) -> None:
     """Refuse epochs on the knowledge graph that a model does not have."""
     epochs, has_kg_epochs = config["train_kg_step"], hasattr(model_class, "calculate_kg_loss")
     if has_kg_epochs and hasattr(model_class, "read_options"):  # RecBole's CKE takes None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ksr_recbole.arguments import Parser, count_of, path_of, switched_on
-from ksr_recbole.cli import run_command, say_loading, task_of, tell_written
+from ksr_recbole.commands import run_command, say_loading, task_of, tell_written
 from ksr_recbole.names import check_name
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import Any
 
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.comparison.pool import Job, Observer, Report, run_cell
+from ksr_recbole.config_types import Configuration
 from ksr_recbole.errors import UserError, one_line
 from ksr_recbole.paths import IMPORTED_FROM, is_installed
 
@@ -21,7 +22,7 @@ _FOLDERS = ("results_dir", "pretrain_dir", "data_cache_dir", "checkpoint_dir", "
 _TICK_SECONDS = 0.5
 
 
-def run_jobs_on_ray(jobs: Iterable[Job], observer: Observer, config: Any) -> None:
+def run_jobs_on_ray(jobs: Iterable[Job], observer: Observer, config: Configuration) -> None:
     """As :func:`~ksr_recbole.comparison.pool.run_jobs`, a task of Ray each.
 
     A cluster is joined where the environment variable ``RAY_ADDRESS`` names one; otherwise Ray
@@ -99,7 +100,7 @@ def _report(ray: Any, task: Any) -> Report:
         return Report(f"Ray: {str(error).strip().splitlines()[0]}")
 
 
-def _absolute_folders(config: Any) -> dict[str, str]:
+def _absolute_folders(config: Configuration) -> dict[str, str]:
     """A worker's current folder need not be ours."""
     folders = {key: config[key] for key in _FOLDERS if config[key] is not None}
     folders["data_path"] = Path(config["data_path"]).parent
