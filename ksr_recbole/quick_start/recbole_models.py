@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from recbole.data.dataset import Dataset
 from recbole.utils import ModelType
 
 from dataset_atomic.atomic import atomic_path
@@ -90,7 +91,7 @@ def check_times(config: Configuration) -> None:
         )
 
 
-def check_labels(config: Configuration, dataset: Any) -> None:
+def check_labels(config: Configuration, dataset: Dataset) -> None:
     """Refuse interactions without labels where RecBole's training or its metrics read them.
 
     Args:
