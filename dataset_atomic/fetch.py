@@ -133,7 +133,11 @@ def check_of(md5: str) -> Callable[[Path], bool]:
 
 
 def published_md5(url: str) -> Callable[[Path], bool]:
-    """A check against the md5 that GroupLens publishes with each archive."""
+    """A check against the md5 that GroupLens publishes with each archive.
+
+    Raises:
+        UserError: it cannot be downloaded, or what was is none.
+    """
     text = _get_small(f"{url}.md5").decode(errors="replace")
     found = re.search(rf"\b[0-9a-f]{{{_HASH_LENGTH_MD5}}}\b", text)
     if not found:

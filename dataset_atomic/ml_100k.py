@@ -131,7 +131,11 @@ def _bundled(folder: Path, suffix: str) -> AtomicTable:
 
 
 def bundled_folder() -> Path:
-    """The folder of ml-100k in the installed RecBole, which need not be imported for it."""
+    """The folder of ml-100k in the installed RecBole, which need not be imported for it.
+
+    Raises:
+        UserError: RecBole is not installed.
+    """
     spec = importlib.util.find_spec("recbole")
     if spec is None or spec.origin is None or not spec.submodule_search_locations:
         raise UserError(

@@ -159,6 +159,9 @@ def read_table(
         path: the file.
         layout: how its lines are to be read.
         check: looks at each block; raises to refuse a line.
+
+    Raises:
+        UserError: the file cannot be read, is empty or has a malformed line.
     """
     frames = []
     for block in read_blocks(path, layout):

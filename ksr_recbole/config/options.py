@@ -57,7 +57,7 @@ SIZE = 2**16 + 1
 
 @dataclass(frozen=True)
 class Value:
-    """A check of one value with :func:`option`, whose arguments these are."""
+    """A check of one value: its type, and its bounds or what it may be."""
 
     kind: type
     minimum: float | None = None

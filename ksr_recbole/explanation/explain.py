@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
 from ksr_recbole.errors import UserError
-from ksr_recbole.explanation.influence import is_split
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation, Recommendation, Step
 from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered, attention_now
@@ -163,7 +162,7 @@ def explanation(
         *about,
         n_interactions=len(history.items),
         value_matrix=model.options.value_matrix,
-        split="exact" if is_split(model) else "left out",
+        split="exact" if model.splits_score else "left out",
         attributes=knowledge.attributes,
         attention=tuple(among_covered(knowledge, now)[0].tolist()),
         history=tuple(knowledge.item(item) for item in history.items.tolist()),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
@@ -19,11 +17,6 @@ LOOKED_BACK = 50
 
 _ROWS = 4096
 """Histories that are read at a time."""
-
-
-def is_split(model: Any) -> bool:
-    """Whether the model's score is a sum with an exact part for each attribute."""
-    return bool(getattr(model, "splits_score", False))
 
 
 def parts_of(

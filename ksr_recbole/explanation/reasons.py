@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from ksr_recbole.explanation.influence import influences, is_split, parts_of
+from ksr_recbole.explanation.influence import influences, parts_of
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
@@ -75,7 +75,7 @@ class Candidates:
         items = best.cpu().numpy().ravel()
         owners = np.repeat(np.arange(len(best)), best.shape[1])
         asked = items, owners, attention_now(model, state)
-        if is_split(model):
+        if model.splits_score:
             parts = parts_of(model, knowledge, state, items, owners)
             rest = scores.ravel() - np.asarray(parts.sum(axis=1)).ravel()
             return cls(*asked, parts=parts, rest=rest)
