@@ -222,8 +222,8 @@ def _check_generators(last: Mapping[str, Any]) -> None:
 def kept_numpy_state() -> list[Any]:
     """What a checkpoint keeps of NumPy's global generator.
 
-    RecBole draws negative triples from it.  Kept are the generator's words, ``int64 [624]``, its position in them, whether it has a
-    Gaussian number in store, and that number.
+    RecBole draws negative triples from it.  Kept are its words, ``int64 [624]``, its position in
+    them, whether it has a Gaussian number in store, and that number.
     """
     _, words, position, has_gauss, gauss = np.random.get_state()
     return [torch.from_numpy(np.asarray(words, np.int64)), position, has_gauss, gauss]
