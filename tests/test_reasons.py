@@ -360,7 +360,7 @@ def left_out(monkeypatch):
     def weigh(weights: dict[int, float], n_items: int = 31) -> None:
         cells = [*weights.values()], ([0] * len(weights), [*weights])
         lost = csr_matrix(cells, shape=(1, n_items))
-        monkeypatch.setattr(reasons_module, "is_split", lambda model: False)
+        monkeypatch.setattr(Told, "splits_score", False)
         monkeypatch.setattr(reasons_module, "influences", lambda *given: lost)
 
     return weigh

@@ -219,12 +219,21 @@ def _check_generators(last: Mapping[str, Any]) -> None:
         raise DamagedFileError("its state of random numbers is not valid")
 
 
+def kept_numpy_state() -> list[Any]:
+    """What a checkpoint keeps of NumPy's global generator.
+
+    RecBole draws negative triples from it.  Kept are its words, ``int64 [624]``, its position in
+    them, whether it has a Gaussian number in store, and that number.
+    """
+    _, words, position, has_gauss, gauss = np.random.get_state()
+    return [torch.from_numpy(np.asarray(words, np.int64)), position, has_gauss, gauss]
+
+
 def numpy_state(kept: list[Any]) -> tuple[Any, ...]:
-    """What ``numpy.random.set_state`` takes, of what a checkpoint keeps of it.
+    """What ``numpy.random.set_state`` takes.
 
     Args:
-        kept: the generator's words, ``int64 [624]``, its position in them, whether it has a
-            Gaussian number in store, and that number.
+        kept: what a checkpoint holds in the place of :func:`kept_numpy_state`.
 
     Raises:
         ValueError: it is no state of the generator.

@@ -42,7 +42,7 @@ from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
-from ksr_recbole.trainer.checkpoint_file import numpy_state
+from ksr_recbole.trainer.checkpoint_file import kept_numpy_state, numpy_state
 from ksr_recbole.trainer.half_precision import HalfPrecision
 from ksr_recbole.trainer.memory_fit import MemoryFit
 from ksr_recbole.trainer.optimizer_state import forget_frozen, optimizer_state
@@ -446,7 +446,7 @@ class ProtocolTrainer(Trainer):
                 "average": self._average.values,
                 "optimizer": self.optimizer.state_dict()["state"],  # the rest are settings
                 "rng": torch.get_rng_state(),
-                "numpy_rng": _numpy_state(),
+                "numpy_rng": kept_numpy_state(),
                 "cuda_rng": self._cuda_rng(),
             },
         }
@@ -585,12 +585,6 @@ def _check_kg_epochs(config: Configuration, model_class: type) -> None:
         )
     if epochs and config["freeze_kg"]:
         raise UserError("Config key train_kg_step is set, which needs freeze_kg: False.")
-
-
-def _numpy_state() -> list[Any]:
-    """The state of NumPy's global generator, which RecBole draws negative triples from."""
-    _, words, position, has_gauss, gauss = np.random.get_state()
-    return [torch.from_numpy(np.asarray(words, np.int64)), position, has_gauss, gauss]
 
 
 @contextmanager
