@@ -280,7 +280,9 @@ def test_a_small_catalogue_divides_what_is_left_as_it_was_asked_for() -> None:
 def test_a_catalogue_of_twice_as_many_items_as_are_wanted_is_not_small() -> None:
     sequences = sequences_of([1, 2, 3, 4, 5], n_items=9)
     split = leave_one_out(sequences)
-    with pytest.raises(UserError, match="3 of 8 are without an interaction, and 4 negatives"):
+    with pytest.raises(
+        UserError, match=r"3 of 8 are without an interaction, and 4 negatives.*=uni1pop1 "
+    ):
         fitting_counts(sequences, split, "test", (2, 2))
     assert fitting_counts(sequences, split, "test", (3, 2)) == (2, 1)
 
@@ -289,6 +291,7 @@ def test_one_item_that_is_left_is_too_few() -> None:
     sequences = sequences_of([1, 2, 3, 4, 5], n_items=7)
     with pytest.raises(UserError, match="all but one of the 6 items"):
         fitting_counts(sequences, leave_one_out(sequences), "test", (2, 2))
+    assert fitting_counts(sequences, leave_one_out(sequences), "test", (1, 0)) == (1, 0)
 
 
 def test_without_targets_there_are_no_rows() -> None:

@@ -37,7 +37,12 @@ from ksr_recbole.interpretability.method_tables import (
 )
 from ksr_recbole.interpretability.methods import OWN, Explained
 from ksr_recbole.interpretability.study_report import as_json
-from ksr_recbole.interpretability.value_level import RANKING_MEASURES, RANKINGS, TiedRanks
+from ksr_recbole.interpretability.value_level import (
+    EXPECTED,
+    RANKING_MEASURES,
+    RANKINGS,
+    TiedRanks,
+)
 from ksr_recbole.quick_start import run
 from tests import benchmark_fakes as fakes
 from tests.models import make_model
@@ -168,12 +173,22 @@ class Loops:
         values = self.model.value_matrices(state)[0].detach().numpy()
         return values, self.model.attention(state.hidden[-1])[0].detach().numpy()
 
-    def scores(self, ranking: str, a: int, entity: int, values, history: list[int]) -> float:
+    def chances(self, history: list[int]) -> list[float]:
+        """By item, how much of the model's expectation is on it; padding is no item."""
+        length = torch.tensor([len(history)])
+        read = self.model.read_last(torch.zeros(1).long(), torch.tensor([history]), length)
+        return [0.0, *self.model.all_scores(read)[0, 1:].softmax(0).tolist()]
+
+    def scores(
+        self, ranking: str, a: int, entity: int, values, history: list[int], chances: list[float]
+    ) -> float:
         popularity = self.popularity[a][entity]
         frequency = sum(entity in self.has[a][item] for item in history)
         if ranking == "memory":
             vector = self.model.entity_vectors(torch.tensor(entity)).detach().numpy()
             return -sum(abs(x - y) for x, y in zip(values[a], vector, strict=True))
+        if ranking == EXPECTED:
+            return sum(chances[item] for item, found in self.has[a].items() if entity in found)
         return {
             "frequency": frequency,
             "frequency-popularity": frequency + popularity * 1e-6,
@@ -185,13 +200,14 @@ class Loops:
         found: dict[tuple[str, str, int], dict[int, float]] = {}
         for user, history, tests in self.cases():
             values, _ = self.state(history)
+            given = values, history, self.chances(history)
             for a, has in enumerate(self.has):
                 entities = sorted(set().union(*has.values()))
-                for ranking in RANKINGS:
+                for ranking in (*RANKINGS, EXPECTED):
                     if ranking == "random":
                         scores = dict.fromkeys(entities, 0.0)
                     else:
-                        scores = {e: self.scores(ranking, a, e, values, history) for e in entities}
+                        scores = {e: self.scores(ranking, a, e, *given) for e in entities}
                     means = [self.item(scores, has[i]) for i in tests if has[i]]
                     means = [mean for mean in means if mean]
                     for metric in RANKING_MEASURES:
@@ -258,7 +274,7 @@ def test_the_measures_are_those_of_plain_loops(toy_folder, exact_config, monkeyp
     assert (told["positives"] > told["users"]) == (task == "next-session")
     assert list(told["values"]["left_out"]) == ["film.studio"]
     ranked = [a for a, name in enumerate(loops.names) if name != "film.studio"]
-    for ranking in RANKINGS:
+    for ranking in (*RANKINGS, EXPECTED):
         for metric in RANKING_MEASURES:
             by_attribute = {a: expected[ranking, metric, a] for a in ranked}
             for a, of_users in by_attribute.items():
@@ -275,6 +291,9 @@ def test_the_measures_are_those_of_plain_loops(toy_folder, exact_config, monkeyp
             ):
                 own = [of_users[user] for of_users in by_attribute.values() if user in of_users]
                 assert value == pytest.approx(np.mean(own))
+    for rival, pair in told["reasons"]["expected"].items():
+        means = [arrays[f"values/{name}/mrr"].mean() for name in (EXPECTED, rival)]
+        assert [pair["first"], pair["second"]] == pytest.approx(means)
     for window in (1, 10):
         found, metric = loops.attribute_level(window), f"agreement@{window}"
         for choice in CHOICES:

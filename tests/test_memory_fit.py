@@ -130,8 +130,10 @@ def test_the_fit_is_given_scores_popularity_and_matches(folder, monkeypatch):
         return whole(model, scorer, candidates, history_end, log_popularity)
 
     monkeypatch.setattr(trainer, "fit_memory", fit)
-    toy_run(folder, "KSR", epochs=2, **LATER)
+    monkeypatch.setattr(memory_fit, "MOST_POSITIVES", 20)  # of 30
+    result = toy_run(folder, "KSR", epochs=2, **LATER)
     features = given["features"]
+    assert len(features) == result["memory_fit"]["positives"] == 20
     np.testing.assert_allclose(features[:, :, 0], given["scores"], atol=1e-4)
     np.testing.assert_allclose(features[:, :, 1], given["popularity"], rtol=1e-6)
     assert given["popularity"].std() > 0 and features[:, :, 2:].any()
@@ -170,6 +172,16 @@ def test_few_users_and_attributes_without_values_are_no_mistake(n_users):
     features[:, 0, 0] = 1.0
     fit = _fitted(features, np.arange(4) % n_users, torch.Size([1, 2]))
     assert torch.isfinite(fit.weights).all() and not fit.used
+
+
+def test_each_half_of_the_users_is_ranked_by_the_weights_of_the_other(monkeypatch):
+    """All positives of a user are in one half, as one of them tells of the others."""
+    users = np.array([4, 4, 6, 6, 6, 9])
+    features = np.ones((6, 2, 3), np.float32)
+    features[:, 0, 0] = 10.0 ** np.arange(6)  # tells which rows the weights are of
+    monkeypatch.setattr(memory_fit, "_weights", lambda some: some[:, 0, 0].sum(keepdims=True))
+    found = memory_fit._scores_by_halves(features, users)[:, 1] - 1
+    assert found.tolist() == [11100, 11100, 100011, 100011, 100011, 11100]
 
 
 def test_of_many_positives_some_are_drawn_evenly(monkeypatch):

@@ -149,6 +149,19 @@ def test_a_model_reads_in_evaluation_what_recboles_own_loader_gives_it(toy_folde
     assert ours == theirs and history["item_id_list"].shape[1] == 7
 
 
+def test_what_train_ratio_leaves_out_is_read_by_no_model(toy_folder):
+    config, dataset, *_ = views_of("GRU4Rec", toy_folder, train_ratio=0.2)
+    users = np.arange(1, dataset.sequences.n_users)
+    ends = dataset.split.history_end("test")[users]
+    history = RecBoleScorer(None, config, dataset).history(users, ends)
+    begin = dataset.split.train_start[users]
+    for row, user in enumerate(users):
+        whole = dataset.sequences.items[dataset.sequences.offsets[user] :]
+        read = history["item_id_list"][row, : history["item_length"][row]]
+        assert read.tolist() == whole[begin[row] : ends[row]][-7:].tolist()
+    assert ((begin > 0) & (ends - begin < 7)).any(), "not for its length alone"
+
+
 @pytest.mark.parametrize("name", ["GRU4Rec", "CFKG", "DIN", "SHAN", "LightGCN"])
 def test_one_pass_a_user_scores_as_pairs_do(name, toy_folder):
     config, dataset, loader, *_ = views_of(name, toy_folder)
@@ -173,17 +186,22 @@ def test_one_pass_a_user_scores_as_pairs_do(name, toy_folder):
         assert torch.equal(*order)
 
 
-def test_models_without_a_full_sort_are_asked_for_many_pairs_at_a_time(toy_folder):
+def test_models_without_a_full_sort_are_asked_for_many_pairs_at_a_time(toy_folder, monkeypatch):
     config, dataset, loader, *_ = views_of("CFKG", toy_folder)
     model = model_class("CFKG")(config, loader._dataset).eval()
     users = np.arange(1, 9)
     ends = dataset.split.history_end("test")[users]
     candidates = torch.from_numpy(np.random.default_rng(0).integers(1, 60, (8, 11)))
+    candidates[3, 5:] = 0  # padding
+    predict, asked = model.predict, []
     with torch.no_grad():
         theirs = PairScorer(model, config, dataset.sequences, dataset.split)
         wanted = theirs.score_candidates(users, ends, candidates)
+        monkeypatch.setattr("ksr_recbole.evaluation.recbole_scorer.PAIRS", 4 * 7)
+        monkeypatch.setattr(model, "predict", lambda b: asked.append(b["item_id"]) or predict(b))
         found = RecBoleScorer(model, config, dataset).score_candidates(users, ends, candidates)
-    assert torch.equal(found, wanted)
+    assert torch.equal(found, wanted.masked_fill(candidates == 0, 0))
+    assert max(map(len, asked)) == 4 and torch.cat(asked).all(), "padding is never asked for"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -211,7 +229,7 @@ def test_equal_scores_and_scores_that_are_no_numbers_never_help(toy_folder, monk
     with pytest.raises(UserError, match="NaN"):
         toy_run(toy_folder, "GRU4Rec", protocol="paper", **TINY)
     monkeypatch.setattr(model, "full_sort_predict", lambda s, b: constant(s, b)[:, 1:])
-    with pytest.raises(UserError, match="cannot be ranked"):
+    with pytest.raises(UserError, match=r"gave \d+ scores for 30 users and 61 items.*be ranked"):
         toy_run(toy_folder, "GRU4Rec", protocol="paper", **TINY)
 
 

@@ -73,10 +73,10 @@ def joint_ranks(
     new = np.ones(len(items), dtype=bool)
     new[1:] = (owners[1:] != owners[:-1]) | (items[1:] != items[:-1])
 
+    # The negatives stand first, so at equal scores they stay before the positives.
     owners = np.concatenate([owners[new], users])
     scores = np.concatenate([scores[new], positive_scores])
-    is_positive = np.arange(len(owners)) >= new.sum()
-    return 1 + positions_within_users(owners, is_positive, -scores)[is_positive]
+    return 1 + positions_within_users(owners, -scores)[-len(users) :]
 
 
 def positions_within_users(users: np.ndarray, *keys: np.ndarray) -> np.ndarray:

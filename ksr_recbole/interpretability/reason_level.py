@@ -90,7 +90,7 @@ class ReasonLevel:
     def _add_strength(self, batch: slice, found: SharedFacts, n_best: int) -> None:
         """By attribute, weight times rarity of all readable facts that a user's top shares."""
         good = found.by_model & ~found.common
-        gain = (np.maximum(found.weight, 0) * self._knowledge.rarity[found.facts])[good]
+        gain = (found.weight * self._knowledge.rarity[found.facts])[good]
         users = batch.start + found.rows[good] // n_best
         np.add.at(self._strength, (users, self._knowledge.attribute_of[found.facts[good]]), gain)
 
