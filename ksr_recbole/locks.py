@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from logging import getLogger
@@ -10,6 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ksr_recbole.errors import cannot_write
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What systems say of a file system without locks, such as NFS without its service for them."""
 
 
 @contextmanager
@@ -59,14 +63,15 @@ def _acquired(target: Path) -> FileLock | None:
     logger = getLogger(__name__)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = lock_if_free(target)
+        if lock is None:
             logger.info(f"Waiting for another process, which holds {target}")
+            lock = FileLock(target)
             lock.acquire()
     except NotImplementedError:
         logger.warning(f"No file locks in {target.parent}: do not run two commands there at once")
+        with suppress(OSError):
+            target.unlink()
         return None
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -85,4 +90,8 @@ def lock_if_free(path: Path) -> FileLock | None:
         lock.acquire(timeout=0)
     except Timeout:
         return None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise NotImplementedError(error.strerror) from error
+        raise
     return lock

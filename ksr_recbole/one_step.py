@@ -47,6 +47,9 @@ _LONGEST_JOURNAL, _LONGEST_NAME = 1 << 20, 255
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 """Of Linux' ``renameat2``."""
 
+_NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EROFS)
+"""Errors of a file system that has no ``fsync``, of folders or at all, or for files only read."""
+
 _READINGS = 5
 """How often files that are replaced while they are read are read again."""
 
@@ -95,6 +98,9 @@ def _made(parent: Path) -> tuple[Path, FileLock | None]:
             return folder, None
         except FileNotFoundError:  # another process took it for a leftover before it had its lock
             continue
+        except OSError:  # such as a disk that is full
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         if lock is not None:
             return folder, lock
 
@@ -332,7 +338,11 @@ def _commit(folder: Path, names: Sequence[str], removed: Sequence[str]) -> None:
     draft.write_text(json.dumps({"names": list(names), "removed": list(removed)}), "utf-8")
     _sync(draft)
     os.replace(draft, folder / _JOURNAL)
-    _sync(folder)
+    try:
+        _sync(folder)
+    except OSError:  # nothing has changed yet
+        (folder / _JOURNAL).unlink()
+        raise
     try:
         _finish(folder)
     except BaseException:  # Ctrl-C does not leave a mixture either
@@ -468,7 +478,10 @@ def _sync(path: Path) -> None:
     """Have the disk hold what was written, so that no rename gets ahead of its file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # not every file system can
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        # Not every file system can.  Any other error says that what was written is lost.
+        if error.errno not in _NO_FSYNC:
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)

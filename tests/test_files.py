@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import partial
 from importlib import invalidate_caches
 from importlib.util import find_spec
@@ -66,6 +68,66 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch, caplog
     with caplog.at_level(logging.WARNING), locked(tmp_path / "a.lock"):
         pass
     assert f"No file locks in {tmp_path}" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_locks_that_the_system_refuses_are_none(
+    tmp_path: Path, monkeypatch, caplog, number
+) -> None:
+    """They were an error, which left a folder and a lock file."""
+    monkeypatch.setattr("fcntl.flock", _failing(number))
+    with (
+        caplog.at_level(logging.WARNING),
+        locked(tmp_path / "a.lock"),
+        replacing(tmp_path / "x") as t,
+    ):
+        t[0].write_text("new")
+    assert f"No file locks in {tmp_path}" in caplog.text
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("fcntl.flock", _failing(errno.EIO))
+    told = pytest.raises(UserError, match=r"Cannot write .*x: Input/output error")
+    with told, replacing(tmp_path / "x"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def _failing(number: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"]])
+def test_what_the_disk_could_not_keep_replaces_nothing(tmp_path: Path, monkeypatch, names) -> None:
+    """An error of ``fsync`` says that written bytes are lost; it was taken for one without it."""
+    paths = [tmp_path / name for name in names]
+    for number, after in ((errno.EIO, "old"), (errno.EDQUOT, "old"), (errno.EINVAL, "new")):
+        for path in paths:
+            path.write_text("old")
+        monkeypatch.setattr(os, "fsync", _failing(number))
+        told = pytest.raises(UserError, match=f"Cannot write .*a: {os.strerror(number)}")
+        with told if after == "old" else nullcontext(), replacing(*paths) as temporaries:
+            for temporary in temporaries:
+                temporary.write_text("new")
+        assert [path.read_text() for path in paths] == [after] * len(names)
+        assert sorted(os.listdir(tmp_path)) == names
+
+
+def test_a_folder_whose_journal_cannot_be_kept_changes_nothing(tmp_path: Path, monkeypatch) -> None:
+    def fail(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(UserError, match="Input/output error"), replacing(*paths) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import OrderedDict
 from datetime import datetime
@@ -24,6 +25,7 @@ import pytest
 import torch
 from recbole.trainer import KGTrainer
 from safetensors import safe_open
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ksr_recbole import cli
 from ksr_recbole.config import Config
@@ -740,6 +742,38 @@ def test_disk_that_fills_up_while_a_checkpoint_is_written(toy_folder, monkeypatc
         toy_run(toy_folder, resume=True, epochs=9)
     assert Path(before["checkpoint"]).read_bytes() == content
     assert not list((toy_folder / "saved").glob(".*"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_disk_that_is_full_for_logs_is_told_once(toy_folder, monkeypatch, capfd):
+    """Each line of the log was a traceback; the thread of the events had one and ended the run."""
+    monkeypatch.setattr(logging.FileHandler, "_open", lambda _: open("/dev/full", "w"))  # noqa: SIM115
+    write, begun = RecordWriter.write, []
+
+    def full(writer: RecordWriter, data: bytes) -> None:
+        if not begun:  # the file's version, while the writer is made
+            begun.append(writer)
+            return write(writer, data)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    hook = threading.excepthook
+    result = toy_run(toy_folder, "GRU", epochs=2)
+    assert Path(result["checkpoint"]).is_file() and Path(result["result_file"]).is_file()
+    told = capfd.readouterr().err
+    assert "Traceback" not in told and "Logging error" not in told
+    for what in ("The log file ", "TensorBoard's events in "):
+        (line,) = [each for each in told.splitlines() if what in each]
+        assert "WARNING" in line and "cannot be written (No space left on device)" in line
+    assert threading.excepthook is hook
+
+
+def test_a_disk_that_is_full_when_events_begin(capsys, toy_folder, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    assert "./log_tensorboard of TensorBoard's events" in failure(capsys, toy_command(toy_folder))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "missing", "foreign"])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from logging import (
     FileHandler,
@@ -18,6 +21,7 @@ from logging import (
 )
 from typing import Any, TextIO
 
+from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import logger as recbole_logger
 from recbole.utils import set_color
 
@@ -45,14 +49,15 @@ def logging_of(config: Configuration) -> Iterator[None]:
     root = getLogger()
     before, level = root.handlers[:], root.level
     root.handlers = []
-    if group.this_process().main:
-        with uncovered():  # RecBole wraps both streams for Windows
-            _init_logger(config)
-        root.handlers = [_ours(handler, config) for handler in root.handlers]
-    else:
-        root.addHandler(_Silent(config))
     try:
-        yield
+        if group.this_process().main:
+            with uncovered():  # RecBole wraps both streams for Windows
+                _init_logger(config)
+            root.handlers = [_ours(handler, config) for handler in root.handlers]
+        else:
+            root.addHandler(_Silent(config))
+        with _events_without_errors():
+            yield
     finally:
         for handler in root.handlers:
             handler.close()
@@ -67,10 +72,7 @@ def _init_logger(config: Configuration) -> None:
     try:
         recbole_logger.init_logger(config)
     except OSError as error:
-        raise UserError(
-            f"The folder ./log of RecBole's log files cannot be written ({error.strerror}); start "
-            "the command in a folder that you may write to."
-        ) from error
+        raise _no_folder("log", "RecBole's log files", error) from error
     finally:
         recbole_logger.get_local_time = before
 
@@ -88,7 +90,8 @@ def _ours(handler: Handler, config: Configuration) -> Handler:
     """RecBole's handler of the log file, or ours instead of its one for standard error."""
     formatter = handler.formatter or Formatter()
     if isinstance(handler, FileHandler):
-        handler.filters.clear()  # RecBole's, which changes the record for the handlers after it
+        # RecBole's has a filter, which changes the record for the handlers after it.
+        handler = _LogFile(handler)
         handler.setFormatter(_CleanFormatter(formatter, colour=False))
         # RecBole names the folder of TensorBoard's events after the file, up to the first dot:
         # all runs on a dataset "a.b" would share one.  The file is open and keeps its name.
@@ -99,6 +102,120 @@ def _ours(handler: Handler, config: Configuration) -> Handler:
     ours.setLevel(handler.level)
     ours.setFormatter(_CleanFormatter(formatter, colour=on_terminal()))
     return ours
+
+
+class _Lost:
+    """Says once of something written along with a run that it cannot be; the run does not need it.
+
+    Args:
+        what: what it is and where, at the beginning of a sentence.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._told = what, False
+
+    def tell(self, error: OSError) -> None:
+        """Say why, unless it was said before."""
+        if not self._told:
+            self._told = True  # before the line, which goes to the log file too
+            getLogger().warning(
+                f"{self._what} cannot be written ({error.strerror or error}), so what follows may "
+                "be missing there."
+            )
+
+
+class _LogFile(FileHandler):
+    """RecBole's handler of the log file, on a disk that may become full.
+
+    Args:
+        opened: RecBole's, whose file is open.
+    """
+
+    def __init__(self, opened: FileHandler) -> None:
+        super().__init__(opened.baseFilename, opened.mode, opened.encoding, delay=True)
+        self.setLevel(opened.level)
+        self.stream = opened.stream
+        self._lost = _Lost(f"The log file {opened.baseFilename}")
+
+    def flush(self) -> None:
+        """Write what is buffered, if that is possible."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._lost.tell(error)
+
+    def handleError(self, record: LogRecord) -> None:
+        """Say that a record could not be written."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._lost.tell(error)
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, whatever became of it."""
+        try:
+            super().close()
+        except OSError as error:
+            self._lost.tell(error)
+
+
+class _Events:
+    """RecBole's writer of TensorBoard's events, on a disk that may become full.
+
+    Args:
+        make: RecBole's function.
+        logger: what it takes.
+
+    Raises:
+        UserError: there is no place for events.
+    """
+
+    def __init__(self, make: Callable[[Any], Any], logger: Any) -> None:
+        try:
+            self._writer = make(logger)
+        except OSError as error:
+            raise _no_folder("log_tensorboard", "TensorBoard's events", error) from error
+        self._lost = _Lost(f"TensorBoard's events in {self._writer.log_dir}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copy and pickle ask before there is a writer
+            raise AttributeError(name)
+        found = getattr(self._writer, name)
+        return partial(self._call, found) if callable(found) else found
+
+    def _call(self, method: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        try:
+            return method(*given, **named)
+        except OSError as error:
+            self._lost.tell(error)
+        return None
+
+
+@contextmanager
+def _events_without_errors() -> Iterator[None]:
+    """Inside the block RecBole's trainers get :class:`_Events`."""
+    make, hook = recbole_trainer.get_tensorboard, threading.excepthook
+
+    def told_elsewhere(failed: Any) -> None:
+        # The thread that writes hands its error to who calls the writer, and raises it too.
+        of_writer = type(failed.thread).__name__ == "_AsyncWriterThread"
+        if not (of_writer and isinstance(failed.exc_value, OSError)):
+            hook(failed)
+
+    recbole_trainer.get_tensorboard = partial(_Events, make)
+    threading.excepthook = told_elsewhere
+    try:
+        yield
+    finally:
+        recbole_trainer.get_tensorboard, threading.excepthook = make, hook
+
+
+def _no_folder(name: str, what: str, error: OSError) -> UserError:
+    return UserError(
+        f"The folder ./{name} of {what} cannot be written ({error.strerror or error}); start the "
+        "command in a folder that you may write to."
+    )
 
 
 class _CleanFormatter(Formatter):
