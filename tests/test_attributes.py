@@ -155,3 +155,7 @@ def test_a_reverse_that_adds_facts_is_an_attribute():
     tails[relations == 4], heads[relations == 4] = [3, 4], [1, 2]  # y_r says what x says
     assert repeated_relations(heads, relations, tails, [*names, "x_r", "y_r"]).tolist() == [4]
     assert repeated_relations(heads, relations, tails, [*names, "x_r", "y_s"]).tolist() == []
+    # x says all that y_r does, and as much again.
+    heads, tails = np.array([1, 2, 3, 1]), np.array([3, 4, 1, 3])
+    names = ["x", "y", "y_r"]
+    assert repeated_relations(heads, np.array([0, 0, 1, 2]), tails, names).tolist() == []

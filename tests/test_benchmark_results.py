@@ -122,8 +122,8 @@ def test_a_p_value_of_alpha_itself_is_not_below_it():
 
 
 def test_users_are_averaged_over_seeds_and_must_be_the_same():
-    mean = mean_over_seeds([per_user(1.0, 0.0), per_user(0.5, 0.5)])
-    assert mean.values.tolist() == [0.75, 0.25]
+    mean = mean_over_seeds([per_user(1.0, 0.0), per_user(0.5, 0.5), per_user(0.0, 1.75)])
+    assert mean.values.tolist() == [0.5, 0.75]
     other = PerUser(np.array([1, 3]), np.zeros(2))
     with pytest.raises(UserError, match="not the same ones"):
         mean_over_seeds([per_user(1.0, 0.0), other])

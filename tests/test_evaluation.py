@@ -111,6 +111,14 @@ def test_many_items_are_ranked_for_few_users_at_a_time(monkeypatch):
     assert (few.ranks == whole.ranks).all() and few.metrics == whole.metrics
 
 
+def test_no_batch_has_more_positives_than_are_scored_at_once() -> None:
+    users = np.repeat(np.arange(1, 8), [1, 3, 2, 5, 1, 3, 2])
+    batches = evaluator._user_batches(users, np.arange(8), batch_size=4)
+    assert all(rows.size <= 4 or len(of_users) == 1 for of_users, rows in batches)
+    found = np.concatenate([rows[rows >= 0] for _, rows in batches])
+    assert sorted(found) == list(range(len(users))) and max(len(u) for u, _ in batches) > 1
+
+
 # --- candidates -----------------------------------------------------------------------------
 
 
@@ -182,6 +190,12 @@ def test_known_draw_does_not_change_between_versions() -> None:
     drawn = draw_candidates(sequences, leave_one_out(sequences), "test", 2020, 2, 2)
     wanted = [[11, 8, 4, 5], [7, 11, 1, 2], [1, 11, 4, 8]]
     assert drawn.negatives.tolist() == wanted
+
+
+def test_a_fingerprint_tells_how_the_numbers_are_divided() -> None:
+    one = CandidateSets(np.array([1, 2]), np.array([3, 4]), np.array([[5], [6]]))
+    other = CandidateSets(np.array([1]), np.array([2]), np.array([[3, 4, 5, 6]]))
+    assert one.fingerprint != other.fingerprint
 
 
 @pytest.mark.parametrize("proposals", [1, 3])

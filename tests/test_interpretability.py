@@ -599,6 +599,10 @@ def test_tables_over_seeds_and_with_a_failure(exact_config, toy_dataset):
         means = [line.cells[column].mean for line in table.lines if line.error is None]
         bold = [line.cells[column].best for line in table.lines if line.error is None]
         assert bold == [mean == max(means) for mean in means]
+    assert "Mean and standard deviation over seeds." in table.notes
+    shares = [cell.result["measures"]["reasons"]["readable"] for cell in cells.values()]
+    readable = reason_table(explained, "toy").lines[0].cells[0]
+    assert shares[0] != shares[1] and readable == f"{np.mean(shares):.1%}"
     attention = short_table(explained, "attention", "toy")
     assert not any(value.best or value.dagger for value in attention.lines[-1].cells)
     columns = attribute_table(explained, "toy").columns

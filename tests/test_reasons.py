@@ -281,8 +281,12 @@ def test_an_attribute_of_just_a_tenth_of_the_items_is_shown():
     assert attention.tolist() == pytest.approx([0.5, 0, 0.5])
 
 
-def test_what_was_chosen_once_is_not_often():
-    knowledge = knowledge_of(("actor", "Meg Ryan", [1, 2]), ("director", "Ann", [2, 3]))
+def test_what_was_chosen_once_or_what_a_fifth_of_the_items_have_is_not_often():
+    knowledge = knowledge_of(
+        ("actor", "Meg Ryan", [1, 2]),
+        ("director", "Ann", [2, 3]),
+        ("country", "US", [*range(1, 8)]),
+    )
     found = often_chosen(knowledge, np.array([1, 2]))
     assert [often.phrase for often in found] == ["with Meg Ryan"]
 

@@ -614,6 +614,11 @@ def test_both_parts_in_every_batch_are_refused_where_there_are_none(toy_folder, 
         toy_run(toy_folder, "KSR", freeze_kg=False, **{"train_kg_step": 1, key: None})
 
 
+def test_vectors_that_do_not_change_have_no_epochs_on_the_graph(toy_folder):
+    with pytest.raises(UserError, match="train_kg_step is set, which needs freeze_kg: False"):
+        toy_run(toy_folder, "KSR", train_kg_step=1)
+
+
 def test_a_scaler_and_clipping_are_refused_together(toy_folder):
     with pytest.raises(UserError, match="enable_scaler and clip_grad_norm"):
         toy_run(toy_folder, "KSR", enable_scaler=True, clip_grad_norm={"max_norm": 5})
