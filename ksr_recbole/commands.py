@@ -9,7 +9,7 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -41,7 +41,8 @@ def say_loading(
         libraries: what is loaded, the slowest one last.
     """
     if libraries.split()[-1].lower() not in sys.modules:
-        say(f"{what}: loading {libraries} ...", stream or sys.stdout)
+        with suppress(OSError):  # the end of the command tells what cannot be printed
+            say(f"{what}: loading {libraries} ...", stream or sys.stdout)
 
 
 def task_of(given: Namespace) -> str:
@@ -93,14 +94,36 @@ def ended(
     with printing():
         try:
             with terminated_like_interrupted():
-                return command()
+                status = command()
         except BrokenPipeError as error:
             return _enough_read(error)
         except (UserError, OSError) as error:
-            return tell_error(error)
+            status = tell_error(error)
         except KeyboardInterrupt as interruption:
             print(f"\n{interrupted(interruption)}", file=sys.stderr)
-            return INTERRUPTED
+            status = INTERRUPTED
+        return _written_out(status)
+
+
+def _written_out(status: int) -> int:
+    """The exit status once all that was printed is written.
+
+    Where that fails, as on a full disk, Python would end with a traceback and a status of its own.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        return _enough_read(error)
+    except OSError as error:
+        _print_nowhere(sys.stdout)
+        if status != EXIT_STATUS:  # else the mistake was told
+            told = UserError(f"Cannot write standard output: {error.strerror or error}.")
+            status = tell_error(told)
+    try:
+        sys.stderr.flush()
+    except OSError:  # nobody can be told
+        _print_nowhere(sys.stderr)
+    return status
 
 
 def _enough_read(error: BrokenPipeError) -> int:
@@ -116,9 +139,13 @@ def _enough_read(error: BrokenPipeError) -> int:
         reader_left = False
     if not reader_left:
         return tell_error(error)
-    # What is left in the buffer must not fail at the exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _print_nowhere(sys.stdout)
     return 128 + signal.SIGPIPE
+
+
+def _print_nowhere(stream: TextIO) -> None:
+    """See to it that what is left in a stream's buffer does not fail at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def tell_error(error: UserError | OSError) -> int:
@@ -127,7 +154,8 @@ def tell_error(error: UserError | OSError) -> int:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         told = f"{where}{error.strerror or error}."
-    say(f"error: {clean_line(told)}", sys.stderr)
+    with suppress(OSError):  # the disk that standard error goes to may be full too
+        say(f"error: {clean_line(told)}", sys.stderr)
     return EXIT_STATUS
 
 
@@ -183,7 +211,7 @@ def run_command(
         except UserError as error:
             return tell_error(error)
         except SystemExit:  # help or version was printed
-            return 0
+            return _written_out(0)
 
     def command() -> int:
         return parser.naming_own_options(lambda: run(given))

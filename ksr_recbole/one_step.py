@@ -91,16 +91,16 @@ def _made(parent: Path) -> tuple[Path, FileLock | None]:
     """A new folder, and its lock where the file system knows locks."""
     while True:
         folder = parent / f".{secrets.token_hex(8)}.ksr-tmp"
-        folder.mkdir()
         try:
+            folder.mkdir()
             lock = lock_if_free(folder / _LOCK)
         except NotImplementedError:
             return folder, None
-        except FileNotFoundError:  # another process took it for a leftover before it had its lock
-            continue
-        except OSError:  # such as a disk that is full
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and parent.is_dir():
+                continue  # another process took it for a leftover before it had its lock
             shutil.rmtree(folder, ignore_errors=True)
-            raise
+            raise OSError(error.errno, error.strerror) from error  # not naming that folder
         if lock is not None:
             return folder, lock
 

@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from pathlib import Path
 from shutil import copytree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ksr_recbole.cache import read_arrays
-from ksr_recbole.comparison import by_frequency, cli, pool, runner
+from ksr_recbole.comparison import by_frequency, cli, live, pool, runner
 from ksr_recbole.comparison.cells import Cell, cell_key
 from ksr_recbole.comparison.inputs import file_digests
 from ksr_recbole.comparison.live import LiveTable, last_epoch
@@ -944,7 +945,7 @@ def test_what_stands_in_the_place_of_a_log_fails_its_cell(tmp_path):
     assert "it is no file" in report.error and last_epoch(log) == ""
 
 
-def test_the_live_table_shows_every_state(toy_folder, tmp_path):
+def test_the_live_table_shows_every_state(toy_folder, monkeypatch):
     from rich.console import Console
 
     class Live:
@@ -960,7 +961,8 @@ def test_the_live_table_shows_every_state(toy_folder, tmp_path):
         names["BPR"].name: fakes.finished([1, 2]),
         names["FPMC"].name: Failed("no reason"),
     }
-    board = LiveTable(Live(), plan, outcomes, lambda: next(clock))
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    board = LiveTable(Live(), plan, outcomes)
     board.started(pool.Job(names["GRU"], plan.store, (), {}, False))
     board.tick()
     shown = Live.console.export_text()

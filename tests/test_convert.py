@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import signal
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from dataset_atomic.raw.iris import expand, shorten
 from dataset_atomic.raw.links import read_links
 from dataset_atomic.raw.stream import TextFormat, read_blocks, read_table
 from dataset_atomic.raw.timestamps import TimestampReader
-from dataset_atomic.raw.triples import scan_triples
+from dataset_atomic.raw.triples import NameSpool, scan_triples
 from ksr_recbole.errors import UserError
 from tests.raw_samples import (
     FREEBASE,
@@ -784,14 +785,21 @@ def test_folders_whose_names_look_like_patterns(raw, tmp_path, folder):
     assert len(table(out, "ml-20m", "entity"))
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_no_room_for_the_names(raw, tmp_path, capsys, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
+    """Polars' own error of a full disk was a traceback."""
 
-    monkeypatch.setattr("dataset_atomic.raw.triples.NameSpool.add", full)
+    def full(spool: NameSpool, folder: Path) -> None:
+        (folder / "000000.parquet").symlink_to("/dev/full")
+        begin(spool, folder)
+
+    begin = NameSpool.__init__
+    monkeypatch.setattr(NameSpool, "__init__", full)
+    graph = ["--link", write_links(tmp_path / "l.txt"), "--kg", write_graph("ntriples", tmp_path)]
     out = tmp_path / "o"
-    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--out", out, "--k-core=4")
-    assert "No space left on device" in sentence and not out.exists()
+    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--out", out, *graph)
+    assert "000000.parquet: No space left on device" in sentence
+    assert not out.exists() and not list(tmp_path.glob(".*"))
 
 
 # --- describe --------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from ksr_recbole.explanation.trained import load_trained
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.result import summary
-from ksr_recbole.trainer import checkpoint, memory_fit, trainer
+from ksr_recbole.trainer import checkpoint, memory_fit, sequence_trainer
 from ksr_recbole.trainer.memory_fit import _fitted, some_of
 from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
 from tests.models import make_model, training_batch
@@ -129,7 +129,7 @@ def test_the_fit_is_given_scores_popularity_and_matches(folder, monkeypatch):
             )
         return whole(model, scorer, candidates, history_end, log_popularity)
 
-    monkeypatch.setattr(trainer, "fit_memory", fit)
+    monkeypatch.setattr(sequence_trainer, "fit_memory", fit)
     monkeypatch.setattr(memory_fit, "MOST_POSITIVES", 20)  # of 30
     result = toy_run(folder, "KSR", epochs=2, **LATER)
     features = given["features"]
@@ -355,7 +355,7 @@ def test_a_run_that_was_stopped_in_the_fit_fits_when_it_is_resumed(folder, tmp_p
     whole = toy_run(folder, "KSR", **values)
     assert whole["epochs_trained"] < 30 and whole["memory_fit"]["used"]
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "fit_memory", interrupt)
+        patch.setattr(sequence_trainer, "fit_memory", interrupt)
         with pytest.raises(KeyboardInterrupt) as stopped:
             toy_run(folder, "KSR", **values)
     path = vars(stopped.value)["checkpoint"]
@@ -383,7 +383,7 @@ def test_a_score_that_is_no_number_is_said(folder, monkeypatch):
         monkeypatch.setattr(KSR, "scores", scores)
         return fit(model, *given)
 
-    monkeypatch.setattr(trainer, "fit_memory", fitting)
+    monkeypatch.setattr(sequence_trainer, "fit_memory", fitting)
     with pytest.raises(UserError, match="NaN"):
         toy_run(folder, "KSR", epochs=1, **LATER)
 

@@ -635,6 +635,28 @@ def test_a_reader_that_has_enough_is_no_mistake():
     assert (done.communicate()[1], done.returncode) == ("", 141)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["--help", "describe nothing", "printed", "told"])
+def test_output_that_cannot_be_written_is_a_mistake(command, tmp_path):
+    """Python ended with a traceback, or at the exit with one of its own and the status 120."""
+    program = [sys.executable, "-m", "ksr_recbole", *command.split()]
+    if command in ("printed", "told"):
+        what = {"printed": "print('line') or 0", "told": "cli.say('line', sys.stdout)"}[command]
+        text = f"import sys; from ksr_recbole import cli; sys.exit(cli.ended(lambda: {what}))"
+        program = [sys.executable, "-c", text]
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    variables["PYTHONPATH"] = str(ROOT)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True,
+                              env=variables, check=False)  # fmt: skip
+        silent = subprocess.run(program, cwd=tmp_path, stdout=full, stderr=full, env=variables,
+                                check=False)  # fmt: skip
+    assert (done.returncode, silent.returncode) == (2, 2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "nothing" in line if "describe" in command else "No space left on device" in line
+
+
 def test_another_broken_pipe_is_told(capsys):
     def command() -> int:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")

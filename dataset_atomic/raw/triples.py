@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -24,7 +25,7 @@ from dataset_atomic.raw.iris import (
     shorten,
 )
 from dataset_atomic.raw.stream import Block, TextFormat, first_line, read_blocks, read_table
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, cannot_write
 
 TRIPLE = ("head_id", "relation_id", "tail_id")
 _TSV = TextFormat(TRIPLE)
@@ -80,7 +81,12 @@ class NameSpool:
     def _flush(self) -> None:
         if self._waiting:
             part = self._folder / f"{len(self._parts):06}.parquet"
-            pl.concat(self._waiting).write_parquet(part)
+            content = BytesIO()  # Polars tells of a full disk as of a wrong file
+            pl.concat(self._waiting).write_parquet(content)
+            try:
+                part.write_bytes(content.getbuffer())
+            except OSError as error:
+                raise cannot_write(part, error) from error
             self._waiting = []
             self._parts.append(part)
 
