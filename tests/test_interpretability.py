@@ -605,8 +605,12 @@ def test_tables_over_seeds_and_with_a_failure(exact_config, toy_dataset):
     assert shares[0] != shares[1] and readable == f"{np.mean(shares):.1%}"
     attention = short_table(explained, "attention", "toy")
     assert not any(value.best or value.dagger for value in attention.lines[-1].cells)
-    columns = attribute_table(explained, "toy").columns
+    by_attribute = attribute_table(explained, "toy")
+    columns = by_attribute.columns
     assert columns[:3] == ("entities", "users", one.label) and two.label not in columns
+    for line in by_attribute.lines:
+        most = max(value.mean for value in line.cells[2:])
+        assert [value.best for value in line.cells[2:]] == [v.mean == most for v in line.cells[2:]]
 
 
 @pytest.mark.parametrize(("p", "told"), [(0.0, "< 1e-99"), (2e-9, "2e-09"), (0.25, "0.2")])

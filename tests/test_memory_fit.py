@@ -146,7 +146,8 @@ def test_a_memory_that_does_not_help_stays_unread():
     noise = rng.normal(size=(200, 20, 60)).astype(np.float32)
     fit = _fitted(np.concatenate([features, noise], 2), np.arange(200), torch.Size([4, 15]))
     assert not fit.used and not fit.weights.any()
-    assert "left unread" in str(fit)
+    told = str(fit)
+    assert "60 weights were fitted on 200 positives" in told and "left unread" in told
 
 
 def test_a_match_that_only_helps_next_to_popularity_stays_unread():
@@ -162,6 +163,7 @@ def test_a_score_that_says_nothing_or_the_opposite_leaves_the_memory_unread(scor
     features = drawn(300, [-1.0, 0.0, 1.0]).astype(np.float32)
     if score >= 0:
         features[:, :, 0] = score
+    assert not memory_fit._weights(features).any()
     fit = _fitted(features, np.arange(300), torch.Size([1, 1]))
     assert not fit.used and not fit.weights.any()
 

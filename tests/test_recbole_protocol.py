@@ -149,6 +149,18 @@ def test_a_model_reads_in_evaluation_what_recboles_own_loader_gives_it(toy_folde
     assert ours == theirs and history["item_id_list"].shape[1] == 7
 
 
+def test_a_model_reads_the_features_of_users(toy_folder):
+    rows = "".join(f"u{user}\tg{user % 4}\n" for user in range(30))
+    (toy_folder / "toy" / "toy.user").write_text(f"user_id:token\tgroup:token\n{rows}")
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "user": ["user_id", "group"]}
+    config, dataset, *_ = views_of("GRU4Rec", toy_folder, load_col=columns)
+    users = np.array([3, 1, 2])
+    history = RecBoleScorer(None, config, dataset).history(users, np.array([4, 4, 4]))
+    ids = dataset.field2id_token
+    expected = [f"g{int(ids['user_id'][user][1:]) % 4}" for user in users]
+    assert ids["group"][history["group"]].tolist() == expected
+
+
 def test_what_train_ratio_leaves_out_is_read_by_no_model(toy_folder):
     config, dataset, *_ = views_of("GRU4Rec", toy_folder, train_ratio=0.2)
     users = np.arange(1, dataset.sequences.n_users)
@@ -162,7 +174,7 @@ def test_what_train_ratio_leaves_out_is_read_by_no_model(toy_folder):
     assert ((begin > 0) & (ends - begin < 7)).any(), "not for its length alone"
 
 
-@pytest.mark.parametrize("name", ["GRU4Rec", "CFKG", "DIN", "SHAN", "LightGCN"])
+@pytest.mark.parametrize("name", ["GRU4Rec", "CFKG", "DIN", "DIEN", "SHAN", "LightGCN"])
 def test_one_pass_a_user_scores_as_pairs_do(name, toy_folder):
     config, dataset, loader, *_ = views_of(name, toy_folder)
     torch.manual_seed(0)
@@ -181,7 +193,7 @@ def test_one_pass_a_user_scores_as_pairs_do(name, toy_folder):
         assert torch.allclose(everything.gather(1, candidates), found.to(everything), atol=1e-6)
         assert calls[0] == 8, "one row a user"
         pairs = scorer._pairs(users, ends, candidates)
-    if name not in ("DIN", "CFKG"):  # those have no other way
+    if name not in ("DIN", "DIEN", "CFKG"):  # those have no other way
         order = found.argsort(1), pairs.to(found).argsort(1)
         assert torch.equal(*order)
 
@@ -193,13 +205,18 @@ def test_models_without_a_full_sort_are_asked_for_many_pairs_at_a_time(toy_folde
     ends = dataset.split.history_end("test")[users]
     candidates = torch.from_numpy(np.random.default_rng(0).integers(1, 60, (8, 11)))
     candidates[3, 5:] = 0  # padding
-    predict, asked = model.predict, []
+    predict, asked, tried = model.predict, [], []
+    full_sort = model.full_sort_predict
+    monkeypatch.setattr(model, "full_sort_predict", lambda b: tried.append(b) or full_sort(b))
     with torch.no_grad():
         theirs = PairScorer(model, config, dataset.sequences, dataset.split)
         wanted = theirs.score_candidates(users, ends, candidates)
         monkeypatch.setattr("ksr_recbole.evaluation.recbole_scorer.PAIRS", 4 * 7)
         monkeypatch.setattr(model, "predict", lambda b: asked.append(b["item_id"]) or predict(b))
-        found = RecBoleScorer(model, config, dataset).score_candidates(users, ends, candidates)
+        scorer = RecBoleScorer(model, config, dataset)
+        found = scorer.score_candidates(users, ends, candidates)
+        assert torch.equal(scorer.score_candidates(users, ends, candidates), found)
+    assert len(tried) == 1, "it is asked once whether it has one"
     assert torch.equal(found, wanted.masked_fill(candidates == 0, 0))
     assert max(map(len, asked)) == 4 and torch.cat(asked).all(), "padding is never asked for"
 

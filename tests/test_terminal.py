@@ -641,8 +641,8 @@ def test_output_that_cannot_be_written_is_a_mistake(command, tmp_path):
     """Python ended with a traceback, or at the exit with one of its own and the status 120."""
     program = [sys.executable, "-m", "ksr_recbole", *command.split()]
     if command in ("printed", "told"):
-        what = {"printed": "print('line') or 0", "told": "cli.say('line', sys.stdout)"}[command]
-        text = f"import sys; from ksr_recbole import cli; sys.exit(cli.ended(lambda: {what}))"
+        what = {"printed": "print('line') or 0", "told": "it.say('line', sys.stdout)"}[command]
+        text = f"import sys, ksr_recbole.commands as it; sys.exit(it.ended(lambda: {what}))"
         program = [sys.executable, "-c", text]
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     variables["PYTHONPATH"] = str(ROOT)

@@ -175,15 +175,14 @@ def _scores_by_halves(features: np.ndarray, users: np.ndarray) -> np.ndarray:
     _, number = np.unique(users, return_inverse=True)
     odd = number % 2 == 1
     scores = features[:, :, 0].copy()
-    if not odd.any():  # a single user
-        return scores
     for half in (odd, ~odd):
         scores[half] += features[half, :, 2:] @ _weights(features[~half]).astype(scores.dtype)
     return scores
 
 
 def _weights(features: np.ndarray) -> np.ndarray:
-    """Weights of the matches next to a score of weight 1; 0 if the score says nothing."""
+    """Weights of the matches next to a score of weight 1; 0 if the score says nothing, or nobody
+    is there (the other half of a single user)."""
     own = features[:, :, 0]
     if (own == own[:, :1]).all():
         return np.zeros(features.shape[2] - 2)
