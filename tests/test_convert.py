@@ -797,7 +797,9 @@ def test_no_room_for_the_names(raw, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(NameSpool, "__init__", full)
     graph = ["--link", write_links(tmp_path / "l.txt"), "--kg", write_graph("ntriples", tmp_path)]
     out = tmp_path / "o"
-    sentence = complaint(capsys, "convert", "ml-20m", "--raw", raw, "--out", out, *graph)
+    sentence = complaint(
+        capsys, "convert", "ml-20m", "--raw", raw, "--k-core=5", "--out", out, *graph
+    )
     assert "000000.parquet: No space left on device" in sentence
     assert not out.exists() and not list(tmp_path.glob(".*"))
 
