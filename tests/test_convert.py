@@ -343,6 +343,12 @@ def test_a_link_to_no_entity_is_refused_with_its_line(tmp_path, bad, header):
         read_links(path)
 
 
+def test_blanks_around_the_ids_of_a_link_are_no_part_of_them(tmp_path):
+    path = write(tmp_path / "x.link", [" 1 \t m.1 ", "1\tm.1", "2\tm.1"])
+    links = read_links(path)
+    assert links.frame.rows() == [("1", "m.1"), ("2", "m.1")] and links.repeated == 1
+
+
 @pytest.mark.parametrize("bad", NO_IDS)
 def test_a_name_of_no_entity_and_a_triple_without_one_are_refused_with_their_line(tmp_path, bad):
     names, graph = tmp_path / "names.tsv", tmp_path / "x.kg"
@@ -408,7 +414,7 @@ def test_period_repeats_and_links(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("size", [20, 1 << 20])
+@pytest.mark.parametrize("size", [1, 1 << 20])
 def test_the_last_days_end_with_the_last_time_and_begin_after_so_many_days(
     tmp_path, monkeypatch, size
 ):
@@ -417,7 +423,8 @@ def test_the_last_days_end_with_the_last_time_and_begin_after_so_many_days(
     times = [start + after for after in (0, 1, DAY, 2 * DAY)]
     path = tmp_path / "ratings.csv"
     path.write_text(
-        "user_id,item_id,timestamp\n" + "".join(f"u,i,{time}\n" for time in times[::-1])
+        "user_id,item_id,timestamp\n"
+        + "".join(f"u,i,{time}\n" for time in (times[k] for k in (0, 3, 1, 2, 0)))
     )
     columns = {name: name for name in ("user_id", "item_id", "timestamp")}
     layout = TextFormat(columns, ",", quoted=True, header=True)
@@ -496,6 +503,8 @@ def test_a_unit_begins_where_the_smaller_one_ends(tmp_path):
     assert clock_after(tmp_path, [f"{10**11}"] * 2) == [10**8] * 2  # of 1973, in milliseconds
     with pytest.raises(UserError, match=f"'{10**11 - 1}' is not a timestamp; expected millisecond"):
         clock_after(tmp_path, ["1300000000000", "1300000000000", f"{10**11 - 1}"])
+    with pytest.raises(UserError, match=f"'{10**11}' is not a timestamp; expected seconds"):
+        clock_after(tmp_path, ["1300000000", "1300000000", f"{10**11}"])
 
 
 def test_the_month_is_seen_from_all_lines(tmp_path):
