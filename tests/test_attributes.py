@@ -159,3 +159,8 @@ def test_a_reverse_that_adds_facts_is_an_attribute():
     heads, tails = np.array([1, 2, 3, 1]), np.array([3, 4, 1, 3])
     names = ["x", "y", "y_r"]
     assert repeated_relations(heads, np.array([0, 0, 1, 2]), tails, names).tolist() == []
+    # RecBole makes a reverse of a relation that is there.
+    names, relations = ["x", "z_r"], np.array([0, 0, 1, 1])
+    heads, tails = np.array([1, 2, 1, 2]), np.array([3, 4, 3, 4])
+    assert repeated_relations(heads, relations, tails, names).tolist() == []
+    assert repeated_relations(heads, relations, tails, ["x", "x_r"]).tolist() == [1]

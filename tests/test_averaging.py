@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
 from ksr_recbole.quick_start import run
+from ksr_recbole.quick_start.prepare import load_data, make_trainer
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage
 from tests.toy import toy_run, toy_values
@@ -52,6 +54,7 @@ def test_the_average_is_what_is_validated_tested_and_kept(toy_folder, tmp_path):
     plain = toy_run(toy_folder, **common, checkpoint_dir=str(tmp_path))
     averaged = toy_run(toy_folder, **common, ema_decay=0.9)
     assert averaged["best_valid_result"] != plain["best_valid_result"]
+    assert averaged["best_valid_score"] == averaged["best_valid_result"]["mrr"], "it selects"
     kept = checkpoint.load(averaged["checkpoint"])
     for name, average in kept["last"]["average"].items():
         assert torch.equal(kept["state_dict"][name], average)
@@ -65,6 +68,16 @@ def test_without_a_checkpoint_the_average_is_tested_too(toy_folder):
     kept = toy_run(toy_folder, **common)
     values = toy_values(toy_folder, **common)
     assert run("KSR", "toy", None, values, saved=False)["metrics"] == kept["metrics"]
+
+
+def test_a_trained_model_has_the_average_before_its_best_epoch_is_loaded(toy_folder):
+    values = {"epochs": 1, "ema_decay": 0.9, "item_init": "random"}
+    config = Config("GRU", "toy", None, toy_values(toy_folder, **values))
+    data = load_data(config)
+    trainer = make_trainer(config, data.dataset)
+    trainer.fit(data.train, data.valid, saved=False)
+    found = {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    torch.testing.assert_close(found, trainer._average.values, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, "much"])

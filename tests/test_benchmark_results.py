@@ -321,6 +321,9 @@ def test_a_table_without_cells_is_not_replaced_by_one_that_lost_a_row(tmp_path, 
 def test_the_table_of_a_summary():
     study = table3(("BPR", "CKE", "KSR", "KSR-paper"))
     rows = rows_of(study, {"BPR": [POOR, POOR], "KSR": [GOOD, FAIR], "KSR-paper": [FAIR, FAIR]})
+    # A row that failed under one seed has no figures, though it would have the best ones.
+    cells = {2020: finished([1] * 40), 2021: Failed("it fell over")}
+    rows[1] = replace(rows[1], cells=cells)
     table = table_of(summarise(study, rows, "next-item", "full"), "toy")
     assert table.caption == "Methods compared (Table 3): toy, next-item, test, full"
     bpr, cke, ksr, paper, last = table.lines
@@ -330,7 +333,21 @@ def test_the_table_of_a_summary():
     assert [line.rule_above for line in table.lines] == [False, False, False, True, True]
     assert not ksr.cells[1].dagger and paper.cells[2] == Value(1.0, 0.0, best=True)
     assert last.label == "improvement" and last.cells[1] == f"{100 * (0.8125 / 0.45 - 1):+.2f} %"
-    assert len(table.notes) == 3
+    several, daggers, improved = table.notes
+    assert several == "Mean and standard deviation over seeds 2020, 2021."
+    assert daggers.startswith("† KSR is better at p < 0.01")
+    assert improved == "The last line is the improvement of KSR over the best of BPR."
+
+
+def test_a_row_that_is_better_than_the_reference_has_no_dagger():
+    study = table3(("BPR", "KSR"))
+    rows = rows_of(study, {"BPR": [GOOD], "KSR": [POOR]})
+    summary = summarise(study, rows, "next-item", "full")
+    assert summary.comparisons["BPR"]["mrr"].p_value < 0.01
+    table = table_of(summary, "toy")
+    assert not any(value.dagger for line in table.lines[:2] for value in line.cells)
+    assert table.notes[0] == "Seed 2020."
+    assert table.notes[1].startswith("KSR is nowhere better at p < 0.01")
 
 
 def test_a_figure_next_to_the_best_is_not_the_best():

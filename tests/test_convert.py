@@ -304,7 +304,7 @@ def test_names_prefer_english(raw, tmp_path):
     assert dict(table(tmp_path / "o", "ml-20m", "entity").rows()) == {
         "m.01": "Alien", "m.d0": "R. 'Rid' Scott", "m.g0": "Épouvante"
     }  # fmt: skip
-    given_names = write(tmp_path / "names.tsv", ["m.01\tThe Alien", "m.02\tTwo"])
+    given_names = write(tmp_path / "names.tsv", ["m.01\tThe  Alien ", "m.02\tTwo"])
     assert convert("ml-20m", tmp_path / "p", "--raw", raw, "--names", given_names) == 0
     names = dict(table(tmp_path / "p", "ml-20m", "entity").rows())
     assert (names["m.01"], names["m.02"], names["m.g0"]) == ("The Alien", "Two", "Épouvante")
@@ -344,6 +344,12 @@ def test_a_link_to_no_entity_is_refused_with_its_line(tmp_path, bad, header):
         read_links(path)
 
 
+def test_blanks_around_the_ids_of_a_link_are_no_part_of_them(tmp_path):
+    path = write(tmp_path / "x.link", [" 1 \t m.1 ", "1\tm.1", "2\tm.1"])
+    links = read_links(path)
+    assert links.frame.rows() == [("1", "m.1"), ("2", "m.1")] and links.repeated == 1
+
+
 @pytest.mark.parametrize("bad", NO_IDS)
 def test_a_name_of_no_entity_and_a_triple_without_one_are_refused_with_their_line(tmp_path, bad):
     names, graph = tmp_path / "names.tsv", tmp_path / "x.kg"
@@ -381,7 +387,9 @@ def test_period_repeats_and_links(tmp_path, capsys):
     with (raw / "ratings.csv").open("a") as file:
         file.write(f"1,1,5.0,{START + 10**6}\n\n")  # a repetition, and a blank line
         file.write("1,2,5.0,1000000000\n")  # 2001
-    links = [("1", "m.01"), ("1", "m.02"), ("1", "m.01"), *LINKS[1:]]
+    movies = raw / "movies.csv"
+    movies.write_text(movies.read_text().replace('"Café 1', '"""Café"" 1'))
+    links = [("1", "m.01"), ("1", "m.02"), ("1", "m.03"), ("1", "m.01"), *LINKS[1:]]
     link, graph = write_links(tmp_path / "l.txt", links), write_graph("tsv", tmp_path)
     common = ["--raw", raw, "--link", link, "--kg", graph]
     assert convert("ml-20m", tmp_path / "o", *common, "--drop-repeats") == 0
@@ -391,9 +399,11 @@ def test_period_repeats_and_links(tmp_path, capsys):
         "(item without an entity), 1 dropped (repeated (user, item)), 60 rows out"
     ) in printed
     assert (
-        "1 link to another entity than an earlier line has for the item; the first line counts"
+        "2 links to another entity than an earlier line has for the item; the first line counts"
         in printed
     )
+    assert ".link: 8 rows in, 1 dropped (repeated link), 2 dropped (item already linked" in printed
+    assert table(tmp_path / "o", "ml-20m", "item")["movie_title"][0] == "'Café' 1, The"
     assert table(tmp_path / "o", "ml-20m", "link").rows() == LINKS
     assert convert("ml-20m", tmp_path / "p", *common) == 0
     assert table(tmp_path / "p", "ml-20m", "inter").height == 61
@@ -405,11 +415,18 @@ def test_period_repeats_and_links(tmp_path, capsys):
     )
 
 
-def test_the_last_days_end_with_the_last_time_and_begin_after_so_many_days(tmp_path):
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_the_last_days_end_with_the_last_time_and_begin_after_so_many_days(
+    tmp_path, monkeypatch, size
+):
+    monkeypatch.setattr(lines, "BLOCK_BYTES", size)  # the last time need not be in the last block
     start = 1_600_000_000
     times = [start + after for after in (0, 1, DAY, 2 * DAY)]
     path = tmp_path / "ratings.csv"
-    path.write_text("user_id,item_id,timestamp\n" + "".join(f"u,i,{time}\n" for time in times))
+    path.write_text(
+        "user_id,item_id,timestamp\n"
+        + "".join(f"u,i,{time}\n" for time in (times[k] for k in (0, 3, 1, 2, 0)))
+    )
     columns = {name: name for name in ("user_id", "item_id", "timestamp")}
     layout = TextFormat(columns, ",", quoted=True, header=True)
     left = read_interactions(path, layout, pl.Series(["i"]), Period(last_days=2)).frame
@@ -480,6 +497,15 @@ def clock_after(tmp_path, texts: list[str], form: str | None = None) -> list[int
 
 def days_of_march(*days: int) -> list[int]:
     return [int(datetime(2024, 3, day, tzinfo=UTC).timestamp()) for day in days]
+
+
+def test_a_unit_begins_where_the_smaller_one_ends(tmp_path):
+    assert clock_after(tmp_path, [f"{10**11 - 1}"] * 2) == [10**11 - 1] * 2
+    assert clock_after(tmp_path, [f"{10**11}"] * 2) == [10**8] * 2  # of 1973, in milliseconds
+    with pytest.raises(UserError, match=f"'{10**11 - 1}' is not a timestamp; expected millisecond"):
+        clock_after(tmp_path, ["1300000000000", "1300000000000", f"{10**11 - 1}"])
+    with pytest.raises(UserError, match=f"'{10**11}' is not a timestamp; expected seconds"):
+        clock_after(tmp_path, ["1300000000", "1300000000", f"{10**11}"])
 
 
 def test_the_month_is_seen_from_all_lines(tmp_path):
@@ -572,6 +598,8 @@ def complaint(capsys, *arguments: object) -> str:
         (5, "1,,3,1300000000", "column 'item_id' is empty"),
         (5, "1,2,3,yesterday", "'yesterday' is not a timestamp"),
         (5, "1,2,good,1300000000", "'good' is not a rating"),
+        (5, "1,2,inf,1300000000", "'inf' is not a rating"),
+        (5, "1,2,nan,1300000000", "'nan' is not a rating"),
         (5, '1,"2,3,1300000000', "double quote is not closed"),
         (5, '1,"2"x,3,1300000000', "cannot be read as CSV"),
         (5, '1,"a\tb",3,1300000000', "holds a tab"),

@@ -333,6 +333,14 @@ def linked_data(inter, link, kg) -> LinkedData:
     )
 
 
+@pytest.mark.parametrize("hops", [1, 2, 3, 4])
+def test_triples_further_than_so_many_steps_are_left_out(hops):
+    kg = [(f"e{k}", "r", f"e{k + 1}") for k in range(6)]
+    data = linked_data([("u", "i")], [("i", "e0")], kg)
+    left, funnels, _ = filter_to_fixed_point(data, k_core=1, min_triples=1, hops=hops)
+    assert left.kg.rows() == kg[:hops] and funnels.kg.rows_out == hops
+
+
 def filter_by_loops(inter, link, kg, k_core, min_triples, rng):
     """Drop one thing at a time, whatever breaks a rule, until nothing does."""
     inter, link, kg = list(inter), list(link), list(dict.fromkeys(kg))

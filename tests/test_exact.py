@@ -87,6 +87,13 @@ def test_a_match_counts_idf_over_the_attributes_usual_match(values):
     assert values.weights[0] == 0
 
 
+def test_attention_is_even_before_a_weight_is_learned(values):
+    found = ExactMemory(values, 3, hidden_size=4, time_scales=[0.0, 3.0]).attention(
+        torch.ones(2, 4)
+    )
+    torch.testing.assert_close(found, torch.full((2, 3), 1 / 3))
+
+
 def slow_reads(values: ItemValues, items: list[list[int]], weights: np.ndarray) -> list[np.ndarray]:
     """Every user's read after every step by plain loops, float64, from empty slots."""
     reads = []

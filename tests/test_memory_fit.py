@@ -331,7 +331,10 @@ def test_reasons_are_offered_only_where_the_memory_is_read(trained):
     assert any(" export " in line for line in next_commands(unread, []))
 
 
-@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.9}, {"eval_args": {"mode": "full"}}])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"ema_decay": 0.9}, {"ema_decay": 0.9, "eval_step": 0}, {"eval_args": {"mode": "full"}}],
+)
 def test_a_run_that_keeps_no_file_fits_the_same(folder, more):
     values = {**LATER, **more, "epochs": 3}
     kept = toy_run(folder, "KSR", **values)
@@ -350,6 +353,9 @@ def test_more_epochs_after_a_fit_are_those_of_one_run(folder, tmp_path):
         assert each["memory_fit"] == whole["memory_fit"]
         assert each["test_result"] == whole["test_result"]
         torch.testing.assert_close(weights_in(each), weights_in(whole))
+        # None of the later epochs may be the best; they read no memory either.
+        last, expected = (checkpoint.load(r["checkpoint"])["last"] for r in (each, whole))
+        torch.testing.assert_close(last["state_dict"], expected["state_dict"], rtol=0, atol=0)
 
 
 def test_a_run_that_was_stopped_in_the_fit_fits_when_it_is_resumed(folder, tmp_path, monkeypatch):

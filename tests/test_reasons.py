@@ -374,7 +374,7 @@ def test_a_reason_of_several_facts_weighs_each_item_once(left_out):
     """Where weights are what the score loses without an item, they are not the attributes'."""
     knowledge = knowledge_of(
         ("director", "Woody Allen", [1, 2, 9]),
-        ("writer", "Woody Allen", [2, 3, 9]),
+        ("writer", "Woody Allen", [2, 3, 9, 20]),
         ("actor", "Mia Farrow", [2, 9]),
         ("genre", "Romance", list(range(1, 20))),
     )
@@ -382,6 +382,8 @@ def test_a_reason_of_several_facts_weighs_each_item_once(left_out):
     told = reasons_in_words(knowledge, [1.0] * 4, [1, 2, 3], 9)
     allen, farrow = told.reasons
     assert allen.labels == ("director", "writer") and allen.weight == pytest.approx(0.875)
+    # As rare as the more frequent of the two.
+    assert allen.n_items == 4 and allen.rarity == pytest.approx(np.log(30 / 4))
     assert farrow.weight == pytest.approx(0.25)
 
 
