@@ -715,13 +715,22 @@ def test_size_that_does_not_fit_given_vectors(capsys, toy_folder, tmp_path, key)
     assert key in error and "6" in error
 
 
-@pytest.mark.parametrize("key", ["checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir"])
+FOLDERS = [
+    "checkpoint_dir",
+    "results_dir",
+    "pretrain_dir",
+    "pretrain_export_path",
+    "data_cache_dir",
+]
+
+
+@pytest.mark.parametrize("key", [*FOLDERS, "pretrain_export_path"])
 def test_output_folder_that_cannot_be_written(capsys, toy_folder, tmp_path, key):
     blocked = tmp_path / "a-file"
     blocked.write_text("")
     command = [a for a in toy_command(toy_folder) if not a.startswith(f"--{key}=")]
     error = failure(capsys, [*command, f"--{key}={blocked / 'below'}"])
-    assert key in error and "a-file" in error
+    assert f"Cannot write in the folder {blocked / 'below'} ({key})" in error  # before any work
 
 
 def test_current_folder_that_cannot_hold_a_log(capsys, toy_folder):
