@@ -136,6 +136,16 @@ def test_every_option_runs(toy_folder, changes):
     assert 0 <= toy_run(toy_folder, **changes)["best_valid_score"] <= 1
 
 
+def test_repeated_triples_weigh_again_and_are_counted(toy_folder, capsys):
+    toy_run(toy_folder)
+    assert "repeat earlier" not in capsys.readouterr().err  # as `convert` writes none
+    path = toy_folder / "toy" / "toy.kg"
+    header, *triples = path.read_text().splitlines()
+    path.write_text("\n".join([header, *triples, *triples[:3], triples[0]]) + "\n")
+    toy_run(toy_folder)
+    assert "4 triples of toy.kg repeat earlier ones" in " ".join(capsys.readouterr().err.split())
+
+
 def test_exported_vectors_can_be_given_back(toy_folder, tmp_path):
     out = tmp_path / "vectors"
     first = toy_run(toy_folder, pretrain_export_path=str(out))
