@@ -108,10 +108,12 @@ def read_items(path: Path, columns: ItemColumns, separator: str = ",") -> Items:
         frame = with_whole_ids(typed, columns.item)
     ids = texts_of(path, frame, columns.item).str.strip_chars().replace("", None).rename("item_id")
     _check_ids(path, ids)
+    # Where commas are decimal, programs separate columns by semicolons.
+    decimal_comma = typed is None and separator == ";"
     facts: list[pl.DataFrame] = []
     notes = [] if title is None else [f"{title}: the titles of the items (--title names another)"]
     for name in wanted:
-        found, note = _read_attribute(name, ids, frame[name], columns)
+        found, note = _read_attribute(name, ids, frame[name], columns, decimal_comma)
         notes.append(f"{name or 'a column without a name'}: {note}")
         if found is not None:
             facts.append(found)
@@ -197,10 +199,10 @@ def _check_ids(path: Path, ids: pl.Series) -> None:
 
 
 def _read_attribute(
-    name: str, ids: pl.Series, values: pl.Series, columns: ItemColumns
+    name: str, ids: pl.Series, values: pl.Series, columns: ItemColumns, decimal_comma: bool
 ) -> tuple[pl.DataFrame | None, str]:
     """The facts of a column, and how it was read; ``None`` if it says nothing of the items."""
-    lists, how = values_of(name, values, name in columns.whole, columns.ranges)
+    lists, how = values_of(name, values, name in columns.whole, columns.ranges, decimal_comma)
     if lists is None:
         return None, f"left out, as {how}"
     pairs = pl.DataFrame({"item_id": ids, "name": lists})

@@ -188,6 +188,8 @@ def finish_steps(folder: str | os.PathLike[str], owned: Owned) -> None:
         with locked(parent / _COMMIT_LOCK):
             _finish_all(parent, owned)
     except (OSError, UserError) as error:
+        if _all_in_place(parent):  # a reader, who perhaps may not write here, needs no more
+            return
         raise UserError(
             f"A command was stopped while it replaced files in {parent}, and its work cannot be "
             f"finished ({error}); run the command again as a user with write permission."
@@ -288,6 +290,9 @@ def remove_leftovers(parent: Path, owned: Owned) -> None:
                 continue
             # Looked at with the lock: it may have been alive until now.
             if not (folder / _JOURNAL).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            elif not _left_to_do(folder):
+                _remove_journal(folder)
                 shutil.rmtree(folder, ignore_errors=True)
             lock.release()
 
@@ -396,6 +401,14 @@ def _left_to_do(folder: Path) -> set[str]:
     }
 
 
+def _all_in_place(parent: Path) -> bool:
+    """Whether the steps in a folder have nothing left to do but to remove their journals."""
+    try:
+        return not any(map(_left_to_do, _journals(parent)))
+    except (OSError, UserError):
+        return False
+
+
 def _check_apart(parent: Path, mine: set[str]) -> None:
     """Refuse files that a step which was left alone would take back later."""
     for folder in _journals(parent):
@@ -416,7 +429,22 @@ def _finish(folder: Path) -> None:
     for name in removed:
         (parent / name).unlink(missing_ok=True)
     _sync(parent)
-    journal.unlink(missing_ok=True)
+    _remove_journal(folder)
+
+
+def _remove_journal(folder: Path) -> None:
+    """Remove the journal of a step of which nothing is left to do.
+
+    Raises:
+        UserError: it cannot be removed, and would be followed again later.
+    """
+    try:
+        (folder / _JOURNAL).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"All files were written to {folder.parent}, but the journal of that step cannot be "
+            f"removed ({error.strerror or error}); delete the folder {folder}."
+        ) from error
 
 
 def _read_journal(journal: Path) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -867,6 +868,20 @@ def test_a_traceback_goes_to_the_cells_log(command, toy_folder, faked, monkeypat
     [log] = (toy_folder / "results" / "benchmark" / "toy" / "logs").glob("BPR-*.log")
     assert "ZeroDivisionError: by nothing" in log.read_text()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_log_whose_end_cannot_be_written_fails_no_cell(tmp_path, monkeypatch):
+    """The process printed into that log for ever after, and then its rest anywhere."""
+    where = [os.fstat(number).st_ino for number in (1, 2)]
+    with open("/dev/full", "w") as full, monkeypatch.context() as other:
+        print("the end of a log", file=full)
+        other.setattr(sys, "stdout", full)
+        with pool._output_to(tmp_path / "cell.log") as lost:
+            pass
+        assert lost == [os.strerror(errno.ENOSPC)]
+        os.dup2(os.open(tmp_path / "later", os.O_WRONLY | os.O_CREAT), full.fileno())
+    assert [os.fstat(number).st_ino for number in (1, 2)] == where
+    assert (tmp_path / "later").read_bytes() == b""
 
 
 def test_a_cell_another_command_has_finished_is_not_run(command, toy_folder, faked, monkeypatch):

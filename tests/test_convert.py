@@ -350,6 +350,18 @@ def test_blanks_around_the_ids_of_a_link_are_no_part_of_them(tmp_path):
     assert links.frame.rows() == [("1", "m.1"), ("2", "m.1")] and links.repeated == 1
 
 
+def test_the_columns_of_an_atomic_file_are_known_by_name_in_any_order(tmp_path):
+    """A header in another order was taken for a first line: links and triples were reversed."""
+    link = write(tmp_path / "x.link", ["entity_id:token\titem_id:token", "m.1\t7"])
+    assert read_links(link).frame.rows() == [("7", "m.1")]
+    names = write(tmp_path / "x.entity", ["name:token_seq\tentity_id:token", "A film\tm.1"])
+    assert read_names(names).rows() == [("m.1", "A film")]
+    header = "tail_id:token\trelation_id:token\thead_id:token"
+    graph = write(tmp_path / "x.kg", [header, "m.2\tr\tm.1"])
+    scan = scan_triples([graph], pl.Series(["m.1"]))
+    assert scan.kg.rows() == [("m.1", "r", "m.2")] and scan.funnel.rows_in == 1
+
+
 @pytest.mark.parametrize("bad", NO_IDS)
 def test_a_name_of_no_entity_and_a_triple_without_one_are_refused_with_their_line(tmp_path, bad):
     names, graph = tmp_path / "names.tsv", tmp_path / "x.kg"

@@ -240,6 +240,33 @@ def test_the_next_reader_finishes_a_step(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new a"}
 
 
+@pytest.fixture
+def lasting_journals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals cannot be removed, as where the disk reports an error."""
+    unlink = Path.unlink
+
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "ksr-journal.json" and path.exists():
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+
+
+def test_a_journal_that_cannot_be_removed_is_no_file_that_cannot_be_written(
+    tmp_path: Path, lasting_journals
+) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    told = r"All files were written to .*, but the journal .* \(Input/output error\); delete"
+    with pytest.raises(UserError, match=told), replacing(*paths) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+    assert [path.read_text() for path in paths] == ["new", "new"]
+    finish_steps(tmp_path, {"a", "b"}.__contains__)  # readers have all that they need
+    with pytest.raises(UserError, match=told), replacing(tmp_path / "c"):
+        pass  # a writer does not leave a journal that would be followed later
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system has no user ids")
 def test_a_journal_of_another_user_in_a_shared_folder_does_nothing(tmp_path, monkeypatch) -> None:
     left = left_by_a_dead_process(tmp_path, '{"names": ["a"], "removed": []}')

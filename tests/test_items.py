@@ -341,6 +341,20 @@ def test_codes_and_lists_of_numbers_are_no_amounts(tmp_path):
     )
 
 
+def test_where_semicolons_separate_columns_commas_are_decimal(tmp_path):
+    """They were taken for lists: ``12,50`` for the two values 12 and 50."""
+    rows = [f"{k};{k % 3};{k},5;1.{k:03},25;a,b" for k in range(13)]
+    path = tmp_path / "i.csv"
+    path.write_text("\n".join(["item_id;kind;price;big;tags", *rows]))
+    items = read_items(path, ItemColumns(), ";")
+    notes = dict(note.split(": ", 1) for note in items.notes)
+    said = "numbers cut into 5 ranges with about as many items each; commas are decimal"
+    assert notes["price"].startswith(said) and notes["big"].startswith(said)
+    assert notes["tags"].startswith("text") or "lists" in notes["tags"]
+    names = items.facts.filter(pl.col("relation_id") == "big")["name"].unique().to_list()
+    assert len(names) == 5 and min(names) == "big 1000.25 to 1002.65"
+
+
 def test_dates_of_many_forms_are_years(tmp_path):
     forms = [
         "2020-01-02",

@@ -136,6 +136,16 @@ def test_every_option_runs(toy_folder, changes):
     assert 0 <= toy_run(toy_folder, **changes)["best_valid_score"] <= 1
 
 
+def test_repeated_triples_weigh_again_and_are_counted(toy_folder, capsys):
+    toy_run(toy_folder)
+    assert "repeat earlier" not in capsys.readouterr().err  # as `convert` writes none
+    path = toy_folder / "toy" / "toy.kg"
+    header, *triples = path.read_text().splitlines()
+    path.write_text("\n".join([header, *triples, *triples[:3], triples[0]]) + "\n")
+    toy_run(toy_folder)
+    assert "4 triples of toy.kg repeat earlier ones" in " ".join(capsys.readouterr().err.split())
+
+
 def test_exported_vectors_can_be_given_back(toy_folder, tmp_path):
     out = tmp_path / "vectors"
     first = toy_run(toy_folder, pretrain_export_path=str(out))
@@ -715,13 +725,22 @@ def test_size_that_does_not_fit_given_vectors(capsys, toy_folder, tmp_path, key)
     assert key in error and "6" in error
 
 
-@pytest.mark.parametrize("key", ["checkpoint_dir", "results_dir", "pretrain_dir", "data_cache_dir"])
+FOLDERS = [
+    "checkpoint_dir",
+    "results_dir",
+    "pretrain_dir",
+    "pretrain_export_path",
+    "data_cache_dir",
+]
+
+
+@pytest.mark.parametrize("key", [*FOLDERS, "pretrain_export_path"])
 def test_output_folder_that_cannot_be_written(capsys, toy_folder, tmp_path, key):
     blocked = tmp_path / "a-file"
     blocked.write_text("")
     command = [a for a in toy_command(toy_folder) if not a.startswith(f"--{key}=")]
     error = failure(capsys, [*command, f"--{key}={blocked / 'below'}"])
-    assert key in error and "a-file" in error
+    assert f"Cannot write in the folder {blocked / 'below'} ({key})" in error  # before any work
 
 
 def test_current_folder_that_cannot_hold_a_log(capsys, toy_folder):

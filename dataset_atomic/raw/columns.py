@@ -54,7 +54,7 @@ def cleaned(texts: pl.Series) -> pl.Series:
 
 
 def values_of(
-    name: str, values: pl.Series, whole: bool, ranges: int
+    name: str, values: pl.Series, whole: bool, ranges: int, decimal_comma: bool = False
 ) -> tuple[pl.Series | None, str]:
     """The values of every item, as text or lists of text, and how they were read.
 
@@ -63,6 +63,7 @@ def values_of(
         values: an item each.
         whole: take them as they are: not split, not cut into ranges.
         ranges: how many ranges numbers are cut into.
+        decimal_comma: 1,5 is a number, as in tables of programs that separate columns by ``;``.
 
     Returns:
         ``None`` and why, if they cannot be values of an attribute.
@@ -81,12 +82,15 @@ def values_of(
     bare = texts.zip_with(is_known, pl.Series([None], dtype=pl.String))
     n_known, n_missing = bare.count(), len(known) - bare.count()
     missing = f"; {n_missing:,} such as NA are none" if n_missing else ""
-    numbers, currencies = _numbers(bare)
+    numbers, currencies = _numbers(bare, decimal_comma)
     if numbers.count() == n_known > 0:
         if len(currencies) > 1:
             return texts, f"amounts in {', '.join(currencies)}, which are not compared, as they are"
         found, how = _of_numbers(name, bare, numbers, ranges)
-        return found, how + missing
+        commas = ""
+        if decimal_comma and not currencies and bare.str.contains(",", literal=True).any():
+            commas = "; commas are decimal, as the separator is ';' (lists: a|b)"
+        return found, how + commas + missing
     years = _years(bare)
     if years.count() == n_known > 0:
         return years, "years of dates" + missing
@@ -110,17 +114,17 @@ def _called(kind: Any) -> str:
 # Numbers and dates ----------------------------------------------------------------------------
 
 
-def _numbers(texts: pl.Series) -> tuple[pl.Series, list[str]]:
+def _numbers(texts: pl.Series, decimal_comma: bool = False) -> tuple[pl.Series, list[str]]:
     """Finite numbers, null where there is none, and the currencies that stand at them.
 
     Commas are read as amounts of money have them, if all values fit; elsewhere ``1,2`` may be a
-    list.
+    list, unless commas are decimal.
     """
     amounts = texts.str.extract(_AMOUNT, 1)
     signs = texts.str.extract(f"({_CURRENCY})").filter(amounts.is_not_null())
     bare = amounts.str.replace_all(_BETWEEN, "")
-    if signs.count() and bare.str.contains(",", literal=True).any():
-        if bare.drop_nulls().str.contains(_THOUSANDS).all():
+    if (signs.count() or decimal_comma) and bare.str.contains(",", literal=True).any():
+        if not decimal_comma and bare.drop_nulls().str.contains(_THOUSANDS).all():
             bare = bare.str.replace_all(",", "", literal=True)
         elif bare.drop_nulls().str.contains(_DECIMAL_COMMA).all():
             bare = bare.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)

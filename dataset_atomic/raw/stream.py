@@ -182,6 +182,17 @@ def first_line(path: Path) -> bytes:
     return b""
 
 
+def is_atomic(path: Path, columns: Iterable[str]) -> bool:
+    """Whether a file begins with the header of an atomic file, in whatever order its columns are.
+
+    Args:
+        path: the file.
+        columns: what that header calls the columns wanted; one of them tells it.
+    """
+    found = header_fields(first_line(path).decode(errors="replace"), "\t", quoted=False)
+    return not set(columns).isdisjoint(found)
+
+
 def _header_names(path: Path, header: str, layout: TextFormat) -> list[str]:
     """The columns of a file with a header; those that nobody asked for keep their raw name."""
     wanted = layout.columns

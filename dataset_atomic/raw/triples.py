@@ -24,12 +24,20 @@ from dataset_atomic.raw.iris import (
     is_entity,
     shorten,
 )
-from dataset_atomic.raw.stream import Block, TextFormat, first_line, read_blocks, read_table
+from dataset_atomic.raw.stream import (
+    Block,
+    TextFormat,
+    first_line,
+    is_atomic,
+    read_blocks,
+    read_table,
+)
 from ksr_recbole.errors import UserError, cannot_write
 
 TRIPLE = ("head_id", "relation_id", "tail_id")
 _TSV = TextFormat(TRIPLE)
-_ATOMIC = TextFormat({f"{name}:token": name for name in TRIPLE}, header=True)
+_ATOMIC_HEADER = {f"{name}:token": name for name in TRIPLE}
+_ATOMIC = TextFormat(_ATOMIC_HEADER, header=True)
 _RDF_TABS = TextFormat((*TRIPLE, "\0dot"), optional=frozenset(["\0dot"]))
 _LINES = TextFormat(("line",), separator="\x1f")
 
@@ -306,7 +314,7 @@ def _format_of(path: Path) -> TextFormat:
     line = first_line(path)
     if not line:
         raise UserError(f"{path} is empty; expected a triple per line.")
-    if line.startswith(b"head_id:"):
+    if is_atomic(path, _ATOMIC_HEADER):
         return _ATOMIC
     n_tabs = line.count(b"\t")
     if line.startswith((b"<", b"_:")) and line.rstrip().endswith(b"."):

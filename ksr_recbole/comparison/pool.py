@@ -18,7 +18,7 @@ from logging import getLogger
 from multiprocessing import get_context
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from ksr_recbole import gpus
 from ksr_recbole.comparison.cells import Cell
@@ -205,10 +205,13 @@ def run_cell(job: Job) -> Report:
     """
     log = job.store.log_file(job.cell)
     try:
-        with _output_to(log), printing():
-            return _reported(job, log)
+        with _output_to(log) as lost, printing():
+            report = _reported(job, log)
     except OSError as error:
         return Report(one_line(cannot_write(log, error)), passing=True)
+    if lost and report.error is None and report.warning is None:
+        report = replace(report, warning=f"The end of the log {log} is lost: {lost[0]}.")
+    return report
 
 
 def _reported(job: Job, log: Path) -> Report:
@@ -226,8 +229,11 @@ def _reported(job: Job, log: Path) -> Report:
 
 
 @contextmanager
-def _output_to(path: Path) -> Iterator[None]:
+def _output_to(path: Path) -> Iterator[list[str]]:
     """Append everything this process prints, from native code too, to a file.
+
+    The block gets a list that has, after it, why the last lines could not be written.  A cell
+    whose result is kept has not failed for want of them.
 
     Raises:
         OSError: something else stands there, or it cannot be written.
@@ -239,14 +245,30 @@ def _output_to(path: Path) -> Iterator[None]:
     with path.open("ab", buffering=0) as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
+    lost: list[str] = []
     try:
-        yield
+        yield lost
     finally:
-        for stream in streams:
-            stream.flush()
-        for number, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, number)
-            os.close(copy)
+        try:
+            for stream in streams:
+                lost += _flushed(stream)
+        finally:
+            for number, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def _flushed(stream: TextIO) -> list[str]:
+    """Write out what a stream holds; why that failed, if it did."""
+    try:
+        stream.flush()
+    except OSError as error:
+        # Else it would be written later, wherever the stream leads then.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        stream.flush()
+        return [error.strerror or str(error)]
+    return []
 
 
 def _run(job: Job) -> str | None:

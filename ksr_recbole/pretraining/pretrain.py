@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 
 from dataset_atomic.atomic_files import check_atomic_file, columns_of
 from dataset_atomic.layout import Layout
@@ -107,6 +108,7 @@ def _kb_embeddings(
     if given:
         notes.append(f"KB embeddings read from {given['ent']} and {given['rel']}")
         return _read_kb(given, _kb_tokens(dataset), dataset, size)
+    _say_repeated_triples(dataset)
     settings = kge_settings(config)
     shapes = {"entity": (dataset.entity_num, size), "relation": (dataset.relation_num, size)}
 
@@ -128,6 +130,16 @@ def _kb_embeddings(
         parts["device"] = "cuda"  # its generator draws other numbers
     made = _cached(config, f"{dataset.dataset_name}-{settings.method}", parts, shapes, train, notes)
     return made["entity"], made["relation"]
+
+
+def _say_repeated_triples(dataset: KGSequenceDataset) -> None:
+    """Say how many triples weigh again; `convert` writes none, so the files are from elsewhere."""
+    if repeated := int(pd.DataFrame(dataset.triples).duplicated().sum()):
+        getLogger().warning(
+            f"{counted(repeated, 'triple')} of {dataset.dataset_name}.kg repeat earlier ones, and "
+            "each weighs again in the training of KB embeddings; remove these lines if that is not "
+            "meant."
+        )
 
 
 def _size(config: Configuration, key: str) -> int:

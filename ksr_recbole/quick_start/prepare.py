@@ -66,7 +66,7 @@ def check_folders(config: Configuration, *more: str) -> None:
     Raises:
         UserError: a folder cannot be made or written to.
     """
-    for key in ("checkpoint_dir", "pretrain_dir", "data_cache_dir", *more):
+    for key in ("checkpoint_dir", "pretrain_dir", "pretrain_export_path", "data_cache_dir", *more):
         if config[key] is not None:
             ensure_writable(config[key], key)
 
