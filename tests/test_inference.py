@@ -787,6 +787,21 @@ def test_a_checkpoint_does_not_say_where_files_are_written(toy_folder, tmp_path,
     assert list(own.iterdir())
 
 
+def test_a_checkpoint_does_not_have_raw_data_converted(toy_folder, tmp_path):
+    """It says where its data lie, and there a reader of it makes none."""
+    trained = Trained(toy_folder, "GRU")
+    content = checkpoint.load(trained.checkpoint)
+    raw = tmp_path / "chosen" / "ml-1m"
+    raw.mkdir(parents=True)
+    (raw / "ratings.dat").write_text("1::2::5::100\n")
+    content["given"]["data_path"], content["dataset"] = str(raw.parent), "ml-1m"
+    checkpoint.save(tmp_path / "other.pth", content)
+    with pytest.raises(UserError, match=r"ml-1m has no ml-1m.inter; give the folder"):
+        save_model(tmp_path / "other.pth", tmp_path / "model")
+    assert [path.name for path in raw.iterdir()] == ["ratings.dat"]
+    assert [path.name for path in raw.parent.iterdir()] == ["ml-1m"]
+
+
 def test_models_of_recbole_are_refused(toy_folder, tmp_path):
     result = run("BPR", "toy", None, toy_values(toy_folder, epochs=1))
     with pytest.raises(UserError, match="The model BPR is RecBole's"):

@@ -53,7 +53,7 @@ def prepare_atomic_files(config: Configuration) -> str:
     layout, own = Layout.of(config), getattr(config, "own_graph", None)
     if own is not None:
         _check_made_here(name)
-    if not any(map(os.path.isfile, layout.inter_paths(folder, name))):
+    if not has_interactions(config):
         _make(config, name, folder, own)
     if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise UserError(f"The dataset folder {folder} (data_path/dataset) does not exist.")
@@ -65,6 +65,12 @@ def prepare_atomic_files(config: Configuration) -> str:
         raise
     _say_graph(row, folder, layout)
     return row.line()
+
+
+def has_interactions(config: Configuration) -> bool:
+    """Whether the dataset's folder holds its interactions, whole or split beforehand."""
+    paths = Layout.of(config).inter_paths(Path(config["data_path"]), config["dataset"])
+    return any(map(os.path.isfile, paths))
 
 
 def _described(config: Configuration, folder: Path, layout: Layout) -> Table1:

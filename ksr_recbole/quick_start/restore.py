@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +21,8 @@ from ksr_recbole.dataset.loading import SETTINGS
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UnusableCheckpointError, UserError, shown
+from ksr_recbole.paths import DATASETS
+from ksr_recbole.quick_start.atomic_data import has_interactions
 from ksr_recbole.quick_start.prepare import open_dataset
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.records import as_json_values
@@ -120,12 +123,29 @@ def dataset_of(
     Raises:
         UserError: its data are gone, are others, or a setting is another.
     """
+    _check_converted(path, config)
     dataset = open_dataset(config)
     dataset.build()
     keys = _compared(config) | _of_any_run(content["settings"]).keys()
     settings = {key: as_json_values(config[key]) for key in keys}
     checkpoint.check_same_run(path, content, config, dataset.fingerprint, settings)
     return dataset
+
+
+def _check_converted(path: str | os.PathLike[str], config: Config) -> None:
+    """Refuse to convert raw data where a checkpoint, perhaps a stranger's, says that they are.
+
+    Raises:
+        UserError: the dataset is not there, and not one that is made in its usual folder.
+    """
+    folder = Path(config["data_path"])
+    usual = folder == DATASETS / config["dataset"]
+    if not usual and os.path.isdir(folder) and not has_interactions(config):
+        name = shown(config["dataset"])
+        raise UserError(
+            f"Checkpoint {path} was trained on {name}, and {shown(str(folder), 300)} "
+            f"has no {name}.inter; give the folder above the dataset's own, as --data_path=FOLDER."
+        )
 
 
 def take_learned_vectors(
