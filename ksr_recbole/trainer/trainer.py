@@ -42,7 +42,7 @@ from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
-from ksr_recbole.trainer.checkpoint_file import kept_numpy_state, numpy_state
+from ksr_recbole.trainer.checkpoint_file import kept_numpy_state, kind_not_held, numpy_state
 from ksr_recbole.trainer.half_precision import HalfPrecision
 from ksr_recbole.trainer.memory_fit import MemoryFit
 from ksr_recbole.trainer.optimizer_state import forget_frozen, optimizer_state
@@ -134,7 +134,7 @@ class ProtocolTrainer(Trainer):
         if self._begun and not self.finished:
             self._return_to_checkpoint()
         elif saved and self.start_epoch == 0 and not self.finished:
-            self._check_buffers()
+            self._check_can_be_kept()
             self._write(-1)  # an interrupted first epoch can be resumed too
         if saved:
             tell_parent("checkpoint", from_main(lambda: self.saved_model_file))
@@ -205,13 +205,20 @@ class ProtocolTrainer(Trainer):
         given = {key: self.config[key] for key in least}
         return {key: max(2 * given[key], n) for key, n in least.items() if given[key] < n}
 
-    def _check_buffers(self) -> None:
-        """Refuse what a checkpoint could not be read with, before the work is done.
+    def _check_can_be_kept(self) -> None:
+        """Refuse what a checkpoint cannot hold or be read with, before the work is done.
 
         Raises:
-            UserError: naming a buffer with a number that is not finite.
+            UserError: naming a tensor of another type, or a buffer that is not finite.
         """
         kept = self.model.state_dict()
+        for name, each in kept.items():
+            if kind := kind_not_held(each):
+                raise UserError(
+                    f"{shown(name)} of the model is {kind}, which no checkpoint here can hold; "
+                    "make it a dense tensor of a common type, such as float32 or int64, or "
+                    "register it with persistent=False if it is a buffer that never changes."
+                )
         buffers = {name: each for name, each in self.model.named_buffers() if name in kept}
         if name := not_finite(buffers):
             raise UserError(
