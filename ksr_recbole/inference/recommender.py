@@ -189,7 +189,7 @@ class Recommender:
             users, memory = self._advanced(some)
             for first in range(0, len(some), rows):
                 part = slice(first, first + rows)
-                scores = self._scores(users[part], _part(memory, part))
+                scores = self._scores(users[part], memory.of_users(part))
                 excluded = [r.state.seen.all() for r in some[part]] if exclude_history else []
                 found += self._best(scores, excluded, k)
         return found
@@ -514,13 +514,9 @@ class Recommender:
 
 
 def _check_count(name: str, count: object, least: int) -> None:
-    if not _is_count(count, least):
+    whole = isinstance(count, Integral) and not isinstance(count, bool)  # of NumPy too
+    if not (whole and int(count) >= least):
         raise UserError(f"{name} is {shown(count)}; it must be a whole number from {least} up.")
-
-
-def _is_count(count: object, least: int) -> bool:
-    """Whether it is a whole number, of Python or NumPy, from ``least`` up."""
-    return isinstance(count, Integral) and not isinstance(count, bool) and int(count) >= least
 
 
 def _check_listed(name: str, given: object) -> None:
@@ -547,10 +543,6 @@ def _holds_texts(array: np.ndarray) -> bool:
 def _check_switch(name: str, given: object) -> None:
     if not isinstance(given, bool | np.bool_):
         raise UserError(f"{name} is {shown(repr(given))}; it must be True or False.")
-
-
-def _part(memory: SequenceState, rows: slice) -> SequenceState:
-    return SequenceState(memory.hidden[:, rows], memory.values[rows])
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -40,6 +40,7 @@ import torch
 
 from ksr_recbole import digests
 from ksr_recbole.bars import on_terminal
+from ksr_recbole.config.shared import KGEMethod
 from ksr_recbole.errors import UserError
 from ksr_recbole.lazy_adam import with_rows
 from ksr_recbole.neighbours import sharing_cores
@@ -52,9 +53,6 @@ from ksr_recbole.text import terminal
 
 MANY_ENTITIES = 200_000
 """With more entities a step of TransE updates only the vectors it reads."""
-
-METHODS = ("TransE", "TransH", "TransR", "TransD")
-"""The methods the paper compares (Sec. 5.3, Fig. 4)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class KGESettings:
             methods keep PyKEEN's choice, that of their papers.
     """
 
-    method: Literal["TransE", "TransH", "TransR", "TransD"]
+    method: KGEMethod
     dim: int
     epochs: int
     batch_size: int
@@ -135,10 +133,9 @@ def train_kge(
             after the training, for the caller to remove once the vectors are safe.
 
     Raises:
-        UserError: the method is unknown, the loss became infinite, ``checkpoint`` or PyKEEN's
-            own folder cannot be written.
+        UserError: the loss became infinite, ``checkpoint`` or PyKEEN's own folder cannot be
+            written.
     """
-    _check_method(settings.method)
     entities, compact = np.unique(triples[:, [0, 2]], return_inverse=True)
     relations, compact_relations = np.unique(triples[:, 1], return_inverse=True)
     compact = compact.reshape(-1, 2)
@@ -154,12 +151,6 @@ def train_kge(
         entity[entities] = _vectors(model.entity_representations[0])
         relation[relations] = _vectors(model.relation_representations[0])
     return KGEmbeddings(entity=entity, relation=relation)
-
-
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        names = ", ".join(METHODS)
-        raise UserError(f"Config key kge_method is {method!r}; it must be one of: {names}.")
 
 
 def _vectors(representation: Any) -> np.ndarray:
