@@ -41,9 +41,9 @@ import torch
 from ksr_recbole import digests
 from ksr_recbole.bars import on_terminal
 from ksr_recbole.config.shared import KGEMethod
+from ksr_recbole.core_sharing import sharing_cores
 from ksr_recbole.errors import UserError
 from ksr_recbole.lazy_adam import with_rows
-from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.pretraining.partial import (
     ArrayKind,
     PartialTraining,

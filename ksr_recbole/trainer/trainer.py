@@ -19,6 +19,7 @@ from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.shared import TrainingOptions
 from ksr_recbole.config_types import Configuration
+from ksr_recbole.core_sharing import sharing_cores
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.group import from_main, tell_parent, this_process
 from ksr_recbole.errors import UserError, shown
@@ -38,7 +39,6 @@ from ksr_recbole.evaluation.popularity import (
     WithPopularity,
     popularity_weight,
 )
-from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
