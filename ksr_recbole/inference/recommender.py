@@ -256,9 +256,7 @@ class Recommender:
             _check_listed("items", items)
         state = self.start(user_or_items)
         if items is None:
-            found = self.recommend(state, k, exclude_history)
-            tokens, scores = [token for token, _ in found], [score for _, score in found]
-            asked = AskedItems(self._item_ids(tokens), np.array(scores))
+            asked = self._recommended(state, k, exclude_history)
         else:
             asked = self._ranked(self._item_ids(items), state, exclude_history)
         read = state.seen.all()[self._unread(state) :]
@@ -269,6 +267,12 @@ class Recommender:
         if steps and len(read):
             trace = Trace.of(self.model, torch.from_numpy(read).to(self.device), steps)
         return explanation(self.model, knowledge, about, history, trace, asked, top)
+
+    def _recommended(self, state: UserState, k: int, exclude_history: bool) -> AskedItems:
+        """The ``k`` best items with their scores."""
+        found = self.recommend(state, k, exclude_history)
+        tokens, scores = [token for token, _ in found], [score for _, score in found]
+        return AskedItems(self._item_ids(tokens), np.array(scores))
 
     def _ranked(self, items: np.ndarray, state: UserState, exclude_history: bool) -> AskedItems:
         """Items with their scores and ranks; equal scores count as ranked above."""
