@@ -518,8 +518,8 @@ class Recommender:
 
 
 def _check_count(name: str, count: object, least: int) -> None:
-    whole = isinstance(count, Integral) and not isinstance(count, bool)  # of NumPy too
-    if not (whole and int(count) >= least):
+    # NumPy's whole numbers are Integral too, and so is bool.
+    if not isinstance(count, Integral) or isinstance(count, bool) or int(count) < least:
         raise UserError(f"{name} is {shown(count)}; it must be a whole number from {least} up.")
 
 
