@@ -39,7 +39,7 @@ from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS, read_hosts
 from ksr_recbole.quick_start.recbole_run import options_named
 from ksr_recbole.registry import MODELS, model_class
-from ksr_recbole.trainer.options import check_options
+from ksr_recbole.trainer.option_checks import check_options
 from ksr_recbole.tuning.cli import main as tune
 from tests import forked
 from tests.toy import toy_values

@@ -47,7 +47,7 @@ from ksr_recbole.quick_start.result import environment, settings, summary, write
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.text import columns_of
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.options import check_options
+from ksr_recbole.trainer.option_checks import check_options
 from ksr_recbole.trainer.trainer import ProtocolTrainer
 
 Measure = Callable[

@@ -44,7 +44,7 @@ from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
 from ksr_recbole.trainer.checkpoint_file import kept_numpy_state, kind_not_held, numpy_state
 from ksr_recbole.trainer.memory_fit import MemoryFit
 from ksr_recbole.trainer.optimizer_state import forget_frozen, optimizer_state
-from ksr_recbole.trainer.options import check_options
+from ksr_recbole.trainer.option_checks import check_options
 from ksr_recbole.trainer.precision import HalfPrecision, matrix_products
 from ksr_recbole.trainer.weights import not_finite
 
