@@ -147,9 +147,10 @@ def train_kge(
         key = digests.of_values({"triples": triples, "settings": asdict(settings), "seed": seed})
         partial = PartialTraining(checkpoint, key)
         with _quiet(), own_random_numbers(device), sharing_cores():
-            model = _train(used, settings, seed, device, show_progress, partial)
-        entity[entities] = _vectors(model.entity_representations[0])
-        relation[relations] = _vectors(model.relation_representations[0])
+            loop, factory = _training_loop(used, settings, seed, device)
+            _run_epochs(loop, factory, settings, seed, show_progress, partial)
+        entity[entities] = _vectors(loop.model.entity_representations[0])
+        relation[relations] = _vectors(loop.model.relation_representations[0])
     return KGEmbeddings(entity=entity, relation=relation)
 
 
@@ -159,36 +160,12 @@ def _vectors(representation: Any) -> np.ndarray:
         return representation(indices=None).cpu().numpy()
 
 
-def _train(
-    triples: np.ndarray,
-    settings: KGESettings,
-    seed: int,
-    device: str,
-    show_progress: bool,
-    partial: PartialTraining,
-) -> Any:
-    """Train a PyKEEN model and return it.
-
-    Args:
-        triples: head, relation and tail id, ``int64 [n, 3]``; ids of either kind are 0, 1, ...
-        settings: how to train.
-        seed: of all random numbers.
-        device: where to train.
-        show_progress: whether to show PyKEEN's progress bar.
-        partial: keeps the state, and may have one to resume from.
-    """
-    loop, factory = _training_loop(triples, settings, seed, device)
-    start = _restore(loop, partial)
-    if start < settings.epochs:
-        torch.manual_seed(epoch_seed(seed, start))
-        _run_epochs(loop, factory, settings, seed, start, show_progress, partial)
-    return loop.model
-
-
 def _training_loop(
     triples: np.ndarray, settings: KGESettings, seed: int, device: str
 ) -> tuple[Any, Any]:
     """PyKEEN's loop over ``triples`` (``int64 [n, 3]``), with a new model, and its triples.
+
+    Ids of either kind are 0, 1, ...
 
     Raises:
         UserError: PyKEEN's own folder cannot be written.
@@ -220,17 +197,20 @@ def _run_epochs(
     factory: Any,
     settings: KGESettings,
     seed: int,
-    start: int,
     show_progress: bool,
     partial: PartialTraining,
 ) -> None:
-    """Train from epoch ``start`` to the last one.
+    """Train to the last epoch, from the kept state if there is one.
 
     Raises:
         UserError: the loss became infinite, or the state cannot be kept.
     """
     from pykeen.training.training_loop import NonFiniteLossError
 
+    start = _restore(loop, partial)
+    if start >= settings.epochs:
+        return
+    torch.manual_seed(epoch_seed(seed, start))
     try:
         loop.train(
             triples_factory=factory,
