@@ -15,7 +15,7 @@ from typing import TextIO
 
 from ksr_recbole.arguments import Parser, without
 from ksr_recbole.compat import silence_upstream_warnings
-from ksr_recbole.errors import EXIT_STATUS, UserError
+from ksr_recbole.errors import EXIT_STATUS, UserError, sentence_of
 from ksr_recbole.invocation import same_command, typed
 from ksr_recbole.text import clean_line, printing, say
 from ksr_recbole.threads import limit_libraries
@@ -150,12 +150,8 @@ def _print_nowhere(stream: TextIO) -> None:
 
 def tell_error(error: UserError | OSError) -> int:
     """Print a mistake as one line, on a terminal as lines of its width; the exit status."""
-    told = str(error)
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        told = f"{where}{error.strerror or error}."
     with suppress(OSError):  # the disk that standard error goes to may be full too
-        say(f"error: {clean_line(told)}", sys.stderr)
+        say(f"error: {clean_line(sentence_of(error))}", sys.stderr)
     return EXIT_STATUS
 
 

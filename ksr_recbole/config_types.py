@@ -1,4 +1,4 @@
-"""The type of a configuration, for every room: most of them are below that of the class itself."""
+"""The type of a configuration, for the modules below that of the class itself."""
 
 from __future__ import annotations
 

@@ -85,6 +85,14 @@ def _written(value: object) -> str:
         return f"a {type(value).__name__} that cannot be written out"
 
 
+def sentence_of(error: UserError | OSError) -> str:
+    """What a user reads of an error; of the system's, the file and the reason."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}."
+
+
 def cannot_write(target: str | os.PathLike[str], error: OSError) -> UserError:
     """The sentence for a file that cannot be written.
 

@@ -1,4 +1,4 @@
-"""The one table of models that run under the paper's protocol, and the names RecBole knows."""
+"""The one table of models that are compared here, and the names RecBole knows."""
 
 from __future__ import annotations
 
@@ -219,8 +219,8 @@ def added_models() -> dict[str, Entry]:
     return {name: entry for name, entry in MODELS.items() if entry.based_on is not None}
 
 
-def under_protocol(model: str) -> bool:
-    """Whether ``model`` runs on our sequences, split, candidates and metrics."""
+def is_compared(model: str) -> bool:
+    """Whether ``model`` is one of :data:`MODELS`; others run under the protocol if asked to."""
     return model in MODELS
 
 
@@ -257,7 +257,7 @@ def model_class(name: str) -> type:
 
 
 def _found(name: str) -> type:
-    if under_protocol(name):
+    if is_compared(name):
         target = MODELS[name].target
         if isinstance(target, type):
             return target

@@ -898,6 +898,14 @@ def test_a_cell_another_command_has_finished_is_not_run(command, toy_folder, fak
     assert kept.is_dir()
 
 
+def test_a_log_that_cannot_be_opened_leaves_no_open_file():
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OSError), pool._output_to(Path("/proc/none.log")):
+            pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_unusable_checkpoint_is_left_aside_with_a_warning(
     command, toy_folder, faked, capsys, monkeypatch
 ):

@@ -145,6 +145,11 @@ def test_a_share_that_is_a_whole_number_is_not_rounded_up():
     assert split.train_start.tolist() == [0, 45]
 
 
+def test_one_interaction_stays_however_small_train_ratio_is():
+    split = Split(np.array([0, 5]), np.array([0, 6]), "x", np.zeros(2, int)).keep_latest(1e-12)
+    assert split.train_start.tolist() == [0, 4]
+
+
 def test_nothing_left_out_by_train_ratio_is_read(toy_config):
     config = toy_config(train_ratio=0.4)
     dataset = KGSequenceDataset(config)
@@ -427,6 +432,13 @@ def test_alpha_is_the_power_of_the_counts_that_negatives_follow(alpha):
     shares = np.array([16.0, 4.0, 1.0]) ** alpha
     counts = np.bincount(drawn, minlength=5)[1:4] / len(drawn)
     np.testing.assert_allclose(counts, shares / shares.sum(), atol=0.01)
+
+
+def test_powers_beyond_what_numbers_can_hold_leave_the_most_popular_items():
+    users, items = np.arange(1, 30), np.array([1] * 5 + [2] * 12 + [3] * 12)
+    sampler = NegativeSampler(users, items, 4, "popularity", alpha=1e4)
+    drawn = sampler.sample(np.full(1000, 40), 1, np.random.default_rng(0)).ravel()
+    assert set(drawn.tolist()) == {2, 3}
 
 
 def test_a_user_with_one_item_left_gets_it():

@@ -405,6 +405,15 @@ def test_wide_letters_keep_the_heat_map_in_its_width(many):
     assert max(map(cell_len, lines)) <= 80
 
 
+def test_attention_on_what_few_items_have_alone_is_shown_as_none(many):
+    steps = [
+        replace(s, attributes=tuple(replace(view, weight=0.0) for view in s.attributes))
+        for s in many.steps
+    ]
+    told = render(replace(many, steps=tuple(steps)), full=True)
+    assert "attribute number 0" in told and "▓" not in told.split("from 5%")[0]
+
+
 def test_the_short_view_has_24_lines_however_much_there_is(many):
     many = replace(many, notes=("A note. " * 30,), value_matrix="shared")
     assert len(render(many).splitlines()) <= 24

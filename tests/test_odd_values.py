@@ -34,13 +34,12 @@ from ksr_recbole.explanation.cli import main as explain
 from ksr_recbole.inference.cli import main as export
 from ksr_recbole.names import check_name
 from ksr_recbole.paths import CHECKOUT
-from ksr_recbole.pretraining import kge
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.model_size import check_memory
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS, read_hosts
 from ksr_recbole.quick_start.recbole_run import options_named
 from ksr_recbole.registry import MODELS, model_class
-from ksr_recbole.trainer.trainer import check_options
+from ksr_recbole.trainer.option_checks import check_options
 from ksr_recbole.tuning.cli import main as tune
 from tests import forked
 from tests.toy import toy_values
@@ -143,11 +142,6 @@ def test_every_key_of_the_yaml_files_has_a_kind():
     drawn = {"valid_neg_sample_args", "test_neg_sample_args"}
     assert set(final) - declared == made | drawn
     assert {key for model in MODELS for key in model_options(model)} <= declared
-
-
-def test_choices_are_those_of_the_code():
-    for method in kge.METHODS:
-        assert kinds.of_models()["kge_method"]("kge_method", method) == method
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,37 @@ def test_an_added_model_is_the_one_it_is_based_on_but_for_what_it_changes(tmp_pa
     assert registry.needs_kg("Shy") and "Shy" in registry.own_models()
 
 
+class Holding(GRU):
+    """A GRU with one more buffer."""
+
+    buffer = torch.zeros(0)
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        self.register_buffer("more", self.buffer)
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [
+        (torch.ones(3, dtype=torch.complex64), "complex64"),
+        (torch.ones(3).to(torch.uint16), "uint16"),
+        (torch.eye(3).to_sparse(), "sparse"),
+    ],
+)
+def test_a_tensor_that_no_checkpoint_can_hold_is_refused_before_training(
+    tmp_path, monkeypatch, more, kind
+):
+    write_toy(tmp_path)
+    monkeypatch.setattr(Holding, "buffer", more)
+    ksr_recbole.add_model("Holding", Holding, based_on="GRU")
+    values = toy_values(tmp_path, epochs=1)
+    with pytest.raises(UserError, match=f"^more of the model is {kind}, which no checkpoint"):
+        run("Holding", "toy", None, values)
+    assert not list((tmp_path / "saved").glob("*.pth"))
+    run("Holding", "toy", None, values, saved=False)
+
+
 @pytest.mark.parametrize("added", [Twice, Normed])
 def test_the_best_epoch_s_model_is_kept_whatever_it_has(tmp_path: Path, added) -> None:
     """Under both names of a layer, with the running means of its epoch, and resumed."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ksr_recbole import neighbours, threads
+from ksr_recbole import core_sharing, threads
 from ksr_recbole.comparison.cells import of_consequence
 from ksr_recbole.config import Config
 from ksr_recbole.distributed.launching import _environment
@@ -246,45 +246,45 @@ def two_threads():
 
 
 def test_others_are_noticed_and_their_end_too(monkeypatch, two_threads):
-    monkeypatch.setattr(neighbours, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(core_sharing, "LOOK_SECONDS", 0.01)
     waiting = threading.Event()
-    monkeypatch.setattr(neighbours._Usage, "others_wait", lambda self: waiting.is_set())
+    monkeypatch.setattr(core_sharing._Usage, "others_wait", lambda self: waiting.is_set())
 
     def becomes(state: bool) -> bool:
-        return any(neighbours.crowded() == state or neighbours_tick.wait(0.01) for _ in range(500))
+        return any(core_sharing.crowded() == state or pause.wait(0.01) for _ in range(500))
 
-    neighbours_tick = threading.Event()
+    pause = threading.Event()
     before = threading.active_count()
-    with neighbours.sharing_cores():
-        assert not neighbours.crowded()
+    with core_sharing.sharing_cores():
+        assert not core_sharing.crowded()
         waiting.set()
         assert becomes(True)
-        with neighbours.sharing_cores():  # a training inside a training
+        with core_sharing.sharing_cores():  # a training inside a training
             pass
-        assert neighbours.crowded()
+        assert core_sharing.crowded()
         waiting.clear()
         assert becomes(False)
         waiting.set()
         assert becomes(True)
-    assert not neighbours.crowded()
+    assert not core_sharing.crowded()
     assert threading.active_count() == before
 
 
 @several_cores
 def test_the_test_shares_the_cores_as_training_does(toy_folder):
     def shares(trainer, data):
-        return {"shares": neighbours._watched.locked()}, {}
+        return {"shares": core_sharing._watched.locked()}, {}
 
     values = toy_values(toy_folder, num_threads=2)
     result = run("KSR", "toy", None, values, measure=shares)
     assert result["measures"] == {"shares": True}
-    assert not neighbours._watched.locked()
+    assert not core_sharing._watched.locked()
 
 
 def test_one_thread_waits_for_nobody():
     torch.set_num_threads(1)
     before = threading.active_count()
-    with neighbours.sharing_cores():
+    with core_sharing.sharing_cores():
         assert threading.active_count() == before
 
 
@@ -299,10 +299,10 @@ def test_one_thread_waits_for_nobody():
     ],
 )
 def test_who_waits(monkeypatch, worked, own, cores, n, waits):
-    monkeypatch.setattr(neighbours, "usable_cores", lambda: cores)
+    monkeypatch.setattr(core_sharing, "usable_cores", lambda: cores)
     readings = iter([(0.0, 0.0, 0.0), (1.0, worked, own)])
-    monkeypatch.setattr(neighbours._Usage, "_now", lambda self: next(readings))
-    assert neighbours._Usage(n).others_wait() is waits
+    monkeypatch.setattr(core_sharing._Usage, "_now", lambda self: next(readings))
+    assert core_sharing._Usage(n).others_wait() is waits
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 256])

@@ -36,7 +36,7 @@ from stock import Stock
 from ksr_recbole.evaluation.evaluator import evaluate_full
 from ksr_recbole.evaluation.scorer import ModelScorer
 from ksr_recbole.pretraining import pretrain
-from ksr_recbole.trainer.trainer import matrix_products
+from ksr_recbole.trainer.precision import matrix_products
 
 OURS: dict[str, dict[str, Any]] = {
     "default": {"model": "KSR"},

@@ -225,13 +225,6 @@ class LiveTable(Board):
         return table
 
 
-def _plain_lines(lines: list[str]) -> Any:
-    """Foreign lines for rich."""
-    from rich.text import Text
-
-    return Text("\n".join(map(clean_line, lines)))
-
-
 def _plain(text: str, style: str = "") -> Any:
     """Foreign text for rich, which takes no markup from it."""
     from rich.text import Text
@@ -306,12 +299,14 @@ class TrialLines:
 
     def tick(self) -> None:
         """Show how far the trials that run are."""
+        from rich.text import Text
+
         now = time.monotonic()
         lines = [
             f"trial {number}: {now - began:.0f} s{last_epoch(self._store.log_file(cell))}"
             for number, (cell, began) in self._running.items()
         ]
-        self._live.update(_plain_lines(lines))
+        self._live.update(Text("\n".join(map(clean_line, lines))))
 
 
 _STYLES: Mapping[str, str] = {

@@ -232,7 +232,7 @@ def config_of(request: Request, setting: Setting, task: str) -> Config:
 
 def _reason_against(config: Config) -> str | None:
     model, dataset = config["model"], config["dataset"]
-    if not registry.under_protocol(model):
+    if not registry.is_compared(model):
         try:
             check_usable(config)
             check_files(config)

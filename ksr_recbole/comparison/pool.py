@@ -241,8 +241,8 @@ def _output_to(path: Path) -> Iterator[list[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     check_place(path)  # a named pipe would keep this waiting
     streams = (sys.stdout, sys.stderr)
-    saved = [os.dup(number) for number in (1, 2)]
     with path.open("ab", buffering=0) as file:
+        saved = [os.dup(number) for number in (1, 2)]
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     lost: list[str] = []

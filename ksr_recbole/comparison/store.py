@@ -307,8 +307,7 @@ class Store:
             DamagedFileError: they are damaged.
         """
         record = read_record(self.result_file(cell))
-        _check_record(record, cell)
-        if cell.measure not in (None, record.get("measure")):
+        if not _answers(record, cell):
             return None
         return _finished(record, read_arrays(self.ranks_file(cell), cell.key))
 
@@ -320,10 +319,7 @@ class Store:
                 return None
             record, arrays = found
             record = unsealed(record)
-            _check_record(record, cell)
-            if cell.measure not in (None, record.get("measure")):
-                return None
-            return _finished(record, arrays, but=packed.LEFT_OUT)
+            return _finished(record, arrays, packed.LEFT_OUT) if _answers(record, cell) else None
         except DamagedFileError as error:
             logger.warning(f"Running {cell.name} again, as packed it cannot be used: {error}.")
             return None
@@ -362,15 +358,16 @@ class Store:
         return Failed(record["error"], float(record["seconds"]))
 
 
-def _check_record(record: Mapping[str, Any], cell: Cell) -> None:
-    """Make sure that a record is of a cell, and what it must be.
+def _answers(record: Mapping[str, Any], cell: Cell) -> bool:
+    """Whether a record has the measure that its cell is asked for, if it is asked for one.
 
     Raises:
-        DamagedFileError: it is not.
+        DamagedFileError: it is of another cell, or not what it must be.
     """
     if record.get("key") != cell.key:
         raise DamagedFileError("it was made from other data, settings or seed")
     check_shape(record, _SHAPE)
+    return cell.measure in (None, record.get("measure"))
 
 
 _SCORES_AT_RANDOM = ("KTUP", "Random", "DiffRec", "LDiffRec", "ADMMSLIM", "KGIN", "MCCLK")
@@ -402,14 +399,14 @@ def _check_score(result: Mapping[str, Any], n_users: int) -> None:
 
 
 def _finished(
-    record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], but: str | None = None
+    record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], left_out: str | None = None
 ) -> Finished:
     """A cell of its two files.
 
     Args:
         record: the content of its JSON file.
         arrays: its arrays, by the names of :func:`arrays_of`.
-        but: a phase that may have no ranks.
+        left_out: a phase that may have no ranks.
 
     Raises:
         DamagedFileError: they do not belong together.
@@ -420,7 +417,7 @@ def _finished(
     }
     ranked = _ranked_in(arrays)
     missing = evaluated - ranked
-    if not evaluated or not ranked <= evaluated or any(phase != but for _, phase in missing):
+    if not evaluated or not ranked <= evaluated or any(phase != left_out for _, phase in missing):
         raise DamagedFileError("its metrics are not those that it has ranks of")
     for mode, phases in record["result"]["metrics"].items():
         for phase, metrics in phases.items():

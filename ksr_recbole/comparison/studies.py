@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from ksr_recbole.config.shared import KGEMethod
 from ksr_recbole.registry import MODELS, PAPER_MODELS
 
 
@@ -195,12 +196,7 @@ STUDIES: dict[str, Study] = {
             name="kge",
             title="Methods and sizes of the KB embeddings (Fig. 4)",
             settings=(
-                *_of_ksr(
-                    "kge_method",
-                    ("TransE", "TransH", "TransR", "TransD"),
-                    group="method",
-                    kg_embedding_size=50,
-                ),
+                *_of_ksr("kge_method", get_args(KGEMethod), group="method", kg_embedding_size=50),
                 *_of_ksr(
                     "kg_embedding_size", (50, 100, 150, 200), group="size", kge_method="TransE"
                 ),

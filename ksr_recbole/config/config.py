@@ -121,7 +121,7 @@ class Config(RecBoleConfig):
         refuse(self.model, self.external_config_dict, sequential=ours)
         if not self.under_protocol:
             self._check_within_reach()
-        if not registry.under_protocol(self.model):
+        if not registry.is_compared(self.model):
             self._check_negatives()
             self._check_transform()
 
@@ -236,7 +236,7 @@ class Config(RecBoleConfig):
         name, model_class, dataset = super()._get_model_and_dataset(model_class, dataset)
         # GRU, GRU++ and GRU_F are one class: a model's name here is that of its options.
         name = model if isinstance(model, str) else name
-        compared = registry.under_protocol(name)
+        compared = registry.is_compared(name)
         self.external_config_dict = checked(self.external_config_dict, name)
         if "local_rank" in self.external_config_dict:
             raise UserError("Config key local_rank is set for each process by nproc; leave it out.")
@@ -259,7 +259,7 @@ class Config(RecBoleConfig):
             if task not in known_tasks():
                 known = ", ".join(known_tasks())
                 raise UserError(f"There is no task '{shown(task)}'; the tasks are: {known}.")
-            compared = registry.under_protocol(model)
+            compared = registry.is_compared(model)
             if compared or model in registry.WITH_VECTORS:
                 self._default_to(CONFIGS / "pretraining.yaml")
             if compared:
@@ -310,7 +310,7 @@ class Config(RecBoleConfig):
             final["train_neg_sample_args"] = None  # no position has negatives of its own
         elif sequential and final.get("loss_type") == "CE" and not given:
             final["train_neg_sample_args"] = None  # RecBole refuses its own default
-        if sequential and registry.under_protocol(self.model):
+        if sequential and registry.is_compared(self.model):
             final["repeatable"] = True  # RecBole refuses False, which means nothing here
         check_fields(final)
         if final["load_col"] and "load_col" not in self.external_config_dict:

@@ -77,13 +77,13 @@ def remarks(config: Configuration) -> list[str]:
         said.append(
             f"Config key eval_args.group_by has no effect on {model}: users are split one by one."
         )
-    if registry.under_protocol(model):
+    if registry.is_compared(model):
         said += _on_options(config)
     if config.under_protocol:
         said += [*_on_data(config), *_on_the_loss(config), *_on_pretraining(config)]
     else:
         said += _on_our_run(config)
-    if not registry.under_protocol(model):
+    if not registry.is_compared(model):
         said += _on_transforms(config)
     said += _on_files(config)
     return [*said, *on_the_machine(given, config["device"]), *_on_company(config)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ksr_recbole.config import checks
 from ksr_recbole.config.options import (
@@ -284,13 +284,15 @@ class TrainingOptions(Options):
             )
 
 
+KGEMethod = Literal["TransE", "TransH", "TransR", "TransD"]
+"""The methods of KB embeddings that the paper compares (Sec. 5.3, Fig. 4)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainingOptions(Options):
     """The training of the vectors that models start from."""
 
-    kge_method: Literal["TransE", "TransH", "TransR", "TransD"] = choice(
-        "TransE", "TransE", "TransH", "TransR", "TransD"
-    )
+    kge_method: KGEMethod = choice("TransE", *get_args(KGEMethod))
     """TransE, TransH, TransR or TransD (Sec. 5.3, Fig. 4)."""
     kge_epochs: int = whole(40, 1)
     """Passes over the triples."""

@@ -244,12 +244,14 @@ class WithFunnel(DatasetMixin):
             self._keep_known_inter()
 
     def _keep_known_inter(self) -> None:
-        for feat, column in self._side_feats():
-            self.inter_feat = self.inter_feat[self.inter_feat[column].isin(feat[column])]
+        for side, column in self._sides():
+            known = self.inter_feat[column].isin(getattr(self, side)[column])
+            self.inter_feat = self.inter_feat[known]
 
-    def _side_feats(self) -> Iterator[tuple[Any, str]]:
-        sides = ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field))
-        yield from (side for side in sides if side[0] is not None)
+    def _sides(self) -> list[tuple[str, str]]:
+        """The tables of users and items that are loaded, each with its column of ids."""
+        sides = (("user_feat", self.uid_field), ("item_feat", self.iid_field))
+        return [(side, column) for side, column in sides if getattr(self, side) is not None]
 
     def _filter_by_inter_num(self) -> None:
         """As RecBole's, by numbers instead of a Python object for every interaction."""
@@ -259,12 +261,10 @@ class WithFunnel(DatasetMixin):
         before = self.inter_feat
         with self._counted("outside user_inter_num_interval or item_inter_num_interval"):
             self.inter_feat = before[self._within_counts(before, groups)]
-        for side, column, bounds in (
-            ("user_feat", self.uid_field, user), ("item_feat", self.iid_field, item)
-        ):  # fmt: skip
-            feat = getattr(self, side)
+        for side, column in self._sides():
+            feat, bounds = getattr(self, side), user if side == "user_feat" else item
             never_is_allowed = not bounds or bounds[0][1] <= 0
-            if feat is None or (never_is_allowed and any_count(bounds)):
+            if never_is_allowed and any_count(bounds):
                 continue
             kept = feat[column].isin(self.inter_feat[column])
             if never_is_allowed:

@@ -15,13 +15,13 @@ from recbole.utils import FeatureType
 from dataset_atomic.atomic_files import PADDING, steady_dataset
 from dataset_atomic.layout import Layout
 from ksr_recbole import digests
-from ksr_recbole.cache import ArrayCache, DamagedFileError
+from ksr_recbole.cache import ArrayCache
 from ksr_recbole.dataset import stored
 from ksr_recbole.dataset.funnel import WithFunnel, any_count, check_present
 from ksr_recbole.dataset.loading import AtomicReading, say_repeated, warn_of_absent_columns
 from ksr_recbole.dataset.repaired_loading import RepairedLoading
 from ksr_recbole.dataset.tokens import TokenIds, first_items, found_in, joint_codes
-from ksr_recbole.errors import UserError, shown
+from ksr_recbole.errors import DamagedFileError, UserError, shown
 
 NO_LINK = "item without a link to an entity with triples"
 """Why an interaction is left out of a dataset with a knowledge graph."""

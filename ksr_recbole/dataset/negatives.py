@@ -47,8 +47,10 @@ class NegativeSampler:
         self._cumulative = None
         if distribution == "popularity":
             counts = np.bincount(items, minlength=self._n_items).astype(np.float64)
-            weights = np.where(counts > 0, counts**alpha, 0.0)
-            sums = np.cumsum(weights)
+            with np.errstate(over="ignore"):
+                sums = np.cumsum(np.where(counts > 0, counts**alpha, 0.0))
+            if not np.isfinite(sums[-1]):  # not in any case: other rounding is other draws
+                sums = np.cumsum(np.where(counts > 0, (counts / counts.max()) ** alpha, 0.0))
             self._cumulative = sums / sums[-1]  # which ends with 1, so that no draw is beyond it
 
     def sample(self, users: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -114,11 +114,10 @@ class WithSequences(DatasetMixin):
             self.funnel.unused_items = unused.nunique()
 
     def _keep_used_sides(self) -> None:
-        for side, column in (("user_feat", self.uid_field), ("item_feat", self.iid_field)):
+        for side, column in self._sides():  # only what has an interaction gets an id
             feat = getattr(self, side)
-            if feat is not None:  # only what has an interaction gets an id
-                used = feat[feat[column].isin(self.inter_feat[column])]
-                setattr(self, side, used.reset_index(drop=True))
+            used = feat[feat[column].isin(self.inter_feat[column])]
+            setattr(self, side, used.reset_index(drop=True))
 
     def build(self) -> list[WithSequences]:
         """Order and split the sequences.

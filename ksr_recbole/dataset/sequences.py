@@ -221,6 +221,7 @@ class Split:
         interaction stays, so every user keeps a history.
         """
         kept = np.ceil(self.train_end * ratio - 1e-9).astype(np.int64)
+        kept = np.maximum(kept, np.minimum(self.train_end, 1))
         return replace(self, train_start=self.train_end - kept)
 
 

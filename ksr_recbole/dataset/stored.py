@@ -13,12 +13,13 @@ import pandas as pd
 from recbole.utils import FeatureSource, FeatureType
 
 from ksr_recbole import digests
-from ksr_recbole.cache import DamagedFileError, compact, widened
+from ksr_recbole.cache import compact, widened
 from ksr_recbole.config.evaluation_keys import puts_in_order
 from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.funnel import DataFunnel
 from ksr_recbole.dataset.loading import SETTINGS, Asked
 from ksr_recbole.dataset.tokens import first_items
+from ksr_recbole.errors import DamagedFileError
 
 _FORMAT = 5
 _FRAMES = ("inter_feat", "kg_feat")

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from ksr_recbole.distributed import message
-from ksr_recbole.errors import UserError, shown
+from ksr_recbole.errors import UserError, sentence_of, shown
 
 WAIT = timedelta(days=7)
 """How long a process waits for another, which may be pretraining.
@@ -135,11 +135,9 @@ def _outcome(work: Callable[[], Any]) -> list[Any]:
     """What ``work`` returns, and the class and sentence of a mistake of the user's."""
     try:
         return [work(), None]
-    except UserError as error:
-        return [None, [type(error).__name__, str(error)]]
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return [None, [UserError.__name__, f"{where}{error.strerror or error}."]]
+    except (UserError, OSError) as error:
+        kind = type(error) if isinstance(error, UserError) else UserError
+        return [None, [kind.__name__, sentence_of(error)]]
 
 
 def _raise(mistake: list[str] | None) -> None:

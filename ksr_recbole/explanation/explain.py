@@ -16,9 +16,9 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.explanation.knowledge import Knowledge
 from ksr_recbole.explanation.parts import Explanation, Recommendation, Step
 from ksr_recbole.explanation.reasons import Candidates, SharedFacts, among_covered, attention_now
+from ksr_recbole.explanation.steps import LastSteps
 from ksr_recbole.explanation.trace import History, Trace, rank_values
 from ksr_recbole.explanation.wording import Wording, often_chosen
-from ksr_recbole.explanation.writer import Writer
 from ksr_recbole.model.ksr import KSR
 from ksr_recbole.model.sequence_recommender import SequenceState
 
@@ -182,7 +182,7 @@ def _steps(
     next_items = np.append(history.items[len(history.items) - shown + 1 :], 0)
     rankings = rank_values(model, knowledge.values, trace.values, next_items, top)
     attention = among_covered(knowledge, trace.attention.double().cpu().numpy())
-    return Writer(knowledge, history, attention, rankings).steps()
+    return LastSteps(knowledge, history, attention, rankings).named()
 
 
 def recommendations_of(

@@ -106,8 +106,8 @@ def influence(
     column = torch.arange(max(items.shape[1] - 1, 0), device=items.device)
     for row, step in zip(rows.split(_ROWS), steps.split(_ROWS), strict=True):
         kept = items[row[:, None], column + (column >= step[:, None])]
-        state = SequenceState(before.hidden[:, row].contiguous(), before.values[row])
-        without = _scores(model, kept, lengths[row] - 1, state, candidates[row])
+        left = before.of_users(row)
+        without = _scores(model, kept, lengths[row] - 1, left, candidates[row])
         lost[row, step] = whole[row] - without
     return lost
 

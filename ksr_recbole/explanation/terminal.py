@@ -176,7 +176,8 @@ class _View:
         for step in steps:
             line = Text(self._row_head(step, left))
             for a in columns:
-                line.append(*self._cell(step.attributes[a].weight / largest))
+                # All are 0 where a sharp attention (gamma) is on attributes that few items have.
+                line.append(*self._cell(step.attributes[a].weight / (largest or 1.0)))
             self.console.print(line)
         self._legend(columns, codes, largest)
 

@@ -50,7 +50,7 @@ class Trace:
             states = _after_each(model, block, state)
             attention.append(model.attention(states.hidden[-1]))
             values.append(model.value_matrices(states))
-            state = SequenceState(states.hidden[:, -1:].contiguous(), states.values[-1:])
+            state = states.of_users(slice(-1, None))
         if not attention:
             return cls.at(model, state)
         return cls(torch.cat(attention), torch.cat(values), state)

@@ -128,8 +128,9 @@ def _check_sizes(folder: Path, saved: SavedModel) -> None:
 
 
 def _limits(weights: Mapping[str, Tensor], histories: Histories) -> dict[str, int]:
-    """The most bytes of each file of texts, by name."""
-    longest = _most_bytes_of_tokens(weights, histories)
+    """The most bytes of each file of texts, by name, for so many users, items and entities."""
+    tables = (t for name, t in weights.items() if "embedding" in name and t.ndim and t.numel())
+    longest = _SMALL + _TOKEN * (sum(map(len, tables)) + len(histories.offsets))
     return {MANIFEST: _SMALL, CONFIG: _SMALL, TOKENS: longest, NAMES: longest}
 
 
@@ -290,9 +291,3 @@ def _arrays(
     }:
         raise DamagedFileError(f"{path.name} does not hold {', '.join(types)}")
     return {name: tensor.numpy() for name, tensor in arrays.items()}
-
-
-def _most_bytes_of_tokens(weights: Mapping[str, Tensor], histories: Histories) -> int:
-    """How long a file of the tokens of so many users, items, entities and relations can be."""
-    tables = (t for name, t in weights.items() if "embedding" in name and t.ndim and t.numel())
-    return _SMALL + _TOKEN * (sum(map(len, tables)) + len(histories.offsets))

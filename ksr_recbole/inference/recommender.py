@@ -189,7 +189,7 @@ class Recommender:
             users, memory = self._advanced(some)
             for first in range(0, len(some), rows):
                 part = slice(first, first + rows)
-                scores = self._scores(users[part], _part(memory, part))
+                scores = self._scores(users[part], memory.of_users(part))
                 excluded = [r.state.seen.all() for r in some[part]] if exclude_history else []
                 found += self._best(scores, excluded, k)
         return found
@@ -256,9 +256,7 @@ class Recommender:
             _check_listed("items", items)
         state = self.start(user_or_items)
         if items is None:
-            found = self.recommend(state, k, exclude_history)
-            tokens, scores = [token for token, _ in found], [score for _, score in found]
-            asked = AskedItems(self._item_ids(tokens), np.array(scores))
+            asked = self._recommended(state, k, exclude_history)
         else:
             asked = self._ranked(self._item_ids(items), state, exclude_history)
         read = state.seen.all()[self._unread(state) :]
@@ -269,6 +267,12 @@ class Recommender:
         if steps and len(read):
             trace = Trace.of(self.model, torch.from_numpy(read).to(self.device), steps)
         return explanation(self.model, knowledge, about, history, trace, asked, top)
+
+    def _recommended(self, state: UserState, k: int, exclude_history: bool) -> AskedItems:
+        """The ``k`` best items with their scores."""
+        found = self.recommend(state, k, exclude_history)
+        tokens, scores = [token for token, _ in found], [score for _, score in found]
+        return AskedItems(self._item_ids(tokens), np.array(scores))
 
     def _ranked(self, items: np.ndarray, state: UserState, exclude_history: bool) -> AskedItems:
         """Items with their scores and ranks; equal scores count as ranked above."""
@@ -514,13 +518,9 @@ class Recommender:
 
 
 def _check_count(name: str, count: object, least: int) -> None:
-    if not _is_count(count, least):
+    # NumPy's whole numbers are Integral too, and so is bool.
+    if not isinstance(count, Integral) or isinstance(count, bool) or int(count) < least:
         raise UserError(f"{name} is {shown(count)}; it must be a whole number from {least} up.")
-
-
-def _is_count(count: object, least: int) -> bool:
-    """Whether it is a whole number, of Python or NumPy, from ``least`` up."""
-    return isinstance(count, Integral) and not isinstance(count, bool) and int(count) >= least
 
 
 def _check_listed(name: str, given: object) -> None:
@@ -547,10 +547,6 @@ def _holds_texts(array: np.ndarray) -> bool:
 def _check_switch(name: str, given: object) -> None:
     if not isinstance(given, bool | np.bool_):
         raise UserError(f"{name} is {shown(repr(given))}; it must be True or False.")
-
-
-def _part(memory: SequenceState, rows: slice) -> SequenceState:
-    return SequenceState(memory.hidden[:, rows], memory.values[rows])
 
 
 def _device(device: str | torch.device) -> torch.device:

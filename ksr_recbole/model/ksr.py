@@ -254,10 +254,7 @@ class KSR(GRU, WithGraph):
         return (vectors if reads is None else ExactRead(vectors, reads)), after
 
     def read_state(self, users: Tensor, state: SequenceState) -> Any:
-        """What :meth:`read` gives, in a state.
-
-        ``users``: ``int64 [B]``.  The user vectors are ``[B, D]``.
-        """
+        """What :meth:`read` gives, in a state: user vectors ``[B, d]``; see the base class."""
         vectors = super().read_state(users, state)
         values = self.memory.read(state.hidden[-1], state.values)
         return vectors if values is None else ExactRead(vectors, values)

@@ -114,7 +114,7 @@ class RUM(SequenceRecommender, WithGraph):
         nn.init.xavier_normal_(self.user_embedding.weight)
 
     def read_state(self, users: Tensor, state: SequenceState) -> Read:
-        """User embeddings ``[B, D]`` and memories in a state; see the base class."""
+        """User embeddings ``[B, d]`` and memories in a state; see the base class."""
         return Read(self.user_embedding(users), state.values)
 
 

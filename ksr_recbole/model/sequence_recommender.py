@@ -52,9 +52,9 @@ class SequenceState(NamedTuple):
         hidden, values = zip(*states, strict=True)
         return cls(torch.cat(hidden, dim=1), torch.cat(values))
 
-    def first(self, n: int) -> SequenceState:
-        """The state of the first ``n`` users."""
-        return SequenceState(self.hidden[:, :n].contiguous(), self.values[:n])
+    def of_users(self, users: slice | Tensor) -> SequenceState:
+        """The state of some users, in the order of ``users``: a slice, or ``int64 [n]``."""
+        return SequenceState(self.hidden[:, users].contiguous(), self.values[users])
 
     def to(self, device: torch.device) -> SequenceState:
         """The same state on a device."""
@@ -378,7 +378,7 @@ class SequenceRecommender(SequentialRecommender):
         n_users = len(interaction[self.USER_ID])
         if self._carried is None or int(interaction[CHUNK_START][0]) == 0:
             return self.initial_state(n_users)
-        return self._carried.first(n_users).to_lanes(packing)
+        return self._carried.of_users(slice(n_users)).to_lanes(packing)
 
     def _cross_entropy(self, read: Any, positives: Tensor) -> Tensor:
         """RecBole's ``CE``: softmax over all items instead of sampled negatives."""

@@ -20,9 +20,6 @@ from ksr_recbole.errors import UserError, shown
 from ksr_recbole.files import read_text
 from ksr_recbole.invocation import TRAIN
 
-STOCK = registry.STOCK_KSR
-"""Name of RecBole's own KSR while this package's has taken its name."""
-
 
 class StockConfig(RecBoleConfig):
     """RecBole's configuration of its own KSR, which looks its defaults up by that name."""
@@ -119,7 +116,7 @@ def choose_config(
         name = _name_of(given)
         if isinstance(self, Config | StockConfig):
             return original(self, model, dataset)
-        ours = name in (*registry.own_models(), STOCK)
+        ours = name in (*registry.own_models(), registry.STOCK_KSR)
         if type(self) is RecBoleConfig:
             files = self._files
             self.file_config_dict = _plain_files(files) if ours else load(self, files)
@@ -131,7 +128,7 @@ def choose_config(
                 f"{type(self).__name__} is a subclass of RecBole's Config, which cannot configure "
                 f"the registered model {name}; use recbole.config.Config."
             )
-        if name == STOCK:
+        if name == registry.STOCK_KSR:
             self.__class__ = StockConfig
         else:
             _become_ours(self, name)
@@ -150,7 +147,7 @@ def _name_of(model: Any) -> Any:
     if not isinstance(model, type):
         return model
     if (model.__module__, model.__name__) == (registry.STOCK_MODULE, "KSR"):
-        return STOCK
+        return registry.STOCK_KSR
     return registry.name_of_class(model) or model
 
 

@@ -27,7 +27,6 @@ from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.repaired_loading import fill_missing, strings_as_objects
 from ksr_recbole.plugin.checkpoints import load_data_and_model
 from ksr_recbole.plugin.configuration import (
-    STOCK,
     choices,
     choose_config,
     keep_files,
@@ -91,15 +90,16 @@ def _add_stock(hooks: Hooks) -> None:
     It is imported when asked for: importing RecBole's sequential models turns on PyTorch's
     anomaly detection for the whole process (``sine.py``), which slows every training.
     """
+    name = registry.STOCK_KSR
 
     def imported(attribute: str) -> type:
-        if attribute != STOCK:
+        if attribute != name:
             raise AttributeError(attribute)
-        return registry.model_class(STOCK)
+        return registry.model_class(name)
 
-    _add_model(hooks, STOCK, __getattr__=imported)
+    _add_model(hooks, name, __getattr__=imported)
     stock = recbole.data.dataset.customized_dataset.KSRDataset
-    hooks.set_attribute(recbole.data.dataset, f"{STOCK}Dataset", stock)
+    hooks.set_attribute(recbole.data.dataset, f"{name}Dataset", stock)
 
 
 def _repair(hooks: Hooks) -> None:

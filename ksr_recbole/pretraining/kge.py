@@ -40,9 +40,10 @@ import torch
 
 from ksr_recbole import digests
 from ksr_recbole.bars import on_terminal
+from ksr_recbole.config.shared import KGEMethod
+from ksr_recbole.core_sharing import sharing_cores
 from ksr_recbole.errors import UserError
 from ksr_recbole.lazy_adam import with_rows
-from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.pretraining.partial import (
     ArrayKind,
     PartialTraining,
@@ -52,9 +53,6 @@ from ksr_recbole.text import terminal
 
 MANY_ENTITIES = 200_000
 """With more entities a step of TransE updates only the vectors it reads."""
-
-METHODS = ("TransE", "TransH", "TransR", "TransD")
-"""The methods the paper compares (Sec. 5.3, Fig. 4)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class KGESettings:
             methods keep PyKEEN's choice, that of their papers.
     """
 
-    method: Literal["TransE", "TransH", "TransR", "TransD"]
+    method: KGEMethod
     dim: int
     epochs: int
     batch_size: int
@@ -135,10 +133,9 @@ def train_kge(
             after the training, for the caller to remove once the vectors are safe.
 
     Raises:
-        UserError: the method is unknown, the loss became infinite, ``checkpoint`` or PyKEEN's
-            own folder cannot be written.
+        UserError: the loss became infinite, ``checkpoint`` or PyKEEN's own folder cannot be
+            written.
     """
-    _check_method(settings.method)
     entities, compact = np.unique(triples[:, [0, 2]], return_inverse=True)
     relations, compact_relations = np.unique(triples[:, 1], return_inverse=True)
     compact = compact.reshape(-1, 2)
@@ -150,16 +147,11 @@ def train_kge(
         key = digests.of_values({"triples": triples, "settings": asdict(settings), "seed": seed})
         partial = PartialTraining(checkpoint, key)
         with _quiet(), own_random_numbers(device), sharing_cores():
-            model = _train(used, settings, seed, device, show_progress, partial)
-        entity[entities] = _vectors(model.entity_representations[0])
-        relation[relations] = _vectors(model.relation_representations[0])
+            loop, factory = _training_loop(used, settings, seed, device)
+            _run_epochs(loop, factory, settings, seed, show_progress, partial)
+        entity[entities] = _vectors(loop.model.entity_representations[0])
+        relation[relations] = _vectors(loop.model.relation_representations[0])
     return KGEmbeddings(entity=entity, relation=relation)
-
-
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        names = ", ".join(METHODS)
-        raise UserError(f"Config key kge_method is {method!r}; it must be one of: {names}.")
 
 
 def _vectors(representation: Any) -> np.ndarray:
@@ -168,36 +160,12 @@ def _vectors(representation: Any) -> np.ndarray:
         return representation(indices=None).cpu().numpy()
 
 
-def _train(
-    triples: np.ndarray,
-    settings: KGESettings,
-    seed: int,
-    device: str,
-    show_progress: bool,
-    partial: PartialTraining,
-) -> Any:
-    """Train a PyKEEN model and return it.
-
-    Args:
-        triples: head, relation and tail id, ``int64 [n, 3]``; ids of either kind are 0, 1, ...
-        settings: how to train.
-        seed: of all random numbers.
-        device: where to train.
-        show_progress: whether to show PyKEEN's progress bar.
-        partial: keeps the state, and may have one to resume from.
-    """
-    loop, factory = _training_loop(triples, settings, seed, device)
-    start = _restore(loop, partial)
-    if start < settings.epochs:
-        torch.manual_seed(epoch_seed(seed, start))
-        _run_epochs(loop, factory, settings, seed, start, show_progress, partial)
-    return loop.model
-
-
 def _training_loop(
     triples: np.ndarray, settings: KGESettings, seed: int, device: str
 ) -> tuple[Any, Any]:
     """PyKEEN's loop over ``triples`` (``int64 [n, 3]``), with a new model, and its triples.
+
+    Ids of either kind are 0, 1, ...
 
     Raises:
         UserError: PyKEEN's own folder cannot be written.
@@ -229,17 +197,20 @@ def _run_epochs(
     factory: Any,
     settings: KGESettings,
     seed: int,
-    start: int,
     show_progress: bool,
     partial: PartialTraining,
 ) -> None:
-    """Train from epoch ``start`` to the last one.
+    """Train to the last epoch, from the kept state if there is one.
 
     Raises:
         UserError: the loss became infinite, or the state cannot be kept.
     """
     from pykeen.training.training_loop import NonFiniteLossError
 
+    start = _restore(loop, partial)
+    if start >= settings.epochs:
+        return
+    torch.manual_seed(epoch_seed(seed, start))
     try:
         loop.train(
             triples_factory=factory,

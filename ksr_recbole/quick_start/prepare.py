@@ -81,7 +81,7 @@ def open_dataset(config: Configuration) -> WithSequences:
         described = group.in_turn(lambda: prepare_atomic_files(config))
         getLogger().info(f"Files: {described}")  # what is used of them is logged once it is read
         load = load_dataset
-        if not registry.under_protocol(config["model"]):
+        if not registry.is_compared(config["model"]):
             check_files(config)
             load = load_views
         dataset = group.in_turn(lambda: load(config))
@@ -114,7 +114,7 @@ def load_data(config: Configuration) -> Data:
         UserError: as :func:`open_dataset`, or a phase has nothing to read.
     """
     dataset = open_dataset(config)
-    ours = registry.under_protocol(config["model"])
+    ours = registry.is_compared(config["model"])
     phases = (data_preparation if ours else recbole_loaders)(config, dataset)
     check_not_empty(config, *phases)
     say_repeats(dataset)
@@ -216,7 +216,7 @@ def make_trainer(config: Configuration, dataset: WithSequences) -> ProtocolTrain
     with trusting(config):
         model = kind(config, dataset).to(config["device"])
     to_log_file(str(model))
-    ours = registry.under_protocol(config["model"])
+    ours = registry.is_compared(config["model"])
     return (SequenceTrainer if ours else recbole_trainer)(config, model, dataset.fingerprint, keys)
 
 

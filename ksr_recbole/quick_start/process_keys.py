@@ -51,7 +51,7 @@ def check_possible(config: Configuration, hosts: Hosts) -> None:
         UserError: a model whose batches cannot be divided, or too few GPUs.
     """
     model = config["model"]
-    if not registry.under_protocol(model):
+    if not registry.is_compared(model):
         raise UserError(
             f"{model} is a model of RecBole. RecBole trains it with several processes only on "
             "NVIDIA GPUs, and this project has not tested that. Use --nproc=1."

@@ -17,6 +17,7 @@ from ksr_recbole import registry
 from ksr_recbole.bars import hide
 from ksr_recbole.config import Config
 from ksr_recbole.config.evaluation_keys import evaluated_modes, parse_mode
+from ksr_recbole.core_sharing import sharing_cores
 from ksr_recbole.dataset.dataloader import SequenceEvalData
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import WithSequences
@@ -24,7 +25,6 @@ from ksr_recbole.distributed import group
 from ksr_recbole.distributed.launching import launch
 from ksr_recbole.errors import UserError
 from ksr_recbole.evaluation.evaluator import EvalResult
-from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.quick_start.logs import (
     log_evaluated,
     logging_of,
@@ -47,7 +47,8 @@ from ksr_recbole.quick_start.result import environment, settings, summary, write
 from ksr_recbole.quick_start.stages import Stages, peak_memory_mib
 from ksr_recbole.text import columns_of
 from ksr_recbole.trainer import checkpoint
-from ksr_recbole.trainer.trainer import ProtocolTrainer, check_options
+from ksr_recbole.trainer.option_checks import check_options
+from ksr_recbole.trainer.trainer import ProtocolTrainer
 
 Measure = Callable[
     [ProtocolTrainer, SequenceEvalData], tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -142,7 +143,7 @@ def _run(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]
 def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) -> dict[str, Any]:
     # What would be refused later is refused before anything is read or trained.
     check_options(config, registry.model_class(config["model"]))
-    ours = registry.under_protocol(config["model"])
+    ours = registry.is_compared(config["model"])
     if not ours:
         check_usable(config)
         getLogger().info(f"RecBole's {config['model']}, {EVALUATIONS['paper']}.")

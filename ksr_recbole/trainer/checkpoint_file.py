@@ -76,6 +76,15 @@ _DEPTH = 5
 # Writing --------------------------------------------------------------------------------------
 
 
+def kind_not_held(value: object) -> str | None:
+    """What a value is, in a word, where a checkpoint cannot hold it as a tensor; else ``None``."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if value.layout != torch.strided:
+        return "sparse"
+    return None if value.dtype in _TYPES else str(value.dtype).removeprefix("torch.")
+
+
 def to_bytes(content: Mapping[str, Any]) -> list[bytes | memoryview]:
     """A checkpoint's file, in pieces to be written one after the other.
 

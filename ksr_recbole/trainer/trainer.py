@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 
 from ksr_recbole.bars import recbole_bars
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
-from ksr_recbole.config.shared import TrainingOptions
 from ksr_recbole.config_types import Configuration
+from ksr_recbole.core_sharing import sharing_cores
 from ksr_recbole.dataset.dataloader import SequenceEvalData, TrainLoader
 from ksr_recbole.distributed.group import from_main, tell_parent, this_process
 from ksr_recbole.errors import UserError, shown
@@ -38,14 +38,14 @@ from ksr_recbole.evaluation.popularity import (
     WithPopularity,
     popularity_weight,
 )
-from ksr_recbole.neighbours import sharing_cores
 from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
-from ksr_recbole.trainer.checkpoint_file import kept_numpy_state, numpy_state
-from ksr_recbole.trainer.half_precision import HalfPrecision
+from ksr_recbole.trainer.checkpoint_file import kept_numpy_state, kind_not_held, numpy_state
 from ksr_recbole.trainer.memory_fit import MemoryFit
 from ksr_recbole.trainer.optimizer_state import forget_frozen, optimizer_state
+from ksr_recbole.trainer.option_checks import check_options
+from ksr_recbole.trainer.precision import HalfPrecision, matrix_products
 from ksr_recbole.trainer.weights import not_finite
 
 MAY_DIFFER = frozenset(
@@ -134,7 +134,7 @@ class ProtocolTrainer(Trainer):
         if self._begun and not self.finished:
             self._return_to_checkpoint()
         elif saved and self.start_epoch == 0 and not self.finished:
-            self._check_buffers()
+            self._check_can_be_kept()
             self._write(-1)  # an interrupted first epoch can be resumed too
         if saved:
             tell_parent("checkpoint", from_main(lambda: self.saved_model_file))
@@ -205,13 +205,20 @@ class ProtocolTrainer(Trainer):
         given = {key: self.config[key] for key in least}
         return {key: max(2 * given[key], n) for key, n in least.items() if given[key] < n}
 
-    def _check_buffers(self) -> None:
-        """Refuse what a checkpoint could not be read with, before the work is done.
+    def _check_can_be_kept(self) -> None:
+        """Refuse what a checkpoint cannot hold or be read with, before the work is done.
 
         Raises:
-            UserError: naming a buffer with a number that is not finite.
+            UserError: naming a tensor of another type, or a buffer that is not finite.
         """
         kept = self.model.state_dict()
+        for name, each in kept.items():
+            if kind := kind_not_held(each):
+                raise UserError(
+                    f"{shown(name)} of the model is {kind}, which no checkpoint here can hold; "
+                    "make it a dense tensor of a common type, such as float32 or int64, or "
+                    "register it with persistent=False if it is a buffer that never changes."
+                )
         buffers = {name: each for name, each in self.model.named_buffers() if name in kept}
         if name := not_finite(buffers):
             raise UserError(
@@ -380,28 +387,23 @@ class ProtocolTrainer(Trainer):
         return dict.fromkeys(("valid", "test"), self.popularity_weight(data, mode))
 
     def _to_fit_on(self, data: SequenceEvalData, mode: str) -> CandidateSets | None:
-        """The candidates of a mode; for all items a uniform sample, if any item is left."""
-        sampled = parse_mode(mode).kind == "sampled"
-        return self.candidates(data, mode) if sampled else self._some_of_all(data)
+        """The candidates of a mode; for all items up to :data:`UNIFORM` uniform ones, if any."""
+        if parse_mode(mode).kind == "sampled":
+            return self.candidates(data, mode)
+        drawn_from = (data.dataset.sequences, data.dataset.split, data.phase)
+        count = min(UNIFORM, fewest_negatives(*drawn_from))
+        return draw_candidates(*drawn_from, self.config["seed"], count, 0) if count else None
 
     def candidates(self, data: SequenceEvalData, mode: str) -> CandidateSets:
         """The candidates of a phase, drawn once per dataset, split and seed."""
         key = (data.phase, uncalibrated(mode))
         if key not in self.drawn_candidates:
-            self.drawn_candidates[key] = self._drawn(data, mode)
+            parsed = parse_mode(mode)
+            drawn_from = (data.dataset.sequences, data.dataset.split, data.phase)
+            counts = fitting_counts(*drawn_from, (parsed.n_uniform, parsed.n_popular))
+            drawn = draw_candidates(*drawn_from, self.config["seed"], *counts)
+            self.drawn_candidates[key] = drawn
         return self.drawn_candidates[key]
-
-    def _some_of_all(self, data: SequenceEvalData) -> CandidateSets | None:
-        """As many uniform candidates as every user has, up to :data:`UNIFORM`, if any."""
-        drawn_from = (data.dataset.sequences, data.dataset.split, data.phase)
-        count = min(UNIFORM, fewest_negatives(*drawn_from))
-        return draw_candidates(*drawn_from, self.config["seed"], count, 0) if count else None
-
-    def _drawn(self, data: SequenceEvalData, mode: str) -> CandidateSets:
-        parsed = parse_mode(mode)
-        drawn_from = (data.dataset.sequences, data.dataset.split, data.phase)
-        counts = fitting_counts(*drawn_from, (parsed.n_uniform, parsed.n_popular))
-        return draw_candidates(*drawn_from, self.config["seed"], *counts)
 
     # Checkpoints ----------------------------------------------------------------------------
 
@@ -549,54 +551,3 @@ class ProtocolTrainer(Trainer):
         if last["average"]:
             checkpoint.check_weights(path, name, last["average"], self._average.weights)
         return optimizer_state(path, self.optimizer, last["optimizer"])
-
-
-def check_options(config: Configuration, model_class: type) -> None:
-    """Refuse values on which trainer or model would stop later, or which RecBole would misread.
-
-    Raises:
-        UserError: naming the config key.
-    """
-    if read := getattr(model_class, "read_options", None):  # RecBole's models have none
-        read(config)
-    TrainingOptions.of(config)
-    if config["enable_scaler"] and config["clip_grad_norm"]:
-        raise UserError(
-            "Config keys enable_scaler and clip_grad_norm are both set, but RecBole's trainer "
-            "clips gradients that the scaler has made larger; leave one of them out."
-        )
-    _check_kg_epochs(config, model_class)
-
-
-def _check_kg_epochs(config: Configuration, model_class: type) -> None:
-    """Refuse epochs on the knowledge graph that a model does not have."""
-    epochs, has_kg_epochs = config["train_kg_step"], hasattr(model_class, "calculate_kg_loss")
-    if has_kg_epochs and hasattr(model_class, "read_options"):  # RecBole's CKE takes None
-        for key in ("train_rec_step", "train_kg_step"):
-            if config[key] is None:
-                raise UserError(
-                    f"Config key {key} is None, but {config['model']} trains recommendation and "
-                    "graph in turn; give numbers of epochs, such as 1 and 0."
-                )
-    if epochs and not has_kg_epochs:
-        raise UserError(
-            f"Config key train_kg_step is {epochs}, but {config['model']} has no epochs of its own "
-            "on the knowledge graph; leave it at its default."
-        )
-    if epochs and config["freeze_kg"]:
-        raise UserError("Config key train_kg_step is set, which needs freeze_kg: False.")
-
-
-@contextmanager
-def matrix_products(precision: str | None) -> Iterator[None]:
-    """Inside the block, float32 matrix products are computed as precisely as told, or as before."""
-    before, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
-    of_gru = cudnn.allow_tf32
-    torch.set_float32_matmul_precision(precision or before)
-    if precision:  # cuDNN's GRU has a switch of its own
-        cudnn.allow_tf32 = precision != "highest"
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-        cudnn.allow_tf32 = of_gru

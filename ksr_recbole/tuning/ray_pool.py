@@ -15,7 +15,7 @@ from typing import Any
 from dataset_atomic.own_graph import KEYS as GRAPH_KEYS
 from ksr_recbole.comparison.pool import Job, Observer, Report, run_cell
 from ksr_recbole.config_types import Configuration
-from ksr_recbole.errors import UserError, one_line
+from ksr_recbole.errors import UserError, one_line, reason_of
 from ksr_recbole.paths import IMPORTED_FROM, is_installed
 
 _FOLDERS = ("results_dir", "pretrain_dir", "data_cache_dir", "checkpoint_dir", "pretrain_path")
@@ -97,7 +97,7 @@ def _report(ray: Any, task: Any) -> Report:
     try:
         return ray.get(task)
     except ray.exceptions.RayError as error:
-        return Report(f"Ray: {str(error).strip().splitlines()[0]}")
+        return Report(f"Ray: {reason_of(error)}")
 
 
 def _absolute_folders(config: Configuration) -> dict[str, str]:

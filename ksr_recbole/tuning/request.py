@@ -253,7 +253,7 @@ def _check_options(request: Request) -> None:
             raise UserError(
                 f"--{option} is '{name}'{choose_from(name, known, 'it must be one of:')}"
             )
-    if not registry.under_protocol(request.model):
+    if not registry.is_compared(request.model):
         raise UserError(
             f"The model '{request.model}' cannot be tuned here"
             f"{choose_from(request.model, registry.MODELS, 'the models are')}"

@@ -20,10 +20,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from ksr_recbole.core_sharing import crowded
 from ksr_recbole.model.kernels.aligned import empty_rows
 from ksr_recbole.model.kernels.fused import fused
 from ksr_recbole.model.kernels.packing import Packing
-from ksr_recbole.neighbours import crowded
 
 
 def run_gru(

@@ -1,4 +1,4 @@
-"""Puts what was computed and the names of the last steps together."""
+"""The last steps of an explanation: what was computed of each, with names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksr_recbole.explanation.trace import History, Ranking
 
 
 @dataclass(frozen=True, eq=False)
-class Writer:
+class LastSteps:
     """What the last ``S`` of a user's steps are made of.
 
     Attributes:
@@ -28,7 +28,7 @@ class Writer:
     attention: np.ndarray
     rankings: list[Ranking]
 
-    def steps(self) -> tuple[Step, ...]:
+    def named(self) -> tuple[Step, ...]:
         """The steps, the oldest first."""
         return tuple(self._step(s) for s in range(len(self.attention)))
 

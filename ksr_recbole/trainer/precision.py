@@ -1,8 +1,9 @@
-"""Whether anything is computed in half precision."""
+"""The precision of matrix products, and whether anything is computed in half precision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,3 +33,18 @@ class HalfPrecision(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         self.used = self.used or (isinstance(result, torch.Tensor) and result.dtype in HALF)
         return result
+
+
+@contextmanager
+def matrix_products(precision: str | None) -> Iterator[None]:
+    """Inside the block, float32 matrix products are computed as precisely as told, or as before."""
+    before, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
+    of_gru = cudnn.allow_tf32
+    torch.set_float32_matmul_precision(precision or before)
+    if precision:  # cuDNN's GRU has a switch of its own
+        cudnn.allow_tf32 = precision != "highest"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        cudnn.allow_tf32 = of_gru
