@@ -569,6 +569,33 @@ def test_the_form_of_times_is_an_option(tmp_path, capsys):
     assert set(table(out, "s", "inter")["timestamp"].cast(int)) == set(days_of_march(1, 2, 12))
 
 
+def test_years_taken_for_seconds_are_all_of_one_day(tmp_path, capsys):
+    """Years, days since 1900 and steps look like seconds; then every user has one session."""
+    items = write(tmp_path / "i.csv", ["item_id,brand", "i0,a", "i1,a", "i2,b"])
+    for name, times in {"years": (2019, 2020, 2021), "seconds": (86_399, 86_400, 86_401)}.items():
+        rows = [f"u{u},i{i},{times[i]}" for u in range(3) for i in range(3)]
+        sales = write(tmp_path / "s.csv", ["user_id,item_id,timestamp", *rows])
+        given = ["csv", "--dataset=s", "--raw", sales, "--items", items, "--k-core=1"]
+        assert main(list(map(str, ["convert", *given, "--out", tmp_path / name]))) == 0
+        said = "all times are of one day, 1970-01-01, so every user has one session"
+        assert (said in capsys.readouterr().out) == (name == "years")
+
+
+def test_ratings_with_a_decimal_comma(tmp_path, capsys):
+    items = write(tmp_path / "i.csv", ["item_id;brand", "i0;a", "i1;a", "i2;b"])
+    given = ["csv", "--dataset=s", "--items", items, "--k-core=1", "--separator=;"]
+    for text, found in {"3,5": 3.5, "-0,25": -0.25, "4": 4.0, "1,000": None}.items():
+        rows = [f"u{u};i{i};{i};{text}" for u in range(3) for i in range(3)]
+        sales = write(tmp_path / "s.csv", ["user_id;item_id;timestamp;stars", *rows])
+        out = tmp_path / text
+        call = ["convert", *given, "--rating=stars", "--raw", sales, "--out", out]
+        if found is None:
+            assert "'1,000' is not a rating" in complaint(capsys, *call)
+        else:
+            assert main(list(map(str, call))) == 0
+            assert set(table(out, "s", "inter")["rating"].cast(float)) == {found}
+
+
 field_text = st.text(
     st.characters(
         codec="utf-8", exclude_characters='\t\n\r"\x1f,', exclude_categories=["Cs", "Cc"]

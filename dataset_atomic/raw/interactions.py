@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import polars as pl
 
 from dataset_atomic.atomic import too_long
@@ -23,6 +24,9 @@ DAY = 86_400
 
 NO_ID = r'[\t"\r\n]'
 """What an id of RecBole's atomic files cannot hold."""
+
+_DECIMAL_COMMA = r"^([+-]?\d+),(\d{1,2})$"
+"""A rating such as 3,5; 1,000 may be a thousand, and is refused."""
 
 WITHOUT_ENTITY = "item without an entity"
 """Why interactions with items that have no link are dropped."""
@@ -177,6 +181,8 @@ class _Reading:
         frame = frame.sort("timestamp", maintain_order=True)
         frame = _in_seconds(frame, self.clock.per_second)
         notes = [note for note in (self.clock.note(),) if note]
+        if note := _on_one_day(frame["timestamp"]):
+            notes.append(note)
         if self.stripped:
             notes.append(f"blanks around {counted(self.stripped, 'id')} were removed")
         return Interactions(frame, self.funnel, tuple(notes), tuple(self.examples))
@@ -188,6 +194,15 @@ class _Reading:
         first = self.latest - self.period.last_days * DAY * self.clock.per_second
         recent = frame.filter(pl.col("timestamp") > first)
         return self.funnel.step(self.period.reason, frame, recent)
+
+
+def _on_one_day(times: pl.Series) -> str | None:
+    """Say that all times are of one day: years or days may have been taken for seconds."""
+    ends = cast("tuple[float, float] | tuple[None, None]", (times.min(), times.max()))
+    if ends[0] is None or ends[0] == ends[1] or ends[0] // DAY != ends[1] // DAY:
+        return None
+    day = np.datetime64(int(ends[0] // DAY), "D")
+    return f"all times are of one day, {day}, so every user has one session (a day is a session)"
 
 
 def _read_block(block: Block, clock: TimestampReader) -> tuple[pl.DataFrame, int]:
@@ -240,7 +255,8 @@ def _check_lengths(block: Block, ids: pl.Series) -> None:
 
 
 def _ratings(block: Block) -> pl.Series:
-    values = block.frame["rating"].str.strip_chars().cast(pl.Float32, strict=False)
+    texts = block.frame["rating"].str.strip_chars().str.replace(_DECIMAL_COMMA, "$1.$2")
+    values = texts.cast(pl.Float32, strict=False)
     if (row := first_true(~values.is_finite().fill_null(False))) is not None:
         raise UserError(
             f"{block.line_of(row)}: {shown(repr(block.frame['rating'][row]))} is not a rating; "
