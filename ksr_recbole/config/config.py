@@ -231,7 +231,7 @@ class Config(RecBoleConfig):
         dataset = dataset or self.external_config_dict.get("dataset", "ml-100k")
         check_name(dataset, "dataset")
         if isinstance(model, type):
-            model = registry.name_of_class(model) or model
+            model = registry.name_of_class(model) or _recboles(model)
         model_class = registry.model_class(model) if isinstance(model, str) else model
         name, model_class, dataset = super()._get_model_and_dataset(model_class, dataset)
         # GRU, GRU++ and GRU_F are one class: a model's name here is that of its options.
@@ -447,6 +447,22 @@ class Config(RecBoleConfig):
             "distribution": "none",
             "sample_num": "none",
         }
+
+
+def _recboles(model: type) -> type:
+    """A class of RecBole's, as it is.
+
+    Raises:
+        UserError: it is a user's, which no later step of a run would find by its name.
+    """
+    if registry.is_recboles(model):
+        return model
+    raise UserError(
+        f"The class {model.__name__} is no model of this package or of RecBole, and a run here "
+        "finds models by their names; call ksr_recbole.register() and train it with RecBole's "
+        f"run_recbole(model={model.__name__}), or make it a subclass of a model of this package "
+        "and call ksr_recbole.add_model."
+    )
 
 
 def _default_columns(final: dict[str, Any]) -> dict[str, Any]:
