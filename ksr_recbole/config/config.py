@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
+from recbole.data import transform as transforms
 from recbole.utils import InputType, ModelType
 
 from dataset_atomic.layout import Layout
@@ -145,9 +146,12 @@ class Config(RecBoleConfig):
             raise checks.no_negatives(self.model)
 
     def _check_transform(self) -> None:
-        """Refuse a ``transform`` without the option that it reads, or without sequences."""
+        """Refuse a ``transform`` without the option or the code that it needs, or sequences."""
         transform = self["transform"]
         if transform is None:
+            return
+        if transform == "user_defined":
+            _check_written()
             return
         if self["MODEL_TYPE"] != ModelType.SEQUENTIAL:
             raise UserError(
@@ -447,6 +451,24 @@ class Config(RecBoleConfig):
             "distribution": "none",
             "sample_num": "none",
         }
+
+
+def _check_written() -> None:
+    """Refuse ``transform: user_defined`` where the class for it is still RecBole's empty one.
+
+    It returns no batch, on which RecBole stops in the first step of training.
+    """
+    code = getattr(transforms.UserDefinedTransform.__call__, "__code__", None)
+    if code is not None and code.co_code == _nothing.__code__.co_code:
+        raise UserError(
+            "Config key transform is user_defined, but recbole.data.transform.UserDefinedTransform "
+            "does nothing; write its method __call__, which returns the batch, or leave the key "
+            "out."
+        )
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 def _recboles(model: type) -> type:
