@@ -128,21 +128,34 @@ def own_models() -> list[str]:
 
 
 def name_of_class(model: type) -> str | None:
-    """The name of a class of :func:`own_models`; ``None`` for one of RecBole's or a user's.
+    """The name of a class of :func:`own_models` or of RecBole's KSR; ``None`` for any other.
 
     Raises:
-        UserError: it is a subclass of one of this package's that was not added.
+        UserError: it is a subclass of one of this package's that was not added, or has the name
+            of one of them.
     """
     for name in own_models():
         if model_class(name) is model:
             return name
+    if (model.__module__, model.__name__) == (STOCK_MODULE, recboles_name(STOCK_KSR)):
+        return STOCK_KSR
     if any(base.__module__.startswith("ksr_recbole.model.") for base in model.__mro__):
         raise UserError(
             f"The class {model.__name__} is no model with options yet; call ksr_recbole.add_model("
             f"'{model.__name__}', {model.__name__}, based_on='KSR') first, or name another model "
             "that it is based on."
         )
+    if model.__name__ in own_models():  # whatever is looked up by that name would be another's
+        raise UserError(
+            f"The class {model.__name__} of {shown(model.__module__)} has the name of a model of "
+            "ksr_recbole; give it another."
+        )
     return None
+
+
+def is_recboles(model: type) -> bool:
+    """Whether a class is one of RecBole's models, so that its name finds it."""
+    return model.__module__.startswith("recbole.model.") and model.__name__ in recbole_models()
 
 
 def add_model(name: str, model: type, based_on: str, **options: Any) -> None:

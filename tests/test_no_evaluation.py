@@ -128,6 +128,12 @@ def test_a_config_file_holds_plain_values(tmp_path):
     assert values == {
         "gamma": 1e-3, "topk": [10], "dataset": "123", "results_dir": "2026-11-28"
     }  # fmt: skip
+    file.write_text(
+        "dataset: 0100\na: '1:30'\nb: [0, -0, 00, 0.5, 010.5, 0x40, 0b11, 1_000]\nc: yes\n"
+    )
+    assert read_yaml(file, {"dataset"}) == {
+        "dataset": "0100", "a": "1:30", "b": [0, 0, 0, 0.5, 10.5, 64, 3, 1000], "c": True
+    }  # fmt: skip
     file.write_bytes(b"")
     assert read_yaml(file) == {}
 
@@ -154,6 +160,10 @@ def test_a_config_file_holds_plain_values(tmp_path):
         (b"a: !!bool x\n", "line 1 is not valid YAML: a value cannot be read"),
         (b"a: !!binary YQ==\n", "a is b'a', which is no text"),
         (b"gamma: 2026-11-28\n", "gamma is datetime.*quotes"),
+        (b"a: 1\nb: 1:30\n", r"line 2 .*1:30 is the number 90 in YAML \(to the base 60\)"),
+        (b"a: 1:30.5\n", "1:30.5 is the number 90.5"),
+        (b"a: [5, -0100]\n", r"-0100 is the number -64 in YAML \(to the base 8\); write"),
+        (b"a: {b: 1:30}\n", "line 1 .*1:30 is the number 90"),
         (b"a: 1\n---\na: 2\n", "line 2 is not valid YAML|is not valid YAML"),
     ],
 )

@@ -22,7 +22,7 @@ from ksr_recbole.errors import UserError
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
-from ksr_recbole.quick_start.prepare import find_vectors, make_trainer
+from ksr_recbole.quick_start.prepare import find_vectors, load_recboles_data, make_trainer
 from tests.toy import toy_values, write_toy
 
 PARTS = ["learn", "choose", "judge"]
@@ -180,6 +180,15 @@ def test_a_history_in_every_row_is_refused(folder, model):
     load = load_dataset if model == "GRU" else load_views
     with pytest.raises(UserError, match=r"toy.learn.inter has the column item_id_list, a history"):
         load(config)
+
+
+def test_rows_without_a_history_are_refused_where_recbole_would_read_one(folder):
+    split_by_hand(folder)
+    given = {"benchmark_filename": PARTS, "eval_args": {"mode": "full"}}
+    given |= {"train_neg_sample_args": None}
+    told = r"toy.learn.inter has no column item_id_list with a history .*--protocol=paper"
+    with pytest.raises(UserError, match=told):
+        load_recboles_data(config_of(folder, "SASRec", **given))
 
 
 @pytest.mark.parametrize("graph", [True, False])

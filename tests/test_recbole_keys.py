@@ -408,6 +408,7 @@ def test_a_loss_on_pairs_without_negatives_is_refused(toy_folder, protocol, none
     ("given", "told"),
     [
         ({"load_col": {"intre": ["user_id"]}}, "load_col.intre has no effect; did you mean inter?"),
+        ({"load_col": {"net": None}}, "load_col.net has no effect; the files that are read are"),
         ({"unload_col": {"user": ["age"]}}, "unload_col.user has no effect: there is no toy.user"),
         ({"load_col": {"item": ["item_id"], "kg": None}}, None),
         ({"benchmark_filename": ["a", "b", "c"], "eval_args": {"split": {"RS": [8, 1, 1]}}},
@@ -422,6 +423,14 @@ def test_files_and_splits_that_no_one_reads_are_said(toy_folder, model, given, t
     values = {"data_path": str(toy_folder), "gpu_id": "", **protocol, **given}
     remarks = Config(model, "toy", None, values).remarks()
     assert remarks == [] if told is None else len(remarks) == 1 and told in remarks[0]
+
+
+@pytest.mark.parametrize("model", ["KSR", "SASRec"])
+def test_friends_are_said_not_to_be_read(toy_folder, model):
+    (toy_folder / "toy" / "toy.net").write_text("source_id:token\ttarget_id:token\nu1\tu2\n")
+    values = {"data_path": str(toy_folder), "gpu_id": ""}
+    [remark] = Config(model, "toy", None, values).remarks()
+    assert remark.startswith("toy.net is not read: ")
 
 
 @pytest.mark.parametrize(("model", "can"), [("SASRec", True), ("FM", False)])
@@ -528,7 +537,7 @@ def test_what_recbole_would_stop_on_in_training_is_refused(toy_folder, model, gi
     ("model", "transform", "idle"),
     [
         ("SASRec", "inverse_itemseq", True), ("SHAN", "inverse_itemseq", False),
-        ("BERT4Rec", "mask_itemseq", False), ("SASRec", "user_defined", False),
+        ("BERT4Rec", "mask_itemseq", False),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("protocol", ["paper", "recbole"])
@@ -538,6 +547,16 @@ def test_a_transform_that_a_model_does_not_read_is_said(
     values = {"data_path": str(toy_folder), "transform": transform, "protocol": protocol}
     said = " ".join(Config(model, "toy", None, values).remarks())
     assert (f"transform has no effect on {model}" in said) == idle
+
+
+@pytest.mark.parametrize("model", ["SASRec", "LightGCN"])
+def test_a_transform_of_the_user_must_have_been_written(toy_folder, monkeypatch, model):
+    values = {"data_path": str(toy_folder), "gpu_id": "", "transform": "user_defined"}
+    with pytest.raises(UserError, match=r"UserDefinedTransform does nothing; write"):
+        Config(model, "toy", None, values)
+    written = lambda self, dataset, interaction: interaction  # noqa: E731
+    monkeypatch.setattr("recbole.data.transform.UserDefinedTransform.__call__", written)
+    assert Config(model, "toy", None, values).remarks() == []
 
 
 def test_only_the_models_that_are_said_to_read_transformed_sequences():

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import recbole.data.dataset
+import recbole.model.general_recommender.bpr as stock_bpr
 import recbole.model.sequential_recommender.ksr as stock_module
 import recbole.quick_start
 import recbole.trainer
@@ -282,6 +283,40 @@ def test_stock_ksr_stays_reachable_by_name_and_by_class(monkeypatch):
         assert not issubclass(get_trainer(STOCK_KSR.type, "StockKSR"), SequenceTrainer)
     finally:
         ksr_recbole.unregister()
+
+
+class BPR(stock_bpr.BPR):
+    """A user's own class, named as one of RecBole's."""
+
+    made = 0
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        BPR.made += 1
+
+
+def test_a_user_s_own_class_is_what_recboles_run_trains(toy_folder, registered, monkeypatch):
+    monkeypatch.setattr(BPR, "made", 0)
+    values = {**stock_values(toy_folder), "epochs": 1}
+    assert run_recbole(BPR, "toy", config_dict=values, saved=False)["test_result"]
+    assert BPR.made == 1 and get_model("BPR") is BPR
+    RecBoleConfig("BPR", "toy", config_dict=values)  # by its name it is RecBole's again
+    assert get_model("BPR") is stock_bpr.BPR
+
+
+@pytest.mark.parametrize("config", [Config, RecBoleConfig])
+def test_a_class_that_only_has_the_name_of_ours_is_refused(registered, config):
+    own = type("GRU", (stock_bpr.BPR,), {})
+    with pytest.raises(UserError, match=r"The class GRU of .* has the name of a model of ksr_rec"):
+        config(own, "toy")
+
+
+def test_our_run_takes_classes_that_their_names_find():
+    for own in (BPR, dict):
+        with pytest.raises(UserError, match=rf"run_recbole\(model={own.__name__}\)"):
+            Config(own, "toy")
+    assert Config(stock_bpr.BPR, "toy")["model"] == "BPR"
+    assert Config(STOCK_KSR, "toy")["model"] == "StockKSR"  # it was this package's without a word
 
 
 # Configuration ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
+from recbole.data import transform as transforms
 from recbole.utils import InputType, ModelType
 
 from dataset_atomic.layout import Layout
@@ -145,9 +146,12 @@ class Config(RecBoleConfig):
             raise checks.no_negatives(self.model)
 
     def _check_transform(self) -> None:
-        """Refuse a ``transform`` without the option that it reads, or without sequences."""
+        """Refuse a ``transform`` without the option or the code that it needs, or sequences."""
         transform = self["transform"]
         if transform is None:
+            return
+        if transform == "user_defined":
+            _check_written()
             return
         if self["MODEL_TYPE"] != ModelType.SEQUENTIAL:
             raise UserError(
@@ -231,7 +235,7 @@ class Config(RecBoleConfig):
         dataset = dataset or self.external_config_dict.get("dataset", "ml-100k")
         check_name(dataset, "dataset")
         if isinstance(model, type):
-            model = registry.name_of_class(model) or model
+            model = registry.name_of_class(model) or _recboles(model)
         model_class = registry.model_class(model) if isinstance(model, str) else model
         name, model_class, dataset = super()._get_model_and_dataset(model_class, dataset)
         # GRU, GRU++ and GRU_F are one class: a model's name here is that of its options.
@@ -447,6 +451,40 @@ class Config(RecBoleConfig):
             "distribution": "none",
             "sample_num": "none",
         }
+
+
+def _check_written() -> None:
+    """Refuse ``transform: user_defined`` where the class for it is still RecBole's empty one.
+
+    It returns no batch, on which RecBole stops in the first step of training.
+    """
+    code = getattr(transforms.UserDefinedTransform.__call__, "__code__", None)
+    if code is not None and code.co_code == _nothing.__code__.co_code:
+        raise UserError(
+            "Config key transform is user_defined, but recbole.data.transform.UserDefinedTransform "
+            "does nothing; write its method __call__, which returns the batch, or leave the key "
+            "out."
+        )
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _recboles(model: type) -> type:
+    """A class of RecBole's, as it is.
+
+    Raises:
+        UserError: it is a user's, which no later step of a run would find by its name.
+    """
+    if registry.is_recboles(model):
+        return model
+    raise UserError(
+        f"The class {model.__name__} is no model of this package or of RecBole, and a run here "
+        "finds models by their names; call ksr_recbole.register() and train it with RecBole's "
+        f"run_recbole(model={model.__name__}), or make it a subclass of a model of this package "
+        "and call ksr_recbole.add_model."
+    )
 
 
 def _default_columns(final: dict[str, Any]) -> dict[str, Any]:

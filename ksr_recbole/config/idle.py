@@ -29,7 +29,8 @@ from ksr_recbole.errors import shown
 _ON_GPUS = ("gpu_id", "use_gpu", "enable_scaler")
 """Keys that mean something where there is a GPU."""
 
-_FILES = ("inter", "user", "item", "kg", "link", "net")
+_FILES = ("inter", "user", "item", "kg", "link")
+_SOCIAL = "net"
 _OPTIONAL = ("user", "item")
 _FIELDS_OF_USERS = ("user", None)
 _OF_VALIDATION = ("stopping_step", "valid_metric")
@@ -284,6 +285,11 @@ def _on_files(config: Configuration) -> Iterator[str]:
                     f"Config key {key} has no effect: there is no knowledge graph "
                     f"({named('kg').name} and {named('link').name})."
                 )
+    if there and _SOCIAL not in read and named(_SOCIAL).exists():
+        yield (
+            f"{named(_SOCIAL).name} is not read: no model here or of RecBole 1.2.1 uses links "
+            "between users."
+        )
     for key in ("load_col", "unload_col", "unused_col"):
         for suffix in config.external_config_dict.get(key) or ():
             if suffix not in read:

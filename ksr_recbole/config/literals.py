@@ -172,11 +172,13 @@ def _strict_loader(texts: frozenset[str]) -> type[yaml.SafeLoader]:
 
         def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
             try:
-                return super().construct_object(node, deep)
+                value = super().construct_object(node, deep)
             except yaml.YAMLError:
                 raise
             except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
                 raise _Refused(node, "a value cannot be read") from error
+            _check_base(node, value)
+            return value
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             if isinstance(node, yaml.MappingNode):
@@ -198,6 +200,26 @@ def _check_pairs(node: yaml.MappingNode, texts: frozenset[str]) -> None:
             continue
         if key.value in texts and not (key.value == "resume" and value.tag.endswith(":bool")):
             value.tag = "tag:yaml.org,2002:str"
+
+
+def _check_base(node: yaml.Node, value: Any) -> None:
+    """Refuse a number that YAML 1.1 reads to another base than what it looks like says.
+
+    ``1:30`` is the number 90 to it, and ``0100`` is 64.  Who writes ``0x40`` means it.
+
+    Raises:
+        _Refused: it is such a number.
+    """
+    if not isinstance(value, int | float) or not isinstance(node, yaml.ScalarNode):
+        return
+    word = node.value
+    octal = isinstance(value, int) and re.fullmatch("[-+]?0[0-7_]*[1-7][0-7_]*", word)
+    if octal or ":" in word:
+        raise _Refused(
+            node,
+            f"{shown(word)} is the number {value} in YAML (to the base {8 if octal else 60}); "
+            "write the number itself, or put quotes around it if it is text",
+        )
 
 
 _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "timestamp"))

@@ -98,6 +98,7 @@ def choose_config(
     original: Callable[..., tuple[str, type, str]],
     convert: Callable[..., dict[str, Any]],
     load: Callable[..., dict[str, Any]],
+    classes: dict[str, type],
 ) -> Callable[..., Any]:
     """The method that makes a ``Config`` one of this package's, if its model is.
 
@@ -109,6 +110,7 @@ def choose_config(
         original: ``recbole.config.Config._get_model_and_dataset``.
         convert: ``recbole.config.Config._convert_config_dict``, for RecBole's own models.
         load: ``recbole.config.Config._load_config_files``, for the same.
+        classes: where users' own classes are kept by name, for who looks them up later.
     """
 
     def _get_model_and_dataset(self: RecBoleConfig, model: Any, dataset: str | None) -> Any:
@@ -122,6 +124,7 @@ def choose_config(
             self.file_config_dict = _plain_files(files) if ours else load(self, files)
         _convert_words(self, literals_of if ours else convert)
         if not ours:
+            _keep_class(classes, given)
             return original(self, model, dataset)
         if type(self) is not RecBoleConfig:
             raise UserError(
@@ -144,11 +147,15 @@ def _plain_files(files: Iterable[str]) -> dict[str, Any]:
 
 def _name_of(model: Any) -> Any:
     """The registered name of a class that was given as model; everything else as it is."""
-    if not isinstance(model, type):
-        return model
-    if (model.__module__, model.__name__) == (registry.STOCK_MODULE, "KSR"):
-        return registry.STOCK_KSR
-    return registry.name_of_class(model) or model
+    return (registry.name_of_class(model) or model) if isinstance(model, type) else model
+
+
+def _keep_class(classes: dict[str, type], model: Any) -> None:
+    """Keep a class that was given as model; a name stands for RecBole's own class again."""
+    if isinstance(model, type):
+        classes[model.__name__] = model
+    else:
+        classes.pop(model, None)
 
 
 def _become_ours(config: RecBoleConfig, name: str) -> None:

@@ -6,7 +6,7 @@ RecBole's own code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import recbole.config
@@ -40,16 +40,17 @@ from ksr_recbole.plugin.registered_trainer import RegisteredTrainer
 def put_in_place() -> Hooks:
     """Put all hooks in place; if one fails, none is."""
     hooks = Hooks()
+    classes: dict[str, type] = {}
     try:
         for name in registry.own_models():
             _add_model(hooks, name, **{name: registry.model_class(name)})
             _add_dataset_and_trainer(hooks, name)
         _add_stock(hooks)
         _repair(hooks)
-        _add_config(hooks)
+        _add_config(hooks, classes)
         hooks.replace_functions(
             {
-                **_repaired_look_up(),
+                **_repaired_look_up(classes),
                 **_without_pickles(),
                 **_with_loaders(),
                 **_with_checkpoints(),
@@ -130,12 +131,17 @@ def _repair(hooks: Hooks) -> None:
     hooks.set_attribute(base, "_dataframe_to_interaction", _dataframe_to_interaction)
 
 
-def _repaired_look_up() -> dict[Function, Function]:
-    """Models that RecBole imports when they are named are repaired too."""
+def _repaired_look_up(classes: Mapping[str, type]) -> dict[Function, Function]:
+    """Models that RecBole imports when they are named are repaired too.
+
+    Args:
+        classes: users' own, by name.  ``run_recbole`` looks a model up again that a ``Config`` was
+            given as a class, and would look for it among RecBole's modules.
+    """
     get_model = recbole.utils.get_model
 
     def get_repaired_model(name: str) -> type:
-        found = get_model(name)
+        found = classes.get(name) or get_model(name)
         recbole_on_new_libraries()
         return found
 
@@ -175,7 +181,7 @@ def _with_loaders() -> dict[Function, Function]:
     return {original: get_dataloader}
 
 
-def _add_config(hooks: Hooks) -> None:
+def _add_config(hooks: Hooks, classes: dict[str, type]) -> None:
     """Before ``Config._get_model_and_dataset``: the first step that knows the model's name.
 
     Defaults come from YAML files that ``Config`` looks for in RecBole's own folder, so that
@@ -184,7 +190,7 @@ def _add_config(hooks: Hooks) -> None:
     """
     config = recbole.config.Config
     convert, load = config._convert_config_dict, config._load_config_files
-    chosen = choose_config(config._get_model_and_dataset, convert, load)
+    chosen = choose_config(config._get_model_and_dataset, convert, load, classes)
     hooks.set_attribute(config, "_convert_config_dict", keep_words)
     hooks.set_attribute(config, "_load_config_files", keep_files(load))
     hooks.set_attribute(config, "_get_model_and_dataset", chosen)

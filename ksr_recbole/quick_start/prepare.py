@@ -40,7 +40,12 @@ from ksr_recbole.files import ensure_writable
 from ksr_recbole.pretraining.pretrain import pretrained_vectors
 from ksr_recbole.quick_start.atomic_data import prepare_atomic_files
 from ksr_recbole.quick_start.logs import to_log_file
-from ksr_recbole.quick_start.recbole_models import check_files, check_labels, check_times
+from ksr_recbole.quick_start.recbole_models import (
+    check_files,
+    check_histories,
+    check_labels,
+    check_times,
+)
 from ksr_recbole.text import counted
 from ksr_recbole.trainer.recbole_trainer import recbole_trainer
 from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
@@ -228,6 +233,7 @@ def load_recboles_data(config: Configuration) -> tuple[Any, Any, Any]:
     """
     getLogger().info(prepare_atomic_files(config))
     check_files(config)
+    check_histories(config)
     check_times(config)
     with data_keys_named(config):
         dataset = recbole_dataset(config)

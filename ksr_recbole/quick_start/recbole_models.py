@@ -91,6 +91,26 @@ def check_times(config: Configuration) -> None:
         )
 
 
+def check_histories(config: Configuration) -> None:
+    """Refuse given files without a history in every row, which RecBole's sequential models read.
+
+    Raises:
+        UserError: naming the first of them, and what to do.
+    """
+    if not config["benchmark_filename"] or config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+        return
+    layout = Layout.of(config)
+    histories = layout.item + config["LIST_SUFFIX"]
+    for path in layout.inter_paths(Path(config["data_path"]), config["dataset"]):
+        if path.is_file() and histories not in columns_of(path, layout):
+            raise UserError(
+                f"{path} has no column {shown(histories)} with a history in every row, which "
+                f"RecBole's {config['model']} reads from the files of benchmark_filename; add "
+                "--protocol=paper, which makes the histories of the rows, or leave "
+                "benchmark_filename out."
+            )
+
+
 def check_labels(config: Configuration, dataset: Dataset) -> None:
     """Refuse interactions without labels where RecBole's training or its metrics read them.
 
