@@ -651,3 +651,13 @@ def test_a_checkpoint_holds_for_a_machine_without_its_gpu(toy_folder):
         config = restore.config_of({**content, "settings": settings})
         assert config["device"].type == "cpu" and not config["log_wandb"]
         assert (config["nproc"], config["world_size"]) == (1, -1)
+
+
+def test_a_word_of_another_case_is_the_choice(toy_config):
+    """RecBole takes ``learner: Adam``, so a user's YAML file may have it."""
+    config = toy_config(learner="AdamW", loss_type="bpr", value_matrix="Shared")
+    assert [config[key] for key in ("learner", "loss_type", "value_matrix")] == [
+        "adamw", "BPR", "shared",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="learner is 'Adamm'; it must be one of"):
+        toy_config(learner="Adamm")

@@ -253,7 +253,7 @@ def test_a_registration_that_fails_half_way_leaves_nothing(monkeypatch):
     from ksr_recbole.plugin import recbole_hooks
 
     before = recbole_state()
-    monkeypatch.setattr(recbole_hooks, "_add_config", lambda hooks: 1 / 0)
+    monkeypatch.setattr(recbole_hooks, "_add_config", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ksr_recbole.register()
     assert recbole_state() == before

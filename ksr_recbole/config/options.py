@@ -66,7 +66,7 @@ class Value:
     optional: bool = False
 
     def __call__(self, key: str, value: Any) -> Any:
-        """The value, a whole number written as a float (``1e3``) as an integer.
+        """The value; of words the choice that differs in case alone, of ``1e3`` an integer.
 
         Raises:
             UserError: it has another type, is out of bounds or is not one of the choices.
@@ -75,6 +75,9 @@ class Value:
             return None
         if self.kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
+        if self.choices is not None and isinstance(value, str):  # RecBole takes learner: Adam too
+            in_lower = {choice.lower(): choice for choice in self.choices if type(choice) is str}
+            value = in_lower.get(value.lower(), value)
         kinds = (int, float) if self.kind is float else self.kind
         right_type = isinstance(value, kinds) and (self.kind is bool or not isinstance(value, bool))
         if self.choices is not None and not (right_type and value in self.choices):
