@@ -516,7 +516,9 @@ def test_the_trials_that_come_with_the_project_are_fair(file):
     dataset = file.parent.name if own else "ml-1m"
     assert not own or keys.trials_of(dataset, file.stem) == file
     study = tuning_study(None, file, dataset)
-    assert list(dict.fromkeys(each.model for each in study.settings)) == list(PAPER_MODELS)
+    models = dict.fromkeys(each.model for each in study.settings)
+    # A dataset's own file may have more of ours; read_trials sees to it that none has more trials.
+    assert [model for model in models if not own or model in PAPER_MODELS] == list(PAPER_MODELS)
 
 
 @pytest.mark.parametrize("task", ["next-item", "next-session"])
