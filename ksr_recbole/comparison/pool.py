@@ -27,7 +27,7 @@ from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError, cannot_write, one_line
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import check_place
-from ksr_recbole.processes import serve_parent, threads_per_worker
+from ksr_recbole.processes import leaving_interruptions, serve_parent, threads_per_worker
 from ksr_recbole.text import printing
 from ksr_recbole.threads import THREAD_VARIABLES, number_in
 
@@ -148,7 +148,8 @@ class _Worker:
             initializer=initialise,
             initargs=(self._threads, gpus.of_the_user()),
         )
-        self._process_id = self._executor.submit(os.getpid)
+        with leaving_interruptions():
+            self._process_id = self._executor.submit(os.getpid)
 
     def submit(self, job: Job) -> Future[Report]:
         if self._gpu is not None:
