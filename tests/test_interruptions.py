@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -156,8 +155,22 @@ def test_a_worker_that_is_still_imported_leaves_ctrl_c_to_its_parent(tmp_path, m
 
     monkeypatch.setattr(pool, "ProcessPoolExecutor", executor)
     worker = pool._Worker(1)
-    assert worker._process_id.result() != os.getpid()
+    assert len(worker._processes) == 1
     worker.close()
     left = dict(zip(SIGNALS, (tmp_path / "noted").read_text().split(), strict=True))
     assert left == {n: str(n != signal.SIGTERM) for n in SIGNALS}
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_worker_that_is_still_imported_is_ended_at_once(monkeypatch):
+    """It was waited for, up to a minute, and the command never ended if Ctrl-C came meanwhile."""
+
+    def executor(**given):
+        return ProcessPoolExecutor(**given | {"initializer": time.sleep, "initargs": (99,)})
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", executor)
+    worker = pool._Worker(1)
+    (process,) = worker._processes
+    worker.kill()
+    worker.close()
+    assert process.exitcode == -signal.SIGTERM
