@@ -80,15 +80,22 @@ class Interruptions:
 def interruptible() -> Iterator[Interruptions]:
     """Inside the block each of the signals acts as Ctrl-C; two that come together are one."""
     found = Interruptions()
+    with handled(found):
+        yield found
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Inside the block the signals call a function, but those that are ignored."""
     if threading.current_thread() is not threading.main_thread():
-        yield found
+        yield
         return
-    before = _handle(found)
+    before = _handle(handler)
     try:
-        yield found
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _handle(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:

@@ -18,13 +18,7 @@ from ksr_recbole.interruptions import NOTHING_LEFT, SIGNALS, interruptible
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def not_ignored():
-    """Where the tests run in the background of a shell, Ctrl-C is ignored from the start."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("not_ignored")
 
 
 def told(capsys) -> list[str]:
