@@ -1,8 +1,6 @@
 """Compare all methods as in Table 3: ``python run_benchmark.py --dataset=ml-100k --seeds=3``."""
 
-import sys
-
-from ksr_recbole.comparison.cli import main
+from ksr_recbole.interruptions import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("ksr_recbole.comparison.cli")

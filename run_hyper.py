@@ -1,8 +1,6 @@
 """Tune a model: ``python run_hyper.py --model=KSR --dataset=ml-100k``."""
 
-import sys
-
-from ksr_recbole.tuning.cli import main
+from ksr_recbole.interruptions import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("ksr_recbole.tuning.cli")

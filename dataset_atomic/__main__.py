@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ksr_recbole.commands import say_loading
-from ksr_recbole.text import printing
+from ksr_recbole.interruptions import start
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Say what is loaded, which takes a second, and run a command; its exit status."""
+    # Imported late: see start.
+    from ksr_recbole.commands import say_loading
+    from ksr_recbole.text import printing
+
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not {"-h", "--help", "--version"} & set(words):
         with printing():
@@ -21,4 +24,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("dataset_atomic.__main__")

@@ -105,6 +105,7 @@ def write_atomic_files(
     stale: Sequence[str] = (),
     check: Callable[[], None] = nothing_to_check,
     layout: Layout = RECBOLES,
+    look: Callable[[Path], None] = lambda _: None,
 ) -> None:
     """Write ``<folder>/<name>.<suffix>`` for every suffix of ``tables``, in one step.
 
@@ -115,6 +116,8 @@ def write_atomic_files(
         stale: suffixes of files that are removed in the same step, if they are there.
         check: called right before the step; raises to give up.
         layout: how to write them; columns called as RecBole calls them get its names.
+        look: called with the folder of the new files before the step: no other command replaces
+            them there.
 
     Raises:
         UserError: a value holds the separator, or a character that the encoding lacks; an id is
@@ -129,6 +132,7 @@ def write_atomic_files(
     with replacing(*targets, removed=removed, check=check, owned=is_atomic_name) as temporaries:
         for temporary, table in zip(temporaries, tables.values(), strict=True):
             _write(temporary, table, layout)
+        look(temporaries[0].parent)
 
 
 def atomic_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:

@@ -23,6 +23,7 @@ from dataset_atomic.filtering import (
     largest_core,
     relation_table,
 )
+from dataset_atomic.held import holding
 from dataset_atomic.layout import Layout
 from dataset_atomic.lines import check_whole
 from dataset_atomic.raw.interactions import (
@@ -311,7 +312,7 @@ def convert(
     about = {"graph": [graph.origin], "links": [_linked(inter_funnel)]}
     tables["origin"] = AtomicTable(pl.DataFrame(about), ORIGIN_TYPES)
     restrictions = [_restriction(s, material.side[s], tables[s]) for s in material.side]
-    _write(out_dir, material.name, tables, options)
+    table1 = _write(out_dir, material.name, tables, options)
     named = f".entity: names for {names.height:,} of {counted(len(entities), 'entity', 'entities')}"
     return ConversionReport(
         folder=Path(out_dir),
@@ -321,7 +322,7 @@ def convert(
         funnels=(*funnels, *restrictions),
         shared_entities=int((left.data.link["entity_id"].value_counts()["count"] > 1).sum()),
         attributes=attribute_names(tables["relation"]),
-        table1=describe_table1(out_dir, material.name, layout=options.layout),
+        table1=table1,
         notes=(*material.notes, *([named] if names.height else [])),
         origin=graph.origin,
     )
@@ -374,12 +375,21 @@ def _entities_of(data: LinkedData) -> pl.Series:
 
 def _write(
     out_dir: str | os.PathLike[str], name: str, tables: dict[str, AtomicTable], options: Options
-) -> None:
+) -> Table1:
+    """Write the files; what they hold, even if another command replaces them at once."""
+    found: list[Table1] = []
+
+    def look(folder: Path) -> None:
+        with holding():  # nothing for a reader of the files once they are in their places
+            found.append(describe_table1(folder, name, layout=options.layout))
+
+    def check() -> None:
+        ensure_free(out_dir, options)
+
     # Files of an earlier conversion that this one does not replace do not belong to it.
     stale = sorted(set(SUFFIXES) - set(tables))
-    write_atomic_files(
-        out_dir, name, tables, stale, lambda: ensure_free(out_dir, options), options.layout
-    )
+    write_atomic_files(out_dir, name, tables, stale, check, options.layout, look)
+    return found[0]
 
 
 def _linked(inter: Funnel) -> str:

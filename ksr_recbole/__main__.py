@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from ksr_recbole.arguments import Parser
-from ksr_recbole.choices import choose_from
-from ksr_recbole.commands import run_command, tell_error
-from ksr_recbole.errors import UserError
-from ksr_recbole.text import printing
+from ksr_recbole.interruptions import start
 
 
 class Command(NamedTuple):
@@ -51,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in COMMANDS:
         command = COMMANDS[name]
         return import_module(command.module).main([*command.arguments, *words[1:]])
+    # Imported late: see start.
+    from ksr_recbole.arguments import Parser
+    from ksr_recbole.choices import choose_from
+    from ksr_recbole.commands import run_command, tell_error
+    from ksr_recbole.errors import UserError
+    from ksr_recbole.text import printing
+
     parser = Parser(prog="ksr-recbole", epilog="Or: python -m ksr_recbole COMMAND ...")
     listed = parser.add_subparsers(metavar="COMMAND", title="commands, each with a --help")
     for known, command in COMMANDS.items():
@@ -62,5 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return tell_error(UserError(f"{told}{choose_from(name, COMMANDS, 'the commands are')}"))
 
 
+def script() -> None:
+    """The installed ``ksr-recbole``."""
+    start("ksr_recbole.__main__")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -6,16 +6,17 @@ import os
 import select
 import signal
 import sys
-import threading
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from ksr_recbole.arguments import Parser, without
 from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import EXIT_STATUS, UserError, sentence_of
+from ksr_recbole.interruptions import EXIT_STATUS as INTERRUPTED
+from ksr_recbole.interruptions import NOTHING_LEFT, interruptible
 from ksr_recbole.invocation import same_command, typed
 from ksr_recbole.text import clean_line, printing, say
 from ksr_recbole.threads import limit_libraries
@@ -23,11 +24,6 @@ from ksr_recbole.versions import check_versions
 
 FAILED = 1
 """Exit status of a command that ran to its end without all the results asked for."""
-
-_NOTHING_LEFT = "Interrupted; nothing is left half-written."
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it, and after SIGTERM."""
 
 
 def say_loading(
@@ -71,7 +67,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         limit_libraries()
         return command()
 
-    def how_to_resume(interruption: KeyboardInterrupt) -> str:
+    def how_to_resume(interruption: BaseException) -> str:
         again = list(arguments)  # a given checkpoint stays the one to resume from, unless
         if file := getattr(interruption, "checkpoint", None):  # there is a newer one
             again = [*without(arguments, "resume"), f"--resume={file}"]
@@ -83,7 +79,7 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
 
 def ended(
     command: Callable[[], int],
-    interrupted: Callable[[KeyboardInterrupt], str] = lambda _: _NOTHING_LEFT,
+    interrupted: Callable[[BaseException], str] = lambda _: NOTHING_LEFT,
 ) -> int:
     """Run any command and return its exit status; a mistake gives one sentence.
 
@@ -91,17 +87,23 @@ def ended(
         command: what to do; gives the exit status.
         interrupted: the sentence after Ctrl-C.
     """
-    with printing():
+    with printing(), interruptible() as interruptions:
         try:
-            with terminated_like_interrupted():
-                status = command()
-        except BrokenPipeError as error:
-            return _enough_read(error)
-        except (UserError, OSError) as error:
-            status = tell_error(error)
-        except KeyboardInterrupt as interruption:
-            print(f"\n{interrupted(interruption)}", file=sys.stderr)
-            status = INTERRUPTED
+            status = command()
+        except (KeyboardInterrupt, Exception) as error:
+            interruptions.over = True
+            # Libraries turn an interruption into errors of their own, as Polars does.
+            if interruptions.came or isinstance(error, KeyboardInterrupt):
+                status = INTERRUPTED
+                with suppress(OSError):  # the terminal may be closed
+                    print(f"\n{interrupted(error)}", file=sys.stderr)
+            elif isinstance(error, BrokenPipeError):
+                return _enough_read(error)
+            elif isinstance(error, (UserError, OSError)):
+                status = tell_error(error)
+            else:
+                raise
+        interruptions.over = True
         return _written_out(status)
 
 
@@ -153,23 +155,6 @@ def tell_error(error: UserError | OSError) -> int:
     with suppress(OSError):  # the disk that standard error goes to may be full too
         say(f"error: {clean_line(sentence_of(error))}", sys.stderr)
     return EXIT_STATUS
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Inside the block SIGTERM, which schedulers and ``timeout`` send, acts as Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def tell_written(text: str, paths: Sequence[Path], complete: bool) -> int:

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from ksr_recbole.interruptions import SIGNALS
 from ksr_recbole.threads import available_threads
 
 
@@ -17,13 +20,32 @@ def threads_per_worker(jobs: int) -> int:
     return max(1, available_threads() // jobs)
 
 
-def serve_parent() -> None:
-    """Leave Ctrl-C to the parent process, and end when it does.
+_OF_THE_TERMINAL = [number for number in SIGNALS if number != signal.SIGTERM]
+"""Signals that reach every process of a terminal; SIGTERM is how a parent ends a worker."""
 
-    Ctrl-C reaches every process of the terminal; the parent decides what becomes of workers.
+
+@contextmanager
+def leaving_interruptions() -> Iterator[None]:
+    """Processes started in the block ignore Ctrl-C while they import, and print no traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_THE_TERMINAL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def serve_parent() -> None:
+    """Leave Ctrl-C and the end of the terminal to the parent process, and end when it does.
+
+    They reach every process of the terminal; the parent decides what becomes of workers.
     A parent that was killed cannot stop its workers, which would keep writing files.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _OF_THE_TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
     # tqdm's own lock is a semaphore of the system, which a worker that is ended leaves behind.
     tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_with_parent, daemon=True).start()

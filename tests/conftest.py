@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 from ksr_recbole.compat import import_recboles_quick_start, silence_upstream_warnings
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset
+from ksr_recbole.interruptions import SIGNALS
 from tests.toy import toy_values, write_toy
 
 # No test cuts the power, and waiting for the disk took a tenth of the suite's time.
@@ -70,3 +72,12 @@ def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pool, "get_context", lambda _: forked.context())
     monkeypatch.setattr(pool, "initialise", forked.InEnvironment(forked.initialise))
+
+
+@pytest.fixture
+def not_ignored() -> Iterator[None]:
+    """Where the tests run in the background of a shell, Ctrl-C is ignored from the start."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_atomic import lines
+from dataset_atomic import lines, table1
 from dataset_atomic.atomic import read_atomic
 from dataset_atomic.cli import main
 from dataset_atomic.convert import read_names
@@ -944,3 +944,22 @@ def test_links_without_a_graph(raw, tmp_path, capsys):
 def absent(name: str, folder: Path) -> dict[str, object]:
     places = {"dataset": name, "data_path": str(folder / name), "download": False}
     return {**dict.fromkeys(KEYS.values()), **places}
+
+
+def test_two_conversions_into_one_folder_both_end_well(raw, tmp_path, monkeypatch, capsys):
+    """One of them ended with a sentence about files that were replaced while they were read."""
+    out = tmp_path / "o"
+    assert convert("ml-20m", out, "--raw", raw) == 0
+    before, first = contents(out), capsys.readouterr().out
+    ids, others = table1._ids, [True]
+
+    def ids_late(*words, **named):
+        if others:  # another command writes the same while this one describes what it has written
+            others.clear()
+            assert convert("ml-20m", out, "--raw", raw, "--overwrite") == 0
+        return ids(*words, **named)
+
+    monkeypatch.setattr(table1, "_ids", ids_late)
+    assert convert("ml-20m", out, "--raw", raw, "--overwrite") == 0
+    assert not others and contents(out) == before
+    assert capsys.readouterr().out.splitlines()[-2:] == first.splitlines()[-2:]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -419,6 +421,40 @@ def test_the_page_of_a_model_that_knows_nothing_of_somebody_new(tmp_path):
 
 
 # The command -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", [["SIGINT", "SIGINT"], ["SIGTERM"], ["SIGHUP", "SIGINT"]])
+def test_a_signal_ends_the_service_once_it_has_answered(
+    rec, numbers, monkeypatch, capfd, caplog, not_ignored
+):
+    """A second Ctrl-C, and a closed terminal, cut answers off (status 500), with tracebacks."""
+    begun, answers = threading.Event(), []
+
+    def slowly(*_, **__):
+        begun.set()
+        time.sleep(0.5)
+        return []
+
+    monkeypatch.setattr(Service, "recommend", slowly)
+
+    def ask_and_end(url):
+        asking = threading.Thread(target=lambda: answers.append(ask(url, "recommend", user="u3")))
+        asking.start()
+        begun.wait(60)
+        for number in numbers:
+            os.kill(os.getpid(), getattr(signal, number))
+            time.sleep(0.1)
+        asking.join(60)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    ending = threading.Thread(target=ask_and_end, args=(url,))
+    ending.start()
+    cli._answer(make_app(Service(rec), cli.HOSTS), listener)
+    ending.join(60)
+    said, errors = capfd.readouterr()
+    assert answers == [{"recommendations": []}]
+    assert said == "Stopped.\n" and "Traceback" not in errors + caplog.text
 
 
 def test_a_missing_package_is_one_sentence_that_says_what_to_type(monkeypatch, capsys, tmp_path):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle
 from logging import getLogger
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol, TextIO
@@ -27,7 +26,7 @@ from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.errors import UnusableCheckpointError, UserError, cannot_write, one_line
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import check_place
-from ksr_recbole.processes import serve_parent, threads_per_worker
+from ksr_recbole.processes import leaving_interruptions, serve_parent, threads_per_worker
 from ksr_recbole.text import printing
 from ksr_recbole.threads import THREAD_VARIABLES, number_in
 
@@ -121,11 +120,12 @@ def run_jobs(
                 idle.append(process)
                 observer.ended(job, process.report(future))
             observer.tick()
-    finally:
-        interrupted = [process for process, _ in busy.values()]
-        for process in interrupted:
+    except BaseException:
+        for process in [*idle, *(process for process, _ in busy.values())]:
             process.kill()
-        for process in [*interrupted, *idle]:
+        raise
+    finally:
+        for process in [*idle, *(process for process, _ in busy.values())]:
             process.close()
 
 
@@ -148,7 +148,10 @@ class _Worker:
             initializer=initialise,
             initargs=(self._threads, gpus.of_the_user()),
         )
-        self._process_id = self._executor.submit(os.getpid)
+        before = set(active_children())
+        with leaving_interruptions():
+            self._executor.submit(os.getpid)  # the first job starts the process
+        self._processes = set(active_children()) - before
 
     def submit(self, job: Job) -> Future[Report]:
         if self._gpu is not None:
@@ -173,9 +176,9 @@ class _Worker:
         return found
 
     def kill(self) -> None:
-        """End the process in the middle of its job."""
-        with suppress(BrokenProcessPool, ProcessLookupError):
-            os.kill(self._process_id.result(), signal.SIGTERM)
+        """End the process in the middle of its job, or of what it imports before."""
+        for process in self._processes:
+            process.terminate()
 
     def close(self) -> None:
         """End the process, once its job is done."""

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,7 +29,7 @@ from ksr_recbole.distributed import group
 from ksr_recbole.distributed.hosts import Hosts
 from ksr_recbole.distributed.meeting import Meeting, connect
 from ksr_recbole.errors import EXIT_STATUS, ProcessEndedError, UserError, one_line
-from ksr_recbole.processes import serve_parent, threads_per_worker
+from ksr_recbole.processes import leaving_interruptions, serve_parent, threads_per_worker
 from ksr_recbole.text import say
 from ksr_recbole.threads import THREAD_VARIABLES, given_variables
 
@@ -77,7 +76,7 @@ def launch(
         last = hosts.offset + hosts.nproc - 1
         told = f"Processes {hosts.offset} to {last} of {hosts.world_size} start here"
         say(f"{told}; process 0, at {hosts.ip}, shows the progress.", sys.stderr)
-    with _environment(hosts, meeting.interface), _ctrl_c_ignored():
+    with _environment(hosts, meeting.interface), leaving_interruptions():
         context = spawn(_process, (*start, senders, work, arguments), hosts.nproc, join=False)
     for sender in senders:
         sender.close()
@@ -207,19 +206,6 @@ def _environment(hosts: Hosts, interface: str | None) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Processes started in the block ignore Ctrl-C while they import, and print no traceback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # In a process -----------------------------------------------------------------------------------

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from ksr_recbole.arguments import Parser
 from ksr_recbole.commands import run_command, say_loading
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.interruptions import handled
 from ksr_recbole.paths import is_installed
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 SCRIPT = "-m ksr_recbole serve"
 _NEEDED = ("fastapi", "uvicorn")
@@ -55,8 +63,6 @@ def _run(given: Namespace) -> int:
     check_installed()
     say_loading(f"Service of {given.directory}")
     # Imported late: RecBole fails to import with the versions refused before.
-    import uvicorn
-
     from ksr_recbole.inference.recommender import Recommender
     from ksr_recbole.serve.app import make_app
     from ksr_recbole.serve.service import Service
@@ -73,15 +79,33 @@ def _run(given: Namespace) -> int:
             print("Everyone who reaches this address can ask for any user's recommendations.")
         if not service.explains:
             print("This model gives no reasons: it is no KSR, or its memory has weights of 0.")
-        config = uvicorn.Config(
-            app, log_level="warning", server_header=False, backlog=4096,
-            timeout_graceful_shutdown=_SECONDS_TO_END,
-        )  # fmt: skip
-        try:
-            uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            print("Stopped.")
+        _answer(app, listener)
     return 0
+
+
+def _answer(app: FastAPI, listener: socket.socket) -> None:
+    """Answer requests until a signal comes, and then those that are under way."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """End once; a second Ctrl-C would cut answers off, with tracebacks."""
+            if not self.should_exit:
+                super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        app, log_level="warning", server_header=False, backlog=4096, lifespan="off",
+        timeout_graceful_shutdown=_SECONDS_TO_END,
+    )  # fmt: skip
+    server = Server(config)
+
+    def end(*_: object) -> None:
+        server.handle_exit(signal.SIGTERM, None)
+
+    with handled(end):  # a closed terminal too, which uvicorn leaves to others
+        server.run(sockets=[listener])
+    with suppress(OSError):  # the terminal may be closed
+        print("Stopped.")
 
 
 def check_installed() -> None:
