@@ -222,6 +222,8 @@ def test_what_does_nothing_on_this_machine_or_alone_is_said(toy_folder, model, g
         ("GRU++", {"kge_method": "TransR"}, "it starts from no vectors of a knowledge graph"),
         ("CKE", {"kge_method": "TransH"}, "it starts from no vectors of a knowledge graph"),
         ("GRU", {"bpr_epochs": 3}, "it starts from no vectors of BPR"),
+        ("SASRec", {"bpr_epochs": 3}, "it starts from no vectors of BPR"),
+        ("SASRec", {"kge_epochs": 3}, "it starts from no vectors of a knowledge graph"),
         ("BPR", {"pretrain_path": "x"}, "it starts from no vectors that are pretrained"),
         ("GRU_F", {"kge_method": "TransR", "bpr_epochs": 3, "pretrain_path": "x"}, None),
         ("GRU++", {"bpr_epochs": 3, "pretrain_export_path": "x"}, None),

@@ -164,6 +164,11 @@ def test_num_threads_must_be_a_number_of_threads(value):
         Config("KSR", "ml-100k", None, {"num_threads": value})
 
 
+def test_num_threads_may_be_written_as_other_whole_numbers():
+    found = Config("KSR", "ml-100k", None, {"num_threads": 1.0})["num_threads"]
+    assert found == 1 and type(found) is int
+
+
 def test_a_result_does_not_depend_on_it():
     assert of_consequence({"num_threads": 2, "gamma": 1.0}) == {"gamma": 1.0}
 
