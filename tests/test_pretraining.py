@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import random
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -36,6 +38,7 @@ from ksr_recbole.pretraining.vectors import (
 from ksr_recbole.quick_start.prepare import load_data
 from tests.toy import toy_run, toy_values
 
+ROOT = Path(__file__).resolve().parents[1]
 N_ENTITIES, N_RELATIONS = 64, 4
 
 _DEFAULTS = Config("KSR", "toy", None, {"gpu_id": ""})
@@ -799,3 +802,17 @@ def test_a_folder_without_any_of_the_vectors_is_one_sentence(toy_folder):
     (folder / "Toy.ent").write_text("ent_id:token\tent_emb:float_seq\n")
     with pytest.raises(UserError, match=r"has none of toy\.ent, toy\.rel, toy\.bpr"):
         toy_run(toy_folder, pretrain_path=str(folder))
+
+
+def test_python_without_docstrings_is_refused_in_one_sentence(tmp_path):
+    """PyKEEN reads its own docstrings when it is imported."""
+    code = (
+        "import numpy as np\nfrom ksr_recbole.pretraining.kge import KGESettings, train_kge\n"
+        "settings = KGESettings('TransE', 8, 1, 64, 0.05, 'margin', 1.0, 4, 1)\n"
+        "train_kge(np.array([[0, 0, 1]]), 2, 1, settings, seed=0, show_progress=False)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-OO", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "UserError: Python was started with -OO" in ended.stderr.splitlines()[-1]

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -168,8 +169,13 @@ def _training_loop(
     Ids of either kind are 0, 1, ...
 
     Raises:
-        UserError: PyKEEN's own folder cannot be written.
+        UserError: PyKEEN's own folder cannot be written, or it cannot be imported with ``-OO``.
     """
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "Python was started with -OO (or PYTHONOPTIMIZE=2), which removes docstrings, and "
+            "PyKEEN cannot be imported without them; leave it out."
+        )
     try:
         from pykeen.training import SLCWATrainingLoop
         from pykeen.triples import CoreTriplesFactory
