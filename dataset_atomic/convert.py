@@ -34,7 +34,7 @@ from dataset_atomic.raw.interactions import (
 )
 from dataset_atomic.raw.iris import check_ids, shorten
 from dataset_atomic.raw.links import Links, read_links
-from dataset_atomic.raw.stream import TextFormat, is_atomic, read_table
+from dataset_atomic.raw.stream import TextFormat, first_line, is_atomic, read_table
 from dataset_atomic.raw.triples import TRIPLE, NameSpool, Scan, scan_triples
 from dataset_atomic.sources import FACT, SOURCES, Source, find_in, movie_facts
 from dataset_atomic.table1 import Table1, describe_table1
@@ -456,7 +456,7 @@ def ensure_free(out_dir: str | os.PathLike[str], options: Options) -> None:
 def read_names(path: Path) -> pl.DataFrame:
     """``entity_id`` and ``name`` from lines of an entity, a tab, its name, or ``.entity``."""
     columns = {"entity_id:token": "entity_id", "name:token_seq": "name"}
-    with_header = is_atomic(path, columns)
+    with_header = is_atomic(first_line(path), columns)
     layout = TextFormat(columns if with_header else ("entity_id", "name"), header=with_header)
     table = read_table(path, layout, lambda block: check_ids(block, "entity_id"))
     table = table.select(shorten("entity_id"), "name")

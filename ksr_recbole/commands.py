@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import sys
@@ -18,7 +17,7 @@ from ksr_recbole.errors import EXIT_STATUS, UserError, sentence_of
 from ksr_recbole.interruptions import EXIT_STATUS as INTERRUPTED
 from ksr_recbole.interruptions import NOTHING_LEFT, interruptible
 from ksr_recbole.invocation import same_command, typed
-from ksr_recbole.text import clean_line, printing, say
+from ksr_recbole.text import clean_line, print_nowhere, printing, say
 from ksr_recbole.threads import limit_libraries
 from ksr_recbole.versions import check_versions
 
@@ -117,14 +116,14 @@ def _written_out(status: int) -> int:
     except BrokenPipeError as error:
         return _enough_read(error)
     except OSError as error:
-        _print_nowhere(sys.stdout)
+        print_nowhere(sys.stdout)
         if status != EXIT_STATUS:  # else the mistake was told
             told = UserError(f"Cannot write standard output: {error.strerror or error}.")
             status = tell_error(told)
     try:
         sys.stderr.flush()
     except OSError:  # nobody can be told
-        _print_nowhere(sys.stderr)
+        print_nowhere(sys.stderr)
     return status
 
 
@@ -141,13 +140,8 @@ def _enough_read(error: BrokenPipeError) -> int:
         reader_left = False
     if not reader_left:
         return tell_error(error)
-    _print_nowhere(sys.stdout)
+    print_nowhere(sys.stdout)
     return 128 + signal.SIGPIPE
-
-
-def _print_nowhere(stream: TextIO) -> None:
-    """See to it that what is left in a stream's buffer does not fail at the exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def tell_error(error: UserError | OSError) -> int:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
@@ -25,6 +25,11 @@ SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 """Of Ctrl-C; of schedulers and ``timeout``; of a terminal or connection that is closed."""
+
+OF_THE_TERMINAL = [number for number in SIGNALS if number != signal.SIGTERM]
+"""Signals that reach every process of a terminal; SIGTERM is how a parent ends a worker."""
+
+Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 _SAME_SECONDS = 1.0
 """Signals within this time are one: a key pressed twice, or one sent to a process and its group."""
@@ -85,12 +90,12 @@ def interruptible() -> Iterator[Interruptions]:
 
 
 @contextmanager
-def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Inside the block the signals call a function, but those that are ignored."""
+def handled(handler: Handler, numbers: Iterable[int] = SIGNALS) -> Iterator[None]:
+    """Inside the block the signals do what ``handler`` says, but those that are ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = _handle(handler)
+    before = _handle(handler, numbers)
     try:
         yield
     finally:
@@ -98,9 +103,9 @@ def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-def _handle(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
+def _handle(handler: Handler, numbers: Iterable[int] = SIGNALS) -> dict[int, Any]:
     """Have the signals handled but those that are ignored, as under ``nohup``; what did before."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in numbers}
     taken = {n: each for n, each in before.items() if each not in (signal.SIG_IGN, None)}
     for number in taken:
         signal.signal(number, handler)

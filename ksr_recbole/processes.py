@@ -6,12 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from tqdm import tqdm
 
-from ksr_recbole.interruptions import SIGNALS
+from ksr_recbole.interruptions import OF_THE_TERMINAL, handled
 from ksr_recbole.threads import available_threads
 
 
@@ -20,22 +19,9 @@ def threads_per_worker(jobs: int) -> int:
     return max(1, available_threads() // jobs)
 
 
-_OF_THE_TERMINAL = [number for number in SIGNALS if number != signal.SIGTERM]
-"""Signals that reach every process of a terminal; SIGTERM is how a parent ends a worker."""
-
-
-@contextmanager
-def leaving_interruptions() -> Iterator[None]:
+def leaving_interruptions() -> AbstractContextManager[None]:
     """Processes started in the block ignore Ctrl-C while they import, and print no traceback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_THE_TERMINAL}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled(signal.SIG_IGN, OF_THE_TERMINAL)
 
 
 def serve_parent() -> None:
@@ -44,7 +30,7 @@ def serve_parent() -> None:
     They reach every process of the terminal; the parent decides what becomes of workers.
     A parent that was killed cannot stop its workers, which would keep writing files.
     """
-    for number in _OF_THE_TERMINAL:
+    for number in OF_THE_TERMINAL:
         signal.signal(number, signal.SIG_IGN)
     # tqdm's own lock is a semaphore of the system, which a worker that is ended leaves behind.
     tqdm.set_lock(threading.RLock())

@@ -162,6 +162,12 @@ def _cleaning(stream: Any) -> Any:
     return stream if isinstance(stream, CleanStream) else CleanStream(stream)
 
 
+def print_nowhere(stream: TextIO) -> None:
+    """Drop what is left in a stream's buffer and comes later, so that it fails nowhere else."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def below(stream: Any) -> Any:
     """The stream that a :class:`CleanStream` writes to; any other stream itself."""
     return stream.below if isinstance(stream, CleanStream) else stream

@@ -156,8 +156,6 @@ def checked_threads(key: str, value: object) -> int | None:
     if value is None:
         return None
     cores = os.cpu_count() or 1
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # as other whole numbers may be written
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= cores:
         raise UserError(
             f"Config key {key} is {shown(value, 120)}; it must be a whole number from 1 to "

@@ -9,7 +9,7 @@ import polars as pl
 
 from dataset_atomic.lines import first_true
 from dataset_atomic.raw.iris import check_ids, shorten
-from dataset_atomic.raw.stream import Block, TextFormat, is_atomic, read_table
+from dataset_atomic.raw.stream import Block, TextFormat, first_line, is_atomic, read_table
 from ksr_recbole.errors import UserError
 
 ATOMIC_HEADER = {"item_id:token": "item_id", "entity_id:token": "entity_id"}
@@ -41,7 +41,7 @@ def read_links(path: Path) -> Links:
     Raises:
         UserError: the file is missing or malformed.
     """
-    with_header = is_atomic(path, ATOMIC_HEADER)
+    with_header = is_atomic(first_line(path), ATOMIC_HEADER)
     columns = ATOMIC_HEADER if with_header else ("item_id", "entity_id")
     pairs = read_table(path, TextFormat(columns, header=with_header), _check)
     pairs = pairs.select(pl.col("item_id").str.strip_chars(), "entity_id")

@@ -182,14 +182,14 @@ def first_line(path: Path) -> bytes:
     return b""
 
 
-def is_atomic(path: Path, columns: Iterable[str]) -> bool:
-    """Whether a file begins with the header of an atomic file, in whatever order its columns are.
+def is_atomic(line: bytes, columns: Iterable[str]) -> bool:
+    """Whether a line is the header of an atomic file, in whatever order its columns are.
 
     Args:
-        path: the file.
+        line: the file's first.
         columns: what that header calls the columns wanted; one of them tells it.
     """
-    found = header_fields(first_line(path).decode(errors="replace"), "\t", quoted=False)
+    found = header_fields(line.decode(errors="replace"), "\t", quoted=False)
     return not set(columns).isdisjoint(found)
 
 

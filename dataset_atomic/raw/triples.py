@@ -314,7 +314,7 @@ def _format_of(path: Path) -> TextFormat:
     line = first_line(path)
     if not line:
         raise UserError(f"{path} is empty; expected a triple per line.")
-    if is_atomic(path, _ATOMIC_HEADER):
+    if is_atomic(line, _ATOMIC_HEADER):
         return _ATOMIC
     n_tabs = line.count(b"\t")
     if line.startswith((b"<", b"_:")) and line.rstrip().endswith(b"."):

@@ -27,7 +27,7 @@ from ksr_recbole.errors import UnusableCheckpointError, UserError, cannot_write,
 from ksr_recbole.locks import locked
 from ksr_recbole.one_step import check_place
 from ksr_recbole.processes import leaving_interruptions, serve_parent, threads_per_worker
-from ksr_recbole.text import printing
+from ksr_recbole.text import print_nowhere, printing
 from ksr_recbole.threads import THREAD_VARIABLES, number_in
 
 _TICK_SECONDS = 0.5
@@ -104,12 +104,16 @@ def run_jobs(
         own_gpus: the workers take one each, in turn; without any, the one that their jobs name.
     """
     source, of_workers = iter(jobs), cycle(own_gpus or [None])
+    made: list[_Worker] = []
     idle: list[_Worker] = []
     busy: dict[Future[Report], tuple[_Worker, Job]] = {}
     try:
         while True:
             while len(busy) < workers and (job := next(source, None)):
-                process = idle.pop() if idle else _Worker(workers, next(of_workers))
+                if not idle:
+                    idle.append(_Worker(workers, next(of_workers)))
+                    made += idle
+                process = idle.pop()
                 busy[process.submit(job)] = (process, job)
                 observer.started(job)
             if not busy:
@@ -121,11 +125,11 @@ def run_jobs(
                 observer.ended(job, process.report(future))
             observer.tick()
     except BaseException:
-        for process in [*idle, *(process for process, _ in busy.values())]:
+        for process in made:
             process.kill()
         raise
     finally:
-        for process in [*idle, *(process for process, _ in busy.values())]:
+        for process in made:
             process.close()
 
 
@@ -267,8 +271,7 @@ def _flushed(stream: TextIO) -> list[str]:
         stream.flush()
     except OSError as error:
         # Else it would be written later, wherever the stream leads then.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+        print_nowhere(stream)
         stream.flush()
         return [error.strerror or str(error)]
     return []

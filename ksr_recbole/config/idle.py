@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,12 @@ def remarks(config: Configuration) -> list[str]:
         config: a :class:`~ksr_recbole.config.Config`.
     """
     model, given = config.model, config.external_config_dict
+    said = []
+    for key in sorted(_of_others(config)):
+        reason = _OF_THE_TASK.get(key, "it is no option of it")
+        said.append(f"Config key {shown(key)} has no effect on {model}: {reason}.")
     ours = model in registry.own_models()
-    said = decisions.remarks(model, given, _honoured_in(config), sequential=ours)
+    said += decisions.remarks(model, given, _honoured_in(config), sequential=ours)
     if (
         config.under_protocol
         and (given.get("eval_args") or {}).get("group_by") not in _FIELDS_OF_USERS
@@ -83,16 +87,7 @@ def remarks(config: Configuration) -> list[str]:
     if not registry.is_compared(model):
         said += _on_transforms(config)
     said += _on_files(config)
-    others = _on_others(config, said)
-    return [*others, *said, *on_the_machine(given, config["device"]), *_on_company(config)]
-
-
-def _on_others(config: Configuration, said: Sequence[str]) -> Iterator[str]:
-    """On keys that the model does not have, unless another sentence says more of them."""
-    for key in sorted(_of_others(config)):
-        what = f"Config key {shown(key)} has no effect"
-        if not any(each.startswith(f"{what} ") for each in said):
-            yield f"{what} on {config.model}: {_OF_THE_TASK.get(key, 'it is no option of it')}."
+    return [*said, *on_the_machine(given, config["device"]), *_on_company(config)]
 
 
 def _of_others(config: Configuration) -> Set[str]:
@@ -102,7 +97,9 @@ def _of_others(config: Configuration) -> Set[str]:
     :mod:`ksr_recbole.plugin.configuration` has warned already.
     """
     known = {key for key in config.external_config_dict if is_known(key)}
-    return known - read_for_all() - set(config.internal_config_dict)
+    # Of these a run under the protocol says more, in _on_pretraining.
+    of_vectors = PretrainingOptions.checks() if config.under_protocol else {}
+    return known - read_for_all() - set(config.internal_config_dict) - set(of_vectors)
 
 
 def _honoured_in(config: Configuration) -> Set[str]:

@@ -30,6 +30,11 @@ def _check_bounds(key: str, value: Any, minimum: float | None, below: float | No
         raise refused(key, value, f"less than {_WHOLE}")
 
 
+def as_whole(value: Any) -> Any:
+    """A whole number that is written as a float (``1e3``) as an integer; all else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _as_float(value: float) -> float:
     try:
         return float(value)
@@ -73,8 +78,8 @@ class Value:
         """
         if value is None and self.optional:
             return None
-        if self.kind is int and isinstance(value, float) and value.is_integer():
-            value = int(value)
+        if self.kind is int:
+            value = as_whole(value)
         if self.choices is not None and isinstance(value, str):  # RecBole takes learner: Adam too
             in_lower = {choice.lower(): choice for choice in self.choices if type(choice) is str}
             value = in_lower.get(value.lower(), value)

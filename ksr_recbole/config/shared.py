@@ -17,6 +17,7 @@ from ksr_recbole.config.options import (
     AboveZero,
     Options,
     Value,
+    as_whole,
     choice,
     declared,
     flag,
@@ -110,7 +111,9 @@ class RunOptions(Options):
     """File of names. A line has an entity of that graph, a tab and its name."""
     download: bool = flag(True)
     """Download a public dataset that is not on this machine, such as ml-1m."""
-    num_threads: int | None = declared(None, checked_threads, "from 1 up to the cores")
+    num_threads: int | None = declared(
+        None, lambda key, value: checked_threads(key, as_whole(value)), "from 1 up to the cores"
+    )
     """Threads of PyTorch and Numba in each process, up to the machine's cores. ~: the smallest of
     OMP_NUM_THREADS, the cores the process may run on and the CPU quota of its container."""
 

@@ -67,6 +67,11 @@ def prepare_atomic_files(config: Configuration) -> str:
     return row.line()
 
 
+def is_usual(config: Configuration) -> bool:
+    """Whether the dataset's folder is the one that this project makes it in by itself."""
+    return Path(config["data_path"]) == DATASETS / config["dataset"]
+
+
 def has_interactions(config: Configuration) -> bool:
     """Whether the dataset's folder holds its interactions, whole or split beforehand."""
     paths = Layout.of(config).inter_paths(Path(config["data_path"]), config["dataset"])
@@ -114,7 +119,7 @@ def _make(config: Configuration, name: str, folder: Path, own: OwnGraph | None) 
         UserError: it is not known; its raw files cannot be had; they are malformed.
     """
     may_download = config["download"] is not False
-    usual = folder == DATASETS / name
+    usual = is_usual(config)
     if own is not None:
         _convert(name, folder, own.places(name), may_download, own)
     elif usual or (name in downloadable() and has_raw(name, folder)):

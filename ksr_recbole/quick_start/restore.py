@@ -21,8 +21,7 @@ from ksr_recbole.dataset.loading import SETTINGS
 from ksr_recbole.dataset.pretrained import PretrainedVectors
 from ksr_recbole.dataset.sequence_datasets import KGSequenceDataset, WithSequences
 from ksr_recbole.errors import UnusableCheckpointError, UserError, shown
-from ksr_recbole.paths import DATASETS
-from ksr_recbole.quick_start.atomic_data import has_interactions
+from ksr_recbole.quick_start.atomic_data import has_interactions, is_usual
 from ksr_recbole.quick_start.prepare import open_dataset
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 from ksr_recbole.records import as_json_values
@@ -139,8 +138,7 @@ def _check_converted(path: str | os.PathLike[str], config: Config) -> None:
         UserError: the dataset is not there, and not one that is made in its usual folder.
     """
     folder = Path(config["data_path"])
-    usual = folder == DATASETS / config["dataset"]
-    if not usual and os.path.isdir(folder) and not has_interactions(config):
+    if not is_usual(config) and os.path.isdir(folder) and not has_interactions(config):
         name = shown(config["dataset"])
         raise UserError(
             f"Checkpoint {path} was trained on {name}, and {shown(str(folder), 300)} "
