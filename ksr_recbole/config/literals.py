@@ -164,6 +164,12 @@ def _strict_loader(texts: frozenset[str]) -> type[yaml.SafeLoader]:
     """The loader of users' files: a key given twice is an error, what ``texts`` name stays text."""
 
     class Loader(RecBoleLoader):
+        def get_single_node(self) -> yaml.Node | None:
+            node = super().get_single_node()
+            if isinstance(node, yaml.MappingNode):
+                _check_names([key for key, _ in node.value])
+            return node
+
         def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
             if self.check_event(yaml.AliasEvent):
                 # A few lines of them can stand for more values than fit into memory.
@@ -202,6 +208,15 @@ def _check_pairs(node: yaml.MappingNode, texts: frozenset[str]) -> None:
             value.tag = "tag:yaml.org,2002:str"
 
 
+def _check_names(keys: list[yaml.Node]) -> None:
+    """Refuse a config key that YAML reads as something else than text, as ``on`` and ``1``."""
+    for key in keys:
+        if isinstance(key, yaml.ScalarNode) and key.tag not in _NAMES:
+            kind = key.tag.rpartition(":")[2]
+            word = shown(key.value)
+            raise _Refused(key, f"the key {word} is no text in YAML ({kind}); put quotes around it")
+
+
 def _check_base(node: yaml.Node, value: Any) -> None:
     """Refuse a number that YAML 1.1 reads to another base than what it looks like says.
 
@@ -221,6 +236,9 @@ def _check_base(node: yaml.Node, value: Any) -> None:
             "write the number itself, or put quotes around it if it is text",
         )
 
+
+_NAMES = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "merge"))
+"""What YAML takes a config key for."""
 
 _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "timestamp"))
 """What YAML takes words for that look like it."""
