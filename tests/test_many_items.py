@@ -29,10 +29,10 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "MANY_ITEMS", 20)
 
 
-def loss_with(folder: Any, model: str, **changes: Any) -> str:
+def opened(folder: Any, model: str, **changes: Any) -> Config:
     config = Config(model, "toy", None, toy_values(folder, **changes))
     prepare.open_dataset(config)
-    return config["loss_type"]
+    return config
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,24 @@ def loss_with(folder: Any, model: str, **changes: Any) -> str:
 def test_many_items_have_the_sampled_loss_unless_another_is_given(
     toy_folder, few_are_many, model, changes, loss
 ):
-    assert loss_with(toy_folder, model, **changes) == loss
+    assert opened(toy_folder, model, **changes)["loss_type"] == loss
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [({}, 2048), ({"sampled_items": 512}, 512), ({"loss_type": "sampled_CE"}, None)],
+)
+def test_many_items_have_a_larger_sample_unless_another_is_given(
+    toy_folder, few_are_many, changes, size, caplog
+):
+    with caplog.at_level("INFO"):
+        assert opened(toy_folder, "GRU", **changes)["sampled_items"] == size
+    said = f"sampled_CE with sampled_items: {size};" in caplog.text
+    assert said == ("loss_type" not in changes)
 
 
 def test_few_items_have_the_softmax_over_all(toy_folder):
-    assert loss_with(toy_folder, "KSR") == "CE"
+    assert opened(toy_folder, "KSR")["loss_type"] == "CE"
 
 
 # Rows ------------------------------------------------------------------------------------------

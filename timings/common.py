@@ -113,6 +113,12 @@ class RecBolesConfig(RecBoleConfig):
         recbole_on_new_libraries()
 
 
+def loss_values(loss: str) -> dict[str, Any]:
+    """Config values of a loss, which may name its number of sampled items: ``sampled_CE:256``."""
+    name, _, n = loss.partition(":")
+    return {"loss_type": name, **({"sampled_items": int(n)} if n else {})}
+
+
 def recbole_config(model: type, name: str, folder: Path, values: dict[str, Any]) -> Any:
     """RecBole's own configuration of one of its models on ``folder/name``, and its seed set."""
     sys.argv = sys.argv[:1]  # RecBole reads it

@@ -21,16 +21,11 @@ from ksr_recbole.evaluation.paired_test import paired_p_value
 MODES = ("uni50pop50", "full")
 
 
-def values_of(loss: str) -> dict[str, object]:
-    """Config values of ``sampled_CE:256``."""
-    name, _, n = loss.partition(":")
-    return {"loss_type": name, **({"sampled_items": int(n)} if n else {})}
-
-
 def epoch_times(options: argparse.Namespace, losses: list[str], epochs: int) -> None:
     """Print the seconds of an epoch with each loss, the first epoch left out."""
     benches = {
-        loss: common.prepare(options, model=options.model, **values_of(loss)) for loss in losses
+        loss: common.prepare(options, model=options.model, **common.loss_values(loss))
+        for loss in losses
     }
     seconds: dict[str, list[float]] = {loss: [] for loss in losses}
     for epoch in range(epochs + 1):
@@ -47,7 +42,7 @@ def qualities(options: argparse.Namespace, losses: list[str]) -> None:
     """Train with each loss to the end and print what the test says."""
     found = {}
     for loss in losses:
-        bench = common.prepare(options, model=options.model, **values_of(loss))
+        bench = common.prepare(options, model=options.model, **common.loss_values(loss))
         took = common.seconds_of(
             lambda b=bench: b.trainer.fit(b.train, b.valid, verbose=False, saved=False)
         )

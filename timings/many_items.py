@@ -1,11 +1,11 @@
 """Time of a training step against the number of items, on generated interactions.
 
-    python timings/many_items.py [--items 10000 100000 1000000] [--losses sampled_CE CE]
+    python timings/many_items.py [--items 10000 100000 1000000] [--losses sampled_CE:2048 CE]
 
 GRU with the default's sizes on generated interactions (``--interactions``, histories of 50 items,
-popularity falling as the inverse root of its rank).  Batches are those of the training loader; the
-first ones, in which memory is taken, are not counted.  All sizes take turns in one process, so that
-other work on the machine falls on all of them.
+popularity falling as the inverse root of its rank).  A loss may name its number of sampled items.
+Batches are those of the training loader; the first ones, in which memory is taken, are not counted.
+All sizes take turns in one process, so that other work on the machine falls on all of them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Case:
         if not where.exists():
             generate(n_items, n_interactions, where)
         options, cache = common.for_generated(where), str(where / "cache")
-        self.bench = common.prepare(options, model="GRU", loss_type=loss, data_cache_dir=cache)
+        values = {**common.loss_values(loss), "data_cache_dir": cache}
+        self.bench = common.prepare(options, model="GRU", **values)
         self.batches = iter(self.bench.train)
         self.micros: list[float] = []
         for _ in range(3):
@@ -66,7 +67,7 @@ def main() -> None:
     """Print a line for each size and loss, and the ratio of the largest to the smallest."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--losses", nargs="+", default=["sampled_CE"])
+    parser.add_argument("--losses", nargs="+", default=["sampled_CE:2048"])
     parser.add_argument("--interactions", type=int, default=200_000)
     parser.add_argument("--steps", type=int, default=15)
     options = parser.parse_args()
@@ -80,9 +81,9 @@ def main() -> None:
         for _ in range(options.steps):
             for case in cases.values():
                 case.step()
-    print(f"{'loss':>12}{'items':>12}   microseconds for each interaction")
+    print(f"{'loss':>16}{'items':>12}   microseconds for each interaction")
     for (loss, n), case in cases.items():
-        print(f"{loss:>12}{n:12,}   {common.in_words(case.micros, 'us')}")
+        print(f"{loss:>16}{n:12,}   {common.in_words(case.micros, 'us')}")
     for loss in options.losses:
         few, many = (median(cases[loss, pick(options.items)].micros) for pick in (min, max))
         print(f"{loss}: most items against fewest {many / few:.2f}")

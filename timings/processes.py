@@ -25,7 +25,8 @@ SIZE = 256
 
 def epochs(folder: Path, nproc: int, threads: int, loss: str) -> list[float]:
     """Seconds of each epoch but the first."""
-    more = [f"--nproc={nproc}", f"--num_threads={threads}", f"--loss_type={loss}"]
+    more = [f"--nproc={nproc}", f"--num_threads={threads}"]
+    more += [f"--{key}={value}" for key, value in common.loss_values(loss).items()]
     more += [f"--epochs={EPOCHS}", "--eval_step=0", "--report_modes=uni50pop50"]
     folders = dict.fromkeys(common.FOLDERS, folder / "out")
     command = common.run_words(common.for_generated(folder), "GRU", folders, *more)
@@ -39,7 +40,8 @@ def epochs(folder: Path, nproc: int, threads: int, loss: str) -> list[float]:
 def bytes_of_a_step(folder: Path, loss: str) -> dict[str, int]:
     """Bytes of the gradients of the first batch: of the item vectors, and of all else."""
     options, cache = common.for_generated(folder), str(folder / "out")
-    bench = common.prepare(options, model="GRU", loss_type=loss, data_cache_dir=cache)
+    values = {**common.loss_values(loss), "data_cache_dir": cache}
+    bench = common.prepare(options, model="GRU", **values)
     batch = next(iter(bench.train))
     bench.trainer.model.calculate_loss(batch).backward()
     sizes = {"items": 0, "others": 0}

@@ -173,6 +173,10 @@ SHARED_SAMPLE = ("sampled_CE", "gBCE")
 MANY_ITEMS = 20_000
 """With more items than this a softmax over all of them costs more than all else in training."""
 
+SAMPLE_OF_MANY = 2048
+"""``sampled_items`` where the loss on a sample is chosen for them: on Music's 12,492 items 512 lost
+0.02 of MRR, and 2,048 cost a seventh more (docs/performance.md, *Many items*)."""
+
 
 WITHOUT_A_VALUE: Mapping[str, Any] = {
     "sampled_items": 512,
@@ -208,7 +212,7 @@ class SampleOptions(Options):
 
     sampled_items: int | None = whole(None, 1, optional=True)
     """Items drawn for a batch with loss_type sampled_CE or gBCE, all different and the same for
-    all its positions. ~: 512."""
+    all its positions. ~: 512, and 2,048 where more than 20,000 items have sampled_CE."""
     sampled_popularity: float | None = real(None, 0, below=1, optional=True)
     """Share of popularity in the chances to be drawn for sampled_CE; the rest is uniform. ~:
     0.5."""

@@ -21,7 +21,7 @@ from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.keys import added_options
 from ksr_recbole.config.kinds import compared_keys
-from ksr_recbole.config.shared import MANY_ITEMS
+from ksr_recbole.config.shared import MANY_ITEMS, SAMPLE_OF_MANY
 from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.dataloader import (
     SequenceEvalData,
@@ -106,9 +106,12 @@ def _choose_loss(config: Configuration, dataset: WithSequences) -> None:
     if "loss_type" in chosen or not getattr(registry.model_class(name), "INNER_PRODUCT", False):
         return
     config["loss_type"] = "sampled_CE"
+    if config["sampled_items"] is None:
+        config["sampled_items"] = SAMPLE_OF_MANY
     getLogger().info(
         f"{config['dataset']} has {n_items:,} items, more than {MANY_ITEMS:,}, so the loss is "
-        "sampled_CE; loss_type: CE would compute the score of every item at every position."
+        f"sampled_CE with sampled_items: {config['sampled_items']}; loss_type: CE would compute "
+        "the score of every item at every position."
     )
 
 
