@@ -174,8 +174,8 @@ MANY_ITEMS = 20_000
 """With more items than this a softmax over all of them costs more than all else in training."""
 
 SAMPLE_OF_MANY = 2048
-"""``sampled_items`` where the loss on a sample is chosen for them: on Music's 12,492 items 2,048 are
-nearly as good as all, and cost a seventh more than 512 (docs/performance.md, *Many items*)."""
+"""``sampled_items`` where the loss on a sample is chosen for them: on Music's 12,492 items 2,048
+are nearly as good as all, and cost a seventh more than 512 (docs/performance.md, *Many items*)."""
 
 
 WITHOUT_A_VALUE: Mapping[str, Any] = {
