@@ -67,10 +67,13 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         return command()
 
     def how_to_resume(interruption: BaseException) -> str:
-        again = list(arguments)  # a given checkpoint stays the one to resume from, unless
-        if file := getattr(interruption, "checkpoint", None):  # there is a newer one
-            again = [*without(arguments, "resume"), f"--resume={file}"]
+        file = getattr(interruption, "checkpoint", "")  # None: training began and left none
+        others = without(arguments, "resume")
+        # A given checkpoint stays the one to resume from, unless there is a newer one.
+        again = [*others, f"--resume={file}"] if file else list(arguments)
         same = typed([*same_command(script), *again])
+        if file is None and again == others:
+            return f"Interrupted; there is nothing to resume from. Start anew with: {same}"
         return f"Interrupted; what was finished is kept. Continue with: {same}"
 
     return ended(run, how_to_resume)

@@ -103,6 +103,22 @@ def handled(handler: Handler, numbers: Iterable[int] = SIGNALS) -> Iterator[None
             signal.signal(number, earlier)
 
 
+@contextmanager
+def naming_checkpoint(file: Callable[[], str | None]) -> Iterator[None]:
+    """What leaves the block by an interruption says from which file the command can resume.
+
+    Libraries turn an interruption into errors of their own, so any error says it.
+
+    Args:
+        file: gives the checkpoint, ``None`` if the run can only be started anew.
+    """
+    try:
+        yield
+    except BaseException as error:
+        vars(error)["checkpoint"] = file()
+        raise
+
+
 def _handle(handler: Handler, numbers: Iterable[int] = SIGNALS) -> dict[int, Any]:
     """Have the signals handled but those that are ignored, as under ``nohup``; what did before."""
     before = {number: signal.getsignal(number) for number in numbers}

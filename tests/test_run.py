@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from recbole.trainer import KGTrainer
+from recbole.trainer import KGTrainer, Trainer
 from safetensors import safe_open
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -34,6 +34,7 @@ from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.logs import logging_of
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
 from ksr_recbole.trainer import checkpoint
+from ksr_recbole.trainer.recbole_trainer import RecBoleTrainer
 from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
 from ksr_recbole.versions import INSTALL_RECBOLE, RECBOLE_NEEDS, WANTED, check_versions
 from tests import forked
@@ -418,6 +419,36 @@ def test_a_given_checkpoint_is_named_again_as_long_as_there_is_no_newer_one(
     monkeypatch.setattr(place, name, stop)
     words = continued_with(capsys, toy_folder, f"--resume={path}")
     assert [word for word in words if word.startswith("--resume")] == [f"--resume={path}"]
+
+
+def test_an_interruption_in_a_librarys_words_names_the_checkpoint_too(
+    toy_folder, monkeypatch, capsys, not_ignored
+):
+    """The same command was named without --resume, and it begins anew."""
+
+    def stop_as_a_library(*_args, **_named):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interruption:
+            raise TypeError("a library's own") from interruption
+
+    monkeypatch.setattr(SequenceTrainer, "_train_epoch", stop_as_a_library)
+    words = continued_with(capsys, toy_folder)
+    [path] = (toy_folder / "saved").glob("*.pth")
+    assert words[-1] == f"--resume={path}"
+
+
+@pytest.mark.parametrize("protocol", ["recbole", "paper"])
+def test_what_cannot_be_resumed_is_not_said_to_continue(toy_folder, monkeypatch, capsys, protocol):
+    """Of RecBole's own evaluation, and of training that a checkpoint does not hold."""
+    monkeypatch.setattr(Trainer, "_train_epoch", stop)
+    monkeypatch.setattr(RecBoleTrainer, "_can_resume", lambda _: False)
+    words = ["--model=GRU4Rec", f"--protocol={protocol}", *toy_command(toy_folder)]
+    words = [word for word in words if not word.startswith(("--eval_args", "--report_modes"))]
+    assert cli.main(words) == 130
+    hint = capsys.readouterr().err.strip().splitlines()[-1]
+    assert hint.startswith("Interrupted; there is nothing to resume from. Start anew with: ")
+    assert "--resume" not in hint
 
 
 @pytest.mark.parametrize(

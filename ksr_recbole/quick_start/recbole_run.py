@@ -15,6 +15,7 @@ from ksr_recbole.config import Config
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.config.shared import PretrainingOptions
 from ksr_recbole.errors import shown
+from ksr_recbole.interruptions import naming_checkpoint
 from ksr_recbole.quick_start.prepare import load_recboles_data, make_recboles_trainer
 from ksr_recbole.quick_start.recbole_models import check_packages, is_usable
 
@@ -45,7 +46,8 @@ def run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
                 f"{phase}."
             )
     progress = config["show_progress"]
-    with options_named(config), trusting(config):
+    # RecBole leaves a checkpoint, but its training does not continue in the same way from it.
+    with naming_checkpoint(lambda: None), options_named(config), trusting(config):
         trainer = make_recboles_trainer(config, train_data._dataset)
         with recbole_bars():
             score, valid_result = trainer.fit(

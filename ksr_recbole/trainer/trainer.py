@@ -38,6 +38,7 @@ from ksr_recbole.evaluation.popularity import (
     WithPopularity,
     popularity_weight,
 )
+from ksr_recbole.interruptions import naming_checkpoint
 from ksr_recbole.records import as_json_values
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.averaging import WeightAverage, changed_by_training
@@ -226,15 +227,14 @@ class ProtocolTrainer(Trainer):
                 "checkpoint here can hold; register it with persistent=False if it never changes."
             )
 
-    @contextmanager
-    def naming_checkpoint(self, saved: bool) -> Iterator[None]:
+    def naming_checkpoint(self, saved: bool) -> AbstractContextManager[None]:
         """An interruption inside the block says from which file to resume, if there is one."""
-        try:
-            yield
-        except KeyboardInterrupt as interruption:
+
+        def file() -> str | None:
             there = saved and self._can_resume() and Path(self.saved_model_file).is_file()
-            vars(interruption)["checkpoint"] = self.saved_model_file if there else None
-            raise
+            return self.saved_model_file if there else None
+
+        return naming_checkpoint(file)
 
     def _can_resume(self) -> bool:
         """Whether a checkpoint holds all that training has changed."""
