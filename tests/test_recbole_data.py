@@ -602,6 +602,16 @@ def test_a_split_that_leaves_nothing_to_test_is_said(folder, capsys):
         assert f"leaves no interaction for {phase}." in told.out + told.err
 
 
+@pytest.mark.parametrize(("mode", "said"), [("uni60", 1), ("pop999", 1), ("uni59", 0), ("full", 0)])
+def test_more_negatives_than_other_items_are_said(folder, capsys, mode, said):
+    """RecBole draws them with repetition, and its ranks count a repeated one once."""
+    values = toy_values(folder, **RANDOM_ORDER)
+    values["eval_args"] = {**values["eval_args"], "mode": mode}
+    run("LightGCN", "toy", None, values)
+    told = "".join(capsys.readouterr())
+    assert told.count(f"eval_args.mode is {mode}, but toy has 60 items") == said
+
+
 def rated(folder: Path) -> dict[str, float]:
     """Give every interaction a rating, and half of the items another; the items' ratings."""
     header, *rows = rows_of(folder)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from logging import getLogger
 from typing import Any
 
-from recbole.utils import set_color
+from recbole.utils import EvaluatorType, set_color
 
 from ksr_recbole.bars import recbole_bars
 from ksr_recbole.compat import recbole_stops, trusting
 from ksr_recbole.config import Config
+from ksr_recbole.config.evaluation_keys import parse_mode
 from ksr_recbole.config.kinds import FOR_ALL
 from ksr_recbole.config.shared import PretrainingOptions
 from ksr_recbole.errors import shown
@@ -45,6 +46,8 @@ def run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
                 f"The split {shown(config['eval_args']['split'])} leaves no interaction for "
                 f"{phase}."
             )
+    for remark in _repeated_negatives(config, train_data._dataset.item_num - 1):
+        logger.warning(remark)
     progress = config["show_progress"]
     # RecBole leaves a checkpoint, but its training does not continue in the same way from it.
     with naming_checkpoint(lambda: None), options_named(config), trusting(config):
@@ -69,6 +72,21 @@ def run_recbole_model(config: Config, saved: bool) -> dict[str, Any]:
         "best_valid_result": valid_result,
         "test_result": test_result,
     }
+
+
+def _repeated_negatives(config: Config, n_items: int) -> Iterator[str]:
+    """Remarks on modes with more negatives of a positive than there are other items."""
+    if config["eval_type"] != EvaluatorType.RANKING:
+        return
+    for mode in sorted(set(config["eval_args"]["mode"].values())):
+        parsed = parse_mode(mode)
+        drawn = parsed.n_uniform + parsed.n_popular
+        if drawn >= n_items:
+            yield (
+                f"eval_args.mode is {mode}, but {config['dataset']} has {n_items:,} items: RecBole "
+                f"draws {drawn:,} negatives for each positive with repetition, and ranks it "
+                "against the different ones among them."
+            )
 
 
 _OF_DATA_AND_EVALUATION = frozenset(
