@@ -12,6 +12,7 @@ from typing import Any
 from ksr_recbole.choices import choose_from, nearest
 from ksr_recbole.compat import keeping_anomaly_mode, recbole_on_new_libraries
 from ksr_recbole.errors import UserError, shown
+from ksr_recbole.names import check_name
 from ksr_recbole.paths import source_of
 
 
@@ -172,7 +173,7 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
             ``model.Options`` adds to them, and further config keys with their default values.
 
     Raises:
-        UserError: ``based_on`` is unknown, the name is one of this package or of RecBole, or
+        UserError: ``based_on`` is unknown, the name is taken or cannot be part of a file name, or
             ``model`` or its ``Options`` is no class of a recommender or of options.
     """
     if based_on not in MODELS:
@@ -191,6 +192,7 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
         raise UserError(
             f"A model's name has only letters, digits, _, + and -; choose another than '{name}'."
         )
+    check_name(name, "model")
     base, inherited = MODELS[based_on], _defaults(model_class(based_on))
     _check_class(name, model)
     defaults = _defaults(model)

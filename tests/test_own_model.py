@@ -169,6 +169,14 @@ def test_a_name_of_other_characters(name: str) -> None:
         registry.add_model(name, Shy, based_on="KSR")
 
 
+@pytest.mark.parametrize("name", ["A" * 101, "é" * 51, "-x", "nul"])
+def test_a_name_that_is_no_part_of_a_files_name(name: str) -> None:
+    """Of a name too long it was said, in the middle of a run, that no log can be written."""
+    with pytest.raises(UserError, match="The model cannot be called"):
+        registry.add_model(name, Shy, based_on="KSR")
+    registry.add_model("A" * 100, Shy, based_on="KSR")
+
+
 @pytest.mark.parametrize("name", ["ksr", "gru4rec", "SHY"])
 def test_a_name_that_recbole_takes_for_another(name: str) -> None:
     """It imports a module of the name in small letters."""
