@@ -29,6 +29,7 @@ _FIRST_COLUMN = re.compile(r"^ +\S.*?  +(?=\S)|^ *")
 _KEY = re.compile("--[^=]")
 _ONE_DASH = re.compile("-[A-Za-z][^=]")
 _MISSING = re.compile(r"argument (?:\S+/)?(--\S+): expected (?:one|at least one) argument")
+_TAKES_NONE = re.compile(r"argument (?:\S+/)?(--\S+): ignored explicit argument")
 
 
 class _Once(argparse.Action):
@@ -134,6 +135,14 @@ class Parser(argparse.ArgumentParser):
                 take=lambda words, _: file_list(words[0]) if len(words) == 1 else words,
             )  # fmt: skip
 
+    def add_switch(self, name: str, about: str) -> None:
+        """An option that is given alone, or with True as RecBole's keys are.
+
+        It would take a positional argument that follows for its value.
+        """
+        self.add_argument(name, nargs="?", const="True", metavar="True", take=switched_on,
+                          default=False, help=about)  # fmt: skip
+
     def error(self, message: str) -> Any:
         """What argparse finds, as a sentence.
 
@@ -142,6 +151,8 @@ class Parser(argparse.ArgumentParser):
         """
         if found := _MISSING.match(message):
             raise UserError(f"The argument {found[1]} needs a value; write it as {found[1]}=VALUE.")
+        if found := _TAKES_NONE.match(message):
+            raise UserError(f"The argument {found[1]} takes no value; write it alone.")
         raise UserError(f"{message[0].upper()}{message[1:]}; see `{self.prog} --help`.")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
@@ -259,7 +270,9 @@ def switched_on(text: str, switch: str) -> bool:
         UserError: it is neither ``True`` nor ``False``.
     """
     if text not in ("True", "False"):
-        raise UserError(f"The argument --{switch} is {text}; it is given alone, or left out.")
+        raise UserError(
+            f"The argument --{switch} is '{shown(text)}'; it is given alone, or left out."
+        )
     return text == "True"
 
 

@@ -727,7 +727,7 @@ def test_without_a_user_a_telling_one_is_shown_and_how_to_choose_another(trained
     shown = capsys.readouterr().out
     user = re.search(r"User (u\d+) was chosen .* --user=ID", shown)[1]
     assert shown.startswith(f"KSR on toy: user {user}\n") and "--full" in shown
-    assert main(arguments(trained, f"--user={user}", "--full")) == 0
+    assert main(arguments(trained, f"--user={user}", "--full=True")) == 0  # or --full alone
     assert "Attention over the attributes" in capsys.readouterr().out
 
 

@@ -407,7 +407,7 @@ def test_a_key_that_is_nearer_to_an_option_of_the_command_is_named_as_such():
         (["-model=KSR"], "Cannot read the argument '-model=KSR'"),
         (["--seed=1", "--seed", "2"], "--seed is given twice"),
         (["--a b"], "--a b"),
-        (["--help=1"], "ignored explicit argument"),
+        (["--help=1"], "The argument --help takes no value; write it alone."),
     ],
 )
 def test_bad_spellings(arguments, part):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksr_recbole.arguments import Parser, count_of, listed, path_of, switched_on
+from ksr_recbole.arguments import Parser, count_of, listed, path_of
 from ksr_recbole.choices import choose_from
 from ksr_recbole.commands import run_command, say_loading, tell_written
 from ksr_recbole.errors import UserError, shown
@@ -54,7 +54,7 @@ def parser() -> Parser:
     """What reads the arguments of ``run_benchmark.py``."""
     result = Parser(SCRIPT, description=_ABOUT, keys="for every cell")
     result.add_names(model=False)
-    add = result.add_argument
+    add, switch = result.add_argument, result.add_switch
     add("--task", metavar="A,B", help="next-item (the default), next-session or both")
     add("--models", metavar="A,B",
         help="names, or a group: paper (the ten of Table 3, the default), all (these ten, "
@@ -73,13 +73,11 @@ def parser() -> Parser:
         "configs/tuning/, the dataset's own if it has some)")  # fmt: skip
     add("--results_dir", metavar="FOLDER", take=path_of, default=Path("results"),
         help="results by default")  # fmt: skip
-    add("--keep_checkpoints", nargs="?", const="True", metavar="True", take=switched_on,
-        default=False, help="leave the trained models in <results_dir>/benchmark/")  # fmt: skip
-    add("--by_frequency", nargs="?", const="True", metavar="True", take=switched_on, default=False,
-        help="also write the tables for targets that occur rarely, sometimes and often in "
-        "training")  # fmt: skip
-    add("--pack", nargs="?", const="True", metavar="True", take=switched_on, default=False,
-        help="run nothing; put the dataset's finished runs into one small file")  # fmt: skip
+    switch("--keep_checkpoints", "leave the trained models in <results_dir>/benchmark/")
+    switch("--by_frequency",
+           "also write the tables for targets that occur rarely, sometimes and often in "
+           "training")  # fmt: skip
+    switch("--pack", "run nothing; put the dataset's finished runs into one small file")
     return result
 
 

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--steps", metavar="N", take=count_of, default=20, help="show the last N interactions")
     add("--top", metavar="N", take=count_of, default=5,
         help="show N value entities of each attribute")  # fmt: skip
-    add("--full", action="store_true", help="all reasons, and the memory after each step")
+    parser.add_switch("--full", "all reasons, and the memory after each step")
     add("--html", metavar="FILE", help="write a page to explore")
     add("--png", metavar="FILE", help="write a picture like the paper's Fig. 5")
     add("--json", metavar="FILE", nargs="?", const=_STDOUT,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ksr_recbole.arguments import Parser, count_of, path_of, switched_on
+from ksr_recbole.arguments import Parser, count_of, path_of
 from ksr_recbole.commands import run_command, say_loading, task_of, tell_written
 from ksr_recbole.names import check_name
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``run_hyper.py`` and return its exit status."""
     parser = Parser(SCRIPT, description=_ABOUT, keys="for every trial")
     parser.add_names()
-    add = parser.add_argument
+    add, switch = parser.add_argument, parser.add_switch
     add("--params_file", metavar="FILE", take=path_of,
         help="the ranges; configs/hyper/<model>.hyper by default")  # fmt: skip
     add("--algo", metavar="NAME", default="exhaustive",
@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="trials at the same time (default: 1); they share the cores")  # fmt: skip
     add("--tool", metavar="NAME", default="Hyperopt",
         help="Hyperopt (the default), or Ray: trials side by side, on a cluster too")  # fmt: skip
-    add("--retry_failed", nargs="?", const="True", metavar="True", take=switched_on, default=False,
-        help="run failed trials again")  # fmt: skip
+    switch("--retry_failed", "run failed trials again")
     add("--output_file", metavar="FILE", take=path_of,
         help="the table, instead of <model>-<dataset>-<task>-tuning.md")  # fmt: skip
     add("--display_file", metavar="F.png", take=path_of,
