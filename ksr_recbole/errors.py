@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Collection
@@ -93,6 +94,21 @@ def sentence_of(error: UserError | OSError) -> str:
     return f"{where}{error.strerror or error}."
 
 
+_IN_THE_WAY = {
+    errno.EEXIST: "something else than a folder has this name",
+    errno.ENOTDIR: "a part of the path is no folder",
+}
+"""What the system says in words of its own where a folder is made."""
+
+
+def why_not_written(error: OSError) -> str:
+    """Why a file or folder cannot be written, for a sentence that names it."""
+    code = error.errno or 0
+    if error.strerror == os.strerror(code) and code in _IN_THE_WAY:
+        return _IN_THE_WAY[code]
+    return error.strerror or str(error)
+
+
 def cannot_write(target: str | os.PathLike[str], error: OSError) -> UserError:
     """The sentence for a file that cannot be written.
 
@@ -101,7 +117,7 @@ def cannot_write(target: str | os.PathLike[str], error: OSError) -> UserError:
         error: what the system said.
     """
     return UserError(
-        f"Cannot write {error.filename or target}: {error.strerror or error}; "
+        f"Cannot write {error.filename or target}: {why_not_written(error)}; "
         "choose a folder you may write to, on a disk with free space."
     )
 

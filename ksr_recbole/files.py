@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from ksr_recbole.errors import UserError, cannot_write, shown
+from ksr_recbole.errors import UserError, cannot_write, shown, why_not_written
 from ksr_recbole.one_step import (
     Owned,
     check_place,
@@ -244,7 +244,7 @@ def ensure_writable(folder: str | os.PathLike[str], key: str) -> Path:
         _probe(path)
     except OSError as error:
         raise UserError(
-            f"Cannot write in the folder {path} ({key}): {error.strerror}; "
+            f"Cannot write in the folder {path} ({key}): {why_not_written(error)}; "
             f"choose another with --{key}=FOLDER or make room."
         ) from error
     return path
@@ -291,7 +291,7 @@ def ensure_writable_file(path: str | os.PathLike[str], option: str) -> Path:
         _probe(path.parent)
     except OSError as error:
         raise UserError(
-            f"Cannot write the file {path} ({option}): {error.strerror}; "
+            f"Cannot write the file {path} ({option}): {why_not_written(error)}; "
             f"choose another with --{option}=FILE or make room."
         ) from error
     return path

@@ -30,6 +30,7 @@ from ksr_recbole.digests import of_file
 from ksr_recbole.errors import UserError
 from ksr_recbole.files import (
     check_regular,
+    ensure_writable,
     open_regular,
     read_regular,
     read_text,
@@ -414,6 +415,21 @@ def test_a_folder_is_not_written_over_a_link_to_itself(tmp_path: Path) -> None:
         pass
     with pytest.raises(UserError, match="no model directory"):
         read_directory(tmp_path / "loop")
+
+
+@pytest.mark.parametrize("thing", ["file", "link to nothing"])
+def test_what_stands_where_a_folder_is_wanted_is_said(tmp_path: Path, thing: str) -> None:
+    """The system's own words are "File exists", which is no reason for a reader."""
+    there = tmp_path / "there"
+    if thing == "file":
+        there.touch()
+    else:
+        there.symlink_to(tmp_path / "nowhere")
+    said = "something else than a folder has this name"
+    with pytest.raises(UserError, match=rf"folder {there} \(results_dir\): {said}; choose"):
+        ensure_writable(there, "results_dir")
+    with pytest.raises(UserError, match=f"Cannot write {there}: {said}"), replacing(there / "a"):
+        pass
 
 
 def test_devices_are_not_replaced() -> None:
