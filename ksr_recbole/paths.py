@@ -59,6 +59,9 @@ def version_of(package: str) -> str | None:
         return None
 
 
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+
 def name_of_new(prefix: str) -> str:
     """``prefix`` with :func:`time_of_new`: no other run's name."""
     return f"{prefix}-{time_of_new()}"
@@ -70,4 +73,6 @@ def time_of_new() -> str:
     The time is not enough, since several runs can begin in one second, nor is the process's
     number, since they can begin in one process or in two containers that share a folder.
     """
-    return f"{datetime.now():%b-%d-%Y_%H-%M-%S}-{secrets.token_hex(4)}"
+    now = datetime.now()
+    # %b is in the language that a program has set; the months of others have up to five letters.
+    return f"{_MONTHS[now.month - 1]}-{now:%d-%Y_%H-%M-%S}-{secrets.token_hex(4)}"

@@ -30,6 +30,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from ksr_recbole import cli
 from ksr_recbole.config import Config
 from ksr_recbole.errors import UserError
+from ksr_recbole.paths import name_of_new
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.logs import logging_of
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
@@ -586,6 +587,20 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
     assert go_on[-1].startswith("--resume=")
 
 
+def test_a_checkpoint_is_found_whatever_language_months_have(tmp_path, monkeypatch):
+    """A program that calls setlocale in French had KSR-toy-déc.-01-..., which no --resume found."""
+
+    class French(datetime):
+        def __format__(self, form: str) -> str:
+            return super().__format__(form.replace("%b", "déc."))
+
+    monkeypatch.setattr("ksr_recbole.paths.datetime", French)
+    path = tmp_path / f"{name_of_new('KSR-toy')}.pth"
+    path.touch()
+    assert checkpoint.newest(tmp_path, "KSR", "toy", "") == path
+    assert datetime.now().strftime("%Y_") in path.name
+
+
 # Bad input ----------------------------------------------------------------------------------
 
 
@@ -772,6 +787,7 @@ def test_output_folder_that_cannot_be_written(capsys, toy_folder, tmp_path, key)
     command = [a for a in toy_command(toy_folder) if not a.startswith(f"--{key}=")]
     error = failure(capsys, [*command, f"--{key}={blocked / 'below'}"])
     assert f"Cannot write in the folder {blocked / 'below'} ({key})" in error  # before any work
+    assert "a part of the path is no folder" in error
 
 
 def test_current_folder_that_cannot_hold_a_log(capsys, toy_folder):
