@@ -64,19 +64,34 @@ def guarded(command: Callable[[], int], script: str, arguments: Sequence[str]) -
         check_versions()
         silence_upstream_warnings()
         limit_libraries()
-        return command()
+        try:
+            return command()
+        except (UserError, OSError) as error:
+            # The same command would train anew once there is room on the disk.
+            if not isinstance(error.__cause__ or error, OSError) or not _checkpoint(error):
+                raise
+            kept = f"What was trained is kept; then continue with: {again_after(error)}"
+            raise UserError(f"{sentence_of(error)} {kept}") from error
+
+    def again_after(error: BaseException) -> str:
+        """The same command; a given checkpoint stays the one to resume from if none is newer."""
+        words = list(arguments)
+        if file := _checkpoint(error):
+            words = [*without(arguments, "resume"), f"--resume={file}"]
+        return typed([*same_command(script), *words])
 
     def how_to_resume(interruption: BaseException) -> str:
-        file = getattr(interruption, "checkpoint", "")  # None: training began and left none
-        others = without(arguments, "resume")
-        # A given checkpoint stays the one to resume from, unless there is a newer one.
-        again = [*others, f"--resume={file}"] if file else list(arguments)
-        same = typed([*same_command(script), *again])
-        if file is None and again == others:
+        same = again_after(interruption)
+        if _checkpoint(interruption) is None and list(arguments) == without(arguments, "resume"):
             return f"Interrupted; there is nothing to resume from. Start anew with: {same}"
         return f"Interrupted; what was finished is kept. Continue with: {same}"
 
     return ended(run, how_to_resume)
+
+
+def _checkpoint(error: BaseException) -> str | None:
+    """The file to resume from; ``None`` if training left none, empty if it had not begun."""
+    return getattr(error, "checkpoint", "")
 
 
 def ended(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -29,7 +30,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ksr_recbole import cli
 from ksr_recbole.config import Config
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, cannot_write
 from ksr_recbole.paths import name_of_new
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.logs import logging_of
@@ -437,6 +438,32 @@ def test_an_interruption_in_a_librarys_words_names_the_checkpoint_too(
     words = continued_with(capsys, toy_folder)
     [path] = (toy_folder / "saved").glob("*.pth")
     assert words[-1] == f"--resume={path}"
+
+
+def test_a_full_disk_after_the_training_does_not_lose_it(toy_folder, monkeypatch, capsys):
+    """The same command was all that was left to type, and it trained anew."""
+
+    def full(*_args):
+        raise cannot_write("a.json", OSError()) from OSError(errno.ENOSPC, "No space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[run.__module__], "write_result", full)
+        error = failure(capsys, toy_command(toy_folder))
+    assert error.startswith("error: Cannot write a.json")
+    words = shlex.split(error.partition("What was trained is kept; then continue with: ")[2])
+    assert words[-1].startswith("--resume=")
+    monkeypatch.setattr(SequenceTrainer, "_train_epoch", None)
+    assert cli.main(words[2:]) == 0
+
+
+def test_a_full_disk_before_the_training_leaves_nothing_to_continue(
+    toy_folder, monkeypatch, capsys
+):
+    def full(*_args, **_named):
+        raise cannot_write("a.pth", OSError()) from OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(SequenceTrainer, "_write", full)
+    assert "kept" not in failure(capsys, toy_command(toy_folder))
 
 
 @pytest.mark.parametrize("protocol", ["recbole", "paper"])
