@@ -136,8 +136,7 @@ def _written_out(status: int) -> int:
     except OSError as error:
         print_nowhere(sys.stdout)
         if status != EXIT_STATUS:  # else the mistake was told
-            told = UserError(f"Cannot write standard output: {error.strerror or error}.")
-            status = tell_error(told)
+            status = tell_error(error)
     try:
         sys.stderr.flush()
     except OSError:  # nobody can be told

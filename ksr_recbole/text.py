@@ -83,6 +83,10 @@ def markdown_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+_STREAMS = {"<stdout>": "standard output", "<stderr>": "standard error"}
+"""What Python calls them, and what a reader does."""
+
+
 class CleanStream:
     """A text stream that cleans what is written to it; all else is the stream below.
 
@@ -99,8 +103,23 @@ class CleanStream:
             return len(text)
         shown = clean(text)
         encoding = getattr(self.below, "encoding", None) or "utf-8"
-        self.below.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        with self._named():
+            self.below.write(shown.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
+
+    def flush(self) -> None:
+        """Write out what the stream below holds."""
+        with self._named():
+            self.below.flush()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """An error of the system inside the block says which stream it is about."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = _STREAMS.get(getattr(self.below, "name", ""))
+            raise
 
     def writelines(self, lines: Any) -> None:
         """Write several texts."""
