@@ -35,6 +35,7 @@ from ksr_recbole.paths import name_of_new
 from ksr_recbole.quick_start import run
 from ksr_recbole.quick_start.logs import logging_of
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer
+from ksr_recbole.quick_start.result import environment
 from ksr_recbole.trainer import checkpoint
 from ksr_recbole.trainer.recbole_trainer import RecBoleTrainer
 from ksr_recbole.trainer.sequence_trainer import SequenceTrainer
@@ -612,6 +613,31 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
     assert Path(str(shutil.which(go_on[0]))).parent == Path(sys.executable).parent
     assert go_on[1] == str(ROOT / "run_recbole.py")  # works in this folder too
     assert go_on[-1].startswith("--resume=")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+@pytest.mark.parametrize("text", ["a", "b"])
+def test_the_revision_is_read_without_a_lock(tmp_path, monkeypatch, text):
+    """A run that was killed while git looked for changes left index.lock, and no commit worked."""
+
+    def git(*words: str) -> str:
+        own = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run([*own, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    (tmp_path / "file").write_text("a")
+    git("init")
+    git("add", "file")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "file").write_text(text)
+    os.utime(tmp_path / "file", (1, 1))  # git would write down that the content is the same
+    before = (tmp_path / ".git" / "index").read_bytes()
+    monkeypatch.setattr("ksr_recbole.quick_start.result.CHECKOUT", tmp_path)
+    assert environment(torch.device("cpu"))["git_revision"] == (
+        commit if text == "a" else f"{commit}-dirty"
+    )
+    assert (tmp_path / ".git" / "index").read_bytes() == before
 
 
 def test_a_checkpoint_is_found_whatever_language_months_have(tmp_path, monkeypatch):

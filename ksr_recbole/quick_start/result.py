@@ -52,12 +52,21 @@ def _gpu_name(device: torch.device) -> str | None:
 def _git_revision() -> str | None:
     if CHECKOUT is None:
         return None
-    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        revision = _git(CHECKOUT, "describe", "--always", "--abbrev=40")
+        # describe --dirty would lock the index: a commit at that moment fails, and a killed run
+        # leaves the lock.
+        changed = _git(CHECKOUT, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return f"{revision}-dirty" if changed else revision or None
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git prints, without taking a lock."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 def settings(config: Configuration) -> dict[str, Any]:
