@@ -615,6 +615,22 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(toy_folder):
     assert go_on[-1].startswith("--resume=")
 
 
+def test_what_may_not_be_read_is_not_said_to_be_damaged_or_missing(tmp_path, monkeypatch):
+    """It was "delete it and train again" for a file of another user."""
+
+    def refuse(*_args, **_named):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / f"{name_of_new('KSR-toy')}.pth"
+    path.touch()
+    monkeypatch.setattr(checkpoint, "read", refuse)
+    with pytest.raises(UserError, match=rf"{path} cannot be read \(Permission denied\); give"):
+        checkpoint.load(path)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=rf"folder {tmp_path} cannot be read \(Permission denied\)"):
+        checkpoint.newest(tmp_path, "KSR", "toy", "train it")
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 @pytest.mark.parametrize("text", ["a", "b"])
 def test_the_revision_is_read_without_a_lock(tmp_path, monkeypatch, text):

@@ -50,9 +50,13 @@ def check_exists(path: str | os.PathLike[str]) -> None:
             f"Checkpoint {path} does not exist; give the path of a saved model."
         ) from error
     except OSError as error:
-        raise UnusableCheckpointError(
-            f"Checkpoint {path} cannot be read ({error.strerror}); give the path of a saved model."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> UnusableCheckpointError:
+    return UnusableCheckpointError(
+        f"Checkpoint {path} cannot be read ({reason_of(error)}); give the path of a saved model."
+    )
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -67,7 +71,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     check_exists(path)
     try:
         return read(path)
-    except (DamagedFileError, OSError) as error:
+    except OSError as error:  # such as another user's: not to be deleted
+        raise _unreadable(path, error) from error
+    except DamagedFileError as error:
         raise UnusableCheckpointError(
             f"Checkpoint {path} is damaged or not a checkpoint of this package "
             f"({reason_of(error)}); delete it and train again, or give another."
@@ -199,8 +205,17 @@ def newest(folder: str | os.PathLike[str], model: str, dataset: str, otherwise: 
     """The newest checkpoint of ``model`` on ``dataset`` in ``folder``.
 
     Raises:
-        UserError: there is none; the sentence ends with what to do ``otherwise``.
+        UserError: there is none; the sentence ends with what to do ``otherwise``.  Or the folder
+            cannot be read.
     """
+    try:
+        os.scandir(folder).close()
+    except PermissionError as error:  # glob would find nothing there
+        raise UserError(
+            f"The folder {folder} cannot be read ({reason_of(error)}); {otherwise}."
+        ) from error
+    except OSError:
+        pass  # there is none
     # The time is part of the pattern, since "ml" must not find a checkpoint of "ml-100k".
     name = glob.escape(f"{model}-{dataset}")
     found = latest(Path(folder).glob(f"{name}-???-??-????_*.pth"))
