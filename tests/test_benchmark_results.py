@@ -15,7 +15,7 @@ from ksr_recbole.comparison import store as store_module
 from ksr_recbole.comparison.cells import Cell
 from ksr_recbole.comparison.figures import draw
 from ksr_recbole.comparison.report import markdown_document
-from ksr_recbole.comparison.results import Row, check_candidates, summarise
+from ksr_recbole.comparison.results import Row, check_candidates, on_candidates, summarise
 from ksr_recbole.comparison.significance import Comparison, PerUser, compare, mean_over_seeds
 from ksr_recbole.comparison.store import Failed, Store, arrays_of, ranks_of
 from ksr_recbole.comparison.studies import STUDIES, Study, table3
@@ -337,6 +337,33 @@ def test_the_table_of_a_summary():
     assert several == "Mean and standard deviation over seeds 2020, 2021."
     assert daggers.startswith("† KSR is better at p < 0.01")
     assert improved == "The last line is the improvement of KSR over the best of BPR."
+
+
+def test_tables_say_where_a_small_catalogue_has_fewer_candidates():
+    """Only the log of a cell said it, below a table of uni50pop50."""
+    told = {"test/uni5pop5": "the catalogue has 9 items.", "valid/uni5pop5": "evil \x1b[2J."}
+    study = table3(("BPR", "KSR"))
+    cells = [{2020: finished(ranks, fewer_candidates=told)} for ranks in (POOR, GOOD)]
+    rows = [Row(s, "next-item", c) for s, c in zip(study.settings, cells, strict=True)]
+    sampled, full = (
+        table_of(summarise(study, rows, "next-item", mode), "toy").notes
+        for mode in ("uni5pop5", "full")
+    )
+    assert sampled[1] == "uni5pop5: the catalogue has 9 items."
+    assert len(sampled) == len(full) + 1
+    assert on_candidates(rows, "uni5pop5+popularity", "valid") == [
+        r"uni5pop5+popularity: evil \x1b[2J."
+    ]
+
+
+def test_a_cell_whose_fewer_candidates_are_no_texts_is_damaged():
+    cell = Cell("KSR", "toy", "next-item", 1, {}, "ab" * 32)
+    result = run_result({"test": GOOD, "valid": GOOD}, fewer_candidates={"test/uni5pop5": 9})
+    record = {"key": cell.key, "wall_seconds": 1.0, "resumed": False, "result": result}
+    with pytest.raises(DamagedFileError, match="test/uni5pop5"):
+        store_module._answers(record, cell)
+    result["fewer_candidates"] = {"test/uni5pop5": "nine"}
+    assert store_module._answers(record, cell)
 
 
 def test_a_row_that_is_better_than_the_reference_has_no_dagger():

@@ -480,11 +480,15 @@ def test_a_small_dataset_says_how_many_candidates_and_steps_it_has(toy_folder, c
     arguments = [a for a in words(toy_folder, epochs=1) if not re.match(left_out, a)]
     assert cli.main(arguments) == 0
     said = capsys.readouterr()
-    assert re.search(
-        r"test: the catalogue has 60 items, so each positive is ranked against (\d+) uniform and "
-        r"\d+ popular items instead of 50 and 50",
+    told = re.search(
+        r"test: (the catalogue has 60 items, so each positive is ranked against (\d+) uniform and "
+        r"\d+ popular items instead of 50 and 50\.)",
         said.out + said.err,
     )
+    assert told
+    [path] = (toy_folder / "results").glob("*.json")
+    fewer = json.loads(path.read_text())["fewer_candidates"]
+    assert fewer == dict.fromkeys(("valid/uni50pop50", "test/uni50pop50"), told[1])
     [fit, give] = re.findall(
         r"single step, for all (\d+) training .* try --train_batch_size=(\d+)",
         said.out + said.err,

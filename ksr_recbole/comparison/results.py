@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,13 @@ def collect_rows(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Row]:
     ]
     check_candidates(rows)
     return rows
+
+
+def on_candidates(rows: Iterable[Row], mode: str, phase: str) -> list[str]:
+    """What a table says where positives have fewer candidates than the mode's name says."""
+    cells = [cell for row in rows for cell in row.finished()]
+    told = dict.fromkeys(cell.fewer_candidates(mode, phase) for cell in cells)
+    return [f"{mode}: {each}" for each in told if each]
 
 
 def check_candidates(rows: Sequence[Row]) -> None:

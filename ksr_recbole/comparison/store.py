@@ -24,7 +24,7 @@ from ksr_recbole.comparison.cells import (
     without_places,
 )
 from ksr_recbole.comparison.significance import PerUser
-from ksr_recbole.config.evaluation_keys import metric_keys
+from ksr_recbole.config.evaluation_keys import metric_keys, uncalibrated
 from ksr_recbole.digests import unsealed
 from ksr_recbole.errors import DamagedFileError, UserError, shown
 from ksr_recbole.evaluation.metrics import per_user_metrics
@@ -42,6 +42,7 @@ from ksr_recbole.records import (
     record_text,
     write_record,
 )
+from ksr_recbole.text import clean_line
 
 logger = getLogger(__name__)
 
@@ -100,6 +101,11 @@ class Finished:
     def result(self) -> Mapping[str, Any]:
         """What the run returned."""
         return self.record["result"]
+
+    def fewer_candidates(self, mode: str, phase: str) -> str:
+        """What a small catalogue has instead of the mode's candidates; empty if it has them."""
+        found = self.result.get("fewer_candidates", {})
+        return clean_line(found.get(f"{phase}/{uncalibrated(mode)}", ""))
 
     def metrics(
         self, mode: str, phase: str, names: Collection[str] = TABLE3_METRICS.values()
@@ -367,6 +373,7 @@ def _answers(record: Mapping[str, Any], cell: Cell) -> bool:
     if record.get("key") != cell.key:
         raise DamagedFileError("it was made from other data, settings or seed")
     check_shape(record, _SHAPE)
+    check_shape(record["result"].get("fewer_candidates", {}), Each(str))
     return cell.measure in (None, record.get("measure"))
 
 

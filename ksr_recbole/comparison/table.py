@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from ksr_recbole.comparison.cells import TABLE3_METRICS
-from ksr_recbole.comparison.results import Row, Summary, spread
+from ksr_recbole.comparison.results import Row, Summary, on_candidates, spread
 from ksr_recbole.comparison.significance import ALPHA
 from ksr_recbole.text import clean_line, markdown_row
 
@@ -116,6 +116,7 @@ def _notes(summary: Summary) -> list[str]:
         notes.append(
             f"Mean and standard deviation over seeds {told}." if len(seeds) > 1 else f"Seed {told}."
         )
+    notes += on_candidates(fine, summary.mode, "test")
     reference = summary.study.reference
     if summary.comparisons:
         daggers = any(

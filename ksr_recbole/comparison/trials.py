@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ksr_recbole.comparison.results import Row, spread
+from ksr_recbole.comparison.results import Row, on_candidates, spread
 from ksr_recbole.comparison.table import Line, Table, Value, with_rules
 
 
@@ -106,7 +106,10 @@ def trial_table(trials: Sequence[Trial], layout: TrialTable) -> Table:
         layout.caption,
         (*layout.metrics, *layout.texts),
         tuple(with_rules(lines, [trial.row.setting.model for trial in trials])),
-        (f"Chosen by {layout.selected_by} on validation; test items play no part.",),
+        (
+            f"Chosen by {layout.selected_by} on validation; test items play no part.",
+            *on_candidates([trial.row for trial in trials], layout.mode, "valid"),
+        ),
     )
 
 

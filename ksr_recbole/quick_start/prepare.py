@@ -153,19 +153,26 @@ def n_repeats(sequences: UserSequences) -> int:
     return int((table[:, 1:] == table[:, :-1]).all(axis=0).sum())
 
 
-def check_candidates(modes: Iterable[str], *phases: tuple[WithSequences, EvalPhase]) -> None:
+def check_candidates(
+    modes: Iterable[str], *phases: tuple[WithSequences, EvalPhase]
+) -> dict[str, str]:
     """Make sure that candidates can be drawn, and say where a small catalogue has fewer.
 
     Args:
         modes: of evaluation.
         phases: the phases that are evaluated, each with its dataset.
 
+    Returns:
+        What was said, by ``phase/mode``.
+
     Raises:
         UserError: a user has too few items left that could be candidates.
     """
     phases_of: dict[str, list[str]] = {}
+    fewer: dict[str, str] = {}
     plain = dict.fromkeys(map(uncalibrated, modes))
-    for mode, (dataset, phase) in itertools.product(map(parse_mode, plain), phases):
+    for name, (dataset, phase) in itertools.product(plain, phases):
+        mode = parse_mode(name)
         wanted = mode.n_uniform, mode.n_popular
         if mode.kind == "full":
             continue
@@ -178,8 +185,10 @@ def check_candidates(modes: Iterable[str], *phases: tuple[WithSequences, EvalPha
                 f"{wanted[0]} and {wanted[1]}."
             )
             phases_of.setdefault(told, []).append(phase)
+            fewer[f"{phase}/{name}"] = told
     for told, names in phases_of.items():
         getLogger().warning(f"{' and '.join(names)}: {told}")
+    return fewer
 
 
 def check_steps(config: Configuration, train: Any) -> None:

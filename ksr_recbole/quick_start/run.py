@@ -154,7 +154,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
     resume = group.from_main(lambda: _resume_path(config))
     modes = evaluated_modes(config)
     phases = [(data.dataset, data.phase) for data in (valid_data, test_data)]
-    group.from_main(lambda: check_candidates(modes, *phases))
+    fewer = group.from_main(lambda: check_candidates(modes, *phases))
     group.from_main(lambda: check_steps(config, train_data))
     with stages("pretraining"):
         vectors = find_vectors(config, dataset)
@@ -173,6 +173,7 @@ def _run_under_protocol(config: Config, saved: bool, measure: Measure | None) ->
         result = {
             **_of_data(config, dataset),
             **_scores(config, trainer, evaluated),
+            **({"fewer_candidates": fewer} if fewer else {}),
             **weights,
             **({"memory_fit": trainer.memory_fit.report()} if trainer.memory_fit else {}),
             **measures,
