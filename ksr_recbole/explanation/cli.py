@@ -45,10 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="by default the newest one of that model and dataset in saved/ "
         "(--checkpoint_dir=FOLDER). The checkpoint holds the model, dataset and "
         "options")  # fmt: skip
-    add("--steps", metavar="N", take=count_of, default=20, help="show the last N interactions")
+    add("--steps", metavar="N", take=count_of, default=20,
+        help="show the last N interactions (default: 20)")  # fmt: skip
     add("--top", metavar="N", take=count_of, default=5,
-        help="show N value entities of each attribute")  # fmt: skip
-    parser.add_switch("--full", "all reasons, and the memory after each step")
+        help="show N value entities of each attribute (default: 5)")  # fmt: skip
+    parser.add_switch("--full", "up to three reasons of each item, and the memory after each step")
     add("--html", metavar="FILE", help="write a page to explore")
     add("--png", metavar="FILE", help="write a picture like the paper's Fig. 5")
     add("--json", metavar="FILE", nargs="?", const=_STDOUT,

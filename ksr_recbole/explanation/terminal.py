@@ -82,7 +82,7 @@ def render(
         width: columns, at least 40.
         colour: with colour codes.
         ascii_only: without block characters and marks, for encodings that have none.
-        full: all recommendations and reasons, and the memory after each step.
+        full: up to three reasons of each recommendation, and the memory after each step.
     """
     text = StringIO()
     console = Console(
