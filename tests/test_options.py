@@ -57,6 +57,15 @@ def test_a_comment_that_is_out_of_date_is_written_anew(line, expected):
     assert yaml.safe_load(made) == yaml.safe_load(line)
 
 
+def test_what_departs_from_the_papers_setting_is_marked():
+    default, paper = (
+        (ROOT / f"configs/model/{name}.yaml").read_text(encoding="utf-8")
+        for name in ("KSR", "KSR-paper")
+    )
+    marked = {line.split(":")[0] for line in default.splitlines() if "# * (" in line}
+    assert marked == yaml.safe_load(paper).keys() - {"based_on"}
+
+
 def test_what_is_no_option_stays():
     text = "# gamma: 3\n\nunknown: 3  # mine\n  gamma: 4 # a part of another key\n"
     script = make_options()
