@@ -208,7 +208,7 @@ def test_what_does_nothing_on_this_machine_or_alone_is_said(toy_folder, model, g
         ("KSR", {"train_neg_sample_args.candidate_num": 3, "loss_type": "BPR"}, "no candidates"),
         ("KSR", {"train_rec_step": 5}, "with train_kg_step 0"),
         ("KSR", {"train_rec_step": 1}, None),
-        ("KSR", {"sampled_items": 2000}, "more than 20,000 items have sampled_CE by themselves"),
+        ("KSR", {"sampled_items": 2000}, "with more than 20,000 items sampled_CE takes"),
         ("KSR", {"sampled_popularity": 0.3, "loss_type": "BPR"}, "only sampled_CE and gBCE"),
         ("KSR", {"gbce_calibration": 0.3, "loss_type": "sampled_CE"}, "only gBCE read it"),
         ("BPR", {"sampled_items": 2000}, "it is no option of it"),

@@ -197,7 +197,7 @@ def _on_the_loss(config: Configuration) -> Iterator[str]:
             continue
         told = f"only {' and '.join(losses)} read it"
         if loss == "CE" and "loss_type" not in given and key != _OF_GBCE:
-            told += f" (more than {MANY_ITEMS:,} items have sampled_CE by themselves)"
+            told += f" (with more than {MANY_ITEMS:,} items sampled_CE takes the place of CE)"
         yield f"Config key {key} has no effect on {model} with loss_type {loss}: {told}."
 
 

@@ -87,7 +87,7 @@ class RunOptions(Options):
     """For RecBole's own models: recbole (the default), its split and evaluation; or paper, ours.
     The models compared here run under ours."""
     normalize_all: bool | None = declared(False, Value(bool, optional=True))
-    """Leave timestamps as they are; RecBole's ml-100k.yaml scales them."""
+    """False: timestamps stay as they are; RecBole's ml-100k.yaml would scale them."""
     data_cache_dir: str | None = declared("cache", MAYBE_PATH)
     """Folder of loaded datasets, found again by the content of their files; ~ for none."""
     pretrain_dir: str = declared("pretrained", PATH)
@@ -103,7 +103,8 @@ class RunOptions(Options):
     trust_checkpoint: bool = flag(False)
     """Load RecBole's pickled checkpoints of built-in models that this run did not write."""
     kg: str | None = declared(None, MAYBE_PATH)
-    """Another knowledge graph for a dataset that is made here, as for convert; see docs/data.md."""
+    """Another knowledge graph for a dataset that is converted here, such as ml-1m; see
+    docs/data.md."""
     link: str | None = declared(None, MAYBE_PATH)
     """File that says which entity of that graph each item is. A line has an item, a tab and its
     entity."""
@@ -212,7 +213,8 @@ class SampleOptions(Options):
 
     sampled_items: int | None = whole(None, 1, optional=True)
     """Items drawn for a batch with loss_type sampled_CE or gBCE, all different and the same for
-    all its positions. ~: 512, and 2,048 where more than 20,000 items have sampled_CE."""
+    all its positions. ~: 512, or 2,048 where sampled_CE takes the place of CE because there are
+    more than 20,000 items."""
     sampled_popularity: float | None = real(None, 0, below=1, optional=True)
     """Share of popularity in the chances to be drawn for sampled_CE; the rest is uniform. ~:
     0.5."""
@@ -254,7 +256,7 @@ class TrainingOptions(Options):
     learning_rate: float = real(0.001, 0)
     """Learning rate."""
     train_batch_size: int = whole(4096, 1)
-    """Interactions a batch."""
+    """Interactions in a batch."""
     weight_decay: float = real(0.0, 0)
     """L2 regularisation in the optimizer, as in RecBole."""
     clip_grad_norm: dict[str, Any] | None = declared(None, CLIPPING)
@@ -267,10 +269,11 @@ class TrainingOptions(Options):
     highest also for those in validation and test;
     medium is faster where the processor multiplies bfloat16 (AMX) or TF32. ~: PyTorch's setting."""
     train_rec_step: int | None = whole(1, optional=True)
-    """Epochs of recommendation before as many of train_kg_step; ~, for CKE: both parts in every
-    batch."""
+    """This many epochs of recommendation, then train_kg_step epochs of TransE, and so on. ~, for
+    CKE: both parts in every batch."""
     train_kg_step: int | None = whole(0, optional=True)
-    """Epochs of TransE on the KG after those of recommendation; needs freeze_kg: False."""
+    """Epochs of TransE on the graph after train_rec_step epochs; 0: none. It needs freeze_kg:
+    False."""
     epochs: int = whole(200, 1)
     """Most passes over the training data."""
     stopping_step: int = whole(5, 0)
@@ -304,7 +307,7 @@ class PretrainingOptions(Options):
     kge_epochs: int = whole(40, 1)
     """Passes over the triples."""
     kge_batch_size: int = whole(4096, 1)
-    """Triples a step."""
+    """Triples in a step."""
     kge_learning_rate: float = real(0.01, 0)
     """Learning rate of Adam."""
     kge_loss: Literal["margin", "nssa"] = choice("margin", "margin", "nssa")

@@ -54,8 +54,8 @@ class KSROptions(GRUOptions):
     memory_scale: float = real(10.0, 0)
     """Factor of m_t next to h_t in p_t (Sec. 4.3)."""
     value_matrix: str = choice("private", "private", "shared", "exact")
-    """private: one value matrix a user; shared: one for all (Sec. 5.3, Table 4); exact: the value
-    entities themselves, matched with the candidate's (footnote 2)."""
+    """private: a value matrix for each user; shared: one for all (Sec. 5.3, Table 4); exact: the
+    value entities themselves, matched with the candidate's (footnote 2)."""
     time_scales: list[float] | None = declared(
         None, optional(checks.list_of(Value(float, 0))), "at least one, each from 0"
     )

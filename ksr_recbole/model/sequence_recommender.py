@@ -95,7 +95,7 @@ class SequenceOptions(Options):
     """BPR: sampled negatives, Eq. 11; CE: softmax over all items (RecBole); sampled_CE: the same
     estimated from a sample of items; gBCE: gSASRec's, on a sample."""
     train_batch_size: int = whole(4096, 1)
-    """Positions (targets) a batch."""
+    """Positions (targets) in a batch."""
     chunk_length: int = whole(64, 1)
     """Longer sequences are trained in pieces of this length; states are carried over."""
 
