@@ -26,7 +26,7 @@ STORED = DOCS / "measured" / "reasons.json"
 ANSWER = (
     "users",
     "top 10 with a readable reason",
-    "log2 of the rank without them, without as many others",
+    "rise of log2 of the rank without the named items, without as many others",
     "MRR of expected values, mean over users",
     "... by popularity",
     "next item agrees on the strongest attribute",
@@ -72,9 +72,11 @@ def cells_of(entry: dict[str, Any]) -> dict[str, str]:
         "... on a random attribute": f"{said['random']:.4f} "
         f"({p_value(against['random']['p_value'])})",
         "score lost without the named items, without as many others": pair("reason", "loss"),
-        "log2 of the rank without them, without as many others": pair("reason", "log2_rank"),
+        "rise of log2 of the rank without the named items, without as many others": pair(
+            "reason", "log2_rank"
+        ),
         "a value at random: score lost, as many others": pair("chance", "loss"),
-        "a value at random: log2 of the rank, as many others": pair("chance", "log2_rank"),
+        "a value at random: rise of log2 of the rank, as many others": pair("chance", "log2_rank"),
         "users of the two comparisons": " and ".join(f"{n:,}" for n in users),
     }
 
