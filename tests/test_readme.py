@@ -199,7 +199,9 @@ def test_no_figure_is_left_unchecked():
     page = (RESULTS.parent / "results.md").read_text(encoding="utf-8")
     [paper] = re.findall(r"\(the paper: ([\d.]+)\)", TEXT)
     assert f"| KSR in the paper, on its ml-1m | {paper} |" in page
-    [(share, users)] = re.findall(r"([\d.]+) % of the top 10 .* all ([\d,]+) users of ml-1m", TEXT)
+    [(share, users)] = re.findall(
+        r"([\d.]+) % of recommended items .* all ([\d,]+) users of ml-1m", TEXT
+    )
     gains = re.findall(
         r"on Music\*\*: the MAP of `KSR-exact` is ([\d.]+) % above .*"
         r"one seed: ([\d.]+) %; on ml-1m ([\d.]+) %",
