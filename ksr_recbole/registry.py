@@ -166,9 +166,9 @@ def add_model(name: str, model: type, based_on: str, **options: Any) -> None:
         name: its name, for ``model``; one added before under this name is replaced.
         model: a subclass of one of this package's, such as
             :class:`~ksr_recbole.model.ksr.KSR`.
-        based_on: the model whose options, and their values, it has; of an option that the class
-            ``model.Options`` declares with another default than the class of ``based_on`` does,
-            this default counts.
+        based_on: the model whose options and values it takes over.  If ``model.Options``
+            declares one of these options with another default than the class of ``based_on``,
+            that default counts.
         **options: other values of the keys of ``based_on`` and of the fields that the class
             ``model.Options`` adds to them, and further config keys with their default values.
 

@@ -77,8 +77,9 @@ def explain(
         Recommendations with reasons, and the memory after each of the last ``steps`` interactions.
 
     Raises:
-        UserError: a model without a memory or of other data, an unknown user, a count below 1,
-            or a malformed file of names.
+        UserError: a model without a memory, of other data, or whose memory has weights of 0 only
+            (:func:`is_read`); an unknown user, a count below 1, or a malformed file of names; an
+            attention or a score that is not finite.
     """
     counts = {"steps": steps, "top": top, "recommendations": recommendations}
     for name, count in counts.items():

@@ -161,8 +161,8 @@ class Recommender:
             Pairs of item token (or title) and score (Eq. 10).
 
         Raises:
-            UserError: an unknown user or item, ``k`` is not positive, or nothing is known of
-                the user that the model could use.
+            UserError: an unknown user or item, a state of another model, ``k`` is not positive,
+                or nothing is known of the user that the model could use.
         """
         _check_switch("titles", titles)
         found = self.recommend_batch([user_or_items], k, exclude_history)[0]
@@ -243,7 +243,8 @@ class Recommender:
             What :func:`ksr_recbole.explain` returns.
 
         Raises:
-            UserError: the model has no memory, or as :meth:`recommend`.
+            UserError: the model has no memory, or one with weights of 0 only
+                (:attr:`can_explain`); or as :meth:`recommend`.
         """
         knowledge = self._knowledge
         assert isinstance(self.model, KSR)
@@ -336,7 +337,7 @@ class Recommender:
             user_or_items: the history so far, as in :meth:`recommend`; by default there is none.
 
         Raises:
-            UserError: an unknown user or item.
+            UserError: an unknown user or item, or a state of another model.
         """
         return self._after(self._reading(user_or_items))
 
@@ -348,7 +349,7 @@ class Recommender:
             item: the item's token.
 
         Raises:
-            UserError: an unknown item.
+            UserError: an unknown item, or no state of this model.
         """
         if not isinstance(state, UserState):
             raise UserError(

@@ -74,9 +74,10 @@ class GRU(SequenceRecommender):
 
     Sizes: ``D`` item embedding (``embedding_size``), ``H`` hidden (``hidden_size``), ``E`` KB
     embedding (``kg_embedding_size``).  ``configs/model/GRU.yaml``, ``GRU++.yaml`` and
-    ``GRU_F.yaml`` document the options that tell the three methods of the paper apart:
-    ``item_init`` (learned or BPR vectors), ``freeze_item``, ``kb_input`` (KB embeddings next to
-    the item embeddings in the GRU's input).
+    ``GRU_F.yaml`` have the options that tell the three methods of the paper apart:
+    ``item_init`` (learned or BPR vectors), ``freeze_item``, ``kb_input`` and ``kb_score`` (KB
+    embeddings next to the item embeddings in the GRU's input and in the score), and
+    ``score_mlp_layers`` (Eq. 2 or Eq. 10).
 
     Args:
         config: the run's configuration.
