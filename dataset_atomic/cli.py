@@ -112,13 +112,18 @@ def _add_filters(command: Parser) -> None:
     """What is left out."""
     rules = command.add_argument_group("filtering (defaults are the paper's)")
     add = rules.add_argument
-    add("--k-core", type=int, metavar="K", help="least interactions (10; amazon-book 3)")
-    few = "for each relation (0.1 %% of the triples, at most the paper's 5,000)"
+    add(
+        "--k-core",
+        type=int,
+        metavar="K",
+        help="fewest interactions of a user or item (10; amazon-book 3)",
+    )
+    few = "fewest triples of a relation (0.1 %% of the triples, at most the paper's 5,000)"
     add("--min-triples", type=int, metavar="N", help=few)
     add("--hops", type=int, default=1, metavar="N", help="steps from the linked entities (1)")
     add("--drop-repeats", action="store_true", help="keep a user's first use of an item only")
-    add("--first-year", type=int, metavar="YEAR", help="the first kept (ml-20m: 2005)")
-    add("--last-year", type=int, metavar="YEAR", help="the last kept (ml-20m: 2015)")
+    add("--first-year", type=int, metavar="YEAR", help="the first year kept (ml-20m: 2005)")
+    add("--last-year", type=int, metavar="YEAR", help="the last year kept (ml-20m: 2015)")
     add("--last-days", type=int, metavar="N", help="keep only the last N days (lfm-1b: 365)")
 
 
@@ -131,11 +136,13 @@ def _add_table(command: Parser) -> None:
     add("--item", metavar="COLUMN", help="column of item ids (item_id)")
     add("--time", metavar="COLUMN", help="column of times (timestamp)")
     add("--rating", metavar="COLUMN", help="column of ratings (none)")
-    add("--time-format", metavar="FORMAT", help="how times are written, as %%d/%%m/%%Y %%H:%%M")
+    add(
+        "--time-format", metavar="FORMAT", help="how times are written, such as %%d/%%m/%%Y %%H:%%M"
+    )
     add(
         "--separator",
         metavar="S",
-        help="between columns (,); \\t is a tab",
+        help="what separates columns (,); \\t is a tab",
     )
     add("--columns", metavar="A,B,...", help="names of the columns of a file without a header")
 
@@ -155,7 +162,7 @@ def _add_items(command: Parser) -> None:
     add(
         "--whole",
         metavar="A,B,...",
-        help="attributes not split or cut into ranges",
+        help="attributes that are neither split nor cut into ranges",
     )
     add(
         "--ranges",
@@ -168,9 +175,14 @@ def _add_items(command: Parser) -> None:
 def _add_layout(command: argparse.ArgumentParser, keys: Sequence[str]) -> None:
     """RecBole's keys on the form of atomic files, given here or in YAML files."""
     group = command.add_argument_group("form of the atomic files, by RecBole's config keys")
-    group.add_argument("--config_files", type=Path, nargs="+", metavar="YAML", default=[])
-    for key in keys:
-        group.add_argument(f"--{key}", metavar="VALUE")
+    group.add_argument("--config_files", type=Path, nargs="+", metavar="YAML", default=[],
+                       help="config files with these keys")  # fmt: skip
+    said = {"field_separator": "what separates columns (a tab)", "encoding": "of all files (utf-8)"}
+    said["benchmark_filename"] = "parts that the interactions lie in, as [train,valid,test]"
+    for part, key in KEYS.items():
+        if key in keys:
+            told = said.get(key) or f"name of a column ({getattr(Layout, part)})"
+            group.add_argument(f"--{key}", metavar="VALUE", help=told)
 
 
 def _layout(given: argparse.Namespace) -> Layout:

@@ -34,7 +34,8 @@ def parser() -> Parser:
     result.add_argument("--resume", action="key", nargs="?", const="True", metavar="FILE",
                         help="resume from the newest checkpoint, or from this one")  # fmt: skip
     result.add_argument("--trust_checkpoint", action="key", nargs="?", const="True", metavar="True",
-                        help="unpickle RecBole's checkpoint: can run any code")  # fmt: skip
+                        help="also read pickled checkpoints of RecBole's models, "
+                        "which can run any code")  # fmt: skip
     return result
 
 
