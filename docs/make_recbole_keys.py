@@ -16,10 +16,10 @@ def page() -> str:
         "What each key of RecBole 1.2.1 does with the models of this project, and with BPR, NeuMF, "
         "CKE and FPMC, which run under its protocol. It is the same with `run_recbole.py`, with "
         "`ksr_recbole.quick_start.run` and after `ksr_recbole.register()`. RecBole's other models "
-        "run as in RecBole, where RecBole decides; with `--protocol=paper` they have RecBole's "
-        "keys of training, and the keys of data and evaluation below. An option of another model "
-        "is a warning, and a key that RecBole does "
-        "not have is an error that names the nearest one (after `register()`, a warning).",
+        "run as in RecBole, and their keys do what they do there. With `--protocol=paper` they "
+        "have RecBole's keys of training, and the keys of data and evaluation below. An option of "
+        "another model gives a warning. A key that neither RecBole nor [this project](options.md) "
+        "has is an error that names the nearest one (after `register()`, a warning).",
     ]
     for fate in Fate:
         lines += ["", f"## {fate.value.capitalize()}", "", "| keys | |", "|---|---|"]
