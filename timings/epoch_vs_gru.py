@@ -36,13 +36,8 @@ def bare_epoch(bench: common.Bench) -> tuple[Callable[[], None], int]:
     return run, sum(b.numel() for b in batches)
 
 
-def main() -> None:
-    """Print both figures and their ratio."""
-    parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of each")
-    options = parser.parse_args()
-    print(common.machine())
-    bench = common.prepare(options)
+def in_turn(bench: common.Bench, runs: int) -> tuple[list[float], list[float], int]:
+    """Seconds of the model's epochs and of the bare GRU's, one of each in turn; what it pads to."""
     bare, n_padded = bare_epoch(bench)
     epoch = iter(range(1_000))
 
@@ -50,8 +45,19 @@ def main() -> None:
         bench.train_epoch(next(epoch))
 
     ours(), bare()
-    pairs = [(common.seconds_of(ours), common.seconds_of(bare)) for _ in range(options.epochs)]
+    pairs = [(common.seconds_of(ours), common.seconds_of(bare)) for _ in range(runs)]
     mine, theirs = map(list, zip(*pairs, strict=True))
+    return mine, theirs, n_padded
+
+
+def main() -> None:
+    """Print both figures and their ratio."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of each")
+    options = parser.parse_args()
+    print(common.machine())
+    bench = common.prepare(options)
+    mine, theirs, n_padded = in_turn(bench, options.epochs)
     n_positions = sum(int((batch[bench.trainer.model.ITEM_SEQ] > 0).sum()) for batch in bench.train)
     print(
         f"{n_positions:,} positions an epoch, {n_padded:,} with padding, {len(bench.train)} batches"
