@@ -53,8 +53,12 @@ _ALIASES = ("alias_of_entity_id", "alias_of_relation_id", "alias_of_item_id")
 _TRANSFORMED = {"mask_itemseq": "BERT4Rec", "inverse_itemseq": "SHAN"}
 """By RecBole's transform of sequences, its one model that reads the column that it adds."""
 
-_OF_GBCE = "gbce_calibration"
-_OF_SAMPLES = {**dict.fromkeys(SampleOptions.checks(), SHARED_SAMPLE), _OF_GBCE: ("gBCE",)}
+_SAMPLED_CE = "sampled_CE"
+_OF_SAMPLES = {
+    **dict.fromkeys(SampleOptions.checks(), SHARED_SAMPLE),
+    "sampled_popularity": (_SAMPLED_CE,),
+    "gbce_calibration": ("gBCE",),
+}
 """By key, the losses that read it."""
 
 
@@ -195,10 +199,13 @@ def _on_the_loss(config: Configuration) -> Iterator[str]:
     for key, losses in _OF_SAMPLES.items():
         if given.get(key) is None or loss in losses:
             continue
-        told = f"only {' and '.join(losses)} read it"
-        if loss == "CE" and "loss_type" not in given and key != _OF_GBCE:
-            told += f" (with more than {MANY_ITEMS:,} items sampled_CE takes the place of CE)"
-        yield f"Config key {key} has no effect on {model} with loss_type {loss}: {told}."
+        told = f"only {' and '.join(losses)} {'reads' if len(losses) == 1 else 'read'} it"
+        where = f"with loss_type {loss}"
+        if loss == "CE" and "loss_type" not in given and _SAMPLED_CE in losses:
+            # How many items there are is not known before the data are read.
+            where += f" and at most {MANY_ITEMS:,} items"
+            told += f"; with more items {_SAMPLED_CE} takes the place of CE"
+        yield f"Config key {key} has no effect on {model} {where}: {told}."
 
 
 def _on_parts_of_negatives(
