@@ -68,6 +68,31 @@ def test_few_items_have_the_softmax_over_all(toy_folder):
     assert opened(toy_folder, "KSR")["loss_type"] == "CE"
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"loss_type": "sampled_CE"}, "512, so every sample has all items, and the loss is that"),
+        (
+            {"loss_type": "sampled_CE", "sampled_items": 61},
+            "61, so every sample has all items, and",
+        ),
+        ({"loss_type": "gBCE", "sampled_items": 61}, "61, so every sample has all items."),
+        ({"loss_type": "gBCE", "sampled_items": 60}, None),
+        ({"loss_type": "CE"}, None),
+        ({"loss_type": "BPR"}, None),
+    ],
+)
+def test_a_sample_larger_than_the_catalogue_is_said(toy_folder, changes, told, caplog):
+    config = Config("GRU", "toy", None, toy_values(toy_folder, **changes))
+    with caplog.at_level("INFO"):
+        prepare.load_data(config)
+    said = [each for each in caplog.messages if "every sample" in each]
+    if told is None:
+        assert said == []
+    else:
+        assert len(said) == 1 and f"toy has 60 items, fewer than sampled_items: {told}" in said[0]
+
+
 # Rows ------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from ksr_recbole.quick_start.prepare import (
     find_vectors,
     open_dataset,
     say_repeats,
+    say_whole_sample,
 )
 from ksr_recbole.quick_start.process_keys import PROCESS_KEYS
 
@@ -83,6 +84,7 @@ def _train_loader(
     check_not_empty(config, loader)
     check_steps(config, loader)
     say_repeats(dataset)
+    say_whole_sample(config, dataset)
     find_vectors(config, dataset)
     config[FINGERPRINT] = dataset.fingerprint
     return loader

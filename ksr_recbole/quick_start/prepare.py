@@ -21,7 +21,7 @@ from ksr_recbole.compat import trusting, with_checkpoint_rule, without_pickles
 from ksr_recbole.config.evaluation_keys import parse_mode, uncalibrated
 from ksr_recbole.config.keys import added_options
 from ksr_recbole.config.kinds import compared_keys
-from ksr_recbole.config.shared import MANY_ITEMS, SAMPLE_OF_MANY
+from ksr_recbole.config.shared import MANY_ITEMS, SAMPLE_OF_MANY, SHARED_SAMPLE, meant_by
 from ksr_recbole.config_types import Configuration
 from ksr_recbole.dataset.dataloader import (
     SequenceEvalData,
@@ -126,6 +126,7 @@ def load_data(config: Configuration) -> Data:
     phases = (data_preparation if ours else recbole_loaders)(config, dataset)
     check_not_empty(config, *phases)
     say_repeats(dataset)
+    say_whole_sample(config, dataset)
     to_log_file(str(dataset))
     return Data(dataset, *phases)
 
@@ -137,6 +138,19 @@ def say_repeats(dataset: WithSequences) -> None:
             f"{counted(repeats, 'interaction repeats', 'interactions repeat')} an earlier one of "
             "the same user, item and time. None is left out; --rm_dup_inter=first keeps one of "
             "each user and item."
+        )
+
+
+def say_whole_sample(config: Configuration, dataset: WithSequences) -> None:
+    """Say where ``sampled_items`` is more than there are items, so that nothing is sampled."""
+    if config["model"] not in registry.own_models() or config["loss_type"] not in SHARED_SAMPLE:
+        return
+    wanted, n_items = meant_by("sampled_items", config["sampled_items"]), dataset.item_num - 1
+    if wanted > n_items:
+        same = "" if config["loss_type"] == "gBCE" else ", and the loss is that of loss_type CE"
+        getLogger().info(
+            f"{config['dataset']} has {counted(n_items, 'item')}, fewer than sampled_items: "
+            f"{wanted}, so every sample has all items{same}."
         )
 
 
