@@ -404,6 +404,8 @@ def silence_upstream_warnings() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(ray|pkg_resources)")
     # RecBole's graph models: torch.sparse.FloatTensor(...).
     warnings.filterwarnings("ignore", message=r"torch\.sparse\.SparseTensor")
+    # torch.optim.Adagrad makes a sparse tensor of each sparse gradient.
+    warnings.filterwarnings("ignore", message=r"Sparse invariant checks are implicitly disabled")
     _silence_loading()
 
 

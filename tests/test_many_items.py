@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ksr_recbole.compat import silence_upstream_warnings
 from ksr_recbole.config import Config
 from ksr_recbole.dataset.dataloader import data_preparation
 from ksr_recbole.dataset.sequence_datasets import load_dataset
@@ -145,6 +147,17 @@ def trainer_of(folder: Any, model: str, **changes: Any) -> tuple[Any, Any]:
     train, _, _ = data_preparation(config, dataset)
     prepare.find_vectors(config, dataset)
     return train, prepare.make_trainer(config, dataset)
+
+
+@pytest.mark.parametrize("learner", ["adagrad", "sgd", "adam"])
+def test_no_step_with_sparse_gradients_warns(toy_folder, few_are_many, learner):
+    train, trainer = trainer_of(toy_folder, "GRU", learner=learner)
+    assert trainer.model.item_embedding.sparse
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        silence_upstream_warnings()
+        trainer._train_epoch(train, 0)
+    assert [str(each.message) for each in said] == []
 
 
 class _Sizes(TorchDispatchMode):
