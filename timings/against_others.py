@@ -73,8 +73,8 @@ def main() -> None:
     """Print the courses and the seconds to each model's best value."""
     parser = common.parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["GRU", "KSR", "GRU4Rec", "SASRec"])
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--epochs", type=common.count, default=30)
+    parser.add_argument("--minutes", type=common.amount, default=10)
     for name in OFFICIAL:
         parser.add_argument(f"--{name}", type=Path, metavar="FOLDER")
     options = parser.parse_args()
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

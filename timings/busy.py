@@ -51,15 +51,15 @@ def epochs_of(
     done = subprocess.run(command, cwd=checkout, text=True, capture_output=True)
     lines = common.epoch_lines(done.stdout + done.stderr)
     if done.returncode or len(lines) < epochs:
-        sys.exit(done.stdout + done.stderr)
+        common.fail(done.returncode or 1, done.stdout + done.stderr)
     return {loss: seconds for epoch, seconds, loss in lines if epoch}
 
 
 def main() -> None:
     """Print medians and ratios."""
     parser = common.parser(__doc__)
-    parser.add_argument("--runs", type=int, default=2, help="runs of each kind")
-    parser.add_argument("--epochs", type=int, default=4, help="epochs of a run")
+    parser.add_argument("--runs", type=common.count, default=2, help="runs of each kind")
+    parser.add_argument("--epochs", type=common.count, default=4, help="epochs of a run")
     parser.add_argument("--against", type=Path, help="another checkout, to be measured too")
     options = parser.parse_args()
     if options.epochs < 2:
@@ -98,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

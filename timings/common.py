@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import re
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,6 +28,7 @@ import torch  # noqa: E402
 from recbole.config import Config as RecBoleConfig  # noqa: E402
 from recbole.utils import init_seed  # noqa: E402
 
+from ksr_recbole.commands import ended  # noqa: E402
 from ksr_recbole.config import Config  # noqa: E402
 from ksr_recbole.quick_start.prepare import find_vectors, load_data, make_trainer  # noqa: E402
 from ksr_recbole.quick_start.stages import peak_memory_mib  # noqa: E402, F401
@@ -66,13 +68,56 @@ class Bench(NamedTuple):
         self.trainer.optimizer.step()
 
 
+def start(main: Callable[[], None]) -> NoReturn:
+    """Run a benchmark and end its process: a mistake gives one sentence, as in every command."""
+
+    def command() -> int:
+        main()
+        return 0
+
+    sys.exit(ended(command))
+
+
+def fail(status: int, said: str) -> NoReturn:
+    """End as a command has that a benchmark started, with what that said."""
+    print(said.strip(), file=sys.stderr)
+    sys.exit(status)
+
+
+def count(text: str) -> int:
+    """A whole number from 1, for an argument."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """A number above 0, for an argument."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def pair(text: str) -> str:
+    """``KEY=VALUE``, for an argument."""
+    if not text.partition("=")[0] or "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as epochs=3")
+    return text
+
+
 def parser(doc: str | None, dataset: str = "ml-100k") -> argparse.ArgumentParser:
     """Options of every benchmark: the dataset and config values."""
     result = argparse.ArgumentParser(description=(doc or "benchmark").splitlines()[0])
     result.add_argument("--dataset", default=dataset)
     result.add_argument("--data_path", help="folder with a folder of the dataset's name")
     result.add_argument("--gpu_id", default="", help="a GPU; by default the CPU")
-    result.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="config values")
+    result.add_argument(
+        "--set", nargs="*", default=[], type=pair, metavar="KEY=VALUE", help="config values"
+    )
     return result
 
 
@@ -116,7 +161,7 @@ class RecBolesConfig(RecBoleConfig):
 def loss_values(loss: str) -> dict[str, Any]:
     """Config values of a loss, which may name its number of sampled items: ``sampled_CE:256``."""
     name, _, n = loss.partition(":")
-    return {"loss_type": name, **({"sampled_items": int(n)} if n else {})}
+    return {"loss_type": name, **({"sampled_items": n} if n else {})}
 
 
 def recbole_config(model: type, name: str, folder: Path, values: dict[str, Any]) -> Any:
@@ -166,11 +211,11 @@ def json_of(command: Sequence[str]) -> dict[str, Any]:
     """Run a command and read the JSON in the last line that it prints.
 
     Raises:
-        SystemExit: it failed; with what it said.
+        SystemExit: it failed; with its status, and what it said is printed.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(done.stderr)
+        fail(done.returncode, done.stderr)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -53,7 +53,7 @@ def in_turn(bench: common.Bench, runs: int) -> tuple[list[float], list[float], i
 def main() -> None:
     """Print both figures and their ratio."""
     parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of each")
+    parser.add_argument("--epochs", type=common.count, default=5, help="epochs of each")
     options = parser.parse_args()
     print(common.machine())
     bench = common.prepare(options)
@@ -68,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

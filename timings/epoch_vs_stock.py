@@ -59,8 +59,12 @@ def train_on(stock: Stock, batch: object) -> None:
 def main() -> None:
     """Print both figures and their ratio."""
     parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=5, help="our epochs, of which the median")
-    parser.add_argument("--batches", type=int, help="stock KSR's batches to time; by default all")
+    parser.add_argument(
+        "--epochs", type=common.count, default=5, help="our epochs, of which the median"
+    )
+    parser.add_argument(
+        "--batches", type=common.count, help="stock KSR's batches to time; by default all"
+    )
     parser.add_argument("--losses", nargs="+", default=["BPR", "CE"], choices=["BPR", "CE"])
     options = parser.parse_args()
     print(common.machine())
@@ -81,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -28,7 +28,7 @@ def several(action: Callable[[], Any], runs: int) -> list[float]:
 def main() -> None:
     """Print the four figures."""
     parser = common.parser(__doc__, "ml-1m")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=common.count, default=3)
     parser.add_argument("--protocol_alone", action="store_true")
     options = parser.parse_args()
     print(common.machine())
@@ -57,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -163,9 +163,13 @@ def main() -> None:
     """Print each table as soon as it is measured."""
     parser = common.parser(__doc__)
     parser.set_defaults(gpu_id="0")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each, after one to warm up")
-    parser.add_argument("--items", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--positions", type=int, default=4_096, help="of the softmax")
+    parser.add_argument(
+        "--runs", type=common.count, default=3, help="runs of each, after one to warm up"
+    )
+    parser.add_argument(
+        "--items", nargs="+", type=common.count, default=[10_000, 100_000, 1_000_000]
+    )
+    parser.add_argument("--positions", type=common.count, default=4_096, help="of the softmax")
     parser.add_argument("--output", type=Path, help="file for the page")
     options = parser.parse_args()
     if options.gpu_id and not torch.cuda.is_available():
@@ -182,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -32,8 +32,8 @@ def course(name: str, quality: Callable[[], float], train: Callable[[int], Any],
 def main() -> None:
     """Print both courses."""
     parser = common.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--epochs", type=common.count, default=10)
+    parser.add_argument("--size", type=common.count, default=256)
     options = parser.parse_args()
     print(common.machine())
     shared = {**SHARED, "embedding_size": options.size, "hidden_size": options.size}
@@ -57,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

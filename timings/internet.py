@@ -34,10 +34,12 @@ def gib(n_bytes: float) -> str:
 def main() -> None:
     """Print the constants and what follows from them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--users", type=float, default=1e7)
-    parser.add_argument("--items", type=float, default=1e7)
-    parser.add_argument("--interactions", type=float, default=1e9)
-    parser.add_argument("--network", type=float, default=1.25e9, help="bytes a second, 10 Gbit/s")
+    parser.add_argument("--users", type=common.amount, default=1e7)
+    parser.add_argument("--items", type=common.amount, default=1e7)
+    parser.add_argument("--interactions", type=common.amount, default=1e9)
+    parser.add_argument(
+        "--network", type=common.amount, default=1.25e9, help="bytes a second, 10 Gbit/s"
+    )
     options = parser.parse_args()
     print(common.machine())
     with tempfile.TemporaryDirectory() as name:
@@ -73,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

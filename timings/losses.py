@@ -67,7 +67,7 @@ def main() -> None:
     """Print a line a loss."""
     parser = common.parser(__doc__)
     parser.add_argument("--model", default="KSR")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=common.count, default=3)
     parser.add_argument("--to_the_end", action="store_true")
     parser.add_argument("--losses", nargs="+", default=["CE", "sampled_CE:256", "gBCE:256"])
     options = parser.parse_args()
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -20,13 +20,24 @@ import common
 import numpy as np
 import polars as pl
 
+from ksr_recbole.errors import UserError
+from ksr_recbole.text import counted
+
 LENGTH = 50
 
 
 def generate(n_items: int, n_interactions: int, folder: Path) -> None:
-    """Write ``folder/generated``, interactions alone, in which every item occurs."""
+    """Write ``folder/generated``, interactions alone, in which every item occurs.
+
+    Raises:
+        UserError: there are too few interactions for a user.
+    """
     rng = np.random.default_rng(0)
     n_users = max(n_interactions, 2 * n_items) // LENGTH
+    if not n_users:
+        raise UserError(
+            f"A history has {LENGTH} interactions; give at least --interactions={LENGTH}."
+        )
     popularity = 1 / np.sqrt(np.arange(1, n_items + 1))
     chances = np.cumsum(popularity) / popularity.sum()
     drawn = np.searchsorted(chances, rng.random(n_users * LENGTH - n_items)) + 1
@@ -51,14 +62,24 @@ class Case:
         self.bench = common.prepare(options, model="GRU", **values)
         self.batches = iter(self.bench.train)
         self.micros: list[float] = []
+        self.n_batches = len(self.bench.train)
         for _ in range(3):
             self.step()
         self.micros.clear()
 
     def step(self) -> None:
-        """One step; notes its microseconds for each interaction."""
+        """One step; notes its microseconds for each interaction.
+
+        Raises:
+            UserError: an epoch has no further batch.
+        """
         start = perf_counter()
-        batch = next(self.batches)
+        batch = next(self.batches, None)
+        if batch is None:
+            raise UserError(
+                f"An epoch has {counted(self.n_batches, 'batch', 'batches')}, too few for --steps "
+                "and three before them; give more --interactions, or fewer --steps."
+            )
         self.bench.step(batch)
         self.micros.append((perf_counter() - start) / int(batch["item_length"].sum()) * 1e6)
 
@@ -66,10 +87,12 @@ class Case:
 def main() -> None:
     """Print a line for each size and loss, and the ratio of the largest to the smallest."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--items", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument(
+        "--items", nargs="+", type=common.count, default=[10_000, 100_000, 1_000_000]
+    )
     parser.add_argument("--losses", nargs="+", default=["sampled_CE:2048"])
-    parser.add_argument("--interactions", type=int, default=200_000)
-    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--interactions", type=common.count, default=200_000)
+    parser.add_argument("--steps", type=common.count, default=15)
     options = parser.parse_args()
     print(common.machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -91,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -10,6 +10,8 @@ computed from them.
 
 from __future__ import annotations
 
+import argparse
+
 import common
 import numpy as np
 
@@ -24,6 +26,7 @@ N_USERS, N_ITEMS, N_INTERACTIONS = 61_583, 19_533, 5_868_015
 
 def main() -> None:
     """Print both."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     print(common.machine())
     rng, given = np.random.default_rng(0), PretrainingOptions.defaults()
     one = {**given, "kge_epochs": 1, "bpr_epochs": 1}
@@ -52,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def epochs(folder: Path, nproc: int, threads: int, loss: str) -> list[float]:
     done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     if done.returncode:
-        sys.exit(said)
+        common.fail(done.returncode, said)
     return [seconds for epoch, seconds, _ in common.epoch_lines(said) if epoch]
 
 
@@ -61,8 +60,8 @@ def bytes_of_a_step(folder: Path, loss: str) -> dict[str, int]:
 def main() -> None:
     """Print both ways and the bytes, for each number of items."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--items", nargs="+", type=int, default=[3_000, 30_000])
-    parser.add_argument("--interactions", type=int, default=100_000)
+    parser.add_argument("--items", nargs="+", type=common.count, default=[3_000, 30_000])
+    parser.add_argument("--interactions", type=common.count, default=100_000)
     parser.add_argument("--loss", default="sampled_CE")
     options = parser.parse_args()
     print(common.machine())
@@ -80,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

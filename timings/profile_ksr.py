@@ -179,4 +179,4 @@ def epoch_gflop(bench: common.Bench, rows: Mapping[str, int]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -72,9 +72,9 @@ def by_faiss(model: Recommender, queries: list[list[str]]) -> None:
 def main() -> None:
     """Print seconds and peak memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--users", type=int, default=1_000)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--items", type=common.count, default=1_000_000)
+    parser.add_argument("--users", type=common.count, default=1_000)
+    parser.add_argument("--size", type=common.count, default=256)
     options = parser.parse_args()
     print(common.machine())
     model = recommender(options.items, options.size)
@@ -90,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

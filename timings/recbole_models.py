@@ -8,6 +8,7 @@ printed stands in docs/recbole-models.md.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -18,8 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ksr_recbole.commands import ended
 from ksr_recbole.compat import keeping_anomaly_mode, silence_upstream_warnings
-from ksr_recbole.errors import UserError
+from ksr_recbole.errors import UserError, shown
 from ksr_recbole.quick_start import run
 from ksr_recbole.registry import GROUPS, MODELS, group_of
 from ksr_recbole.text import markdown_row
@@ -35,8 +37,17 @@ RECBOLES_OWN = ("embedding_size", "hidden_size", "kg_embedding_size", "kge_epoch
 """Sizes of the toy runs that are left at RecBole's defaults."""
 
 
-def main(names: list[str]) -> None:
+def main() -> int:
     """Run the models and print their table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="by default all")
+    names = parser.parse_args().models
+    known = {name for group in GROUPS for name in group_of(group)}
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(
+            f"There is no model {shown(unknown[0])} in these families; "
+            "docs/recbole-models.md has a table of all."
+        )
     warnings.simplefilter("ignore")
     silence_upstream_warnings()
     disable()  # the table alone is of interest
@@ -53,6 +64,7 @@ def main(names: list[str]) -> None:
                     family = group.removeprefix("recbole-")
                     print(markdown_row([name, family, outcome(name, data)]), flush=True)
         os.chdir("/")
+    return 0
 
 
 def outcome(name: str, data: Path) -> str:
@@ -71,4 +83,4 @@ def outcome(name: str, data: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(ended(main))

@@ -142,7 +142,9 @@ def in_own_process(shape: Shape) -> dict[str, float]:
 def main() -> None:
     """Print one line a size, and the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--millions", nargs="+", type=float, default=[0.1, 0.3, 1, 2, 4, 5.868])
+    parser.add_argument(
+        "--millions", nargs="+", type=common.amount, default=[0.1, 0.3, 1, 2, 4, 5.868]
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -168,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -9,7 +9,6 @@ epoch's line appears, the seconds that the line gives for the epoch.
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -30,13 +29,13 @@ def start_of(command: list[str]) -> float:
                 seconds = perf_counter() - begin - trained
                 process.kill()
                 return seconds
-    sys.exit("".join(said))
+    common.fail(process.returncode or 1, "".join(said))
 
 
 def main() -> None:
     """Print the median."""
     parser = common.parser(__doc__, "ml-1m")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=common.count, default=3)
     options = parser.parse_args()
     print(common.machine())
     common.prepare(options)  # so that the vectors are cached
@@ -48,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

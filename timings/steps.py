@@ -51,15 +51,23 @@ def words_in(checkout: Path, model: str, vectors: str) -> list[str]:
     return [sys.executable, __file__, *sys.argv[1:], *own]
 
 
-def main() -> None:
-    """Print the seconds of both, their ratio, and of two checkouts whether the numbers are the
-    same."""
+def main() -> int:
+    """Run with the modules of the checkout that is named; the exit status."""
     given = argparse.ArgumentParser(add_help=False)
     given.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     root = given.parse_known_args()[0].root
     sys.path.insert(0, str((root or ROOT) / "timings"))
     import common
 
+    from ksr_recbole.commands import ended
+
+    return ended(lambda: measure(common, root))
+
+
+def measure(common: Any, root: Path | None) -> int:
+    """Print the seconds of both, their ratio, and of two checkouts whether the numbers are the
+    same."""
+    count = int if root else common.count  # another checkout may be older
     parser = common.parser(__doc__, "ml-1m")
     parser.add_argument("--root", help=argparse.SUPPRESS)
     parser.add_argument("--vectors", help=argparse.SUPPRESS)
@@ -67,12 +75,12 @@ def main() -> None:
     other.add_argument("--against", type=Path, help="the other checkout")
     other.add_argument("--other_model", help="the other model, in this checkout")
     parser.add_argument("--model", default="KSR", help="the model that is trained")
-    parser.add_argument("--batches", type=int, default=40, help="batches of a run")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each checkout")
+    parser.add_argument("--batches", type=count, default=40, help="batches of a run")
+    parser.add_argument("--runs", type=count, default=3, help="runs of each checkout")
     options = parser.parse_args()
     if root:
         print(json.dumps(train_steps(common, options)))
-        return
+        return 0
     print(common.machine())
     if options.other_model:
         sides = {name: (ROOT, name) for name in (options.model, options.other_model)}
@@ -93,7 +101,8 @@ def main() -> None:
         same = len({run["digest"] for runs in found.values() for run in runs}) == 1
         told += f"; {'the same weights' if same else 'OTHER WEIGHTS'}"
     print(told)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -198,13 +198,19 @@ def stock_course(options: argparse.Namespace) -> tuple[float, float, float]:
 def main() -> None:
     """Print both courses and the ratio."""
     parser = common.parser(__doc__)
-    parser.add_argument("--stock_epochs", type=int, default=10, help="at most")
-    parser.add_argument("--patience", type=int, default=2, help="epochs without improvement")
+    parser.add_argument("--stock_epochs", type=common.count, default=10, help="at most")
+    parser.add_argument(
+        "--patience", type=common.count, default=2, help="epochs without improvement"
+    )
     parser.add_argument("--keep", type=Path, help="folder that keeps stock KSR's state")
-    parser.add_argument("--stock_seconds", type=float, help="seconds of an epoch of stock KSR")
+    parser.add_argument(
+        "--stock_seconds", type=common.amount, help="seconds of an epoch of stock KSR"
+    )
     parser.add_argument("--stock_precision", default="highest", choices=("highest", "medium"))
     parser.add_argument("--ours", nargs="+", default=list(OURS), choices=list(OURS))
-    parser.add_argument("--our_epochs", type=int, default=100, help="of each of ours, at most")
+    parser.add_argument(
+        "--our_epochs", type=common.count, default=100, help="of each of ours, at most"
+    )
     options = parser.parse_args()
     if options.stock_precision != "highest" and options.stock_seconds is None:
         parser.error("--stock_precision needs --stock_seconds: its own would be another model's")
@@ -232,4 +238,4 @@ def reach(
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -31,7 +30,7 @@ def main() -> None:
         done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=False)
         whole = perf_counter() - begin
         if done.returncode:
-            sys.exit(done.stderr)
+            common.fail(done.returncode, done.stderr)
         [file] = folders["results_dir"].glob("*.json")
         result = json.loads(file.read_text())
     parts = {"start and end": whole - sum(result["seconds"].values()), **result["seconds"]}
@@ -43,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)
