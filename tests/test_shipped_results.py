@@ -18,7 +18,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 TUNING = RESULTS / "ml-100k-freebase-tuning-next-session.json"
 TABLES = sorted(set(RESULTS.glob("*.json")) - {TUNING})
 PACKED = {path.parts[-3]: path for path in RESULTS.glob("benchmark/*/cells/*.zip")}
-N_CELLS = {"ml-100k": 131, "ml-1m": 80, "lfm1m": 63}
+N_CELLS = {"ml-100k": 131, "ml-1m": 89, "lfm1m": 64}
 """Finished cells that are shipped of each dataset; whoever adds some changes the number."""
 
 DIGESTS = {
